@@ -1,0 +1,312 @@
+"""The typed recipe: what an experiment is, in one YAML file.
+
+A setting is declared once, here, and documented under its field; the commands' options, the resolved recipe beside a
+result and the reference page come from these declarations. An unknown key is refused with the nearest name. A value is
+taken from, in falling order: an option of the command, ``-s key=value``, the recipe, the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spotcli.errors import RecipeError
+
+Objective = Literal["spot-bco", "spot-bce", "dpo", "reward-sft", "sft", "dft"]
+ShiftKind = Literal["ema", "running", "none"]
+Positive = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class SampleSection(Section):
+    """``spot sample``: the policy answers the problems."""
+
+    problems: str = "problems.jsonl"
+    """A JSONL file, a built-in set (``builtin:arithmetic``) or a hub data set (``hf:org/name``)."""
+    output: str = "samples.jsonl"
+    """Where the samples go; inside the run folder for ``spot run``."""
+    engine: Literal["auto", "vllm", "transformers", "api"] = "auto"
+    """Who generates. ``auto`` takes vLLM where it and a GPU are there, else transformers."""
+    trials: Positive = 1
+    """Answers for each problem."""
+    limit: Positive | None = None
+    """Only the first N problems."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """Sampling temperature; 0 is greedy."""
+    top_p: Probability = 0.8
+    """Nucleus: the smallest set of tokens with this probability."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Only the k likeliest tokens; 0 is all."""
+    max_new_tokens: Positive = 32768
+    """An answer is cut here; a cut answer is undecided, never wrong."""
+    batch_size: Positive = 64
+    """Answers generated at once by the transformers engine."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """``auto``: bfloat16 where the processor computes with it, else float32."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the chat template, such as ``enable_thinking: false``."""
+
+
+class RectifySection(Section):
+    """``spot rectify``: the oracle repairs the wrong answers."""
+
+    samples: str = "samples.jsonl"
+    """The samples to repair."""
+    output: str = "data.jsonl"
+    """Where the pairs go."""
+    oracle: str | None = None
+    """A litellm model name (``gpt-4o``, ``gemini/gemini-2.5-pro``) or ``symbolic``."""
+    reply: Literal["rewrite", "edits"] = "rewrite"
+    """``rewrite``: the whole corrected answer; ``edits``: search/replace hunks, applied by us."""
+    reference: bool = True
+    """Show the reference answer to the oracle."""
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Keep a pair when its change ratio is at most this."""
+    target: Positive | None = None
+    """Stop when this many pairs are accepted."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """Stop before the oracle costs more than this, in US dollars."""
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    """US dollars a million prompt tokens, where litellm knows no price."""
+    price_out: Annotated[float, Field(ge=0)] | None = None
+    """US dollars a million reply tokens, where litellm knows no price."""
+    concurrency: Annotated[int, Field(gt=0, le=500)] = 32
+    """Requests in flight."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """The oracle's temperature; the provider's default when absent."""
+    max_tokens: Positive = 16384
+    """Reply tokens a request."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds for one request."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Times that a request is sent again after a passing failure."""
+    base_url: str | None = None
+    """The provider's address, where litellm's environment variables do not name it."""
+    tokenizer: str | None = None
+    """Whose tokens the change ratio counts; by default the policy's, as the samples' meta file names it."""
+
+
+class LoraSection(Section):
+    """LoRA adapters by peft."""
+
+    r: Positive = 16
+    """Rank."""
+    alpha: Positive = 32
+    """Scaling numerator."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout of the adapter's input."""
+    target_modules: str | list[str] = "all-linear"
+    """Which modules get an adapter."""
+
+
+class TrainSection(Section):
+    """``spot train``: the policy learns from the pairs.
+
+    Every key of transformers' ``TrainingArguments`` is accepted here beside these (``learning_rate``,
+    ``num_train_epochs``, ``per_device_train_batch_size`` ...).
+    """
+
+    # The keys of TrainingArguments are checked where transformers is imported: in the train stage.
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, validate_default=True)
+
+    data: str = "data.jsonl"
+    """The pairs."""
+    output: str = "checkpoint"
+    """The folder of the trained model; the trainer's checkpoints stand in it."""
+    objective: Objective = "spot-bco"
+    """The loss; see docs/objectives.md for which to take when."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """How tightly the policy is tied to the reference: r = beta * log(pi / pi_ref)."""
+    shift: ShiftKind | float = "ema"
+    """Reward shift d of spot-bco: ``ema``, ``running`` (the mean of all steps), ``none``, or a number."""
+    shift_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Weight of the past in the ``ema`` shift, an optimiser step."""
+    max_length: Positive = 8192
+    """Pairs with more tokens on one side are dropped and counted, never cut."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of the forward pass; weights and optimiser state stay in float32 on one process."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the chat template; take the values of ``sample``."""
+    lora: LoraSection | None = None
+    """Train LoRA adapters and merge nothing; full fine-tuning when absent."""
+    processes: Positive = 1
+    """Processes (GPUs) on this machine; more than one are launched by accelerate."""
+    zero: Literal[0, 2, 3] = 2
+    """DeepSpeed ZeRO stage for more than one process; 0 is plain data parallel."""
+
+    @property
+    def training_arguments(self) -> dict[str, Any]:
+        """The keys that are transformers' own."""
+        return dict(self.model_extra or {})
+
+
+class EvalSection(Section):
+    """``spot eval``: gains, and what they cost."""
+
+    tasks: list[str] = Field(default_factory=lambda: ["arithmetic"])
+    """Names of tasks; `spot eval --help` lists them."""
+    output: str = "scores"
+    """The folder of the scores."""
+    trials: Positive | None = None
+    """Answers for each problem (k of avg@k); each task's own default when absent."""
+    limit: Positive | None = None
+    """Only the first N problems of each task."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """Sampling temperature; 0 is greedy."""
+    top_p: Probability = 0.8
+    """Nucleus."""
+    top_k: Annotated[int, Field(ge=0)] = 20
+    """Only the k likeliest tokens; 0 is all."""
+    max_new_tokens: Positive = 32768
+    """An answer is cut here and counted as cut."""
+    batch_size: Positive = 64
+    """Answers generated at once by the transformers engine."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """As in ``sample``."""
+    drift: bool = True
+    """Measure the mean per-token KL from the base model on neutral prompts (with ``--against``)."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the chat template; take the values of ``sample``."""
+
+
+class Recipe(Section):
+    """One experiment."""
+
+    name: str = "run"
+    """Names the run's folder: runs/NAME."""
+    model: str | None = None
+    """The policy: a folder, a hub id, or ``builtin:smollm2-135m``."""
+    seed: int = 0
+    """Every random choice derives from it."""
+    sample: SampleSection = Field(default_factory=SampleSection)
+    rectify: RectifySection = Field(default_factory=RectifySection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    eval: EvalSection = Field(default_factory=EvalSection)
+
+
+def load(path: Path | None, overrides: list[str] | None = None, options: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe, lay ``-s key=value`` and the command's options over it, check it.
+
+    Args:
+        path: the YAML file, or None for the defaults alone.
+        overrides: ``section.key=value``, the value read as YAML.
+        options: dotted key -> value, of the command's own options; None means not given.
+
+    Raises:
+        RecipeError: no such file, not YAML, an unknown key (with the nearest name), a value that does not fit.
+    """
+    values = _read(path) if path else {}
+    where = str(path) if path else "settings"
+    origin: dict[str, str] = {}
+    for text in overrides or []:
+        key, _, value = text.partition("=")
+        if not _:
+            raise RecipeError("an override has the form key=value", where=f"-s {text}")
+        _put(values, key.strip(), _yaml(value, f"-s {text}"), f"-s {text}")
+        origin[key.strip()] = f"-s {text}"
+    for key, value in (options or {}).items():
+        if value is not None:
+            _put(values, key, value, key)
+            origin[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        # Members of a union append their own name to the place of the error.
+        key = ".".join(str(part) for part in first["loc"] if str(part).isidentifier())
+        place = next((source for name, source in origin.items() if key.startswith(name)), f"{where}: {key}")
+        if first["type"] == "extra_forbidden":
+            raise RecipeError(
+                "unknown key", where=place, cure=suggest(key.rpartition(".")[2], known_keys(key.rpartition(".")[0]))
+            ) from None
+        raise RecipeError(
+            f"{first['msg'][:1].lower()}{first['msg'][1:]} (it is {first['input']!r})", where=place
+        ) from None
+
+
+def known_keys(section: str) -> list[str]:
+    """The keys of a section (``""`` for the recipe itself)."""
+    model: type[BaseModel] = Recipe
+    for part in filter(None, section.split(".")):
+        field = model.model_fields[part]
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(model.model_fields)
+
+
+def suggest(key: str, known: list[str]) -> str:
+    """A cure for an unknown key: the nearest name, or all of them."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML."""
+    import yaml
+
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(
+            "there is no such recipe", where=str(path), cure="recipes/ holds some to start from"
+        ) from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise RecipeError("this is not a text file", where=str(path)) from None
+    values = _yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError("a recipe is a mapping of keys to values", where=str(path))
+    return values
+
+
+def _yaml(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise RecipeError(f"not YAML ({getattr(error, 'problem', None) or 'unreadable'})", where=place) from None
+    return _number(value) if isinstance(value, str) else _numbers(value)
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads ``5e-5``, which everybody writes for a learning rate, as a string."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _number(value)
+
+
+def _number(value: Any) -> Any:
+    import re
+
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    *path, last = dotted.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"'{part}' is a value, not a section", where=where)
+    values[last] = value

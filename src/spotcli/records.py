@@ -1,0 +1,157 @@
+"""The dataset format: one JSON object a line, and a row only ever gains fields on its way.
+
+    Problem --sample--> Sample --rectify--> Pair --train--> checkpoint --eval--> Score
+
+Fields that are not listed here are kept and passed on. ``prompt``, ``chosen`` and ``rejected`` have the names that
+other preference trainers read, so a file of pairs trains there as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from typing_extensions import TypedDict
+
+Verdict = Literal["right", "wrong", "undecided"]
+FinishReason = Literal["stop", "length"]
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    content: str
+    name: NotRequired[str]
+
+
+def _not_empty(prompt: str | list[Message]) -> str | list[Message]:
+    if not prompt:
+        raise ValueError("the prompt is empty")
+    return prompt
+
+
+Prompt = Annotated[str | list[Message], AfterValidator(_not_empty)]
+
+
+def prompt_digest(prompt: str | list[Message]) -> str:
+    """The ``id`` of a problem that has none: 16 hex digits of the SHA-256 of its prompt."""
+    return hashlib.sha256(json.dumps(prompt, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+class Row(BaseModel):
+    """What every record shares: unknown fields are kept, declared ones are checked without coercion."""
+
+    model_config = ConfigDict(extra="allow", strict=True, populate_by_name=True)
+
+    # Names that other tools and published files use for our fields; read, never written.
+    aliases: ClassVar[dict[str, str]] = {}
+
+    def json_line(self) -> str:
+        """The row as one line of JSON, without the line's end; fields that were never set are left out."""
+        return json.dumps(self.model_dump(mode="json", exclude_unset=True), ensure_ascii=False)
+
+
+class Problem(Row):
+    """Something to ask, and what a right answer looks like."""
+
+    aliases: ClassVar[dict[str, str]] = {
+        "question": "prompt",
+        "problem": "prompt",
+        "ground_truth": "answer",
+        "solution": "answer",
+    }
+
+    id: NonEmpty = ""
+    """Stable key; a digest of the prompt when absent. Unique in a file (with ``trial``)."""
+    prompt: Prompt
+    """A string, or chat messages."""
+    answer: str | None = None
+    """The reference answer, or null where there is none."""
+    source: str | None = None
+    """The data set, and the row of it."""
+
+    @model_validator(mode="after")
+    def _fill_id(self) -> Self:
+        if not self.id:
+            self.id = prompt_digest(self.prompt)
+        return self
+
+    @property
+    def messages(self) -> list[Message]:
+        """The prompt as chat messages; a plain string is one user turn."""
+        if isinstance(self.prompt, str):
+            return [{"role": "user", "content": self.prompt}]
+        return self.prompt
+
+
+class Sample(Problem):
+    """One answer of the policy, graded."""
+
+    aliases: ClassVar[dict[str, str]] = Problem.aliases | {"model_output": "response", "original_answer": "response"}
+
+    trial: Annotated[int, Field(ge=0)] = 0
+    """This is the k-th answer to the problem, from 0."""
+    response: str
+    """The answer as text, special tokens removed."""
+    finish_reason: FinishReason = "stop"
+    """``stop``: the policy ended its turn; ``length``: it was cut at the token limit."""
+    verdict: Verdict
+    """Of the response. An answer that was cut is undecided, never wrong."""
+    extracted: str | None = None
+    """What was graded; null where no answer was found."""
+    reason: str | None = None
+    """Why the verdict is undecided."""
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Model and effective sampling parameters."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.id, self.trial
+
+
+class Pair(Problem):
+    """A wrong answer and its smallest correction."""
+
+    aliases: ClassVar[dict[str, str]] = Problem.aliases | {
+        "model_output": "rejected",
+        "original_answer": "rejected",
+        "gemini_corrected_answer": "chosen",
+    }
+
+    trial: Annotated[int, Field(ge=0)] = 0
+    rejected: NonEmpty
+    """y-: what the policy answered."""
+    chosen: NonEmpty
+    """y+: the corrected answer."""
+    change_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """1 - |LCS(y-, y+)| / |y+| in the policy's tokens."""
+    verdict: Verdict | None = None
+    """Of y+."""
+    oracle: dict[str, Any] = Field(default_factory=dict)
+    """Who corrected it, with which prompt, at what cost."""
+    review: Literal["accept", "reject", "edited"] | None = None
+    """What a human said of the pair; rejected pairs are not trained on."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.id, self.trial
+
+
+class Score(Problem):
+    """One graded answer of an evaluated model to one problem of a task."""
+
+    task: str
+    trial: Annotated[int, Field(ge=0)] = 0
+    response: str
+    finish_reason: FinishReason
+    verdict: Verdict
+    extracted: str | None = None
+    reason: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.task, self.id, self.trial
