@@ -1,0 +1,1 @@
+"""Pure parts: no files, no network, no command line, no recipe."""

@@ -1,0 +1,1 @@
+"""One stage a file; they meet in files, never in imports."""
