@@ -43,26 +43,35 @@ def read(path: Path, model: type[R], *, renamed: dict[str, str] | None = None) -
     """
     seen: dict[Hashable, int] = {}
     for number, raw in _lines(path):
-        row = _parse(raw, f"{path}:{number}")
-        for other, ours in model.aliases.items():
-            if other in row and ours not in row:
-                row[ours] = row.pop(other)
-                if renamed is not None:
-                    renamed[other] = ours
-        try:
-            record = model.model_validate(row)
-        except ValidationError as error:
-            raise DataError(_explain(error), where=f"{path}:{number}", cure=_cure(model)) from None
+        where = f"{path}:{number}"
+        record = as_record(_parse(raw, where), model, where=where, renamed=renamed)
         key: Hashable = getattr(record, "key", None) or getattr(record, "id", None)
         if key is not None:
             if key in seen:
                 raise DataError(
                     f"the key {key!r} stands in line {seen[key]} already",
-                    where=f"{path}:{number}",
+                    where=where,
                     cure="give each row an id of its own, or leave the ids out and remove the repeated prompts",
                 )
             seen[key] = number
         yield record
+
+
+def as_record(row: dict[str, Any], model: type[R], *, where: str, renamed: dict[str, str] | None = None) -> R:
+    """Check one row, common other names of fields accepted.
+
+    Raises:
+        DataError: a missing or wrong field; ``where`` says which row.
+    """
+    for other, ours in model.aliases.items():
+        if other in row and ours not in row:
+            row[ours] = row.pop(other)
+            if renamed is not None:
+                renamed[other] = ours
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        raise DataError(_explain(error), where=where, cure=_cure(model)) from None
 
 
 def count(path: Path) -> int:
@@ -145,9 +154,17 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is not a JSON object.
     """
-    beside = meta_path(path)
+    return read_json(meta_path(path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object out of a file; empty where there is none.
+
+    Raises:
+        DataError: the file is not a JSON object.
+    """
     try:
-        return _parse(beside.read_bytes(), str(beside))
+        return _parse(path.read_bytes(), str(path))
     except FileNotFoundError:
         return {}
 

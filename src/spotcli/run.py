@@ -1,0 +1,100 @@
+"""Every stage of a recipe, in order, in one folder: runs/NAME.
+
+    spot run recipes/smollm2-135m.yaml
+
+Each stage resumes by itself, so the same command goes on after whatever stopped it. The folder holds every file that a
+stage wrote, the resolved recipe (recipe.yaml) and the numbers (run.json).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spotcli import jsonl
+from spotcli import recipe as recipes
+from spotcli.console import say
+from spotcli.errors import RecipeError
+from spotcli.recipe import Recipe
+from spotcli.stages.evaluate import EvalSummary, evaluate
+from spotcli.stages.rectify import RectifySummary, rectify
+from spotcli.stages.sample import SampleSummary, sample
+from spotcli.stages.train import TrainSummary, train
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What the run made."""
+
+    folder: str
+    sample: SampleSummary
+    rectify: RectifySummary
+    train: TrainSummary
+    eval: EvalSummary
+    seconds: dict[str, float]
+    """Each stage's time over all starts of the run."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole, and at the top what one asks first: of the first task."""
+        first = next(iter(self.eval.comparisons.values()))
+        return {
+            "pairs": self.rectify.pairs,
+            "before": first.before,
+            "after": first.after,
+            "difference": first.difference,
+            "interval": [first.low, first.high],
+            "p_value": first.p_value,
+            "drift": self.eval.drift,
+            "seconds": sum(self.seconds.values()),
+            "stage_seconds": self.seconds,
+            "folder": self.folder,
+            "sample": self.sample.as_dict(),
+            "rectify": self.rectify.as_dict(),
+            "train": self.train.as_dict(),
+            "eval": self.eval.as_dict(),
+        }
+
+
+def run(recipe: Recipe, *, folder: Path, fresh: bool = False) -> RunSummary:
+    """Sample, rectify, train, evaluate.
+
+    Raises:
+        RecipeError: no model is named, or the evaluation names no task.
+        SpotError: as the stages do.
+    """
+    if recipe.model is None:
+        raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
+    if not recipe.eval.tasks:
+        raise RecipeError("no task is named", where="eval.tasks", cure="eval: {tasks: [arithmetic]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+    clock = folder / "seconds.json"
+    seconds: dict[str, float] = {} if fresh else jsonl.read_json(clock)
+
+    def timed(stage: str, work: Callable[[], T]) -> T:
+        say(f"── {stage}")
+        started = time.monotonic()
+        try:
+            return work()
+        finally:
+            seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
+            jsonl.write_json(clock, seconds)
+
+    model = recipe.model
+    summary = RunSummary(
+        folder=str(folder),
+        sample=timed("sample", lambda: sample(recipe, folder=folder, fresh=fresh)),
+        rectify=timed("rectify", lambda: rectify(recipe, folder=folder, fresh=fresh)),
+        train=timed("train", lambda: train(recipe, folder=folder, fresh=fresh)),
+        eval=timed(
+            "eval", lambda: evaluate(recipe, model=recipe.train.output, against=model, folder=folder, fresh=fresh)
+        ),
+        seconds=seconds,
+    )
+    jsonl.write_json(folder / "run.json", summary.as_dict())
+    return summary

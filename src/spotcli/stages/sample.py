@@ -1,0 +1,161 @@
+"""problems -> samples: the policy answers, every answer is graded.
+
+    spot sample builtin:arithmetic --model builtin:smollm2-135m
+
+Answers are appended batch by batch as they come, each with its verdict, and a second start runs only what is missing.
+An answer that was cut at the token limit is undecided: it is no evidence of a mistake. Left out on purpose: choosing
+among answers, and any repair of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spotcli import jsonl
+from spotcli.console import progress, say
+from spotcli.core.grading import grade
+from spotcli.errors import RecipeError
+from spotcli.policies import Answer, Request, Sampling, answer_seed, load_policy
+from spotcli.problems import open_problems
+from spotcli.recipe import Recipe
+from spotcli.records import Problem, Sample
+
+
+@dataclass(frozen=True)
+class SampleSummary:
+    """What ``spot sample`` did; the verdicts are those of the whole file."""
+
+    path: str
+    problems: int
+    answers: int
+    new: int
+    right: int
+    wrong: int
+    undecided: int
+    cut: int
+    """Of the undecided: answers that reached the token limit."""
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> SampleSummary:
+    """Have the policy answer every problem ``trials`` times; paths are relative to ``folder``.
+
+    Raises:
+        RecipeError: no model is named.
+        UserError: problems or model are not there; the output is being written, or was made with other settings.
+    """
+    started = time.monotonic()
+    settings = recipe.sample
+    if recipe.model is None:
+        raise RecipeError(
+            "no model is named", where="model", cure="spot sample --model MODEL, or `model:` in the recipe"
+        )
+    problems = open_problems(settings.problems, folder=folder, seed=recipe.seed, limit=settings.limit)
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
+    source = folder / settings.problems
+    output = jsonl.Output(
+        folder / settings.output,
+        command="spot sample",
+        settings={
+            "model": recipe.model,
+            "problems": settings.problems,
+            "seed": recipe.seed,
+            **sampling.as_dict(),
+            "chat_template_kwargs": settings.chat_template_kwargs,
+        },
+        inputs={settings.problems: jsonl.digest(source)} if source.is_file() else None,
+        fresh=fresh,
+    )
+    with output:
+        if output.torn:
+            say(f"{output.path}: a line cut off by the last stop was set aside")
+        by_id = {problem.id: problem for problem in problems}
+        requests = [
+            Request((problem.id, trial), problem.messages, answer_seed(recipe.seed, problem.id, trial))
+            for problem in problems
+            for trial in range(settings.trials)
+        ]
+        verdicts: Counter[str] = Counter(_verdict(row) for row in output.rows())
+        before = len(output.done)
+        missing = sum(request.key not in output.done for request in requests)
+        if before and missing:
+            say(f"{output.path}: {before} answers are there already, {missing} to go")
+        if missing:
+            policy = load_policy(
+                settings.engine,
+                recipe.model,
+                sampling,
+                batch_size=settings.batch_size,
+                dtype=settings.dtype,
+                chat_template_kwargs=settings.chat_template_kwargs,
+            )
+            parameters = {"model": recipe.model, **sampling.as_dict()}
+            with progress("answers") as display:
+                task = display.add_task("sample", total=missing, note="")
+                for batch in policy.plan(requests):
+                    if all(request.key in output.done for request in batch):
+                        continue
+                    answers = [answer for answer in policy.answer(batch) if answer.request.key not in output.done]
+                    rows = [_graded(by_id[answer.request.key[0]], answer, parameters) for answer in answers]
+                    output.append(rows)
+                    output.done.update(row.key for row in rows)
+                    verdicts.update(_verdict(row.model_dump()) for row in rows)
+                    display.update(task, advance=len(rows), note=_note(verdicts))
+        cut = verdicts["cut"]
+        summary = SampleSummary(
+            path=str(output.path),
+            problems=len(problems),
+            answers=len(output.done),
+            new=len(output.done) - before,
+            right=verdicts["right"],
+            wrong=verdicts["wrong"],
+            undecided=verdicts["undecided"] + cut,
+            cut=cut,
+            seconds=time.monotonic() - started,
+        )
+        assert summary.answers == summary.right + summary.wrong + summary.undecided
+        output.finish({k: v for k, v in summary.as_dict().items() if k not in ("path", "new", "seconds")})
+    return summary
+
+
+def _graded(problem: Problem, answer: Answer, parameters: dict[str, Any]) -> Sample:
+    verdict, extracted, reason = judge(answer, problem)
+    return Sample.model_validate(
+        {
+            **problem.model_dump(exclude_unset=True),
+            "trial": answer.request.key[1],
+            "response": answer.response,
+            "finish_reason": answer.finish_reason,
+            "verdict": verdict,
+            "extracted": extracted,
+            "reason": reason,
+            "tokens": len(answer.token_ids),
+            "sampling": {**parameters, "seed": answer.request.seed},
+        }
+    )
+
+
+def judge(answer: Answer, problem: Problem) -> tuple[str, str | None, str | None]:
+    """Verdict, what was graded, and why it is undecided."""
+    if answer.finish_reason == "length":
+        return "undecided", None, "cut"
+    if problem.answer is None:
+        return "undecided", None, "no reference answer"
+    result = grade(answer.response, problem.answer)
+    return result.verdict, result.extracted, result.reason
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    return "cut" if row["finish_reason"] == "length" else str(row["verdict"])
+
+
+def _note(verdicts: Counter[str]) -> str:
+    undecided = verdicts["undecided"] + verdicts["cut"]
+    return f"right {verdicts['right']} wrong {verdicts['wrong']} undecided {undecided}"

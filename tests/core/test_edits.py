@@ -1,0 +1,184 @@
+"""Expected numbers are worked out in the comments."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spotcli.core import edits
+from spotcli.core.edits import Span, align, change_ratio, diff, first_edit, shared_prefix, text_change_ratio, words
+
+# A small alphabet makes long common subsequences and many ways to align them.
+ids = st.lists(st.integers(0, 3), max_size=40)
+tokens = st.lists(st.sampled_from(["a", "b", "ab", " ", "\n", "\\frac", "1"]), max_size=30)
+texts = st.text(st.sampled_from("ab 1.,\\{}$^_+=\n\t'é\u0301中") | st.characters(), max_size=60)
+
+
+def textbook_lcs(left: list[int], right: list[int]) -> int:
+    row = [0] * (len(right) + 1)
+    for item in left:
+        above = row[:]
+        for place, other in enumerate(right, 1):
+            row[place] = above[place - 1] + 1 if item == other else max(above[place], row[place - 1])
+    return row[-1]
+
+
+def rejected_of(spans: list[Span]) -> str:
+    return "".join(span.text for span in spans if span.kind != "inserted")
+
+
+def chosen_of(spans: list[Span]) -> str:
+    return "".join(span.text for span in spans if span.kind != "deleted")
+
+
+@pytest.mark.parametrize(
+    ("rejected", "chosen", "expected"),
+    [
+        ([1, 2, 3, 4, 5], [1, 2, 9, 4, 5], 0.2),  # LCS 1 2 4 5 is 4 of 5
+        ([1, 2, 3], [1, 2, 3], 0.0),
+        ([1, 2, 3], [4, 5], 1.0),
+        ([1, 2, 3], [1, 3], 0.0),  # only a deletion: LCS 1 3 is all of y+
+        ([1, 2], [1, 2, 3, 4], 0.5),  # LCS 2 of 4
+        ([1, 2, 3, 4], [4, 3, 2, 1], 0.75),  # LCS is any one of them
+        ([], [], 0.0),
+        ([], [1, 2], 1.0),
+        ([1, 2], [], 1.0),
+    ],
+)
+def test_change_ratio(rejected: list[int], chosen: list[int], expected: float) -> None:
+    assert change_ratio(rejected, chosen) == expected
+
+
+@given(ids, ids)
+def test_change_ratio_is_the_textbook_s(rejected: list[int], chosen: list[int]) -> None:
+    if chosen:
+        assert change_ratio(rejected, chosen) == pytest.approx(1 - textbook_lcs(rejected, chosen) / len(chosen))
+
+
+def test_change_ratio_on_gamma_is_not_lost_to_rounding() -> None:
+    # |LCS| = 2 of 5, so R is 0.6, the default gamma; 1 - 2 / 5 would be 0.6 and 1 - 7 / 10 is 0.30000000000000004.
+    assert change_ratio([1, 2, 0, 0, 0], [1, 2, 3, 4, 5]) == 0.6
+    assert change_ratio(list(range(7)), list(range(10))) == 0.3
+
+
+def test_text_change_ratio_counts_words_and_signs() -> None:
+    # y+ is 12 * 3 = 36: five pieces without blanks, the last one new.
+    assert text_change_ratio("12 * 3 = 35", "12 * 3 = 36") == 0.2
+    assert text_change_ratio("a  b", "a b") == 0.0
+    assert text_change_ratio("a", "") == 1.0
+
+
+@given(texts)
+def test_words_lose_nothing(text: str) -> None:
+    pieces = words(text)
+    assert "".join(pieces) == text
+    assert all(pieces)
+
+
+def test_words_are_what_people_read() -> None:
+    assert words(r"\frac{12}{3.5} \\ \{x\}") == [
+        *["\\frac", "{", "12", "}", "{", "3.5", "}", " ", "\\\\", " ", "\\{", "x", "\\}"]
+    ]
+    assert words("It's 1,234,567.89 (3,4)!") == ["It's", " ", "1,234,567.89", " ", "(", "3", ",", "4", ")", "!"]
+    assert words("a<=b, **so** x_1\n\n  y") == [
+        *["a", "<=", "b", ",", " ", "**", "so", "**", " ", "x", "_", "1", "\n", "\n", "  ", "y"]
+    ]
+    assert words("cafe\u0301 = 咖啡") == ["cafe\u0301", " ", "=", " ", "咖", "啡"]
+    assert words("\\") == ["\\"]
+    assert words("\\\n") == ["\\", "\n"]
+    assert words("") == []
+
+
+@given(tokens, tokens)
+def test_spans_join_to_both_texts(rejected: list[str], chosen: list[str]) -> None:
+    spans = align(rejected, chosen)
+    assert [piece for span in spans if span.kind != "inserted" for piece in span.pieces] == rejected
+    assert [piece for span in spans if span.kind != "deleted" for piece in span.pieces] == chosen
+    assert all(span.pieces for span in spans)
+    kinds = [span.kind for span in spans]
+    assert all(one != next_one for one, next_one in pairwise(kinds))
+    assert ("inserted", "deleted") not in list(pairwise(kinds))
+
+
+@given(tokens, tokens)
+def test_spans_keep_as_much_as_can_be_kept(rejected: list[str], chosen: list[str]) -> None:
+    kept = sum(len(span.pieces) for span in align(rejected, chosen) if span.kind == "kept")
+    number = {token: place for place, token in enumerate({*rejected, *chosen})}
+    assert kept == textbook_lcs([number[t] for t in rejected], [number[t] for t in chosen])
+
+
+@given(texts, texts)
+def test_a_diff_joins_to_both_texts(rejected: str, chosen: str) -> None:
+    spans = diff(rejected, chosen)
+    assert rejected_of(spans) == rejected
+    assert chosen_of(spans) == chosen
+
+
+@given(texts, texts, texts, texts)
+def test_a_diff_with_common_ends_joins_too(head: str, old: str, new: str, tail: str) -> None:
+    spans = diff(head + old + tail, head + new + tail)
+    assert rejected_of(spans) == head + old + tail
+    assert chosen_of(spans) == head + new + tail
+
+
+@given(texts, texts)
+def test_the_first_edit_is_where_the_texts_part(rejected: str, chosen: str) -> None:
+    place = first_edit(diff(rejected, chosen))
+    if rejected == chosen:
+        assert place is None
+    else:
+        assert place is not None
+        assert rejected[:place] == chosen[:place]
+        # A word is changed as a whole, so the texts may part only inside it.
+        assert place <= shared_prefix(rejected, chosen)
+
+
+def test_diff_of_a_slip() -> None:
+    assert diff("3*4 = 11, so 11", "3*4 = 12, so 12") == [
+        Span("kept", ("3", "*", "4", " ", "=", " ")),
+        Span("deleted", ("11",)),
+        Span("inserted", ("12",)),
+        Span("kept", (",", " ", "so", " ")),
+        Span("deleted", ("11",)),
+        Span("inserted", ("12",)),
+    ]
+
+
+def test_a_blank_between_two_replacements_is_replaced_with_them() -> None:
+    assert diff("red fox", "blue cat") == [
+        Span("deleted", ("red", " ", "fox")),
+        Span("inserted", ("blue", " ", "cat")),
+    ]
+    # Between two deletions it stays: nothing was put in its place.
+    assert [span.kind for span in diff("a b c d", "b d")] == ["deleted", "kept", "deleted", "kept"]
+    # A new line is structure, not a blank.
+    assert "kept" in [span.kind for span in diff("red\nfox", "blue\ncat")]
+
+
+def test_pairs_too_large_to_align_still_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "MAX_CELLS", 3)
+    # Between the shared "p" and "s" stand 2 and 2 tokens: 4 cells, more than 3.
+    assert align(list("pxys"), list("pyzs")) == [
+        Span("kept", ("p",)),
+        Span("deleted", ("x", "y")),
+        Span("inserted", ("y", "z")),
+        Span("kept", ("s",)),
+    ]
+
+
+@given(ids, ids, ids)
+def test_shared_prefix(head: list[int], left: list[int], right: list[int]) -> None:
+    one, other = head + left, head + right
+    length = shared_prefix(one, other)
+    assert one[:length] == other[:length]
+    assert length >= len(head)
+    assert length == min(len(one), len(other)) or one[length] != other[length]
+
+
+def test_words_that_hash_alike_are_told_apart() -> None:
+    # Hashes of -1 and -2 are equal in CPython, and rapidfuzz hashes what it compares.
+    assert change_ratio([1, 2], [2, 1]) == 0.5
+    assert diff("-1", "-2") == [Span("kept", ("-",)), Span("deleted", ("1",)), Span("inserted", ("2",))]

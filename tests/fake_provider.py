@@ -1,0 +1,202 @@
+"""A provider that speaks the OpenAI chat format on 127.0.0.1: real HTTP, scripted answers, scripted faults.
+
+    with FakeProvider(answers={"row-3": [{"status": 429, "headers": {"retry-after": "1"}}, {"text": "..."}]}) as provider:
+        provider.base_url                    # give this to litellm
+        provider.requests                    # every request as it came
+    python tests/fake_provider.py --port 0 --script script.json --log requests.jsonl    # the same as a process
+
+A request belongs to the first tag of the script that its messages contain; its n-th request gets the n-th step, and the
+last step repeats. What a step can hold:
+
+    correct   {old: new}: the student's answer with these replacements, in the fence that the request asked for
+    text      the whole message; "{fence}" stands for the random part of the request's tags
+    finish    finish_reason, "stop" when absent
+    status    an HTTP error with ``body`` (an object or text) and ``headers``
+    delay     seconds before the answer
+    reset     the connection is cut before a byte was sent
+    half      the connection is cut in the middle of the body
+    garbage   200 with a body that is not JSON
+    usage     {"prompt_tokens": ..., "completion_tokens": ...}; by default four characters are a token
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import threading
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+FENCE = re.compile(r"<student-([0-9a-f]+)>\n(.*?)\n</student-\1>", re.DOTALL)
+Step = dict[str, Any]
+
+
+class FakeProvider:
+    """The server on a thread of its own; ``answers`` may be changed while it runs."""
+
+    def __init__(
+        self,
+        answers: dict[str, list[Step]] | None = None,
+        *,
+        default: Step | None = None,
+        key: str | None = None,
+        log: Path | None = None,
+        port: int = 0,
+    ) -> None:
+        self.answers = answers or {}
+        self.default = default or {"text": "I have no script for this."}
+        self.key = key
+        self.port = port
+        self.requests: list[dict[str, Any]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._log = log
+        self._asked: Counter[str] = Counter()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._ready = threading.Event()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def count(self, tag: str) -> int:
+        """Requests for one tag."""
+        return self._asked[tag]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        self._loop.run_until_complete(self.run())
+        self._loop.close()
+
+    async def run(self) -> None:
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/v1/chat/completions", self._answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", self.port, shutdown_timeout=0.1)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return await self._play(request, body)
+        finally:
+            self.in_flight -= 1
+
+    async def _play(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        told = "\n".join(message["content"] for message in body["messages"])
+        tag = next((tag for tag in self.answers if tag in told), "")
+        steps = self.answers.get(tag) or [self.default]
+        step = steps[min(self._asked[tag], len(steps) - 1)]
+        self._asked[tag] += 1
+        sent = {
+            "tag": tag,
+            "step": {name: value for name, value in step.items() if name in ("status", "reset", "half")},
+            "model": body.get("model"),
+            "body": body,
+            "authorization": request.headers.get("Authorization"),
+        }
+        self.requests.append(sent)
+        if self._log:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"tag": tag, **sent["step"]}) + "\n")
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response(
+                {"error": {"message": "Incorrect API key provided.", "type": "invalid_request_error",
+                           "code": "invalid_api_key"}},
+                status=401,
+            )  # fmt: skip
+        await asyncio.sleep(step.get("delay", 0))
+        if step.get("reset"):
+            assert request.transport
+            request.transport.abort()
+            return web.Response()
+        if "status" in step:
+            content = step.get("body", {"error": {"message": "scripted failure", "type": "server_error"}})
+            text = content if isinstance(content, str) else json.dumps(content)
+            return web.Response(
+                text=text, status=step["status"], headers=step.get("headers"), content_type="application/json"
+            )
+        if step.get("garbage"):
+            return web.Response(text="<html>not what you hoped for</html>", content_type="application/json")
+        payload = json.dumps(completion(body, step, told))
+        if step.get("half"):
+            response = web.StreamResponse(headers={"content-length": str(len(payload))})
+            response.content_type = "application/json"
+            await response.prepare(request)
+            await response.write(payload[: len(payload) // 2].encode())
+            assert request.transport
+            request.transport.close()
+            return response
+        return web.Response(text=payload, content_type="application/json")
+
+
+def completion(body: dict[str, Any], step: Step, told: str) -> dict[str, Any]:
+    """The body of a good answer."""
+    match = FENCE.search(told)
+    fence, student = match.groups() if match else ("", "")
+    if "correct" in step:
+        for old, new in step["correct"].items():
+            student = student.replace(old, new)
+        text = f"<answer-{fence}>\n{student}\n</answer-{fence}>"
+    else:
+        text = step.get("text")
+        text = text.replace("{fence}", fence) if text else text
+    usage = step.get("usage") or {"prompt_tokens": len(told) // 4, "completion_tokens": len(text or "") // 4}
+    message = {"role": "assistant", "content": text} | step.get("message", {})
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": f"{body['model']}-as-served",
+        "choices": [{"index": 0, "message": message, "finish_reason": step.get("finish", "stop")}],
+        "usage": usage | {"total_tokens": usage["prompt_tokens"] + usage["completion_tokens"]},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="a scripted provider; prints its base URL")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--script", type=Path, required=True, help='{"answers": {tag: [step, ...]}, "default": step}')
+    parser.add_argument("--log", type=Path, help="one line a request")
+    parser.add_argument("--key", help="the only accepted key")
+    options = parser.parse_args()
+    script = json.loads(options.script.read_text())
+    provider = FakeProvider(
+        script.get("answers"), default=script.get("default"), key=options.key, log=options.log, port=options.port
+    )
+
+    async def serve() -> None:
+        running = asyncio.create_task(provider.run())
+        while not provider._ready.is_set():
+            await asyncio.sleep(0.01)
+        print(provider.base_url, flush=True)
+        await running
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()
