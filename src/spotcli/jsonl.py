@@ -191,6 +191,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
+    lines = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
+    # Lone surrogates, which a model's broken UTF-8 can leave behind, have no encoding.
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace")
+
+
 class Appender(AbstractContextManager["Appender"]):
     """An append-only JSONL file with one writer, whole lines and a repaired tail.
 
@@ -256,10 +262,9 @@ class Appender(AbstractContextManager["Appender"]):
 
     def append(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
         """Append rows in one write and wait until the disk has them."""
-        lines = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
-        if lines:
-            # Lone surrogates, which a model's broken UTF-8 can leave behind, have no encoding.
-            self._append("".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace"))
+        data = _encode(rows)
+        if data:
+            self._append(data)
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)
@@ -339,6 +344,27 @@ class Output(Appender):
                 name: before[name] for name in ("complete", "counts", "versions", "finished") if name in before
             }
         write_json(meta_path(path), self.meta)
+
+    def replace(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
+        """Exchange all rows at once: a reader sees the old file or the new one, whatever kills us.
+
+        The new file is locked before anybody can see it. ``done`` is left as it is.
+        """
+        scratch = self.path.with_name(f".{self.path.name}.new")
+        scratch.unlink(missing_ok=True)
+        new = scratch.open("ab")
+        try:
+            fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for row in rows:
+                new.write(_encode([row]))
+            new.flush()
+            os.fsync(new.fileno())
+            scratch.replace(self.path)
+        except BaseException:
+            new.close()
+            raise
+        self._file.close()
+        self._file = new
 
     def finish(self, counts: Mapping[str, Any], *, complete: bool = True) -> None:
         """Record the counts, and that nothing is left over (``complete``)."""

@@ -64,7 +64,11 @@ class RectifySection(Section):
     output: str = "data.jsonl"
     """Where the pairs go."""
     oracle: str | None = None
-    """A litellm model name (``gpt-4o``, ``gemini/gemini-2.5-pro``) or ``symbolic``."""
+    """A litellm model name (``gpt-4o``, ``gemini/gemini-2.5-pro``), ``symbolic`` or ``human``."""
+    then: list[str] = Field(default_factory=list)
+    """Oracles that are asked, in this order, about what the one before could not correct."""
+    attempts: Annotated[int, Field(gt=0, le=10)] = 1
+    """Times that each oracle is asked about one answer; it is told what was wrong with the attempt before."""
     reply: Literal["rewrite", "edits"] = "rewrite"
     """``rewrite``: the whole corrected answer; ``edits``: search/replace hunks, applied by us."""
     reference: bool = True
@@ -79,8 +83,16 @@ class RectifySection(Section):
     """US dollars a million prompt tokens, where litellm knows no price."""
     price_out: Annotated[float, Field(ge=0)] | None = None
     """US dollars a million reply tokens, where litellm knows no price."""
+    answer_only: bool = False
+    """Accept a correction that changes nothing but the final answer on an unchanged derivation."""
     concurrency: Annotated[int, Field(gt=0, le=500)] = 32
-    """Requests in flight."""
+    """Requests in flight at most; halved when the provider says it is too much, and raised again."""
+    rpm: Annotated[float, Field(gt=0)] | None = None
+    """Requests a minute at most."""
+    tpm: Annotated[float, Field(gt=0)] | None = None
+    """Tokens a minute at most, of prompts and replies."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """More parameters for the provider, by litellm's names, such as ``reasoning_effort: low``."""
     temperature: Annotated[float, Field(ge=0)] | None = None
     """The oracle's temperature; the provider's default when absent."""
     max_tokens: Positive = 16384

@@ -158,6 +158,14 @@ def test_a_blank_between_two_replacements_is_replaced_with_them() -> None:
     assert "kept" in [span.kind for span in diff("red\nfox", "blue\ncat")]
 
 
+def test_words_alike_by_chance_in_a_rewritten_passage_are_replaced_with_it() -> None:
+    # One kept "the" between edits of three words each: 3 * 1 is not above 3.
+    assert [span.kind for span in diff("a b c the d e f", "u v w the x y z")] == ["deleted", "inserted"]
+    # Between edits of two words it stays, and so does an operator between two wrong numbers.
+    assert [span.kind for span in diff("a b the c d", "u v the x y")].count("kept") == 1
+    assert [span.text for span in diff("3 + 4", "5 + 6") if span.kind == "kept"] == [" + "]
+
+
 def test_pairs_too_large_to_align_still_join(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edits, "MAX_CELLS", 3)
     # Between the shared "p" and "s" stand 2 and 2 tokens: 4 cells, more than 3.

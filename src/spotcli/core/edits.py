@@ -86,8 +86,8 @@ def words(text: str) -> list[str]:
 def diff(rejected: str, chosen: str) -> list[Span]:
     """The spans of a pair in words and signs, fit for reading.
 
-    As ``align`` on ``words``, but a blank that happens to be alike between two replacements counts as replaced:
-    ``red fox`` to ``blue cat`` reads as one replacement, not as two.
+    As ``align`` on ``words``, but what happens to be alike inside of a rewritten passage counts as replaced:
+    ``red fox`` to ``blue cat`` reads as one replacement, not as two with a kept blank between them.
     """
     return _joined(_bridged(align(words(rejected), words(chosen))))
 
@@ -143,18 +143,31 @@ def _numbered(*sides: Sequence[str]) -> list[list[int]]:
     return [[known.setdefault(word, len(known)) for word in side] for side in sides]
 
 
-def _bridged(spans: Sequence[Span]) -> list[Span]:
-    """The spans with each blank between two replacements turned into a part of them."""
-    found: list[Span] = []
-    kinds = [span.kind for span in spans]
-    replacement: list[Kind] = ["deleted", "inserted"]
-    for place, span in enumerate(spans):
-        between = kinds[max(place - 2, 0) : place] == replacement == kinds[place + 1 : place + 3]
-        if between and span.text.isspace() and "\n" not in span.text:
-            found += [Span("deleted", span.pieces), Span("inserted", span.pieces)]
-        else:
-            found.append(span)
-    return found
+def _bridged(spans: list[Span]) -> list[Span]:
+    """The spans with each kept one that hardly parts two edits counted as replaced.
+
+    That is a blank between two replacements, and words between two edits that each are at least three times as long:
+    in a rewritten paragraph the words that happen to be alike say nothing.
+    """
+    while True:
+        sizes = [sum(not piece.isspace() for piece in span.pieces) for span in spans]
+        kinds = [span.kind for span in spans]
+        found: list[Span] = []
+        for place, span in enumerate(spans):
+            before = {kinds[at]: sizes[at] for at in range(max(place - 2, 0), place) if kinds[at] != "kept"}
+            after = {kinds[at]: sizes[at] for at in range(place + 1, len(spans))[:2] if kinds[at] != "kept"}
+            if span.kind != "kept" or not before or not after:
+                parted = True
+            elif sizes[place]:
+                parted = 3 * sizes[place] > min(max(before.values()), max(after.values()))
+            else:
+                parted = "\n" in span.text or len(before) + len(after) < 4
+            found += [span] if parted else [Span("deleted", span.pieces), Span("inserted", span.pieces)]
+        # Edits grow as they are joined, and may then be long enough for the next.
+        found = _joined(found)
+        if len(found) == len(spans):
+            return found
+        spans = found
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:

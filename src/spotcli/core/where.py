@@ -5,7 +5,7 @@
     OP     =  !=             the same, not the same; on text without regard to case
            ~  !~             the text holds VALUE, does not hold it
            <  <=  >  >=      numbers
-    VALUE  up to the next comma or `and`, or in quotes; `none` is a field that is not there
+    VALUE  up to the next comma or `and`, or in quotes; `none` is a text that is not there
 
 Nothing of it is ever run as code.
 """
@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable
 from typing import get_args
 
-from spotcli.core.edits import shared_prefix
+from spotcli.core.edits import shared_prefix, text_change_ratio
 from spotcli.errors import UserError
 from spotcli.records import Pair, Verdict
 
@@ -48,8 +48,13 @@ def first_edit_share(pair: Pair) -> float:
     return shared_prefix(pair.rejected, pair.chosen) / len(pair.rejected)
 
 
-NUMBERS: dict[str, Callable[[Pair], float | None]] = {
-    "ratio": lambda pair: pair.change_ratio,
+def ratio_of(pair: Pair) -> float:
+    """The pair's change ratio; measured in words and signs where the pair holds none."""
+    return text_change_ratio(pair.rejected, pair.chosen) if pair.change_ratio is None else pair.change_ratio
+
+
+NUMBERS: dict[str, Callable[[Pair], float]] = {
+    "ratio": ratio_of,
     "first": first_edit_share,
     "trial": lambda pair: pair.trial,
     "length": lambda pair: len(pair.chosen),
@@ -85,7 +90,7 @@ def parse(expression: str) -> Test:
         UserError: it can't be read, names an unknown field, or compares a field with what it never is.
     """
     tests: list[Test] = []
-    place = 0
+    expression, place = expression.strip(), 0
     while place < len(expression) or not tests:
         term = _TERM.match(expression, place)
         if term is None or not term["value"]:
@@ -122,8 +127,6 @@ def _test(field: str, op: str, value: str, expression: str) -> Test:
 
 def _number_test(field: str, op: str, value: str, expression: str) -> Test:
     get = NUMBERS[field]
-    if value.casefold() == "none" and op in ("=", "!="):
-        return lambda pair: (get(pair) is None) is (op == "=")
     if op not in _COMPARE:
         raise _error(f"'{field}' is a number, which {op} does not compare", expression, "take =, !=, <, <=, > or >=")
     try:
@@ -133,12 +136,7 @@ def _number_test(field: str, op: str, value: str, expression: str) -> Test:
     if math.isnan(number):
         raise _error(f"'{field}' is a number, and {value!r} is none", expression)
     compare = _COMPARE[op]
-
-    def holds(pair: Pair) -> bool:
-        found = get(pair)
-        return found is not None and compare(found, number)
-
-    return holds
+    return lambda pair: compare(get(pair), number)
 
 
 def _unquoted(value: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from spotcli.core.prompts import Ask
 from spotcli.records import Sample
@@ -98,11 +98,36 @@ class Oracle(Protocol):
         ...
 
 
+@runtime_checkable
+class ProviderOracle(Oracle, Protocol):
+    """An oracle that is reached over a network, at a price."""
+
+    def ready(self) -> None:
+        """Called before the first request, and only when there will be one.
+
+        Raises:
+            UserError: there is no such provider, or the environment lacks its key or address.
+        """
+        ...
+
+    def count_tokens(self, request: Request) -> int:
+        """Prompt tokens, about."""
+        ...
+
+    def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
+        """US dollars; None where the price is unknown."""
+        ...
+
+    def worst_cost(self, request: Request) -> float | None:
+        """US dollars that the request can cost at most; None where the price is unknown."""
+        ...
+
+
 def create(name: str, settings: RectifySection) -> Oracle:
-    """The oracle of that name: ``symbolic``, ``human``, or a model by litellm's name.
+    """The oracle of that name: ``symbolic``, ``human``, or a model by litellm's name, which is not looked up yet.
 
     Raises:
-        UserError: litellm knows no such provider, or the environment lacks its key.
+        RecipeError: settings that do not fit together.
     """
     if name == "symbolic":
         from spotcli.oracles.symbolic import SymbolicOracle

@@ -10,8 +10,7 @@ may be worked out next, as precedence allows. Of all ways to read the answer so,
 numbers and signs that are neither the true ones nor what the student's own earlier lines say. Two different ways with
 as few are ambiguous. What differs from the truth in that reading is replaced, everything else stays as it is.
 
-Left out on purpose: algebra, powers, roots, rounded results, steps that are missing or too many. Nothing in the text is
-evaluated as code: a strict tokenizer, a parser for + - * / and parentheses, exact fractions, and a limit on everything.
+Left out on purpose: algebra, powers, roots, rounded results, steps that are missing or too many.
 """
 
 from __future__ import annotations
@@ -20,43 +19,55 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
+
+from spotcli.core.calculation import (
+    OPERATORS,
+    Number,
+    Shape,
+    Token,
+    Unreadable,
+    Why,
+    Written,
+    apply,
+    expression,
+    lone_number,
+    may_reduce,
+    real_groups,
+    runs,
+    split_at_equals,
+    tree_of,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from spotcli.oracles import Reply, Request
 
-Reason = Literal[
-    "too long",
-    "too complex",
-    "unreadable text",
-    "no expression",
-    "several expressions",
-    "division by zero",
-    "unreadable reference",
-    "reference differs",
-    "no equation",
-    "unreadable equation",
-    "step not recognised",
-    "missing step",
-    "extra step",
-    "no boxed answer",
-    "unreadable box",
-    "unexplained number",
-    "ambiguous",
-    "not exact",
-    "nothing wrong",
-]
+Reason = (
+    Why
+    | Literal[
+        "no expression",
+        "several expressions",
+        "unreadable reference",
+        "reference differs",
+        "no equation",
+        "step not recognised",
+        "missing step",
+        "extra step",
+        "no boxed answer",
+        "unexplained number",
+        "ambiguous",
+        "not exact",
+        "nothing wrong",
+    ]
+)
 """Why there is no repair; rows are counted by it."""
 
-REASONS: tuple[Reason, ...] = get_args(Reason)
+REASONS: tuple[str, ...] = tuple(reason for part in get_args(Reason) for reason in get_args(part))
 
 MAX_PROBLEM = 4_000
 MAX_RESPONSE = 20_000
-MAX_DIGITS = 24
 MAX_DECIMALS = 12
-MAX_OPERATIONS = 8
-MAX_NESTING = 8
 MAX_ITEMS = 40
 MAX_READINGS = 4_000
 
@@ -112,17 +123,19 @@ def repair(problem_text: str, response: str, reference: str | None = None) -> Re
 
     A ``Repair`` was read again: every equation is true and follows from the problem, and the last box holds the value.
     """
-    found: list[Repair] = []
-    refused: list[_Decline] = []
+    if len(problem_text) > MAX_PROBLEM or len(response) > MAX_RESPONSE:
+        return Declined("too long")
     # `1/2 + 1/3` has one operation or three, depending on what the slash is to the student: try both.
-    for literal in (False, True):
+    slashed = re.search(r"[0-9]/[0-9]", f"{problem_text}\n{response}")
+    found: list[Repair] = []
+    refused: list[Declined] = []
+    for literal in (False, True) if slashed else (False,):
         try:
             found.append(_repair(problem_text, response, reference, literal))
-        except _Decline as no:
-            refused.append(no)
+        except (_Decline, Unreadable) as no:
+            refused.append(Declined(no.reason, no.detail))
     if not found:
-        # The second reading differs only where there are fractions; else it fails as the first one did.
-        return Declined(refused[0].reason, refused[0].detail)
+        return refused[0]
     found.sort(key=lambda one: one.slips)
     if len(found) == 2 and found[0].slips == found[1].slips and found[0].text != found[1].text:
         return Declined("ambiguous", "the fractions can be read in two ways")
@@ -130,10 +143,8 @@ def repair(problem_text: str, response: str, reference: str | None = None) -> Re
 
 
 def _repair(problem_text: str, response: str, reference: str | None, literal: bool) -> Repair:
-    if len(problem_text) > MAX_PROBLEM or len(response) > MAX_RESPONSE:
-        raise _Decline("too long")
     asked = _problem(problem_text, reference, literal)
-    truth = _value(asked.shape, [number.value for number in asked.numbers])
+    truth = value_of(asked.shape, [number.value for number in asked.numbers])
     if truth is None:
         raise _Decline("division by zero")
     if reference is not None and truth != _reference(reference):
@@ -142,321 +153,6 @@ def _repair(problem_text: str, response: str, reference: str | None, literal: bo
     if repaired.edits and _align(asked, truth, repaired.text, literal).edits:
         raise _Decline("ambiguous", "the repaired answer does not read as right")
     return repaired
-
-
-# Numbers: what is written, and how
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number as it stands in the text."""
-
-    start: int
-    end: int
-    value: Fraction
-    style: Literal["integer", "decimal", "fraction", "tex"]
-    places: int = 0
-    """Digits after the decimal point."""
-    padded: bool = False
-    """They end in 0, as in 4.50."""
-    comma: str = ""
-    """What separates thousands."""
-    minus: str = ""
-    """The sign as written; empty where the number is not negative."""
-    boxed: bool = False
-
-
-_DIGITS = r"(?:[0-9]{1,3}(?:(?P<comma>,|\{,\})[0-9]{3}(?:(?P=comma)[0-9]{3})*)(?![0-9])|[0-9]+)"
-_NUMBER = re.compile(rf"(?P<minus>[-−]?)(?P<whole>{_DIGITS})(?:\.(?P<decimals>[0-9]+))?")
-_FRACTION = re.compile(r"(?P<minus>[-−]?)(?P<over>[0-9]+)/(?P<under>[0-9]+)(?![0-9])")
-_TEX = re.compile(r"(?P<minus>[-−]?)\\[dt]?frac\s?\{(?P<over>[0-9]+)\}\s?\{(?P<under>[0-9]+)\}")
-
-
-def _number(text: str, at: int, literal: bool) -> Number | None:
-    """The number that starts there, its sign included; None where there is none."""
-    found = _TEX.match(text, at) or (_FRACTION.match(text, at) if literal else None)
-    if found:
-        _check_digits(found["over"] + found["under"])
-        if not int(found["under"]):
-            raise _Decline("division by zero")
-        value = Fraction(int(found["over"]), int(found["under"]))
-        style: Literal["tex", "fraction"] = "tex" if "\\" in found[0] else "fraction"
-        return Number(at, found.end(), -value if found["minus"] else value, style, minus=found["minus"])
-    found = _NUMBER.match(text, at)
-    if not found:
-        return None
-    comma, decimals = found["comma"] or "", found["decimals"] or ""
-    whole = found["whole"].replace(comma, "") if comma else found["whole"]
-    _check_digits(whole + decimals)
-    value = Fraction(int(whole + decimals), 10 ** len(decimals))
-    return Number(
-        at,
-        found.end(),
-        -value if found["minus"] else value,
-        "decimal" if decimals else "integer",
-        places=len(decimals),
-        padded=decimals.endswith("0"),
-        comma=comma,
-        minus=found["minus"],
-    )
-
-
-def _check_digits(digits: str) -> None:
-    if len(digits) > MAX_DIGITS:
-        raise _Decline("too long", f"a number of {len(digits)} digits")
-
-
-def _lone_number(text: str, start: int, end: int) -> Number | None:
-    """The number that ``text[start:end]`` is, dollar signs and blanks around it aside."""
-    while start < end and text[start] in " \t\n$":
-        start += 1
-    while start < end and text[end - 1] in " \t\n$":
-        end -= 1
-    number = _number(text, start, literal=True)
-    return number if number and number.end == end else None
-
-
-def _reference(text: str) -> Fraction:
-    bare = text.strip().removeprefix("\\boxed{") if len(text) < 200 else ""
-    number = _lone_number(bare, 0, len(bare) - (bare != text.strip() and bare.endswith("}")))
-    if number is None:
-        raise _Decline("unreadable reference")
-    return number.value
-
-
-# Text -> tokens -> expressions
-
-OPERATORS = {
-    **dict.fromkeys(("+",), "+"),
-    **dict.fromkeys(("-", "−", "–"), "-"),
-    **dict.fromkeys(("*", "×", "∗", "·", "⋅", "∙", "x", "X", r"\times", r"\cdot"), "*"),
-    **dict.fromkeys(("/", "÷", r"\div"), "/"),
-}
-"""What is written -> what it means."""
-
-_SCAN = re.compile(
-    r"""
-      (?P<blank> [ \t\r\f\v$`_&]+ | \\[()\[\],;:!] | \\\\ | \\(?:left|right|quad|qquad)(?![A-Za-z]) )
-    | (?P<line> \n )
-    | (?P<box> \\boxed\s?\{ )
-    | (?P<label> (?i:step|line|part)\s?\#?[0-9]{1,2} (?= [ ]?(?:[:.),]|[-–—][ ]|[A-Za-z]|\n|$|\*\*) ) )
-    | (?P<bold> \*\*+ )
-    | (?P<arrow> => | -> | [→⇒⟹∴] )
-    | (?P<equals> = )
-    | (?P<ordinal> [0-9]{1,2}(?:st|nd|rd|th)\b )
-    | (?P<operator> [-+−–*×∗·⋅∙/÷] | \\(?:times|cdot|div)(?![A-Za-z]) )
-    | (?P<open> \( )
-    | (?P<close> \) )
-    | (?P<word> \\?[A-Za-z]+(?:[-'’][A-Za-z]+)* )
-    | (?P<other> . )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_BULLET = re.compile(r"[ \t]*(?:[-*•+#>]+|\(?(?P<count>[0-9]{1,2})[.)])[ \t]+(?=[0-9(\\$A-Za-z]|\*\*)")
-_TIMES = re.compile(r"[xX]\s?(?=[0-9(])")
-# Signs that change what a number beside them means.
-_FOREIGN = set("^%√!<>≈≠≤≥±∓{}[]|~°")
-
-
-@dataclass(frozen=True)
-class Token:
-    kind: Literal["number", "operator", "equals", "open", "close", "other", "foreign"]
-    start: int
-    end: int
-    line: int
-    text: str = ""
-    number: Number | None = None
-
-    @property
-    def math(self) -> bool:
-        return self.kind not in ("other", "foreign")
-
-
-def _tokens(text: str, literal: bool) -> list[Token]:
-    found: list[Token] = []
-    at, line, counted, line_start = 0, 0, 0, True
-    while at < len(text):
-        if line_start and (bullet := _BULLET.match(text, at)):
-            # `2.` starts a list's second entry only after its first one; else it is a number.
-            count = bullet["count"]
-            if not count or int(count) == counted + 1:
-                counted += bool(count)
-                found.append(Token("other", at, bullet.end(), line))
-                at, line_start = bullet.end(), False
-                continue
-        line_start = False
-        scan = _SCAN.match(text, at)
-        assert scan  # its last alternative takes any character
-        kind, end = scan.lastgroup, scan.end()
-        before = found[-1] if found and found[-1].line == line else None
-        ends_value = before is not None and before.kind in ("number", "close")
-        if kind == "line":
-            line, line_start = line + 1, True
-        elif kind == "blank":
-            pass
-        elif kind == "box":
-            held, end = _boxed(text, end)
-            found.append(Token("number", at, end, line, number=replace(held, boxed=True)))
-        elif kind == "bold":
-            starts_value = _number(text, end, literal) is not None or text[end : end + 1] == "("
-            if ends_value and starts_value:
-                raise _Decline("unreadable equation", "a power")
-        elif kind in ("label", "ordinal", "arrow"):
-            found.append(Token("other", at, end, line, text[at:end]))
-        elif kind == "word" and ends_value and (times := _TIMES.match(text, at)):
-            end = times.end()
-            found.append(Token("operator", at, at + 1, line, text[at]))
-        elif kind in ("equals", "open", "close"):
-            found.append(Token(kind, at, end, line, text[at:end]))  # type: ignore[arg-type]
-        elif not (kind == "operator" and ends_value) and (number := _number(text, at, literal)):
-            end = number.end
-            _check_neighbours(text, number)
-            found.append(Token("number", at, end, line, number=number))
-        elif kind == "operator":
-            found.append(Token("operator", at, end, line, text[at:end]))
-        elif kind == "other":
-            character = text[at]
-            if character == "\0" or (character.isnumeric() and not character.isascii()):
-                raise _Decline("unreadable text", f"U+{ord(character):04X}")
-            foreign = character in _FOREIGN and not (character == "!" and not ends_value)
-            found.append(Token("foreign" if foreign else "other", at, end, line, character))
-        else:
-            found.append(Token("other", at, end, line, text[at:end]))
-        at = end
-    return found
-
-
-def _boxed(text: str, start: int) -> tuple[Number, int]:
-    """The number in the box whose content starts there, and where the box ends."""
-    depth, end = 1, start
-    while depth:
-        if end >= len(text) or end - start > 100:
-            raise _Decline("unreadable box", "it does not end")
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        end += 1
-    number = _lone_number(text, start, end - 1)
-    if number is None:
-        raise _Decline("unreadable box", "not one number")
-    return number, end
-
-
-def _check_neighbours(text: str, number: Number) -> None:
-    before, after = text[number.start - 1 : number.start], text[number.end : number.end + 2]
-    if (
-        before == "."
-        or before.isalpha()
-        or (before == "," and text[number.start - 2 : number.start - 1].isdigit())
-        or re.match(r"[.,][0-9]", after)
-        or (after[:1].isalpha() and not _TIMES.match(text, number.end))
-    ):
-        raise _Decline("unreadable text", f"'{text[max(0, number.start - 3) : number.end + 3]}'")
-
-
-def _runs(text: str, literal: bool) -> Iterator[list[Token]]:
-    """Stretches of numbers, signs and equals signs, a line at most, none with a foreign sign at its side."""
-    run: list[Token] = []
-    before: Token | None = None
-    for token in _tokens(text, literal):
-        if before and before.line == token.line and {before.kind, token.kind} & {"foreign"}:
-            other = before if token.kind == "foreign" else token
-            if other.kind in ("number", "close", "operator", "equals"):
-                raise _Decline("unreadable equation", f"beside '{(token if other is before else before).text}'")
-        if run and (not token.math or token.line != run[-1].line):
-            # `12 + 30 = ?` asks, it does not claim.
-            if token.text == "?" and run[-1].kind == "equals":
-                run.pop()
-            yield run
-            run = []
-        if token.math:
-            run.append(token)
-        before = token
-    if run:
-        yield run
-
-
-def _trim(run: list[Token]) -> list[Token]:
-    """Without the parentheses and dashes of the prose around it."""
-    if run[0].kind == "operator" and OPERATORS[run[0].text] == "-":
-        run = run[1:]  # a sign that stands off: a minus would be part of the number
-    partner: dict[int, int] = {}
-    opened: list[int] = []
-    for at, token in enumerate(run):
-        if token.kind == "open":
-            opened.append(at)
-        elif token.kind == "close" and opened:
-            partner[at] = opened[-1]
-            partner[opened.pop()] = at
-    start, end = 0, len(run)
-    while start < end:
-        first, last = run[start], run[end - 1]
-        if (first.kind == "open" and start not in partner) or first.kind == "close":
-            start += 1
-        elif (last.kind == "close" and end - 1 not in partner) or last.kind == "open":
-            end -= 1
-        elif (
-            first.kind == "open"
-            and partner.get(start) == end - 1
-            and any(token.kind == "equals" for token in run[start:end])
-        ):
-            start, end = start + 1, end - 1
-        else:
-            break
-    return run[start:end]
-
-
-Groups = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """An expression without its numbers: the signs between them, and what parentheses hold (first, last number)."""
-
-    signs: tuple[str, ...]
-    groups: Groups = ()
-
-
-@dataclass(frozen=True)
-class Written:
-    """An expression as it stands in the text."""
-
-    numbers: tuple[Number, ...]
-    operators: tuple[Token, ...]
-    groups: Groups
-
-    @property
-    def shape(self) -> Shape:
-        return Shape(tuple(OPERATORS[token.text] for token in self.operators), self.groups)
-
-
-def _expression(tokens: Sequence[Token]) -> Written:
-    numbers: list[Number] = []
-    operators: list[Token] = []
-    groups: set[tuple[int, int]] = set()
-    opened: list[int] = []
-    operand = True  # what comes next
-    for token in tokens:
-        if operand and token.kind == "number" and token.number:
-            numbers.append(token.number)
-            operand = False
-        elif operand and token.kind == "open":
-            opened.append(len(numbers))
-        elif not operand and token.kind == "operator":
-            operators.append(token)
-            operand = True
-        elif not operand and token.kind == "close" and opened:
-            groups.add((opened.pop(), len(numbers) - 1))
-        else:
-            raise _Decline("unreadable equation")
-        if len(opened) > MAX_NESTING or len(operators) > MAX_OPERATIONS:
-            raise _Decline("too complex")
-    if operand or opened:
-        raise _Decline("unreadable equation")
-    return Written(tuple(numbers), tuple(operators), _real_groups(groups, len(numbers)))
-
-
-def _real_groups(groups: set[tuple[int, int]], size: int) -> Groups:
-    """Without those around one number or around everything, which mean nothing."""
-    return tuple(sorted(group for group in groups if group[0] < group[1] and group != (0, size - 1)))
 
 
 # What may be asked beside the expression where no reference answer confirms the reading.
@@ -469,27 +165,21 @@ _HARMLESS = re.compile(
 
 
 def _problem(text: str, reference: str | None, literal: bool) -> Written:
+    # `Put the answer in \boxed{}` is an instruction.
+    text = re.sub(r"\\boxed\s?\{[^{}]{0,40}\}", "box", text)
+    found: dict[tuple[Shape, tuple[Fraction, ...]], Written] = {}
+    numbers_beside = False
     try:
-        runs = [_trim(run) for run in _runs(text, literal)]
-        if "\\boxed" in text:
-            runs = [run for run in runs if not any(token.number and token.number.boxed for token in run)]
-        found: dict[str, Written] = {}
-        beside = False
-        for run in runs:
-            if run and run[-1].kind == "equals":
-                run = run[:-1]
-            if any(token.kind == "operator" for token in run):
-                one = _expression(run)
-                found[str((one.shape, [number.value for number in one.numbers]))] = one
-            else:
-                beside = beside or any(token.kind == "number" for token in run)
-    except _Decline as no:
-        no.detail = f"the problem: {no.detail or no.reason}"
+        for run in runs(text, literal):
+            asked = run[:-1] if run[-1].kind == "equals" else run
+            if any(token.kind == "operator" for token in asked):
+                one = expression(asked)
+                found[one.shape, tuple(number.value for number in one.numbers)] = one
+            elif any(token.kind == "number" for token in asked):
+                numbers_beside = True
+    except Unreadable as no:
         if no.reason == "unreadable equation":
             raise _Decline("no expression", no.detail) from None
-        if no.reason == "unreadable box":
-            # `Put the answer in \boxed{}` is an instruction.
-            return _problem(re.sub(r"\\boxed\s?\{[^{}]{0,40}\}", "box", text), reference, literal)
         raise
     if not found:
         raise _Decline("no expression")
@@ -497,83 +187,17 @@ def _problem(text: str, reference: str | None, literal: bool) -> Written:
         raise _Decline("several expressions")
     if reference is None:
         words = re.findall(r"[A-Za-z][A-Za-z'’-]*", re.sub(r"\\[A-Za-z]+", " ", text))
-        if beside or not all(_HARMLESS.fullmatch(word) for word in words):
-            raise _Decline("no expression", "the problem may ask for more than the expression, and has no reference")
+        if numbers_beside or not all(_HARMLESS.fullmatch(word) for word in words):
+            raise _Decline("no expression", "the problem may ask for more than it, and no reference answer confirms it")
     return next(iter(found.values()))
 
 
-# Exact arithmetic on shapes
-
-_BINDS = {"+": 1, "-": 1, "*": 2, "/": 2}
-
-
-def _apply(left: Fraction, sign: str, right: Fraction) -> Fraction | None:
-    if sign == "+":
-        return left + right
-    if sign == "-":
-        return left - right
-    if sign == "*":
-        return left * right
-    return left / right if right else None
-
-
-Tree = int | tuple[str, "Tree", "Tree"]
-
-
-@lru_cache(maxsize=4096)
-def _tree(shape: Shape) -> Tree:
-    def grow(first: int, last: int) -> Tree:
-        if first == last:
-            return first
-        split = _split(shape, first, last)
-        return shape.signs[split], grow(first, split), grow(split + 1, last)
-
-    return grow(0, len(shape.signs))
-
-
-def _split(shape: Shape, first: int, last: int) -> int:
-    """The sign that is worked out last."""
-    open_signs = _top_level(shape, first, last)
-    weakest = min(_BINDS[shape.signs[at]] for at in open_signs)
-    return max(at for at in open_signs if _BINDS[shape.signs[at]] == weakest)
-
-
-def _top_level(shape: Shape, first: int, last: int) -> list[int]:
-    """Signs between these numbers that no parentheses inside enclose."""
-    inner = [group for group in shape.groups if first <= group[0] and group[1] <= last and group != (first, last)]
-    return [at for at in range(first, last) if not any(low <= at < high for low, high in inner)]
-
-
-def _value(shape: Shape, numbers: Sequence[Fraction]) -> Fraction | None:
-    """None where it divides by zero."""
-
-    def work(tree: Tree) -> Fraction | None:
-        if isinstance(tree, int):
-            return numbers[tree]
-        sign, left, right = tree[0], work(tree[1]), work(tree[2])
-        return None if left is None or right is None else _apply(left, sign, right)
-
-    return work(_tree(shape))
-
-
-def _may_reduce(shape: Shape, first: int, last: int) -> bool:
-    """Whether these numbers can be worked out next, on their own, without changing the value of the whole."""
-    low, high = 0, len(shape.signs)
-    for group in shape.groups:
-        if group == (first, last):
-            return True
-        if group[0] <= first and last <= group[1]:
-            if group[1] - group[0] < high - low:
-                low, high = group
-        elif not (first <= group[0] and group[1] <= last) and not (group[1] < first or last < group[0]):
-            return False
-    binds = min(_BINDS[shape.signs[at]] for at in _top_level(shape, first, last))
-    if first > low:
-        left = shape.signs[first - 1]
-        # a + b - c may start with b - c, a - b + c may not start with b + c.
-        if _BINDS[left] > binds or (_BINDS[left] == binds and left in "-/"):
-            return False
-    return not (last < high and _BINDS[shape.signs[last]] > binds)
+def _reference(text: str) -> Fraction:
+    bare = text.strip().removeprefix("\\boxed{") if len(text) < 200 else ""
+    number = lone_number(bare, 0, len(bare) - (bare != text.strip() and bare.endswith("}")))
+    if number is None:
+        raise _Decline("unreadable reference")
+    return number.value
 
 
 # The state: what is left to work out, in truth and as the student says
@@ -598,7 +222,7 @@ class State:
 
     def part(self, first: int, last: int) -> State:
         groups = {(a - first, b - first) for a, b in self.shape.groups if first <= a and b <= last}
-        shape = Shape(self.shape.signs[first:last], _real_groups(groups, last - first + 1))
+        shape = Shape(self.shape.signs[first:last], real_groups(groups, last - first + 1))
         return State(self.leaves[first : last + 1], shape, self.said[first:last])
 
     def with_part(self, first: int, last: int, part: State) -> State:
@@ -615,17 +239,17 @@ class State:
                 groups.add((a + shift, b + shift))
         signs = self.shape.signs[:first] + part.shape.signs + self.shape.signs[last:]
         said = self.said[:first] + part.said + self.said[last:]
-        return State(leaves, Shape(signs, _real_groups(groups, len(leaves))), said)
+        return State(leaves, Shape(signs, real_groups(groups, len(leaves))), said)
 
     def reduced(self, at: int) -> State | None:
         """The state with the numbers on both sides of a sign worked out; None where that divides by zero."""
         left, right = self.leaves[at], self.leaves[at + 1]
-        true = _apply(left.true, self.shape.signs[at], right.true)
+        true = apply(left.true, self.shape.signs[at], right.true)
         if true is None:
             return None
         said = None
         if left.said is not None and right.said is not None:
-            said = _apply(left.said, self.said[at], right.said)
+            said = apply(left.said, self.said[at], right.said)
         leaf = Leaf(true, said, (left.span[0], right.span[1]))
         return self.with_part(at, at + 1, State((leaf,), Shape(()), ()))
 
@@ -637,7 +261,7 @@ class State:
                 after
                 for state in found
                 for at in range(len(state.said))
-                if _may_reduce(state.shape, at, at + 1) and (after := state.reduced(at))
+                if may_reduce(state.shape, at, at + 1) and (after := state.reduced(at))
             }
         return found
 
@@ -659,10 +283,12 @@ class Fit:
     state: State
     slips: int
     changes: tuple[Change, ...]
+    far: bool = False
+    """More than a third of it differs: it can hardly be meant."""
 
 
 def _fit(written: Written, state: State, step: int, fresh: frozenset[tuple[int, int]] = frozenset()) -> Fit | None:
-    """None where the expression is too different to be that one.
+    """None where the expression has another form.
 
     ``fresh`` numbers are results; however wrong they are, they do not tell which numbers the step is about.
     """
@@ -686,13 +312,13 @@ def _fit(written: Written, state: State, step: int, fresh: frozenset[tuple[int, 
         wrong_signs += sign not in (true, said)
         if sign != true:
             changes.append(Change(token, true, step))
-    if shape.groups != state.shape.groups and (shape.signs != state.shape.signs or _tree(shape) != _tree(state.shape)):
+    if shape.groups != state.shape.groups and (
+        shape.signs != state.shape.signs or tree_of(shape) != tree_of(state.shape)
+    ):
         return None
-    tokens = len(written.numbers) + len(written.operators)
-    if copied + wrong_signs > max(1, tokens // 3):
-        return None
-    fitted = State(tuple(leaves), state.shape, shape.signs)
-    return Fit(fitted, copied + wrong_signs + results, tuple(changes))
+    strange = copied + wrong_signs
+    far = strange > max(1, (len(written.numbers) + len(written.operators)) // 3)
+    return Fit(State(tuple(leaves), state.shape, shape.signs), strange + results, tuple(changes), far)
 
 
 # The answer as a sequence of claims
@@ -721,8 +347,7 @@ def _answer(text: str, literal: bool) -> Answer:
     operators: list[Token] = []
     steps = 0
     last_line = -2
-    for untrimmed in _runs(text, literal):
-        run = _trim(untrimmed)
+    for run in runs(text, literal):
         if not any(token.kind == "number" for token in run):
             if any(token.kind == "equals" for token in run):
                 raise _Decline("unreadable equation", "an equals sign without numbers")
@@ -733,7 +358,7 @@ def _answer(text: str, literal: bool) -> Answer:
             between = text[text.rfind("\n", 0, run[0].start) + 1 : run[0].start]
             goes_on = not between.strip(" \t$&\\") and run[0].line == last_line + 1
             run = run[1:]
-        parts = tuple(_expression(part) for part in _split_at_equals(run))
+        parts = tuple(expression(part) for part in split_at_equals(run))
         numbers += [number for part in parts for number in part.numbers]
         operators += [token for part in parts for token in part.operators]
         before = items[-1] if items else None
@@ -757,17 +382,6 @@ def _answer(text: str, literal: bool) -> Answer:
     return Answer(text, tuple(items), tuple(numbers), tuple(operators))
 
 
-def _split_at_equals(run: list[Token]) -> Iterator[list[Token]]:
-    part: list[Token] = []
-    for token in run:
-        if token.kind == "equals":
-            yield part
-            part = []
-        else:
-            part.append(token)
-    yield part
-
-
 # The search for the reading with the fewest slips
 
 
@@ -783,6 +397,8 @@ class Reading:
     changes: tuple[Change, ...] = ()
     results: tuple[Leaf, ...] = ()
     """What was worked out, in truth and as said."""
+    far: bool = False
+    """A step can hardly be meant as it is read."""
 
 
 @dataclass
@@ -853,7 +469,7 @@ class _Search:
         fitted = False
         for first in range(len(state.said) - size + 1):
             last = first + size
-            if not _may_reduce(state.shape, first, last):
+            if not may_reduce(state.shape, first, last):
                 continue
             part = state.part(first, last)
             for swapped, fit in self._starts(start, part, chain.step):
@@ -868,6 +484,7 @@ class _Search:
                         reading.order + ((part.leaves[0].span[0], part.leaves[-1].span[1]),) * worked,
                         reading.changes + after.changes,
                         reading.results + tuple(leaf for leaf in result if leaf.span[0] != leaf.span[1]),
+                        reading.far or after.far,
                     )
         if not fitted:
             self._fail(at, "step not recognised")
@@ -892,7 +509,8 @@ class _Search:
         for state in so_far.state.reductions(len(written.operators)):
             fresh = frozenset(leaf.span for leaf in state.leaves if leaf.span not in spans)
             if fit := _fit(written, state, chain.step, fresh):
-                joined = Fit(fit.state, so_far.slips + fit.slips, so_far.changes + fit.changes)
+                slips, changes = so_far.slips + fit.slips, so_far.changes + fit.changes
+                joined = Fit(fit.state, slips, changes, so_far.far or fit.far)
                 yield from self._follow(chain, at + 1, joined, swapped)
 
 
@@ -904,6 +522,8 @@ def _align(asked: Written, truth: Fraction, text: str, literal: bool) -> Repair:
     if not search.best:
         raise _Decline(search.failed[1])
     best = search.best
+    if any(reading.far for reading in best):
+        raise _Decline("step not recognised")
     # `12 + 12` for 12 + 30 can be mended in either place: where the steps are agreed, the problem's order decides.
     if len({reading.order for reading in best}) == 1:
         best = [one for one in best if one.swaps == min(reading.swaps for reading in best)]
@@ -961,7 +581,7 @@ class _Style:
             else:
                 assert isinstance(token, Number)
                 new = self.write(truth, token)
-                if truth < 0 and change.after_operator and not token.minus:
+                if truth < 0 and change.after_operator and not token.minus and self.text[token.start - 1] != "(":
                     new = f"({new})"
             found.add(Edit(token.start, token.end, self.text[token.start : token.end], new))
         return tuple(sorted(found, key=lambda edit: edit.start))

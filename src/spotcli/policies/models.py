@@ -55,11 +55,13 @@ def _embedded_smollm2() -> Path:
     folder = cache_folder() / "smollm2-135m-instruct"
     if folder.is_dir():
         return folder
+    model_from, tokenizer_from = _auto("AutoModelForCausalLM"), _auto("AutoTokenizer")
+
     import shutil
     import tempfile
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import GgufConfig
 
     from spotcli.console import say
 
@@ -73,11 +75,11 @@ def _embedded_smollm2() -> Path:
     scratch = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         # Packed GGUF weights cannot be saved, hence dequantised while loading.
-        model = AutoModelForCausalLM.from_pretrained(
+        model = model_from(
             source, gguf_file=weights, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
         model.bfloat16().save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(source, gguf_file=weights).save_pretrained(scratch)
+        tokenizer_from(source, gguf_file=weights).save_pretrained(scratch)
         scratch.chmod(0o755)
         try:
             scratch.rename(folder)

@@ -20,6 +20,7 @@ from spotcli.console import progress, say
 from spotcli.core.grading import grade
 from spotcli.errors import RecipeError
 from spotcli.policies import Answer, Request, Sampling, answer_seed, load_policy
+from spotcli.policies.models import resolve
 from spotcli.problems import open_problems
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Sample
@@ -58,6 +59,7 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
             "no model is named", where="model", cure="spot sample --model MODEL, or `model:` in the recipe"
         )
     problems = open_problems(settings.problems, folder=folder, seed=recipe.seed, limit=settings.limit)
+    location = resolve(recipe.model)
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
     source = folder / settings.problems
     output = jsonl.Output(
@@ -90,7 +92,7 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
         if missing:
             policy = load_policy(
                 settings.engine,
-                recipe.model,
+                location,
                 sampling,
                 batch_size=settings.batch_size,
                 dtype=settings.dtype,

@@ -1,6 +1,6 @@
 """Two-step mental arithmetic, generated from a seed: small enough for a small model to slip, not to fail.
 
-Each problem is a chat with three worked examples as earlier turns, so that a model which was never taught the format
+Each problem is a chat with two worked examples as earlier turns, so that a model which was never taught the format
 answers in it: one step a line, the last line boxed. A problem belongs to the train or to the test split by a hash of
 its expression, so the splits are disjoint whatever the seed.
 """
@@ -36,9 +36,8 @@ def _example(question: str, first: str, first_result: int, second: str, result: 
 
 
 EXAMPLES: list[Message] = [
-    *_example("12 + 30 - 7", "12 + 30", 42, "42 - 7", 35),
     *_example("6 * 8 + 15", "6 * 8", 48, "48 + 15", 63),
-    *_example("9 * 4 - 11", "9 * 4", 36, "36 - 11", 25),
+    *_example("12 + 30 - 7", "12 + 30", 42, "42 - 7", 35),
 ]
 
 

@@ -1,0 +1,140 @@
+"""Attention in which two tails share one prefix, registered with transformers as ``spot_pairs``.
+
+A row holds pairs [P A B]: the prefix P once, the chosen tail A, the rejected tail B (see ``core.packing``). P and A are
+ordinary causal attention over [P A]. B attends to the keys of P and, causally, to its own; never to A.
+
+Every Llama-like model of transformers 5 hands unknown keyword arguments of its forward down to the attention, so the
+models run unmodified: ``model(..., pair_spans=...)``. No mask function is registered on purpose: transformers then
+builds no mask, and would not know how. For the same reason this attention refuses rows without spans: padding would
+be attended to without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spotcli.core.packing import Span
+from spotcli.errors import SpotError
+
+NAME = "spot_pairs"
+
+# Models whose layers were run against two separate forward passes, in the tests or before.
+KNOWN = frozenset({"llama", "qwen2", "qwen3", "qwen3_moe", "mistral", "gemma3_text"})
+# Recurrent layers carry A's state into B, and no mask can stop them.
+_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+def unsupported(config: Any) -> str | None:
+    """Why a model cannot share prefixes, as the end of a sentence; None where it can.
+
+    Args:
+        config: a transformers configuration.
+    """
+    config = config.get_text_config()
+    if config.model_type not in KNOWN:
+        return f"the architecture {config.model_type} has not been checked for it"
+    strange = set(getattr(config, "layer_types", None) or ()) - _LAYERS
+    if strange:
+        return f"it has layers that are not attention ({', '.join(sorted(strange))})"
+    if getattr(config, "attention_dropout", 0.0):
+        return "attention_dropout is not 0, and shared tokens would share one draw"
+    if any(getattr(config, name, None) for name in ("attn_logit_softcapping", "use_bidirectional_attention")):
+        return "its attention is not plain causal attention"
+    return None
+
+
+def window(config: Any) -> int | None:
+    """Tokens that the model's shortest sliding window sees; None where it has none."""
+    config = config.get_text_config()
+    layers = getattr(config, "layer_types", None)
+    if layers is not None and "sliding_attention" not in layers:
+        return None
+    if getattr(config, "use_sliding_window", True) is False:
+        return None
+    size: int | None = getattr(config, "sliding_window", None)
+    return size
+
+
+def register() -> None:
+    """Make ``model.set_attn_implementation(NAME)`` possible. Calling it again changes nothing."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, pair_attention)
+
+
+def pair_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    pair_spans: tuple[Span, ...] | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """The attention of one layer over a packed row.
+
+    Args:
+        module: the layer; unused, part of transformers' interface.
+        query: [1, query heads, tokens, head size]; positions are rotated in already.
+        key: [1, key heads, tokens, head size].
+        value: [1, key heads, tokens, head size].
+        attention_mask: must be absent.
+        pair_spans: where the pairs are; they cover the row from its start to its end.
+        dropout: must be 0.
+        scaling: of the logits; 1 / sqrt(head size) when absent.
+        sliding_window: the layer's, which must hold each pair's longer side.
+        others: what transformers also passes; whatever would change the attention must be None.
+
+    Returns:
+        [1, tokens, query heads, head size], and no weights.
+
+    Raises:
+        SpotError: something is asked for that this attention does not do.
+    """
+    odd = [name for name in ("s_aux", "softcap", "position_bias") if others.get(name) is not None]
+    if odd or dropout or attention_mask is not None:
+        raise SpotError(f"shared-prefix attention cannot do this: {odd or 'a mask or dropout'}")
+    if pair_spans is None:
+        raise SpotError("shared-prefix attention met a row that is not packed")
+    if sliding_window is not None and any(p + max(a, b) > sliding_window for _, p, a, b in pair_spans):
+        raise SpotError(f"a pair is longer than the sliding window of {sliding_window} tokens")
+    grouped = query.shape[1] != key.shape[1]
+    outputs = []
+    for start, prefix, chosen, rejected in pair_spans:
+        tail = start + prefix + chosen
+        end = tail + rejected
+        whole = slice(start, tail)
+        outputs.append(
+            F.scaled_dot_product_attention(
+                query[:, :, whole], key[:, :, whole], value[:, :, whole],
+                is_causal=True, scale=scaling, enable_gqa=grouped,
+            )  # fmt: skip
+        )
+        if rejected:
+            seen_key, seen_value = (
+                torch.cat((each[:, :, start : start + prefix], each[:, :, tail:end]), 2) for each in (key, value)
+            )
+            outputs.append(
+                F.scaled_dot_product_attention(
+                    query[:, :, tail:end], seen_key, seen_value,
+                    attn_mask=_lower_right(rejected, prefix + rejected, query), scale=scaling, enable_gqa=grouped,
+                )  # fmt: skip
+            )
+    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+
+
+def _lower_right(queries: int, keys: int, like: Tensor) -> Any:
+    """Causal among the last ``queries`` keys, all of the earlier ones seen; ``is_causal`` would align at the top left."""
+    if like.is_cuda:
+        from torch.nn.attention.bias import causal_lower_right
+
+        return causal_lower_right(queries, keys)
+    return torch.ones(queries, keys, dtype=torch.bool, device=like.device).tril(keys - queries)

@@ -1,0 +1,170 @@
+"""Log-probabilities of given tokens without the [tokens, vocabulary] matrix of logits.
+
+Shapes, as suffixes of names:
+
+    N   scored positions: those whose next token belongs to an answer
+    C   positions of one chunk
+    H   hidden size
+    V   vocabulary
+
+Only scored positions go through the head, a chunk at a time, with logits in float32 (float64 for a float64 model); the
+backward pass computes each chunk's logits again. Memory is chunk * V instead of N * V, and twice less than that with
+autograd alone, which would keep the softmax beside the logits.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spotcli.errors import UserError
+
+CHUNK = 256
+"""Positions a chunk: with a vocabulary of 150,000, about 150 MB of float32 logits."""
+
+# Settings by which a model changes its logits after the head, which a head called by itself would not know.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_soft_cap", "output_multiplier_scale")
+
+
+class _TokenLogps(torch.autograd.Function):
+    """log p(target | hidden) = logit[target] - logsumexp(logits), with the logits thrown away in between."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int) -> Tensor:
+        low = _low_precision(hidden_NH)
+        exact = torch.promote_types(hidden_NH.dtype, torch.float32)
+        logps_N = torch.empty(len(hidden_NH), dtype=exact, device=hidden_NH.device)
+        totals_N = torch.empty_like(logps_N)
+        head_VH = weight_VH.to(low or exact)
+        for start in range(0, len(hidden_NH), chunk):
+            part = slice(start, start + chunk)
+            logits_CV = _logits(hidden_NH[part], head_VH, bias_V, exact)
+            target_C = logits_CV.gather(1, targets_N[part, None])[:, 0]
+            total_C = torch.logsumexp(logits_CV, 1)
+            logps_N[part] = target_C - total_C
+            totals_N[part] = total_C
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, totals_N)
+        ctx.chunk, ctx.low, ctx.exact = chunk, low, exact
+        return logps_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        (grad_N,) = grads
+        hidden_NH, weight_VH, bias_V, targets_N, totals_N = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        device = hidden_NH.device
+        grad_hidden_NH = torch.empty_like(hidden_NH) if needs_hidden else None
+        grad_weight_VH = torch.zeros(weight_VH.shape, dtype=ctx.exact, device=device) if needs_weight else None
+        grad_bias_V = torch.zeros(len(weight_VH), dtype=ctx.exact, device=device) if needs_bias else None
+        with torch.autocast(device.type, enabled=False):
+            head_VH = weight_VH.to(ctx.low or ctx.exact)
+            for start in range(0, len(hidden_NH), ctx.chunk):
+                part = slice(start, start + ctx.chunk)
+                grad_C = grad_N[part].to(ctx.exact)
+                # d logp / d logit_v = [v is the target] - p_v
+                grad_CV = _logits(hidden_NH[part], head_VH, bias_V, ctx.exact)
+                grad_CV.sub_(totals_N[part, None]).exp_().mul_(-grad_C[:, None])
+                grad_CV.scatter_add_(1, targets_N[part, None], grad_C[:, None])
+                if grad_bias_V is not None:
+                    grad_bias_V += grad_CV.sum(0)
+                small_CV = grad_CV.to(head_VH.dtype)
+                if grad_hidden_NH is not None:
+                    grad_hidden_NH[part] = torch.mm(small_CV, head_VH).to(hidden_NH.dtype)
+                if grad_weight_VH is not None:
+                    hidden_CH = hidden_NH[part].to(head_VH.dtype)
+                    if ctx.low is None:
+                        grad_weight_VH.addmm_(small_CV.t(), hidden_CH)
+                    else:
+                        grad_weight_VH += torch.mm(small_CV.t(), hidden_CH, out_dtype=ctx.exact)
+        return (
+            grad_hidden_NH,
+            grad_weight_VH.to(weight_VH.dtype) if grad_weight_VH is not None else None,
+            grad_bias_V.to(bias_V.dtype) if grad_bias_V is not None and bias_V is not None else None,
+            None,
+            None,
+        )
+
+
+def _low_precision(hidden_NH: Tensor) -> torch.dtype | None:
+    """The operands' type where the device multiplies bf16/fp16 into float32; None where operands become float32.
+
+    On a CPU such a product would be rounded to bf16, which costs a nat on a long answer.
+    """
+    if hidden_NH.device.type != "cuda":
+        return None
+    if torch.is_autocast_enabled("cuda"):
+        return torch.get_autocast_dtype("cuda")
+    return hidden_NH.dtype if hidden_NH.dtype in (torch.bfloat16, torch.float16) else None
+
+
+def _logits(hidden_CH: Tensor, head_VH: Tensor, bias_V: Tensor | None, exact: torch.dtype) -> Tensor:
+    with torch.autocast(hidden_CH.device.type, enabled=False):
+        operand_CH = hidden_CH.to(head_VH.dtype)
+        if head_VH.dtype == exact:
+            logits_CV = torch.mm(operand_CH, head_VH.t())
+        else:
+            logits_CV = torch.mm(operand_CH, head_VH.t(), out_dtype=exact)
+        return logits_CV if bias_V is None else logits_CV.add_(bias_V.to(exact))
+
+
+def token_logps(
+    hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, *, bias_V: Tensor | None = None, chunk: int = CHUNK
+) -> Tensor:
+    """log p(targets[n] | hidden[n]) under a linear head, [N], in nats, float32 (float64 for float64 input).
+
+    Args:
+        hidden_NH: the model's last hidden states at the scored positions.
+        weight_VH: the head's weight.
+        targets_N: token ids.
+        bias_V: the head's bias, where it has one.
+        chunk: positions whose logits exist at once.
+    """
+    logps_N: Tensor = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, targets_N, chunk)
+    return logps_N
+
+
+def install(model: Any, *, chunk: int = CHUNK) -> None:
+    """Teach a causal language model to score: ``model(..., rows_N=..., targets_N=...) -> logps_N``.
+
+    ``rows_N`` are positions in the flattened [batch * length] input; the result is the log-probability of
+    ``targets_N`` as the tokens that follow them. Called without ``rows_N``, the model is what it was before.
+
+    Scoring happens inside ``lm_head.forward``, because under ZeRO-3 the head's weight is whole only there.
+
+    Args:
+        model: a transformers causal language model, not wrapped by peft, DDP or DeepSpeed yet.
+        chunk: positions whose logits exist at once.
+
+    Raises:
+        UserError: the model changes its logits after the head, or has no linear head.
+    """
+    config = model.config.get_text_config()
+    changed = [name for name in _LOGIT_CHANGES if getattr(config, name, None) not in (None, 1, 1.0)]
+    head = model.get_output_embeddings()
+    decoder = model.base_model
+    if changed or not isinstance(head, torch.nn.Linear) or decoder is model:
+        why = f"it sets {', '.join(changed)}" if changed else "its head is not one linear layer"
+        raise UserError(
+            f"log-probabilities of a {config.model_type} cannot be computed from its head alone: {why}",
+            cure="train a Llama, Qwen, Mistral or SmolLM model",
+        )
+    plain_head, plain_model = head.forward, model.forward
+
+    def head_forward(self: Any, hidden: Tensor, targets_N: Tensor | None = None) -> Any:
+        if targets_N is None:
+            return plain_head(hidden)
+        return token_logps(hidden, self.weight, targets_N, bias_V=self.bias, chunk=chunk)
+
+    def model_forward(
+        self: Any, *args: Any, rows_N: Tensor | None = None, targets_N: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        if rows_N is None:
+            return plain_model(*args, **kwargs)
+        hidden = self.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+        return head(hidden.flatten(0, 1).index_select(0, rows_N), targets_N=targets_N)
+
+    head.forward = MethodType(head_forward, head)
+    model.forward = MethodType(model_forward, model)
