@@ -133,7 +133,7 @@ class _Window:
         visible = self.lines[self.top : self.top + room]
         below = len(self.lines) - self.top - len(visible)
         yield SegmentLines([*visible, *([] for _ in range(room - len(visible)))], new_lines=True)
-        more = f"  {below} more lines below" if below else ""
+        more = f"  ↓{below}" if below else ""
         yield Text(f"{self.title}{more}   {_HELP}".ljust(console.size.width)[: console.size.width], style="reverse")
 
 

@@ -45,6 +45,7 @@ section, article {{ background: var(--card); border: 1px solid var(--line); bord
 section {{ padding: 1rem 1.25rem; }}
 .overview {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
   margin-bottom: 2rem; align-items: start; }}
+@media (min-width: 46rem) {{ .overview > :first-child:nth-last-child(3) {{ grid-row: span 2; }} }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 td {{ padding: .12rem 0; }}
 td:last-child {{ text-align: right; white-space: nowrap; padding-left: .75rem; }}
@@ -155,7 +156,7 @@ def _article(pair: Pair) -> str:
     opened = " open" if len(prompt) < 600 else ""
     answer = f"<p class='answer'><span class='soft'>answer</span> {_text(pair.answer)}</p>\n" if pair.answer else ""
     return (
-        f"<article id='{anchor}'>\n<header><a href='#{anchor}'>{_text(pair.id)}</a>{''.join(facts)}</header>\n"
+        f"<article id='{anchor}'>\n<header><a href='#{anchor}'>{_text(pair.id).replace(chr(10), '␊')}</a>{''.join(facts)}</header>\n"
         f"<details{opened}><summary>prompt</summary><pre>{_text(prompt)}</pre></details>\n{answer}"
         f"<pre>{_diff(pair)}</pre>\n</article>\n"
     )

@@ -306,9 +306,9 @@ def _fact_lines(summary: ReviewSummary) -> list[Text]:
         most = max(summary.first_edits)
         sparks = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // most)] for count in summary.first_edits)
         lines += [
-            Text.assemble(("first edit", "bold"), "  ", (f"▕{sparks}▏", "cyan"), " from the start of y- to its end"),
-            Text(f"            median at {summary.first_edit_median:.0%} of y-"),
-            Text(f"            {summary.shared_prefix:.0%} of y+ stands before it, shared with y-"),
+            Text.assemble(("first edit     ", "bold"), (f"▕{sparks}▏", "cyan"), " from the start of y- to its end"),
+            Text(f"{'':15}median at {summary.first_edit_median:.0%} of y-"),
+            Text(f"{'':15}{summary.shared_prefix:.0%} of y+ stands before it, shared with y-"),
         ]
     for name, counts in (
         ("verdict of y+", summary.verdicts),
@@ -320,13 +320,13 @@ def _fact_lines(summary: ReviewSummary) -> list[Text]:
                 Text.assemble((_line(key), _VERDICT_STYLES.get(key, "")), f" {count:,}")
                 for key, count in counts.items()
             )
-            lines.append(Text.assemble((name, "bold"), "  ", listed))
+            lines.append(Text.assemble((f"{name:<15}", "bold"), listed))
     if summary.unchanged:
         lines.append(Text(f"{_many(summary.unchanged, 'pair')} whose correction changes nothing", style="red"))
     if flat := summary.outcomes:
         lines += [Text(), Text("what became of the samples", style="bold")]
-        wide = max(map(len, flat))
-        lines += [Text(f"{name:<{wide}}  {value:>9}") for name, value in flat.items()]
+        wide, long = max(map(len, flat)), max(map(len, flat.values()))
+        lines += [Text(f"{name:<{wide}}  {value:>{long}}") for name, value in flat.items()]
     return lines
 
 
@@ -349,12 +349,15 @@ def _print_pair(console: Console, pair: Pair, number: str, *, marked: bool, whol
     if console.is_terminal:
         console.print(*_terminal(parts), sep="\n")
         return
+    # Plain lines as they are: no wrapping, no tabs expanded. Nothing that a model wrote begins a line, so it can't pass
+    # for one of ours.
     title, *rest = parts
-    console.print(f"== {title.plain}", soft_wrap=True)
-    for part in rest:
-        # Nothing that a model wrote begins a line, so it can't pass for one of ours.
-        console.print(f"  {part.plain}".replace("\n", "\n  "), soft_wrap=True)
-    console.print()
+    lines = [
+        f"== {title.plain}",
+        *(f"  {line}" if line else "" for part in rest for line in part.plain.split("\n")),
+        "",
+    ]
+    console.out("\n".join(lines), highlight=False)
 
 
 def _terminal(parts: list[Text]) -> list[RenderableType]:
