@@ -157,7 +157,7 @@ def inspect(
     id: Annotated[str | None, typer.Option(help="Only the pair with this id.")] = None,
     where: Annotated[str | None, typer.Option(help="Only pairs that fit, such as 'ratio>0.3'.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Show at most N pairs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Show at most N pairs; 0 shows the file as a whole.")] = None,
     recipe: RecipeFile = None,
     as_json: Json = False,
 ) -> None:

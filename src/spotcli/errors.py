@@ -55,6 +55,7 @@ class MissingExtra(UserError):
 
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} needs packages that are not installed", cure=f"pip install 'spotcli[{extra}]'")
+        self.args = (extra, needed_for)  # an exception that crosses processes is made again from these
 
 
 class Unfinished(SpotError):

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -27,6 +27,9 @@ from spotcli.errors import DataError, SettingsChanged, UserError
 from spotcli.records import Row
 
 R = TypeVar("R", bound=Row)
+
+# What stands beside X.jsonl and belongs to it.
+COMPANIONS = (".meta.json", ".torn", ".replies.jsonl", ".replies.meta.json", ".replies.torn", ".summary.json")
 
 VERSIONED = ("torch", "transformers", "vllm", "litellm", "math-verify", "sympy", "deepspeed", "peft")
 
@@ -71,7 +74,7 @@ def as_record(row: dict[str, Any], model: type[R], *, where: str, renamed: dict[
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        raise DataError(_explain(error), where=where, cure=_cure(model)) from None
+        raise _misfit(error, model, where) from None
 
 
 def count(path: Path) -> int:
@@ -88,46 +91,59 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UserError("this is a folder, not a dataset file", where=str(path)) from None
     with file:
         for number, raw in enumerate(file, 1):
+            if not raw.strip():
+                continue
             if not raw.endswith(b"\n") and not _is_object(raw):
                 raise DataError(
                     "the last line is cut off in the middle",
                     where=f"{path}:{number}",
                     cure="run the command that wrote the file again (it resumes), or remove that line",
                 )
-            if raw.strip():
-                yield number, raw
+            yield number, raw
 
 
 def _is_object(raw: bytes) -> bool:
     try:
         return isinstance(json.loads(raw), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(raw)
+        # Python's own writer may leave NaN and Infinity in a file; they are no JSON, and nothing known.
+        row = json.loads(raw.strip(), parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise DataError(f"not a line of JSON ({why})", where=where, cure="mend or remove that line") from None
     if not isinstance(row, dict):
         raise DataError(f"a JSON {type(row).__name__}, not an object", where=where, cure="one object a line")
-    return row
+    return _mended(row) if b"\\ud" in raw.lower() else row
 
 
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    # A union reports one error for each member; the field's own name comes first in every one of them.
-    field = str(first["loc"][0]) if first["loc"] else "row"
+def _mended(value: Any) -> Any:
+    """The value without lone surrogates: no tokenizer takes them, and no other reader of our files would."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    return [_mended(item) for item in value] if isinstance(value, list) else value
+
+
+def _misfit(error: ValidationError, model: type[Row], where: str) -> DataError:
+    # A field of several types reports an error for each of them; the one that came deepest is about the type meant.
+    first = max(error.errors(include_url=False, include_context=False), key=lambda one: len(one["loc"]))
+    parts = [str(part) for part in first["loc"] if str(part).isalnum() or str(part).isidentifier()]
+    field = ".".join(part for part in parts if part != "str") or "row"
     if first["type"] == "missing":
-        return f"the field '{field}' is missing"
-    return f"the field '{field}': {first['msg'][:1].lower()}{first['msg'][1:]}"
-
-
-def _cure(model: type[Row]) -> str:
-    needed = [name for name, field in model.model_fields.items() if field.is_required()]
-    return f"a {model.__name__.lower()} needs the fields {', '.join(needed)}"
+        needed = [name for name, one in model.model_fields.items() if one.is_required()]
+        cure = f"a {model.__name__.lower()} needs the fields {', '.join(needed)}"
+        return DataError(f"the field '{field}' is missing", where=where, cure=cure)
+    message = first["msg"].removeprefix("Value error, ")
+    cure = "correct the field in that line"
+    if first["type"] == "string_type" and isinstance(first["input"], int | float):
+        cure = f'write it as text: "{json.dumps(first["input"])}"'
+    return DataError(f"the field '{field}': {message[:1].lower()}{message[1:]}", where=where, cure=cure)
 
 
 def _where_from(path: Path) -> str:
@@ -193,8 +209,31 @@ def versions() -> dict[str, str]:
 
 def _encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
     lines = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
-    # Lone surrogates, which a model's broken UTF-8 can leave behind, have no encoding.
-    return "".join(f"{line}\n" for line in lines).encode("utf-8", errors="replace")
+    text = "".join(f"{line}\n" for line in lines)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # Lone surrogates, which broken replies can hold, have no encoding: U+FFFD takes their place.
+        return cast(bytes, _mended(text).encode())
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Take the lock of an open file, which lasts as long as the file is open.
+
+    Raises:
+        UserError: another process has it, or has put another file in its place meanwhile.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        ours = False
+    if not ours:
+        raise UserError(
+            "another process is writing this file",
+            where=str(path),
+            cure="wait for it, stop it, or choose another output with -o",
+        )
 
 
 class Appender(AbstractContextManager["Appender"]):
@@ -213,15 +252,7 @@ class Appender(AbstractContextManager["Appender"]):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = path.open("ab")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(
-                "another process is writing this file",
-                where=str(path),
-                cure="wait for it, stop it, or choose another output with -o",
-            ) from None
-        try:
+            _lock(self._file, path)
             self.torn = self._repair_tail()
         except BaseException:
             self._file.close()
@@ -267,9 +298,15 @@ class Appender(AbstractContextManager["Appender"]):
             self._append(data)
 
     def _append(self, data: bytes) -> None:
+        size = os.fstat(self._file.fileno()).st_size
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._file.fileno(), view) :]
+        try:
+            while view:
+                view = view[os.write(self._file.fileno(), view) :]
+        except OSError:
+            # A full disk must not leave half a row for the next one to be glued to.
+            os.ftruncate(self._file.fileno(), size)
+            raise
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -304,12 +341,17 @@ class Output(Appender):
         key: Callable[[dict[str, Any]], Hashable] | None = None,
         fresh: bool = False,
     ) -> None:
-        if fresh:
+        if fresh and path.exists():
+            with path.open("ab") as old:
+                _lock(old, path)
+                set_aside(path)
+        elif fresh:
             set_aside(path)
         # What went through JSON once compares equal to what is read back.
         wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
-        before = read_meta(path)
-        if before and path.exists():
+        # Without its rows, what the meta file says is true of nothing.
+        before = read_meta(path) if path.exists() else {}
+        if before:
             changed = _differences(before, wanted)
             if changed:
                 raise SettingsChanged(
@@ -324,12 +366,11 @@ class Output(Appender):
                 cure="--fresh starts anew (the old file is kept aside), -o writes elsewhere",
             )
         super().__init__(path)
-        key = key or (lambda row: (row["id"], row.get("trial", 0)))
         try:
-            self.done: set[Hashable] = {key(row) for row in self.rows()}
-        except KeyError as error:
+            self.done = self._keys(key or (lambda row: (row["id"], row.get("trial", 0))))
+        except BaseException:
             self.close()
-            raise DataError(f"a row without the field {error}", where=str(path), cure="--fresh starts anew") from None
+            raise
         self.meta: dict[str, Any] = {
             "command": command,
             **wanted,
@@ -344,6 +385,18 @@ class Output(Appender):
                 name: before[name] for name in ("complete", "counts", "versions", "finished") if name in before
             }
         write_json(meta_path(path), self.meta)
+
+    def _keys(self, key: Callable[[dict[str, Any]], Hashable]) -> set[Hashable]:
+        found: set[Hashable] = set()
+        for number, raw in _lines(self.path):
+            where = f"{self.path}:{number}"
+            row = _parse(raw, where)
+            try:
+                found.add(key(row))
+            except (KeyError, TypeError) as error:
+                cure = "mend or remove that line, or start anew with --fresh"
+                raise DataError(f"a row without a usable key ({error})", where=where, cure=cure) from None
+        return found
 
     def replace(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
         """Exchange all rows at once: a reader sees the old file or the new one, whatever kills us.
@@ -388,12 +441,13 @@ def _differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[s
 
 def set_aside(path: Path) -> Path | None:
     """Rename ``X.jsonl`` and its companions to ``X.old-N.*``; the dataset's new path, or None where there was none."""
-    companions = [file for file in path.parent.glob(f"{path.stem}.*") if ".old-" not in file.name]
-    if not companions:
+    tails = (path.suffix, *COMPANIONS)
+    there = [tail for tail in tails if path.with_name(path.stem + tail).exists()]
+    if not there:
         return None
     number = 1
-    while list(path.parent.glob(f"{path.stem}.old-{number}.*")):
+    while any(path.with_name(f"{path.stem}.old-{number}{tail}").exists() for tail in tails):
         number += 1
-    for file in companions:
-        file.rename(file.with_name(f"{path.stem}.old-{number}{file.name.removeprefix(path.stem)}"))
+    for tail in there:
+        path.with_name(path.stem + tail).rename(path.with_name(f"{path.stem}.old-{number}{tail}"))
     return path.with_name(f"{path.stem}.old-{number}{path.suffix}")

@@ -55,25 +55,40 @@ def usable() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def ask(console: Console, question: str) -> bool:
-    """Ask to go on: True for enter, space or n, False for any other key."""
-    from rich.text import Text
-
-    console.print(Text(question, style="dim"), end="")
-    pressed = "quit"
-    with _keys() as key:
-        pressed = key(lambda: None)
-    console.print()
-    return pressed in ("next", "page down")
-
-
-def page(console: Console, pages: Iterator[RenderableType], total: int, is_edit: Callable[[Segment], bool]) -> None:
-    """Show pages one at a time until the user leaves.
+def page(
+    console: Console,
+    pages: Iterator[RenderableType],
+    total: int,
+    *,
+    question: str,
+    is_edit: Callable[[Segment], bool],
+) -> None:
+    """Ask, and if the answer is to go on, show pages one at a time until the user leaves.
 
     Args:
         total: how many pages there will be, for the status line.
+        question: stays below what is on the screen; enter, space and n go on.
         is_edit: marks the segments that the key for the next edit goes to.
     """
+    with _keys() as key:
+        from rich.text import Text
+
+        console.print(Text(question, style="dim"), end="")
+        go_on = key(lambda: None) in ("next", "page down")
+        console.print()
+        if go_on:
+            _turn(console, pages, total, key, is_edit)
+
+
+def _turn(
+    console: Console,
+    pages: Iterator[RenderableType],
+    total: int,
+    key: Callable[[Callable[[], object]], str],
+    is_edit: Callable[[Segment], bool],
+) -> None:
+    from rich.control import Control
+
     seen: list[RenderableType] = []
     lines: Lines = []
     current, top = 0, 0
@@ -87,9 +102,10 @@ def page(console: Console, pages: Iterator[RenderableType], total: int, is_edit:
             return
         lines = console.render_lines(seen[current], pad=False)
         top = max(0, min(top, len(lines) - _room(console)))
+        console.control(Control.home())
         screen.update(_Window(lines, top, f" {current + 1}/{total}"))
 
-    with _keys() as key, console.screen() as screen:
+    with console.screen() as screen:
         draw()
         while (pressed := key(draw)) != "quit":
             room = _room(console)
@@ -159,7 +175,8 @@ def _keys() -> Iterator[Callable[[Callable[[], object]], str]]:
         return _NAMES.get(pressed, pressed)
 
     try:
-        tty.setcbreak(terminal)
+        # Without throwing away what was typed before.
+        tty.setcbreak(terminal, termios.TCSADRAIN)
         yield key
     except KeyboardInterrupt:
         # Leaving with Ctrl-C is leaving.

@@ -2,16 +2,22 @@
 
 A setting is declared once, here, and documented under its field; the commands' options, the resolved recipe beside a
 result and the reference page come from these declarations. An unknown key is refused with the nearest name. A value is
-taken from, in falling order: an option of the command, ``-s key=value``, the recipe, the default.
+taken from, in falling order: an option of the command, ``-s key=value``, the recipe, the default; ``Recipe.sources``
+remembers from which.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic.fields import FieldInfo
 
 from spotcli.errors import RecipeError
 
@@ -144,8 +150,14 @@ class TrainSection(Section):
     """Weight of the past in the ``ema`` shift, an optimiser step."""
     max_length: Positive = 8192
     """Pairs with more tokens on one side are dropped and counted, never cut."""
+    batch_size: Positive | None = None
+    """Pairs of one optimiser step, over all processes and accumulated micro-batches. 32 where neither this nor
+    ``per_device_train_batch_size`` or ``gradient_accumulation_steps`` is given; with those alone, their product."""
+    share_prefix: Literal["auto"] | bool = "auto"
+    """Run the prompt and the common beginning of both answers once. ``auto``: where the model can and it saves work."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Precision of the forward pass; weights and optimiser state stay in float32 on one process."""
+    """Precision of the matrix products; ``auto`` is bfloat16 where the processor computes with it. Weights and optimiser
+    state are float32 all the same (with DeepSpeed: its own float32 copies); the result is saved as its source was."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Handed to the chat template; take the values of ``sample``."""
     lora: LoraSection | None = None
@@ -204,6 +216,13 @@ class Recipe(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     eval: EvalSection = Field(default_factory=EvalSection)
 
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Dotted key -> ``FILE:LINE``, ``-s key=value`` or ``--option``; a key left at its default is absent."""
+        return self._sources
+
 
 def load(path: Path | None, overrides: list[str] | None = None, options: dict[str, Any] | None = None) -> Recipe:
     """Read a recipe, lay ``-s key=value`` and the command's options over it, check it.
@@ -216,43 +235,71 @@ def load(path: Path | None, overrides: list[str] | None = None, options: dict[st
     Raises:
         RecipeError: no such file, not YAML, an unknown key (with the nearest name), a value that does not fit.
     """
-    values = _read(path) if path else {}
-    where = str(path) if path else "settings"
-    origin: dict[str, str] = {}
+    values, sources = _read(path) if path else ({}, {})
     for text in overrides or []:
-        key, _, value = text.partition("=")
-        if not _:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
             raise RecipeError("an override has the form key=value", where=f"-s {text}")
-        _put(values, key.strip(), _yaml(value, f"-s {text}"), f"-s {text}")
-        origin[key.strip()] = f"-s {text}"
+        _put(values, sources, key.strip(), _yaml(value, f"-s {text}"), f"-s {text}")
     for key, value in (options or {}).items():
         if value is not None:
-            _put(values, key, value, key)
-            origin[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
+            _put(values, sources, key, value, f"--{key.rpartition('.')[2].replace('_', '-')}")
+    # A section whose keys are all commented out is null in YAML.
+    values = {key: value for key, value in values.items() if value is not None or not _section(Recipe, key)}
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        # Members of a union append their own name to the place of the error.
-        key = ".".join(str(part) for part in first["loc"] if str(part).isidentifier())
-        place = next((source for name, source in origin.items() if key.startswith(name)), f"{where}: {key}")
-        if first["type"] == "extra_forbidden":
-            raise RecipeError(
-                "unknown key", where=place, cure=suggest(key.rpartition(".")[2], known_keys(key.rpartition(".")[0]))
-            ) from None
-        raise RecipeError(
-            f"{first['msg'][:1].lower()}{first['msg'][1:]} (it is {first['input']!r})", where=place
-        ) from None
+        raise _misfit(error, sources) from None
+    recipe._sources.update(sources)
+    return recipe
+
+
+def _misfit(error: ValidationError, sources: dict[str, str]) -> RecipeError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = _key(first["loc"])
+    section, _, name = key.rpartition(".")
+    place = given = key
+    while given and given not in sources:
+        given = given.rpartition(".")[0]
+    given = given or next((one for one in sources if one.startswith(f"{key}.")), "")
+    if given:
+        source = sources[given]
+        # An override names its key itself.
+        place = source if source.startswith("-") else f"{source}: {key}"
+    if first["type"] == "extra_forbidden":
+        return RecipeError("unknown key", where=place, cure=suggest(name, known_keys(section)))
+    if first["type"] == "model_type":
+        return RecipeError("this is a section of keys, not a value", where=place)
+    value = repr(first["input"])
+    value = value if len(value) <= 80 else f"{value[:80]}..."
+    return RecipeError(f"{first['msg'][:1].lower()}{first['msg'][1:]} (it is {value})", where=place)
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    """The dotted key of an error's place, without what unions and lists append to it."""
+    parts: list[str] = []
+    model: type[BaseModel] | None = Recipe
+    for part in loc:
+        if model is None or isinstance(part, int):
+            break
+        parts.append(part)
+        model = _section(model, part)
+    return ".".join(parts)
+
+
+def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The section that a key holds; None where it holds a value."""
+    field: FieldInfo | None = model.model_fields.get(key)
+    kinds = [field.annotation, *get_args(field.annotation)] if field else []
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def known_keys(section: str) -> list[str]:
     """The keys of a section (``""`` for the recipe itself)."""
-    model: type[BaseModel] = Recipe
+    model: type[BaseModel] | None = Recipe
     for part in filter(None, section.split(".")):
-        field = model.model_fields[part]
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(model.model_fields)
+        model = _section(model, part) if model else None
+    return list(model.model_fields) if model else []
 
 
 def suggest(key: str, known: list[str]) -> str:
@@ -262,14 +309,39 @@ def suggest(key: str, known: list[str]) -> str:
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML."""
+    """The resolved recipe as YAML that loads again, each value with a comment that says where it came from."""
+    return "".join(_dump_section(recipe.model_dump(mode="json"), recipe.sources, "", 0))
+
+
+def _dump_section(values: dict[str, Any], sources: dict[str, str], prefix: str, depth: int) -> Iterator[str]:
     import yaml
 
-    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return text
+    for key, value in values.items():
+        dotted = f"{prefix}{key}"
+        # PyYAML writes line separators as they are, and reads them as line ends.
+        printable = json.dumps([key, value], ensure_ascii=False).isprintable()
+        text = yaml.safe_dump({key: value}, allow_unicode=printable, width=math.inf, sort_keys=False)
+        head, rest = text.split("\n", 1)
+        if isinstance(value, dict) and value and all(map(_plain, (key, *value))):
+            yield _indented(depth, f"{head}\n")
+            yield from _dump_section(value, sources, f"{dotted}.", depth + 1)
+            continue
+        # In a text of several lines a comment would become part of it.
+        if not rest or isinstance(value, list):
+            head += f"  # {' '.join(sources.get(dotted, 'default').split())}"
+        yield _indented(depth, f"{head}\n{rest}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _plain(key: str) -> bool:
+    return re.fullmatch(r"[\w.-]+", key) is not None
+
+
+def _indented(depth: int, text: str) -> str:
+    return "".join(f"{'  ' * depth}{line}" for line in text.splitlines(keepends=True))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a recipe, and the line of each key."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -280,10 +352,40 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError("this is not a text file", where=str(path)) from None
     values = _yaml(text, str(path))
     if values is None:
-        return {}
+        return {}, {}
     if not isinstance(values, dict):
         raise RecipeError("a recipe is a mapping of keys to values", where=str(path))
-    return values
+    return values, _lines(text, path)
+
+
+def _lines(text: str, path: Path) -> dict[str, str]:
+    """Dotted key -> ``FILE:LINE``.
+
+    Raises:
+        RecipeError: a key stands there twice; YAML would take the last one in silence.
+    """
+    import yaml
+
+    found: dict[str, str] = {}
+
+    def walk(node: yaml.Node | None, prefix: str) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        here: set[str] = set()
+        for name, value in node.value:
+            if name.tag == "tag:yaml.org,2002:merge":
+                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    walk(merged, prefix)
+                continue
+            key, place = f"{prefix}{name.value}", f"{path}:{name.start_mark.line + 1}"
+            if key in here:
+                raise RecipeError("the key stands here twice", where=f"{place}: {key}", cure="remove one of the two")
+            here.add(key)
+            found[key] = place
+            walk(value, f"{key}.")
+
+    walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    return found
 
 
 def _yaml(text: str, where: str) -> Any:
@@ -291,11 +393,13 @@ def _yaml(text: str, where: str) -> Any:
 
     try:
         value = yaml.safe_load(text)
+        return _number(value) if isinstance(value, str) else _numbers(value)
+    except RecursionError:
+        raise RecipeError("nested too deeply", where=where) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}" if mark else where
+        place = f"{where}:{mark.line + 1}" if mark and not where.startswith("-s ") else where
         raise RecipeError(f"not YAML ({getattr(error, 'problem', None) or 'unreadable'})", where=place) from None
-    return _number(value) if isinstance(value, str) else _numbers(value)
 
 
 def _numbers(value: Any) -> Any:
@@ -308,17 +412,27 @@ def _numbers(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    import re
-
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
         return float(value)
     return value
 
 
-def _put(values: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+def _put(values: dict[str, Any], sources: dict[str, str], dotted: str, value: Any, source: str) -> None:
     *path, last = dotted.split(".")
     for part in path:
-        values = values.setdefault(part, {})
+        if values.get(part) is None:
+            values[part] = {}
+        values = values[part]
         if not isinstance(values, dict):
-            raise RecipeError(f"'{part}' is a value, not a section", where=where)
+            raise RecipeError(f"'{part}' is a value, not a section", where=source)
     values[last] = value
+    for key in [key for key in sources if key.startswith(f"{dotted}.")]:
+        del sources[key]
+    _remember(sources, dotted, value, source)
+
+
+def _remember(sources: dict[str, str], dotted: str, value: Any, source: str) -> None:
+    sources[dotted] = source
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _remember(sources, f"{dotted}.{key}", item, source)

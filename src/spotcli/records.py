@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 Verdict = Literal["right", "wrong", "undecided"]
 FinishReason = Literal["stop", "length"]
-NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Message(TypedDict):
@@ -28,18 +28,24 @@ class Message(TypedDict):
     name: NotRequired[str]
 
 
-def _not_empty(prompt: str | list[Message]) -> str | list[Message]:
-    if not prompt:
-        raise ValueError("the prompt is empty")
-    return prompt
+T = TypeVar("T", bound="str | list[Message]")
 
 
+def _not_empty(value: T) -> T:
+    if not value:
+        raise ValueError("it is empty")
+    return value
+
+
+# A constraint on the string itself would refuse lone surrogates, which an oracle's reply may hold.
+NonEmpty = Annotated[str, AfterValidator(_not_empty)]
 Prompt = Annotated[str | list[Message], AfterValidator(_not_empty)]
 
 
 def prompt_digest(prompt: str | list[Message]) -> str:
     """The ``id`` of a problem that has none: 16 hex digits of the SHA-256 of its prompt."""
-    return hashlib.sha256(json.dumps(prompt, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    text = json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Row(BaseModel):
@@ -52,7 +58,8 @@ class Row(BaseModel):
 
     def json_line(self) -> str:
         """The row as one line of JSON, without the line's end; fields that were never set are left out."""
-        return json.dumps(self.model_dump(mode="json", exclude_unset=True), ensure_ascii=False)
+        # Pydantic's own JSON refuses lone surrogates.
+        return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False, default=to_jsonable_python)
 
 
 class Problem(Row):

@@ -153,10 +153,11 @@ def _article(pair: Pair) -> str:
         facts.append(f"<span class='soft'>{_text(pair.source)}</span>")
     turns = pair.messages
     prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" if len(turns) > 1 else turn["content"] for turn in turns)
+    title = _text(pair.id).replace("\n", "␊")
     opened = " open" if len(prompt) < 600 else ""
     answer = f"<p class='answer'><span class='soft'>answer</span> {_text(pair.answer)}</p>\n" if pair.answer else ""
     return (
-        f"<article id='{anchor}'>\n<header><a href='#{anchor}'>{_text(pair.id).replace(chr(10), '␊')}</a>{''.join(facts)}</header>\n"
+        f"<article id='{anchor}'>\n<header><a href='#{anchor}'>{title}</a>{''.join(facts)}</header>\n"
         f"<details{opened}><summary>prompt</summary><pre>{_text(prompt)}</pre></details>\n{answer}"
         f"<pre>{_diff(pair)}</pre>\n</article>\n"
     )

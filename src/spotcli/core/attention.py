@@ -11,6 +11,7 @@ be attended to without a word.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,33 +107,24 @@ def pair_attention(
         raise SpotError("shared-prefix attention met a row that is not packed")
     if sliding_window is not None and any(p + max(a, b) > sliding_window for _, p, a, b in pair_spans):
         raise SpotError(f"a pair is longer than the sliding window of {sliding_window} tokens")
-    grouped = query.shape[1] != key.shape[1]
+    attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     outputs = []
     for start, prefix, chosen, rejected in pair_spans:
         tail = start + prefix + chosen
         end = tail + rejected
-        whole = slice(start, tail)
-        outputs.append(
-            F.scaled_dot_product_attention(
-                query[:, :, whole], key[:, :, whole], value[:, :, whole],
-                is_causal=True, scale=scaling, enable_gqa=grouped,
-            )  # fmt: skip
-        )
+        query_A, key_A, value_A = (each[:, :, start:tail] for each in (query, key, value))
+        outputs.append(attend(query_A, key_A, value_A, is_causal=True))
         if rejected:
-            seen_key, seen_value = (
+            key_B, value_B = (
                 torch.cat((each[:, :, start : start + prefix], each[:, :, tail:end]), 2) for each in (key, value)
             )
-            outputs.append(
-                F.scaled_dot_product_attention(
-                    query[:, :, tail:end], seen_key, seen_value,
-                    attn_mask=_lower_right(rejected, prefix + rejected, query), scale=scaling, enable_gqa=grouped,
-                )  # fmt: skip
-            )
+            seen = _lower_right(rejected, prefix + rejected, query)
+            outputs.append(attend(query[:, :, tail:end], key_B, value_B, attn_mask=seen))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
 def _lower_right(queries: int, keys: int, like: Tensor) -> Any:
-    """Causal among the last ``queries`` keys, all of the earlier ones seen; ``is_causal`` would align at the top left."""
+    """Causal among the last ``queries`` keys, and all earlier ones seen; ``is_causal`` would align at the top left."""
     if like.is_cuda:
         from torch.nn.attention.bias import causal_lower_right
 

@@ -26,14 +26,22 @@ CHUNK = 256
 """Positions a chunk: with a vocabulary of 150,000, about 150 MB of float32 logits."""
 
 # Settings by which a model changes its logits after the head, which a head called by itself would not know.
-_LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "logits_soft_cap", "output_multiplier_scale")
+_LOGIT_CHANGES = (
+    "final_logit_softcapping",
+    "logits_scaling",
+    "logit_scale",
+    "logits_soft_cap",
+    "output_multiplier_scale",
+)
 
 
 class _TokenLogps(torch.autograd.Function):
     """log p(target | hidden) = logit[target] - logsumexp(logits), with the logits thrown away in between."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int
+    ) -> Tensor:
         low = _low_precision(hidden_NH)
         exact = torch.promote_types(hidden_NH.dtype, torch.float32)
         logps_N = torch.empty(len(hidden_NH), dtype=exact, device=hidden_NH.device)

@@ -12,8 +12,8 @@ Terms:
     r(y)        reward: beta * (logp(y) - reference logp(y))
     d           reward shift, see ``RewardShift``
     s           the sigmoid
-    tether      1 - s(r+ - d): what the gradient on y+ is scaled by. It is 0.5 at the start and falls towards 0 as the
-                reward grows: an early stop for each pair by itself.
+    tether      what the gradient on beta * logp(y+) is scaled by: 1 - s(r+ - d), for dpo 1 - s(r+ - r-). It is 0.5 at
+                the start and falls towards 0 as the reward grows: an early stop for each pair by itself.
 
 Formulas: "Surgical Post-Training" (arXiv 2603.01683) for spot-bco, spot-bce and reward-sft, which take the paired
 form of BCO (arXiv 2404.04656); dpo is arXiv 2305.18290; dft is arXiv 2508.05629.
@@ -103,9 +103,7 @@ def rewards(inputs: LossInputs, beta: float) -> tuple[Tensor, Tensor]:
         SpotError: rejected or reference log-probabilities are absent.
     """
     chosen_B = beta * (inputs.policy_chosen_logps_B - _needed(inputs, "reference_chosen_logps_B"))
-    rejected_B = beta * (
-        _needed(inputs, "policy_rejected_logps_B") - _needed(inputs, "reference_rejected_logps_B")
-    )
+    rejected_B = beta * (_needed(inputs, "policy_rejected_logps_B") - _needed(inputs, "reference_rejected_logps_B"))
     return chosen_B, rejected_B
 
 
@@ -113,7 +111,7 @@ def spot_bco(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
     """-log s(r+ - d) - log s(-(r- - d)), mean over the step's pairs."""
     chosen_B, rejected_B = rewards(inputs, beta)
     loss_B = -F.logsigmoid(chosen_B - shift) - F.logsigmoid(-(rejected_B - shift))
-    return _by_pair(inputs, loss_B, chosen_B, rejected_B, shift)
+    return _by_pair(inputs, loss_B, chosen_B, rejected_B, torch.sigmoid(shift - chosen_B))
 
 
 def spot_bce(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
@@ -124,13 +122,14 @@ def spot_bce(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
 def dpo(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
     """-log s(r+ - r-), mean over the step's pairs."""
     chosen_B, rejected_B = rewards(inputs, beta)
-    return _by_pair(inputs, -F.logsigmoid(chosen_B - rejected_B), chosen_B, rejected_B, 0.0)
+    loss_B = -F.logsigmoid(chosen_B - rejected_B)
+    return _by_pair(inputs, loss_B, chosen_B, rejected_B, torch.sigmoid(rejected_B - chosen_B))
 
 
 def reward_sft(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
     """-log s(r+), mean over the step's pairs: positives only, with the tether. y- is run to be watched."""
     chosen_B, rejected_B = rewards(inputs, beta)
-    return _by_pair(inputs, -F.logsigmoid(chosen_B), chosen_B, rejected_B, 0.0)
+    return _by_pair(inputs, -F.logsigmoid(chosen_B), chosen_B, rejected_B, torch.sigmoid(-chosen_B))
 
 
 def sft(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
@@ -154,17 +153,16 @@ def _needed(inputs: LossInputs, name: str) -> Tensor:
     return value
 
 
-def _by_pair(inputs: LossInputs, loss_B: Tensor, chosen_B: Tensor, rejected_B: Tensor, shift: float) -> LossOutputs:
+def _by_pair(inputs: LossInputs, loss_B: Tensor, chosen_B: Tensor, rejected_B: Tensor, tether_B: Tensor) -> LossOutputs:
     pairs = inputs.step_pairs if inputs.step_pairs is not None else len(loss_B)
-    with torch.no_grad():
-        metrics = {
-            "rewards_chosen": chosen_B.detach(),
-            "rewards_rejected": rejected_B.detach(),
-            "margin": (chosen_B - rejected_B).detach(),
-            "accuracy": (chosen_B > rejected_B).to(chosen_B.dtype),
-            "tether": torch.sigmoid(shift - chosen_B.detach()),
-        }
-    return LossOutputs(loss_B.sum() / pairs, metrics)
+    metrics = {
+        "rewards_chosen": chosen_B,
+        "rewards_rejected": rejected_B,
+        "margin": chosen_B - rejected_B,
+        "accuracy": (chosen_B > rejected_B).to(chosen_B.dtype),
+        "tether": tether_B,
+    }
+    return LossOutputs(loss_B.sum() / pairs, {name: metric_B.detach() for name, metric_B in metrics.items()})
 
 
 def _by_token(inputs: LossInputs, loss_T: Tensor) -> LossOutputs:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -207,7 +208,7 @@ def plan_epoch(
         bounds = [round(slot * len(members) / slots) for slot in range(slots + 1)]
         batches = [
             MicroBatch(tuple(members[low:high])) if high > low else MicroBatch((members[0],), idle=True)
-            for low, high in zip(bounds, bounds[1:], strict=False)
+            for low, high in pairwise(bounds)
         ]
         for first in range(0, slots, ranks):
             yield tuple(batches[first : first + ranks])

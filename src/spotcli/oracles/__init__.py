@@ -37,7 +37,7 @@ class Reply:
     text: str = ""
     """A prompted oracle's message as it came; any other oracle's corrected answer, the whole of it."""
     finish_reason: str = "stop"
-    """``stop``; ``length``: cut; ``filtered`` or ``refused``: by the provider or the model; ``declined``: see ``reason``."""
+    """``stop``; ``length``: cut; ``filtered`` by the provider; ``refused`` by the model; ``declined``: ``reason``."""
     reason: str | None = None
     """Why an oracle declined: one or two words, since rows are counted by it (``no step found``)."""
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -52,8 +52,8 @@ class PassingFailure(Exception):
     """No reply this time; the same request can succeed later.
 
     ``kind`` is what failures are counted by: ``rate limit``, ``time-out``, ``connection``, ``server``, ``bad request``.
-    ``retry_after`` is in seconds, where the provider named a time. ``maybe_billed``: the request may have been worked on
-    before it failed, so a money limit has to count it as spent. ``retry``: sending it again at once makes sense.
+    ``retry_after`` is in seconds, where the provider named a time. ``maybe_billed``: the request may have been worked
+    on before it failed, so a money limit has to count it as spent. ``retry``: sending it again soon makes sense.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Oracle(Protocol):
     name: str
     """As the user wrote it: ``gpt-4o``, ``symbolic``."""
     version: str
-    """Changes when the same request would be answered otherwise; a reply is never taken from another version's journal."""
+    """Changes when the same request would be answered otherwise; only replies of the same version count."""
     prompted: bool
     """True: reads ``ask.messages`` and replies between fences. False: works on the sample and replies y+ itself."""
     parallel: int | None

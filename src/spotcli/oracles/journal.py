@@ -20,15 +20,15 @@ Entry = dict[str, Any]
 
 
 class Journal(jsonl.Appender):
-    """Replies by key, and an append that many requests share: one write and one fsync for all that wait.
+    """An append that many requests share: one write and one fsync for all that wait.
 
-    ``spent``: US dollars of all replies whose price is known; ``unsettled``: reserved for requests whose end is not
-    known.
+    ``entries`` are those found when it was opened. ``spent``: US dollars of all replies whose price is known;
+    ``unsettled``: reserved for requests whose end is not known.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.replies: dict[str, Entry] = {}
+        self.entries: list[Entry] = []
         self.spent = 0.0
         self._open: dict[str, float] = {}
         self._queue: list[tuple[Entry, asyncio.Future[None]]] = []
@@ -36,6 +36,7 @@ class Journal(jsonl.Appender):
         self._broken: OSError | None = None
         try:
             for entry in self.rows():
+                self.entries.append(entry)
                 self._note(entry)
         except BaseException:
             self.close()
@@ -58,11 +59,10 @@ class Journal(jsonl.Appender):
             else:
                 del self._open[key]
         if entry.get("kind") == "reply":
-            self.replies[key] = entry
             self.spent += entry.get("cost") or 0.0
 
     async def record(self, entry: Entry) -> None:
-        """Returns when the disk has the entry.
+        """Append an entry; returns when the disk has the entry.
 
         Raises:
             OSError: it could not be written; nothing more is accepted then.

@@ -1,7 +1,7 @@
 """How fast a provider is asked, and how much may be spent: what all requests of one run share.
 
-    Limiter   concurrency that halves when the provider says "too many" and grows again; pauses hold everybody at once
-    Budget    money is reserved before a request is sent and settled after it, so that a limit holds in flight too
+Limiter   concurrency that halves when the provider says "too many" and grows again; pauses hold everybody at once
+Budget    money is reserved before a request is sent and settled after it, so that a limit holds in flight too
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ JITTER = 0.25
 
 def backoff(failures: int) -> float:
     """Seconds to wait after the n-th failure in a row (from 1): doubling, bounded, with jitter."""
-    return min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE) * (1 + JITTER * random.random())
+    return min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) * (1 + JITTER * random.random())
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Limiter:
         self._paused_until = 0.0
         self._next_request = 0.0
         self._next_token = 0.0
+        self._woken = False
         self._waiting: deque[tuple[asyncio.Future[Ticket], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -100,15 +101,20 @@ class Limiter:
         """Seconds until anything is sent again."""
         return max(0.0, self._paused_until - asyncio.get_running_loop().time())
 
+    def wake(self) -> None:
+        """The run is stopping: let everybody go who waits, so that they can see it."""
+        self._woken = True
+        self._serve()
+
     def _hold(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
     def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting and self.in_flight < math.floor(self.limit):
+        while self._waiting and (self._woken or self.in_flight < math.floor(self.limit)):
             now = loop.time()
             ready = max(self._paused_until, self._next_request, self._next_token)
-            if ready > now:
+            if ready > now and not self._woken:
                 if self._timer:
                     self._timer.cancel()
                 self._timer = loop.call_at(ready, self._serve)

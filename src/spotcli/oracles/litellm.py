@@ -38,7 +38,8 @@ _KEY_LIKE = re.compile(
     re.VERBOSE,
 )
 _USED_UP = re.compile(
-    r"insufficient_quota|insufficient credit|credit balance|billing_hard_limit|out of credits|PerDay|per day", re.IGNORECASE
+    r"insufficient_quota|insufficient credit|credit balance|billing_hard_limit|out of credits|PerDay|per day",
+    re.IGNORECASE,
 )
 _FILTERED = re.compile(r"content[_ ]policy|content management policy|content_filter|safety", re.IGNORECASE)
 
@@ -209,7 +210,9 @@ class LitellmOracle:
         if isinstance(error, litellm.ContentPolicyViolationError) or (status == 400 and _FILTERED.search(str(error))):
             return Reply(finish_reason="filtered", text=message)
         if isinstance(error, litellm.UnsupportedParamsError):
-            raise UserError(message, where=self.name, cure="leave that parameter out, or choose another model") from None
+            raise UserError(
+                message, where=self.name, cure="leave that parameter out, or choose another model"
+            ) from None
         if isinstance(error, ImportError):
             raise UserError(message, where=self.name, cure=f"pip install {error.name or 'it'}") from None
         if status == 401 or status == 403:
@@ -293,4 +296,3 @@ def _never_sent(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-

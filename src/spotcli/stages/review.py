@@ -92,7 +92,7 @@ def review(
     where: str | None = None,
     limit: int | None = None,
     html: Path | None = None,
-    show: bool = True,
+    quiet: bool = False,
 ) -> ReviewSummary:
     """Show a file of pairs; paths are relative to ``folder``.
 
@@ -101,7 +101,7 @@ def review(
         where: only the pairs that a term or several hold for, see ``spotcli.core.where``.
         limit: at most so many pairs after the overview; 0 is the overview alone.
         html: write a page that needs nothing else, instead of showing the pairs here.
-        show: False prints nothing, for those who only want the summary.
+        quiet: print nothing, for those who only want the summary.
 
     Raises:
         UserError: no such file or id; an expression that can't be read; samples instead of pairs.
@@ -129,7 +129,7 @@ def review(
         write_page(folder / html, summary, shown(most))
         if summary.matching > most:
             say(f"{folder / html}: the first {most} of {summary.matching} pairs; --limit sets how many")
-    if show:
+    if not quiet:
         # Rich ends the process when the reader of a pipe leaves early, as `head` does; here that is no error.
         with suppress(SystemExit):
             _show(summary, shown(limit), limit, alone=id is not None, pairs_too=html is None)
@@ -249,14 +249,15 @@ def _show(summary: ReviewSummary, pairs: Iterator[Pair], limit: int | None, *, a
     if alone or not console.is_terminal or not pager.usable():
         for number, pair in enumerate(pairs, 1):
             _print_pair(console, pair, f"{number}/{total}", marked=marked, whole=alone)
-    elif total and pager.ask(console, f"enter shows the {_many(total, 'pair')} one by one, any other key leaves "):
+    elif total:
         from rich.console import Group
 
         pages = (
             Group(*_terminal(_pair(pair, f"{number}/{total}", marked=marked, whole=False)))
             for number, pair in enumerate(pairs, 1)
         )
-        pager.page(console, pages, total, _is_edit)
+        question = f"enter shows the {_many(total, 'pair')} one by one, any other key leaves "
+        pager.page(console, pages, total, question=question, is_edit=_is_edit)
 
 
 def _overview(summary: ReviewSummary, width: int) -> RenderableType:
@@ -349,6 +350,8 @@ def _print_pair(console: Console, pair: Pair, number: str, *, marked: bool, whol
     if console.is_terminal:
         console.print(*_terminal(parts), sep="\n")
         return
+    from rich.segment import Segment, Segments
+
     # Plain lines as they are: no wrapping, no tabs expanded. Nothing that a model wrote begins a line, so it can't pass
     # for one of ours.
     title, *rest = parts
@@ -357,7 +360,7 @@ def _print_pair(console: Console, pair: Pair, number: str, *, marked: bool, whol
         *(f"  {line}" if line else "" for part in rest for line in part.plain.split("\n")),
         "",
     ]
-    console.out("\n".join(lines), highlight=False)
+    console.print(Segments([Segment("\n".join(lines) + "\n")]), end="", soft_wrap=True)
 
 
 def _terminal(parts: list[Text]) -> list[RenderableType]:

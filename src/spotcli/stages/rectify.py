@@ -1,0 +1,339 @@
+"""samples -> pairs: an oracle corrects the wrong answers with the smallest edit, and every correction is verified.
+
+    spot rectify --oracle gpt-4o --max-cost 20
+
+    wrong answers -> asked -> journalled -> read, graded, measured -> pairs
+
+Every reply is in the journal (``data.replies.jsonl``) before it is looked at, and data.jsonl is made out of samples and
+journal alone, in the samples' order, written at once. So a run that was killed goes on where it was, no reply is paid
+for twice, and a filter can change without asking again. Right answers are skipped, undecided ones are left alone.
+Left out on purpose: choosing which wrong answers are worth correcting, and any training.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spotcli import jsonl
+from spotcli.console import say, warn
+from spotcli.core import edits, prompts
+from spotcli.errors import BudgetReached, Unfinished, UserError
+from spotcli.oracles import Oracle, PassingFailure, ProviderOracle, create
+from spotcli.oracles.dispatch import FAILED, NOT_ASKED, Case, Dispatcher, History, Ratio
+from spotcli.oracles.journal import Journal
+from spotcli.recipe import Recipe, RectifySection
+from spotcli.records import Sample
+
+NOT_NEEDED = "not needed"
+"""The reason of wrong answers behind the last pair of a ``target``."""
+
+
+@dataclass(frozen=True)
+class RectifySummary:
+    """What became of the samples: ``samples`` = right + undecided + wrong, and ``wrong`` = pairs + reasons."""
+
+    path: str
+    samples: int
+    right: int
+    undecided: int
+    wrong: int
+    asked: int
+    """Wrong answers that an oracle replied about, now or in an earlier run."""
+    pairs: int
+    reasons: dict[str, int]
+    """Why a wrong answer did not become a pair."""
+    oracles: dict[str, dict[str, float]]
+    """For each oracle: replies, pairs, cost, and cost of a pair."""
+    cost: float
+    """US dollars, of all replies in the journal whose price is known."""
+    unsettled: float
+    """US dollars reserved for requests whose end is unknown (killed, timed out): the provider may have charged them."""
+    unpriced: int
+    """Replies whose price is unknown."""
+    ratio_unit: str
+    """What the change ratio counts: ``tokens of MODEL``, or ``words and signs``."""
+    estimate: dict[str, Any] | None
+    """Of a dry run: requests, tokens, and US dollars (``min``, ``likely``, ``max``)."""
+    seconds: float
+
+    def __post_init__(self) -> None:
+        assert self.samples == self.right + self.undecided + self.wrong, self
+        assert self.wrong == self.pairs + sum(self.reasons.values()), self
+
+    def as_dict(self) -> dict[str, Any]:
+        found = asdict(self)
+        if self.estimate is None:
+            del found["estimate"]
+        return found
+
+
+def rectify(
+    recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, dry_run: bool = False, replay: bool = False
+) -> RectifySummary:
+    """Have the wrong answers corrected, keep what is right and close to them; paths are relative to ``folder``.
+
+    Args:
+        fresh: start anew; the old files, replies included, are kept aside.
+        dry_run: ask nothing and write nothing; count tokens and price them.
+        replay: ask nothing; make the pairs anew from the replies that are there, of whatever version of the prompt.
+
+    Raises:
+        UserError: the samples are not there or broken, no such oracle, no key, a key or model that the provider does
+            not accept, its quota used up, an unknown price under ``max_cost``.
+        SettingsChanged: the output was made with another oracle or other settings of it.
+        Unfinished: rows are left over after passing failures or Ctrl-C; the same command goes on.
+        BudgetReached: ``max_cost`` would be exceeded.
+    """
+    started = time.monotonic()
+    settings = recipe.rectify
+    source = folder / settings.samples
+    path = folder / settings.output
+    samples = _samples(source)
+    cases = [Case(sample) for sample in samples if sample.verdict == "wrong"]
+    if not cases:
+        say(f"{source}: none of {len(samples)} answers is wrong, so there is nothing to correct")
+    if settings.oracle is None and cases:
+        say("no oracle is named (--oracle): taking `symbolic`, which corrects arithmetic and needs no key")
+    oracles = [create(name, settings) for name in (settings.oracle or "symbolic", *settings.then)]
+    ratio, unit = _ratio(settings, source) if cases and not dry_run else (edits.text_change_ratio, "")
+    summary = partial(_summary, samples, cases, path=str(path), unit=unit, started=started)
+    if dry_run:
+        history = History(any_version=False)
+        if _journal_path(path).exists() and not fresh:
+            with Journal(_journal_path(path)) as journal:
+                history = History.of(journal.entries, any_version=False)
+        return summary(history, estimate=_estimate(Dispatcher(cases, oracles, settings, history, ratio)))
+
+    if fresh:
+        _set_aside(path)
+    with Journal(_journal_path(path)) as journal, _open_output(path, settings, oracles, replay) as output:
+        history = History.of(journal.entries, any_version=replay)
+        reviewed = {
+            (row["id"], row.get("trial", 0)): row for row in output.rows() if row.get("review") and row.get("rejected")
+        }
+        for case in cases:
+            row = reviewed.get(case.sample.key)
+            case.reviewed = row if row and row["rejected"] == case.sample.response else None
+        job = Dispatcher(cases, oracles, settings, history, ratio, journal=None if replay else journal)
+        stopped = job.run()
+        if isinstance(stopped, OSError):
+            raise UserError(
+                f"cannot be written: {stopped.strerror}", where=str(journal.path), cure="the same command goes on"
+            )
+        enough = _cut_at_target(cases, settings.target)
+        output.replace(_rows(cases))
+        output.meta["filters"] = {"gamma": settings.gamma, "target": settings.target, "ratio_unit": unit}
+        output.meta["samples"] = {"path": settings.samples, "sha256": jsonl.digest(source)}
+        result = summary(history, unsettled=journal.unsettled)
+        left = 0 if enough else sum(count for reason, count in result.reasons.items() if _is_left(reason))
+        output.finish(
+            {name: value for name, value in result.as_dict().items() if name not in ("path", "seconds")},
+            complete=not left,
+        )
+    if left and not replay:
+        _raise_for(stopped, result, left)
+    elif isinstance(stopped, UserError):
+        raise stopped
+    return result
+
+
+def _samples(source: Path) -> list[Sample]:
+    renamed: dict[str, str] = {}
+    samples = list(jsonl.read(source, Sample, renamed=renamed))
+    if renamed:
+        say(f"{source}: read " + ", ".join(f"{other} as {ours}" for other, ours in renamed.items()))
+    return samples
+
+
+def _ratio(settings: RectifySection, source: Path) -> tuple[Ratio, str]:
+    """The change ratio in the policy's tokens; in words and signs where no tokenizer can be loaded."""
+    name = settings.tokenizer or jsonl.read_meta(source).get("settings", {}).get("model")
+    if not name:
+        warn(f"{source}: no meta file names the policy, so change ratios count words and signs (--tokenizer names one)")
+        return edits.text_change_ratio, "words and signs"
+    try:
+        from spotcli.policies.models import load_tokenizer
+
+        tokenizer = load_tokenizer(name)
+    except UserError as error:
+        if settings.tokenizer:
+            raise
+        warn(f"the policy's tokenizer cannot be loaded ({error.message}): change ratios count words and signs")
+        return edits.text_change_ratio, "words and signs"
+
+    def in_tokens(rejected: str, chosen: str) -> float:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (rejected, chosen)]
+        return edits.change_ratio(*ids)
+
+    return in_tokens, f"tokens of {name}"
+
+
+def _journal_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.replies.jsonl")
+
+
+def _set_aside(path: Path) -> None:
+    if _journal_path(path).exists():
+        Journal(_journal_path(path)).close()  # refuses where another process is writing
+    moved = jsonl.set_aside(path)
+    if moved:
+        say(f"the old files, with the oracle's replies, are kept as {moved.stem}.*")
+
+
+def _open_output(path: Path, settings: RectifySection, oracles: list[Oracle], replay: bool) -> jsonl.Output:
+    """The output; refused where it was made by another first oracle, or one that was asked otherwise."""
+    first = oracles[0]
+    wanted: dict[str, Any] = {"oracle": first.name, "version": first.version}
+    if first.prompted:
+        wanted |= {"reply": settings.reply, "reference": settings.reference, "prompt": prompts.VERSION}
+    before = jsonl.read_meta(path).get("settings")
+    return jsonl.Output(path, command="spot rectify", settings=before if replay and before else wanted)
+
+
+def _cut_at_target(cases: list[Case], target: int | None) -> bool:
+    """Keep the first N pairs in the samples' order: which requests happened to be in flight must not matter.
+
+    True where there are N.
+    """
+    accepted = 0
+    for case in cases:
+        if target is not None and accepted >= target:
+            case.outcome = case.entry = case.reviewed = None
+            case.left = NOT_NEEDED
+        accepted += case.accepted
+    return target is not None and accepted >= target
+
+
+def _rows(cases: list[Case]) -> Iterator[dict[str, Any]]:
+    for case in cases:
+        if case.reviewed is not None:
+            yield case.reviewed
+        elif case.accepted:
+            yield _row(case)
+
+
+def _row(case: Case) -> dict[str, Any]:
+    """The pair: everything of the sample, and what the oracle made of it. Verdict and what was graded are y+'s."""
+    assert case.outcome is not None
+    assert case.entry is not None
+    row = case.sample.model_dump(mode="json", exclude_unset=True)
+    row.pop("reason", None)
+    return row | {
+        "rejected": case.sample.response,
+        "chosen": case.outcome.chosen,
+        "change_ratio": case.outcome.change_ratio,
+        "verdict": case.outcome.verdict,
+        "extracted": case.outcome.extracted,
+        "oracle": {
+            "name": case.entry["oracle"],
+            "model": case.entry["model"],
+            "version": case.entry["version"],
+            "prompt": case.entry["prompt"] if case.entry["mode"] != "plain" else None,
+            "reply": case.entry["mode"],
+            "attempt": case.entry["attempt"],
+            "usage": case.entry["usage"],
+            "cost": case.entry["cost"],
+        },
+    }
+
+
+def _is_left(reason: str) -> bool:
+    return reason == NOT_ASKED or reason.startswith(FAILED)
+
+
+def _summary(
+    samples: list[Sample],
+    cases: list[Case],
+    history: History,
+    *,
+    path: str,
+    unit: str,
+    started: float,
+    unsettled: float = 0.0,
+    estimate: dict[str, Any] | None = None,
+) -> RectifySummary:
+    verdicts = Counter(sample.verdict for sample in samples)
+    reasons = Counter(case.reason for case in cases if not case.accepted)
+    entries = list(history)
+    by_oracle: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        row = by_oracle.setdefault(entry["oracle"], {"replies": 0, "pairs": 0, "cost": 0.0})
+        row["replies"] += 1
+        row["cost"] += entry.get("cost") or 0.0
+    for case in cases:
+        if case.entry is not None and case.accepted:
+            by_oracle[case.entry["oracle"]]["pairs"] += 1
+    for row in by_oracle.values():
+        if row["pairs"]:
+            row["cost_per_pair"] = row["cost"] / row["pairs"]
+    keys = {case.sample.key for case in cases}
+    return RectifySummary(
+        path=path,
+        samples=len(samples),
+        right=verdicts["right"],
+        undecided=verdicts["undecided"],
+        wrong=verdicts["wrong"],
+        asked=len({(entry["id"], entry["trial"]) for entry in entries} & keys),
+        pairs=sum(case.accepted for case in cases),
+        reasons=dict(sorted(reasons.items())),
+        oracles=dict(sorted(by_oracle.items())),
+        cost=sum(entry.get("cost") or 0.0 for entry in entries),
+        unsettled=unsettled,
+        unpriced=sum(entry.get("cost") is None for entry in entries),
+        ratio_unit=unit,
+        estimate=estimate,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _raise_for(stopped: BaseException | None, result: RectifySummary, left: int) -> None:
+    """Turn what stopped the run, or what it left over, into the error that says so."""
+    kept = f"{result.pairs} pairs are in {result.path}, {left} of {result.wrong} wrong answers are left"
+    failed = ", ".join(f"{reason} {count}" for reason, count in result.reasons.items() if reason.startswith(FAILED))
+    if isinstance(stopped, BudgetReached):
+        raise BudgetReached(f"{stopped.message}; {kept}", where=stopped.where, cure=stopped.cure)
+    if isinstance(stopped, KeyboardInterrupt):
+        raise Unfinished(f"stopped; {kept}", cure="the same command goes on")
+    if isinstance(stopped, PassingFailure):
+        later = f", in {stopped.retry_after:g} s" if stopped.retry_after else ", later"
+        raise Unfinished(
+            f"the oracle cannot be reached ({stopped.kind}: {stopped}); {kept}",
+            cure=f"run the same command again{later}",
+        )
+    if stopped is not None:
+        raise stopped
+    raise Unfinished(f"some answers got no reply ({failed}); {kept}", cure="run the same command again")
+
+
+def _estimate(job: Dispatcher) -> dict[str, Any]:
+    """What the job would take, by the first request of each row that has no reply yet.
+
+    A rewrite is about as long as the answer; edits are about a quarter of it. ``min``: half of that; ``max``: every
+    reply as long as allowed, every attempt needed. Thinking tokens, which some models charge for, are in ``max`` only.
+    """
+    settings = job.settings
+    oracle = job.oracles[0]
+    steps = [(case, step) for case in job.cases if (step := job.next_step(case)) is not None]
+    for case in job.cases:
+        case.outcome = case.entry = None
+    found: dict[str, Any] = {"requests": len(steps), "prompt_tokens": 0, "reply_tokens": 0}
+    if not isinstance(oracle, ProviderOracle):
+        return found | {"min": 0.0, "likely": 0.0, "max": 0.0}
+    for case, step in steps:
+        request = job.request(case, step)
+        found["prompt_tokens"] += oracle.count_tokens(request)
+        found["reply_tokens"] += 40 + math.ceil(len(case.sample.response) / (4 if settings.reply == "rewrite" else 16))
+    most = settings.attempts + (2 if settings.reply == "edits" else 0)
+    prompt, reply = found["prompt_tokens"], found["reply_tokens"]
+    return found | {
+        "min": oracle.price_of(prompt, reply / 2),
+        "likely": oracle.price_of(prompt, reply),
+        "max": oracle.price_of(prompt * most, settings.max_tokens * len(steps) * most),
+    }
