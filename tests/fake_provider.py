@@ -1,8 +1,9 @@
 """A provider that speaks the OpenAI chat format on 127.0.0.1: real HTTP, scripted answers, scripted faults.
 
-    with FakeProvider(answers={"row-3": [{"status": 429, "headers": {"retry-after": "1"}}, {"text": "..."}]}) as provider:
-        provider.base_url                    # give this to litellm
-        provider.requests                    # every request as it came
+    with FakeProvider(answers={"row-3": [{"status": 429, "headers": {"retry-after": "1"}}, {"text": "hi"}]}) as server:
+        server.base_url                      # give this to litellm
+        server.requests                      # every request as it came
+        server.billed_tokens                 # reply tokens of all answers, also of those that nobody waited for
     python tests/fake_provider.py --port 0 --script script.json --log requests.jsonl    # the same as a process
 
 A request belongs to the first tag of the script that its messages contain; its n-th request gets the n-th step, and the
@@ -56,6 +57,7 @@ class FakeProvider:
         self.requests: list[dict[str, Any]] = []
         self.in_flight = 0
         self.most_in_flight = 0
+        self.billed_tokens = 0
         self._log = log
         self._asked: Counter[str] = Counter()
         self._loop = asyncio.new_event_loop()
@@ -140,8 +142,11 @@ class FakeProvider:
                 text=text, status=step["status"], headers=step.get("headers"), content_type="application/json"
             )
         if step.get("garbage"):
+            self.billed_tokens += 1
             return web.Response(text="<html>not what you hoped for</html>", content_type="application/json")
-        payload = json.dumps(completion(body, step, told))
+        answer = completion(body, step, told)
+        self.billed_tokens += answer["usage"]["completion_tokens"]
+        payload = json.dumps(answer)
         if step.get("half"):
             response = web.StreamResponse(headers={"content-length": str(len(payload))})
             response.content_type = "application/json"

@@ -12,6 +12,9 @@ from spotcli.recipe import Recipe, dump, known_keys, load, suggest
 
 ROOT = Path(__file__).parent.parent
 
+# All of them: a recipe that a glob misses would go untested in silence.
+RECIPES = ["smollm2-135m.yaml"]
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -40,17 +43,14 @@ def test_a_recipe_whose_keys_are_commented_out_is_the_defaults(file, text):
 
 
 def test_every_recipe_loads_and_survives_its_dump(tmp_path):
-    found = sorted((ROOT / "recipes").glob("*.yaml"))
-    assert len(found) == RECIPES
+    found = sorted((ROOT / "recipes").iterdir())
+    assert [path.name for path in found] == RECIPES
     for path in found:
         recipe = load(path)
         again = tmp_path / path.name
         again.write_text(dump(recipe), encoding="utf-8")
         assert load(again).model_dump() == recipe.model_dump()
         assert f"recipes/{path.name}" in path.read_text(encoding="utf-8"), "its head names the command that runs it"
-
-
-RECIPES = len(list((ROOT / "recipes").iterdir()))
 
 
 def test_the_keys_of_training_arguments_pass(file):

@@ -169,7 +169,11 @@ def test_the_time_to_wait_is_the_providers(step: dict[str, Any], seconds: float 
         ({"status": 403, "body": body("no access")}, "does not accept the key", "may use this model"),
         ({"status": 404, "body": body("no such model")}, "has no such model", "check --oracle"),
         ({"status": 402, "body": body("pay first")}, "quota is used up", "add credit"),
-        ({"status": 429, "body": body("You exceeded your current quota", code="insufficient_quota")}, "quota", "credit"),
+        (
+            {"status": 429, "body": body("You exceeded your current quota", code="insufficient_quota")},
+            "quota",
+            "credit",
+        ),
     ],
 )
 def test_what_cannot_pass_stops_with_the_cure(step: dict[str, Any], told: str, cure: str) -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spotcli.core.prompts import Ask
-from spotcli.oracles import Request
+from spotcli.oracles import Request, create
 from spotcli.oracles.symbolic import REASONS, Declined, Repair, SymbolicOracle, repair
+from spotcli.recipe import RectifySection
 from spotcli.records import Sample
 
 # (problem, answer, reference, repaired answer)
@@ -214,6 +215,12 @@ REPAIRED = {
         "2/3",
         "1/2 + 1/3 = 5/6\n5/6 - 1/6 = 2/3\n\\boxed{\\frac{2}{3}}",
     ),
+    "a slash that the reference answer explains": (
+        "6 / 3/4",
+        "6 / 3 = 2\n2 / 4 = 0.6\n\\boxed{0.6}",
+        "0.5",
+        "6 / 3 = 2\n2 / 4 = 0.5\n\\boxed{0.5}",
+    ),
     "a common denominator": (
         r"\frac{1}{2} + \frac{1}{3}",
         "$\\frac{1}{2} + \\frac{1}{3} = \\frac{3}{6} + \\frac{2}{6} = \\frac{4}{6}$\n$\\boxed{\\frac{4}{6}}$",
@@ -274,6 +281,8 @@ DECLINED = {
     "ambiguous": ("5 * 3 + 5 * 4", "5 * 4 = 20\n5 * 4 = 20\n20 + 20 = 40\n\\boxed{40}", "35"),
     # The second 30 may be the problem's or the wrong result.
     "ambiguous: in prose": ("12 + 30 - 7", "12 + 30 = 30\nSo 30.\n30 - 7 = 23\n\\boxed{23}", "35"),
+    # 6 / 3 / 4 or 6 / (3/4): no reference answer says which.
+    "ambiguous: fractions": ("6 / 3/4", "6 / 3 = 2\n2 / 4 = 0.6\n\\boxed{0.6}", None),
     "unexplained number": ("12 + 30 - 7", "In all 99. 12 + 30 = 43\n43 - 7 = 36" + BOX, "35"),
     "not exact": ("10 / 3 + 1", "10 / 3 = 3.33\n3.33 + 1 = 4.33\n\\boxed{4.33}", "13/3"),
     "nothing wrong": ("12 + 30 - 7", "12 + 30 = 42\n42 - 7 = 35\n\\boxed{35}", "35"),
@@ -282,6 +291,11 @@ DECLINED = {
     "no expression": ("How many apples has Ann?", "12 + 30 = 43\n43 - 7 = 36" + BOX, "35"),
     "no expression: a variable": ("12 + y - 7", "12 + 30 = 43\n43 - 7 = 36" + BOX, "35"),
     "no expression: more is asked": ("Round 12 / 8 + 1", "12 / 8 = 1.4\n1.4 + 1 = 2.4\n\\boxed{2.4}", None),
+    "no expression: more is asked in another language": (
+        "Удвойте 3 * 4 + 5",
+        "3 * 4 = 13\n13 + 5 = 18\n\\boxed{18}",
+        None,
+    ),
     "no expression: more numbers": ("12 / 8 + 1 to 1 place", "12 / 8 = 1.4\n1.4 + 1 = 2.4\n\\boxed{2.4}", None),
     "no expression: a power": ("2^3 + 1", "2^3 = 6\n6 + 1 = 7\n\\boxed{7}", None),
     "no expression: a tower": ("9**9**9", "9**9**9 = 5\n\\boxed{5}", None),
@@ -519,7 +533,9 @@ def request(response: str, *, answer: str | None = "35") -> Request:
 
 
 def test_the_oracle_reads_the_last_user_turn():
-    oracle = SymbolicOracle()
+    oracle = create("symbolic", RectifySection())
+    assert isinstance(oracle, SymbolicOracle)
+    assert (oracle.name, oracle.prompted, oracle.parallel) == ("symbolic", False, 1)
     reply = asyncio.run(oracle.correct(request("12 + 30 = 43\n43 - 7 = 36\n\\boxed{36}")))
     assert reply.text == "12 + 30 = 42\n42 - 7 = 35\n\\boxed{35}"
     assert (reply.finish_reason, reply.cost, reply.model) == ("stop", 0.0, "symbolic")

@@ -1,8 +1,8 @@
 r"""Arithmetic as people write it: numbers and expressions read out of prose, and their exact values.
 
-Reads + - * / with parentheses, integers, decimals and fractions, in plain text, Markdown or LaTeX. Nothing is evaluated
-as code: a tokenizer, a strict parser, exact fractions, and a limit on everything. Powers, roots, percentages, units at a
-number and whatever else is not understood raise ``Unreadable``.
+Reads + - * / with parentheses, integers, decimals and fractions, in plain text, Markdown or LaTeX. Nothing is
+evaluated as code: a tokenizer, a strict parser, exact fractions, and a limit on everything. Powers, roots, percentages,
+units at a number and whatever else is not understood raise ``Unreadable``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,13 @@ _TEX = re.compile(r"(?P<minus>[-−]?)\\[dt]?frac\s?\{(?P<over>[0-9]+)\}\s?\{(?P
 
 
 def number_at(text: str, at: int, literal: bool) -> Number | None:
-    """The number that starts there, its sign included; None where there is none."""
+    """The number that starts there, its sign included; None where there is none.
+
+    ``literal`` reads ``1/2`` as one number.
+
+    Raises:
+        Unreadable: a denominator of 0, or more than ``MAX_DIGITS``.
+    """
     found = _TEX.match(text, at) or (_FRACTION.match(text, at) if literal else None)
     if found:
         _check_digits(found["over"] + found["under"])

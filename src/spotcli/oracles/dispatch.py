@@ -61,6 +61,17 @@ class Case:
     left: str = NOT_ASKED
     """Why there is no outcome."""
 
+    def __post_init__(self) -> None:
+        if not (self.sample.answer or "").strip():
+            self.left = "no reference answer"
+        elif not self.sample.response.strip():
+            self.left = "empty answer"
+
+    @property
+    def correctable(self) -> bool:
+        """False where no correction could be verified, or there is nothing to correct."""
+        return bool((self.sample.answer or "").strip() and self.sample.response.strip())
+
     @property
     def accepted(self) -> bool:
         return self.reviewed is not None or (self.outcome is not None and self.outcome.accepted)
@@ -77,6 +88,8 @@ class History:
     def __init__(self, any_version: bool) -> None:
         self._any_version = any_version
         self._replies: dict[tuple[str, ...], Entry] = {}
+        self.entries: list[Entry] = []
+        """All replies, in the order in which they came."""
 
     @classmethod
     def of(cls, entries: list[Entry], *, any_version: bool) -> History:
@@ -88,6 +101,7 @@ class History:
     def add(self, entry: Entry) -> None:
         if entry.get("kind") == "reply":
             self._replies[self._place(entry)] = entry
+            self.entries.append(entry)
 
     def find(self, step: Step) -> Entry | None:
         return self._replies.get(
@@ -96,9 +110,6 @@ class History:
 
     def _place(self, entry: Entry) -> tuple[str, ...]:
         return (entry["oracle"], entry["sample"], str(entry["attempt"])) if self._any_version else (entry["key"],)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._replies.values())
 
 
 @dataclass(frozen=True)
@@ -345,12 +356,14 @@ class Dispatcher:
             return None
 
     async def _settle(self, case: Case) -> None:
-        if case.reviewed is not None:
+        if case.reviewed is not None or not case.correctable:
             return
         loop = asyncio.get_running_loop()
         while (step := await loop.run_in_executor(self._judge, self.next_step, case)) is not None:
+            if self.journal is None:
+                return  # what was replied so far is all that there is
             case.outcome = case.entry = None
-            if self.journal is None or self._stopped:
+            if self._stopped:
                 return
             try:
                 entry = await self._ask(case, step)
@@ -459,7 +472,7 @@ class Dispatcher:
             raise UserError(
                 f"the price of '{oracle.name}' is unknown, so --max-cost cannot be kept",
                 where="rectify.max_cost",
-                cure="give --price-in and --price-out, in US dollars a million tokens",
+                cure="set rectify.price_in and rectify.price_out, in US dollars a million tokens",
             )
         return worst
 

@@ -183,7 +183,7 @@ class Budget:
                         BudgetReached(
                             f"${self.spent:.4f} of ${self.limit:.4f} are spent, "
                             f"and the next request could cost ${amount:.4f}",
-                            cure="raise --max-cost, or lower --max-tokens; what was paid for is kept",
+                            cure="raise --max-cost, or lower rectify.max_tokens; what was paid for is kept",
                         )
                     )
             self._waiting.popleft()

@@ -41,7 +41,8 @@ _USED_UP = re.compile(
     r"insufficient_quota|insufficient credit|credit balance|billing_hard_limit|out of credits|PerDay|per day",
     re.IGNORECASE,
 )
-_FILTERED = re.compile(r"content[_ ]policy|content management policy|content_filter|safety", re.IGNORECASE)
+_FILTERED = re.compile(r"content[_ ]policy|content management policy|ResponsibleAI", re.IGNORECASE)
+_TOO_LONG = re.compile(r"context[_ ]length|context[_ ]window|prompt is too long|input token count", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -74,7 +75,9 @@ class LitellmOracle:
                 cure="it has an option of its own, or belongs in the environment",
             )
         if (settings.price_in is None) != (settings.price_out is None):
-            raise RecipeError("prices come in pairs", where="rectify.price_in", cure="give --price-in and --price-out")
+            raise RecipeError(
+                "prices come in pairs", where="rectify.price_in", cure="set rectify.price_in and rectify.price_out"
+            )
         self.name = name
         self._settings = settings
         # Left out: the address, since a model moves; the token limit, since a whole reply is as good under any.
@@ -205,9 +208,10 @@ class LitellmOracle:
         status = getattr(error, "status_code", None)
         headers = getattr(error, "litellm_response_headers", None)
         message = redact(_first_line(error))
-        if isinstance(error, litellm.ContextWindowExceededError):
+        refused = status == 400
+        if isinstance(error, litellm.ContextWindowExceededError) or (refused and _TOO_LONG.search(str(error))):
             return Reply(finish_reason="declined", reason="too long for the model")
-        if isinstance(error, litellm.ContentPolicyViolationError) or (status == 400 and _FILTERED.search(str(error))):
+        if isinstance(error, litellm.ContentPolicyViolationError) or (refused and _FILTERED.search(str(error))):
             return Reply(finish_reason="filtered", text=message)
         if isinstance(error, litellm.UnsupportedParamsError):
             raise UserError(

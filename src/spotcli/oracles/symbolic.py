@@ -129,26 +129,33 @@ def repair(problem_text: str, response: str, reference: str | None = None) -> Re
     slashed = re.search(r"[0-9]/[0-9]", f"{problem_text}\n{response}")
     found: list[Repair] = []
     refused: list[Declined] = []
+    truths: set[Fraction] = set()
     for literal in (False, True) if slashed else (False,):
         try:
-            found.append(_repair(problem_text, response, reference, literal))
+            asked = _problem(problem_text, reference, literal)
+            truth = _truth(asked, reference)
+            truths.add(truth)
+            found.append(_repair(asked, truth, response, literal))
         except (_Decline, Unreadable) as no:
             refused.append(Declined(no.reason, no.detail))
+    if len(truths) == 2 or len({one.text for one in found if one.slips == min(two.slips for two in found)}) == 2:
+        return Declined("ambiguous", "the fractions can be read in two ways")
     if not found:
         return refused[0]
-    found.sort(key=lambda one: one.slips)
-    if len(found) == 2 and found[0].slips == found[1].slips and found[0].text != found[1].text:
-        return Declined("ambiguous", "the fractions can be read in two ways")
-    return found[0] if found[0].edits else Declined("nothing wrong")
+    best = min(found, key=lambda one: one.slips)
+    return best if best.edits else Declined("nothing wrong")
 
 
-def _repair(problem_text: str, response: str, reference: str | None, literal: bool) -> Repair:
-    asked = _problem(problem_text, reference, literal)
+def _truth(asked: Written, reference: str | None) -> Fraction:
     truth = value_of(asked.shape, [number.value for number in asked.numbers])
     if truth is None:
         raise _Decline("division by zero")
     if reference is not None and truth != _reference(reference):
         raise _Decline("reference differs", "the expression found in the problem has another value")
+    return truth
+
+
+def _repair(asked: Written, truth: Fraction, response: str, literal: bool) -> Repair:
     repaired = _align(asked, truth, response, literal)
     if repaired.edits and _align(asked, truth, repaired.text, literal).edits:
         raise _Decline("ambiguous", "the repaired answer does not read as right")
@@ -186,7 +193,7 @@ def _problem(text: str, reference: str | None, literal: bool) -> Written:
     if len(found) > 1:
         raise _Decline("several expressions")
     if reference is None:
-        words = re.findall(r"[A-Za-z][A-Za-z'’-]*", re.sub(r"\\[A-Za-z]+", " ", text))
+        words = re.findall(r"[^\W\d_](?:[^\W\d_]|['’-])*", re.sub(r"\\[A-Za-z]+", " ", text))
         if numbers_beside or not all(_HARMLESS.fullmatch(word) for word in words):
             raise _Decline("no expression", "the problem may ask for more than it, and no reference answer confirms it")
     return next(iter(found.values()))

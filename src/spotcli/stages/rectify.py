@@ -16,6 +16,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -113,14 +114,12 @@ def rectify(
 
     if fresh:
         _set_aside(path)
-    with Journal(_journal_path(path)) as journal, _open_output(path, settings, oracles, replay) as output:
+    with ExitStack() as files:
+        journal = files.enter_context(Journal(_journal_path(path)))
         history = History.of(journal.entries, any_version=replay)
-        reviewed = {
-            (row["id"], row.get("trial", 0)): row for row in output.rows() if row.get("review") and row.get("rejected")
-        }
-        for case in cases:
-            row = reviewed.get(case.sample.key)
-            case.reviewed = row if row and row["rejected"] == case.sample.response else None
+        _say_what_is_there(journal, history)
+        output = files.enter_context(_open_output(path, settings, oracles, history, replay))
+        _keep_reviews(cases, output)
         job = Dispatcher(cases, oracles, settings, history, ratio, journal=None if replay else journal)
         stopped = job.run()
         if isinstance(stopped, OSError):
@@ -179,6 +178,15 @@ def _journal_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.replies.jsonl")
 
 
+def _keep_reviews(cases: list[Case], output: jsonl.Output) -> None:
+    """Give each case the pair that a human reviewed, as far as it is about the same answer."""
+    reviewed = {(row["id"], row.get("trial", 0)): row for row in output.rows() if row.get("review")}
+    for case in cases:
+        row = reviewed.get(case.sample.key)
+        if row and row.get("rejected") == case.sample.response:
+            case.reviewed = row
+
+
 def _set_aside(path: Path) -> None:
     if _journal_path(path).exists():
         Journal(_journal_path(path)).close()  # refuses where another process is writing
@@ -187,8 +195,20 @@ def _set_aside(path: Path) -> None:
         say(f"the old files, with the oracle's replies, are kept as {moved.stem}.*")
 
 
-def _open_output(path: Path, settings: RectifySection, oracles: list[Oracle], replay: bool) -> jsonl.Output:
+def _say_what_is_there(journal: Journal, history: History) -> None:
+    if journal.torn:
+        say(f"{journal.path}: a line cut off by the last stop was set aside")
+    if history.entries:
+        say(f"{journal.path}: {len(history.entries)} replies are there already and are not asked for again")
+
+
+def _open_output(
+    path: Path, settings: RectifySection, oracles: list[Oracle], history: History, replay: bool
+) -> jsonl.Output:
     """The output; refused where it was made by another first oracle, or one that was asked otherwise."""
+    if not history.entries and path.exists() and not path.stat().st_size:
+        # A start that failed, for want of a key perhaps, binds nobody to its settings.
+        jsonl.meta_path(path).unlink(missing_ok=True)
     first = oracles[0]
     wanted: dict[str, Any] = {"oracle": first.name, "version": first.version}
     if first.prompted:
@@ -261,7 +281,7 @@ def _summary(
 ) -> RectifySummary:
     verdicts = Counter(sample.verdict for sample in samples)
     reasons = Counter(case.reason for case in cases if not case.accepted)
-    entries = list(history)
+    entries = history.entries
     by_oracle: dict[str, dict[str, float]] = {}
     for entry in entries:
         row = by_oracle.setdefault(entry["oracle"], {"replies": 0, "pairs": 0, "cost": 0.0})
@@ -298,7 +318,8 @@ def _raise_for(stopped: BaseException | None, result: RectifySummary, left: int)
     kept = f"{result.pairs} pairs are in {result.path}, {left} of {result.wrong} wrong answers are left"
     failed = ", ".join(f"{reason} {count}" for reason, count in result.reasons.items() if reason.startswith(FAILED))
     if isinstance(stopped, BudgetReached):
-        raise BudgetReached(f"{stopped.message}; {kept}", where=stopped.where, cure=stopped.cure)
+        open_end = f" (${result.unsettled:.4f} of it for requests whose end is unknown)" if result.unsettled else ""
+        raise BudgetReached(f"{stopped.message}{open_end}; {kept}", where=stopped.where, cure=stopped.cure)
     if isinstance(stopped, KeyboardInterrupt):
         raise Unfinished(f"stopped; {kept}", cure="the same command goes on")
     if isinstance(stopped, PassingFailure):
@@ -320,7 +341,8 @@ def _estimate(job: Dispatcher) -> dict[str, Any]:
     """
     settings = job.settings
     oracle = job.oracles[0]
-    steps = [(case, step) for case in job.cases if (step := job.next_step(case)) is not None]
+    open_cases = (case for case in job.cases if case.correctable)
+    steps = [(case, step) for case in open_cases if (step := job.next_step(case)) is not None]
     for case in job.cases:
         case.outcome = case.entry = None
     found: dict[str, Any] = {"requests": len(steps), "prompt_tokens": 0, "reply_tokens": 0}

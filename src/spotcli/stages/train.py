@@ -218,8 +218,13 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
 
 
 def _quiet_deepspeed() -> None:
-    """Keep DeepSpeed, which accelerate imports wherever it is installed, from writing to stdout that it found no GPU."""
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    """Tell DeepSpeed, which accelerate imports wherever it is installed, what it would otherwise warn of on stdout."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtra("train", "training") from None
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def _argument(section: TrainSection, name: str) -> Any:

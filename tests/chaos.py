@@ -1,0 +1,173 @@
+"""Rectify under fire: seeded faults, kills at random moments, and what must hold nevertheless.
+
+    python tests/chaos.py --rows 2000 --kills 50 --seed 0
+
+The same rows are corrected twice, through litellm over HTTP to a scripted provider: once undisturbed, once with
+``kill -9`` again and again. Then data.jsonl must be the same byte for byte, no request may have been sent twice but
+those in flight at a kill, and the key must be in no file and no output. A third job runs under a money limit, with
+kills too: the provider's bill may not pass it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.fake_provider import FakeProvider, Step
+
+KEY = "sk-chaos-0123456789abcdef"
+CONCURRENCY = 64
+MAX_TOKENS = 600
+PRICE_OUT = 10.0
+
+
+def tag(number: int) -> str:
+    return f"row-{number:05d}"
+
+
+def sample(number: int) -> dict[str, Any]:
+    first, total = 10 + number, 15 + number
+    response = f"10 + {number} = {first + 1}\n{first + 1} + 5 = {total + 1}\nThe answer is \\boxed{{{total + 1}}}."
+    prompt = f"{tag(number)}: what is 10 + {number} + 5?"
+    return {"id": tag(number), "prompt": prompt, "answer": str(total), "response": response, "verdict": "wrong"}
+
+
+def steps(number: int, chance: random.Random) -> list[Step]:
+    """Some faults, then what the provider really says, with which it stays."""
+    first, total = 10 + number, 15 + number
+    right = f"10 + {number} = {first}\n{first} + 5 = {total}\nThe answer is \\boxed{{{total}}}."
+    delay = chance.uniform(0.0, 0.1)
+    usage = {"prompt_tokens": 400, "completion_tokens": chance.randint(50, 250)}
+    good: Step = {"text": f"<answer-{{fence}}>\n{right}\n</answer-{{fence}}>", "delay": delay, "usage": usage}
+    final = chance.choices(
+        [
+            good,
+            good | {"text": f"<answer-ffffffffffff>\n{right}\n</answer-ffffffffffff>"},
+            good | {"text": ""},
+            good | {"text": "<answer-{fence}>\n10 +", "finish": "length"},
+            good | {"text": "x" * 100_000},
+            good | {"text": f"<answer-{{fence}}>\n{'y ' * 50_000}\\boxed{{{total}}}\n</answer-{{fence}}>"},
+            good | {"text": f"<answer-{{fence}}>\n{right} \x1b[2J\ud800\n</answer-{{fence}}>"},
+        ],
+        [90, 2, 2, 2, 1, 1, 2],
+    )[0]
+    faults: list[Step] = [
+        {"status": 429, "headers": {"retry-after": "0.2"}},
+        {"status": 429},
+        {"status": 500, "body": f"<html>{KEY}</html>"},
+        {"status": 503, "body": {"error": {"message": f"overloaded; your key is {KEY}"}}},
+        {"reset": True},
+        {"half": True},
+        {"garbage": True},
+    ]
+    return [*chance.choices(faults, k=chance.choices([0, 1, 2], [85, 12, 3])[0]), final]
+
+
+class Job:
+    """One folder, one provider, and the command that is killed and run again."""
+
+    def __init__(self, folder: Path, answers: dict[str, list[Step]], rows: int, *options: str) -> None:
+        self.folder = folder
+        self.options = options
+        self.output = ""
+        self.killed_in_flight = 0
+        folder.mkdir()
+        lines = [json.dumps(sample(number)) + "\n" for number in range(rows)]
+        (folder / "samples.jsonl").write_text("".join(lines))
+        self.provider = FakeProvider({name: list(some) for name, some in answers.items()}, key=KEY)
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "spotcli", "rectify", "--oracle", "gpt-4o", "--base-url", self.provider.base_url,
+             "--concurrency", str(CONCURRENCY), "-s", "rectify.retries=8", "-s", f"rectify.max_tokens={MAX_TOKENS}",
+             *self.options],
+            cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"},
+        )  # fmt: skip
+
+    def kill_after(self, requests: int, pause: float) -> bool:
+        """Run until so many more requests came, and a moment more; False where the command ended before."""
+        process, until = self.start(), len(self.provider.requests) + requests
+        while len(self.provider.requests) < until:
+            if process.poll() is not None:
+                self.output += process.communicate()[0]
+                return False
+            time.sleep(0.001)
+        time.sleep(pause)
+        process.kill()
+        self.output += process.communicate()[0]
+        return True
+
+    def finish(self, code: int) -> None:
+        for _ in range(20):
+            process = self.start()
+            self.output += process.communicate()[0]
+            if process.returncode != 3:
+                break
+        assert process.returncode == code, (process.returncode, self.output[-2000:])
+
+    def sorted_rows(self) -> list[bytes]:
+        return sorted((self.folder / "data.jsonl").read_bytes().splitlines())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    answers = {tag(number): steps(number, chance) for number in range(options.rows)}
+    expected = sum(len(some) for some in answers.values())
+    with tempfile.TemporaryDirectory(prefix="spot-chaos-") as name:
+        folder = Path(name)
+        calm = Job(folder / "calm", answers, options.rows)
+        with calm.provider:
+            began = time.monotonic()
+            calm.finish(0)
+            print(f"undisturbed: {len(calm.provider.requests)} requests, {time.monotonic() - began:.1f} s")
+        assert len(calm.provider.requests) == expected
+
+        rough = Job(folder / "rough", answers, options.rows)
+        with rough.provider:
+            kills = 0
+            for _ in range(options.kills):
+                requests = chance.randint(0, max(1, 2 * options.rows // (options.kills + 1)))
+                if not rough.kill_after(requests, chance.uniform(0, 0.05)):
+                    break
+                kills += 1
+            rough.finish(0)
+            again = len(rough.provider.requests) - expected
+        assert (rough.folder / "data.jsonl").read_bytes() == (calm.folder / "data.jsonl").read_bytes()
+        assert again <= kills * CONCURRENCY, (again, kills)
+        print(f"{kills} kills: the same {len(rough.sorted_rows())} pairs; {again} requests in flight were sent again")
+
+        cap = options.rows * 100 * PRICE_OUT / 1e6
+        money = ("--max-cost", str(cap), "-s", "rectify.price_in=0", "-s", f"rectify.price_out={PRICE_OUT}")
+        poor = Job(folder / "poor", answers, options.rows, *money)
+        with poor.provider:
+            for _ in range(options.kills // 5):
+                poor.kill_after(chance.randint(0, max(1, options.rows // (options.kills + 1))), chance.uniform(0, 0.05))
+            poor.finish(4)
+            bill = poor.provider.billed_tokens * PRICE_OUT / 1e6
+        assert bill <= cap, (bill, cap)
+        print(f"limit ${cap:.4f}: the provider's bill is ${bill:.4f}")
+
+        texts = [calm.output, rough.output, poor.output]
+        texts += [file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file()]
+        assert not any(KEY in text for text in texts)
+        print("the key is in no file and no output")
+
+
+if __name__ == "__main__":
+    main()

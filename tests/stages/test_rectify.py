@@ -1,0 +1,699 @@
+"""samples -> pairs, on the true road: litellm over HTTP to a scripted provider, real files, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spotcli import jsonl
+from spotcli.core import prompts
+from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished, UserError
+from spotcli.oracles import limiter as limits
+from spotcli.recipe import load
+from spotcli.stages.rectify import RectifySummary, rectify
+from tests.conftest import write_rows
+from tests.fake_provider import FakeProvider, Step
+
+KEY = "sk-test-0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(limits, "FIRST_PAUSE", 0.01)
+
+
+def tag(number: int) -> str:
+    return f"row-{number:04d}"
+
+
+def wrong(number: int) -> dict[str, Any]:
+    """``10 + n + 5``, with the first sum one too large and carried on."""
+    first, total = 10 + number, 15 + number
+    return {
+        "id": tag(number),
+        "prompt": f"{tag(number)}: what is 10 + {number} + 5?",
+        "answer": str(total),
+        "source": "made up",
+        "response": f"10 + {number} = {first + 1}\n{first + 1} + 5 = {total + 1}\n"
+        f"The answer is \\boxed{{{total + 1}}}.",
+        "finish_reason": "stop",
+        "verdict": "wrong",
+        "extracted": str(total + 1),
+        "sampling": {"temperature": 0.7},
+    }
+
+
+def right(number: int) -> str:
+    """What the row should have said."""
+    first, total = 10 + number, 15 + number
+    return f"10 + {number} = {first}\n{first} + 5 = {total}\nThe answer is \\boxed{{{total}}}."
+
+
+def good(number: int, **more: Any) -> Step:
+    return {"text": f"<answer-{{fence}}>\n{right(number)}\n</answer-{{fence}}>", **more}
+
+
+def script(count: int, **more: Any) -> dict[str, list[Step]]:
+    return {tag(number): [good(number, **more)] for number in range(count)}
+
+
+def ask(folder: Path, provider: FakeProvider | None = None, **options: Any) -> RectifySummary:
+    switches = {name: options.pop(name) for name in ("fresh", "dry_run", "replay") if name in options}
+    values = {"oracle": "gpt-4o", **options}
+    if provider:
+        values["base_url"] = provider.base_url
+    recipe = load(None, None, {f"rectify.{name}": value for name, value in values.items()})
+    return rectify(recipe, folder=folder, **switches)
+
+
+def samples(folder: Path, count: int) -> None:
+    write_rows(folder / "samples.jsonl", [wrong(number) for number in range(count)])
+
+
+def pairs(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()]
+
+
+def replies(folder: Path) -> list[dict[str, Any]]:
+    entries = [json.loads(line) for line in (folder / "data.replies.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if entry["kind"] == "reply"]
+
+
+def everything_written(folder: Path) -> str:
+    return "".join(file.read_text() for file in folder.rglob("*") if file.is_file())
+
+
+def test_wrong_answers_become_pairs(tmp_path: Path) -> None:
+    rows = [wrong(number) for number in range(3)]
+    rows.append(wrong(3) | {"verdict": "right"})
+    rows.append(wrong(4) | {"verdict": "undecided"})
+    write_rows(tmp_path / "samples.jsonl", rows)
+    with FakeProvider(script(5)) as provider:
+        found = ask(tmp_path, provider)
+    assert (found.samples, found.right, found.undecided, found.wrong, found.pairs) == (5, 1, 1, 3, 3)
+    assert (found.asked, found.reasons) == (3, {})
+    # Neither the right nor the undecided row was shown to anybody.
+    assert sorted(request["tag"] for request in provider.requests) == [tag(0), tag(1), tag(2)]
+    row = pairs(tmp_path)[0]
+    assert row["rejected"] == row["response"] == wrong(0)["response"]
+    assert row["chosen"] == right(0)
+    # 10 + 0 = 10 | 10 + 5 = 15 | The answer is \boxed { 15 } . are 5 + 5 + 8 words and signs, of which 10, 10, 15 and
+    # 15 took the place of 11, 11, 16 and 16.
+    assert row["change_ratio"] == pytest.approx(4 / 18)
+    assert (row["verdict"], row["extracted"]) == ("right", "15")
+    assert row["source"] == "made up"
+    assert row["sampling"] == {"temperature": 0.7}
+    oracle = row["oracle"]
+    assert (oracle["name"], oracle["model"], oracle["reply"]) == ("gpt-4o", "gpt-4o-as-served", "rewrite")
+    assert (oracle["prompt"], oracle["attempt"]) == (prompts.VERSION, 0)
+    assert oracle["usage"]["total_tokens"] > 0
+    assert oracle["cost"] > 0
+    assert found.cost == pytest.approx(sum(pair["oracle"]["cost"] for pair in pairs(tmp_path)))
+    meta = jsonl.read_meta(tmp_path / "data.jsonl")
+    assert meta["complete"]
+    assert meta["counts"]["pairs"] == 3
+    assert meta["filters"] == {"gamma": 0.6, "target": None, "ratio_unit": "words and signs"}
+    assert KEY not in everything_written(tmp_path)
+
+
+def test_the_reference_can_be_hidden(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider(script(1)) as provider:
+        ask(tmp_path, provider, reference=False)
+    told = provider.requests[0]["body"]["messages"]
+    assert "reference-" not in told[1]["content"]
+
+
+def test_nothing_wrong_is_said_and_asks_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    write_rows(tmp_path / "samples.jsonl", [wrong(0) | {"verdict": "right"}])
+    assert ask(tmp_path).pairs == 0
+    assert "none of 1 answers is wrong" in capsys.readouterr().err
+    assert pairs(tmp_path) == []
+
+
+def test_each_refusal_is_counted_by_its_reason(tmp_path: Path) -> None:
+    samples(tmp_path, 10)
+    answers = script(10) | {
+        tag(1): [{"correct": {}}],
+        tag(2): [{"correct": {"18": "19"}}],
+        tag(3): [{"text": "no fence"}],
+        tag(4): [{"text": "<answer-ffffffffffff>x</answer-ffffffffffff>"}],
+        tag(5): [{"text": "", "finish": "content_filter"}],
+        tag(6): [{"text": "<answer-{fence}>\n10 +", "finish": "length"}],
+        tag(7): [{"text": None}],
+        tag(8): [
+            {"text": "<answer-{fence}>\nAdding all three numbers up must surely give \\boxed{23}\n</answer-{fence}>"}
+        ],
+        tag(9): [{"correct": {"{25}": "{24}"}}],
+    }
+    with FakeProvider(answers) as provider:
+        found = ask(tmp_path, provider)
+    assert found.reasons == {
+        "answer only": 1,
+        "empty": 1,
+        "filtered": 1,
+        "forged fence": 1,
+        "length": 1,
+        "too large": 1,
+        "unchanged": 1,
+        "unfenced": 1,
+        "wrong": 1,
+    }
+    assert found.pairs == 1
+    # All of them were paid for, and are there in full.
+    assert len(replies(tmp_path)) == 10
+
+
+def test_a_second_run_asks_nothing_and_writes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 4)
+    with FakeProvider(script(4) | {tag(2): [{"text": "no fence"}]}) as provider:
+        first = ask(tmp_path, provider)
+        before = (tmp_path / "data.jsonl").read_bytes()
+        # Not even a key is needed where nothing is left to ask.
+        monkeypatch.delenv("OPENAI_API_KEY")
+        second = ask(tmp_path, provider)
+        assert len(provider.requests) == 4
+    assert (tmp_path / "data.jsonl").read_bytes() == before
+    assert (second.pairs, second.reasons, second.cost) == (first.pairs, first.reasons, first.cost)
+
+
+def test_a_filter_changes_without_paying_again(tmp_path: Path) -> None:
+    samples(tmp_path, 4)
+    with FakeProvider(script(4)) as provider:
+        assert ask(tmp_path, provider).pairs == 4
+        strict = ask(tmp_path, provider, gamma=0.1)
+        assert (strict.pairs, strict.reasons) == (0, {"too large": 4})
+        few = ask(tmp_path, provider, target=2)
+        assert (few.pairs, few.reasons) == (2, {"not needed": 2})
+        assert ask(tmp_path, provider).pairs == 4
+        assert len(provider.requests) == 4
+
+
+def test_new_samples_are_asked_and_old_ones_are_not(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with FakeProvider(script(4)) as provider:
+        ask(tmp_path, provider)
+        samples(tmp_path, 4)
+        assert ask(tmp_path, provider).pairs == 4
+        assert [provider.count(tag(number)) for number in range(4)] == [1, 1, 1, 1]
+
+
+def test_another_oracle_is_refused_and_fresh_keeps_the_old_files(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with FakeProvider(script(2)) as provider:
+        ask(tmp_path, provider)
+        with pytest.raises(SettingsChanged, match='oracle was "gpt-4o", now "openai/other"'):
+            ask(tmp_path, provider, oracle="openai/other")
+        with pytest.raises(SettingsChanged, match="reference was true, now false"):
+            ask(tmp_path, provider, reference=False)
+        assert len(provider.requests) == 2
+        found = ask(tmp_path, provider, oracle="openai/other", fresh=True)
+        assert len(provider.requests) == 4
+    assert found.unpriced == 2
+    assert (tmp_path / "data.old-1.jsonl").exists()
+    assert (tmp_path / "data.old-1.replies.jsonl").exists()
+
+
+def test_replay_takes_the_replies_of_an_older_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 3)
+    with FakeProvider(script(3)) as provider:
+        ask(tmp_path, provider)
+    before = pairs(tmp_path)
+    monkeypatch.setattr(prompts, "VERSION", "another")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert ask(tmp_path, replay=True).pairs == 3
+    assert pairs(tmp_path) == before
+    # A reply that is not there is not asked for.
+    samples(tmp_path, 5)
+    found = ask(tmp_path, replay=True)
+    assert (found.pairs, found.reasons) == (3, {"not asked": 2})
+
+
+def test_a_human_review_survives(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    with FakeProvider(script(3)) as provider:
+        ask(tmp_path, provider)
+        rows = pairs(tmp_path)
+        rows[1] |= {"review": "edited", "chosen": "by hand \\boxed{16}"}
+        write_rows(tmp_path / "data.jsonl", rows)
+        assert ask(tmp_path, provider, gamma=0.1).pairs == 1
+    assert pairs(tmp_path) == [rows[1]]
+
+
+def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    samples(tmp_path, 3)
+    with FakeProvider(script(3)) as provider, pytest.raises(UserError, match="OPENAI_API_KEY"):
+        ask(tmp_path, provider)
+    assert not provider.requests
+
+
+def test_a_bad_key_stops_at_once_and_is_shown_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples(tmp_path, 50)
+    refused = {"status": 401, "body": {"error": {"message": f"Incorrect API key provided: {KEY}"}}}
+    with FakeProvider(default=refused) as provider, pytest.raises(UserError, match="does not accept the key") as caught:
+        ask(tmp_path, provider, concurrency=4)
+    # At most those that were in flight.
+    assert len(provider.requests) <= 4
+    written = everything_written(tmp_path) + str(caught.value) + "".join(capsys.readouterr())
+    assert KEY not in written
+    # After the cure, the same command goes on.
+    with FakeProvider(script(50)) as provider:
+        assert ask(tmp_path, provider).pairs == 50
+
+
+def test_passing_failures_are_tried_again(tmp_path: Path) -> None:
+    samples(tmp_path, 6)
+    answers = script(6)
+    faults: list[Step] = [
+        {"status": 429, "headers": {"retry-after": "0"}},
+        {"status": 500},
+        {"reset": True},
+        {"half": True},
+        {"garbage": True},
+        {"status": 503, "body": f"<html>{KEY}</html>"},
+    ]
+    for number, fault in enumerate(faults):
+        answers[tag(number)].insert(0, fault)
+    with FakeProvider(answers) as provider:
+        found = ask(tmp_path, provider)
+        assert [provider.count(tag(number)) for number in range(6)] == [2] * 6
+    assert found.pairs == 6
+    # What was no reply is in no journal.
+    assert len(replies(tmp_path)) == 6
+    assert KEY not in everything_written(tmp_path)
+
+
+def test_what_fails_for_good_is_counted_and_left_for_another_run(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    with FakeProvider(script(3) | {tag(1): [{"status": 500}]}) as provider:
+        with pytest.raises(Unfinished, match=r"failed: server 1.*1 of 3 wrong answers are left") as caught:
+            ask(tmp_path, provider, retries=2)
+        assert provider.count(tag(1)) == 3
+        assert caught.value.exit_code == 3
+        assert "run the same command again" in str(caught.value)
+        meta = jsonl.read_meta(tmp_path / "data.jsonl")
+        assert not meta["complete"]
+        assert meta["counts"]["reasons"] == {"failed: server": 1}
+        provider.answers[tag(1)] = [good(1)]
+        assert ask(tmp_path, provider).pairs == 3
+    assert [row["id"] for row in pairs(tmp_path)] == [tag(0), tag(1), tag(2)]
+
+
+def test_a_provider_that_is_down_stops_the_run(tmp_path: Path) -> None:
+    samples(tmp_path, 100)
+    with FakeProvider(default={"status": 500}) as provider:
+        with pytest.raises(Unfinished, match="cannot be reached"):
+            ask(tmp_path, provider, retries=0, concurrency=2)
+        assert len(provider.requests) <= 12
+
+
+def test_requests_that_are_refused_as_malformed_stop_the_run(tmp_path: Path) -> None:
+    samples(tmp_path, 100)
+    refused = {"status": 400, "body": {"error": {"message": "unknown parameter: thinking"}}}
+    with FakeProvider(default=refused) as provider:
+        with pytest.raises(UserError, match="unknown parameter: thinking"):
+            ask(tmp_path, provider, concurrency=2)
+        assert len(provider.requests) <= 4
+
+
+def test_too_many_requests_slow_everybody_down(tmp_path: Path) -> None:
+    samples(tmp_path, 24)
+    answers = script(24, delay=0.01)
+    for number in range(8):
+        answers[tag(number)].insert(0, {"status": 429, "headers": {"retry-after": "0.2"}, "delay": 0.01})
+    with FakeProvider(answers) as provider:
+        began = time.monotonic()
+        assert ask(tmp_path, provider, concurrency=8).pairs == 24
+        assert time.monotonic() - began >= 0.2
+        assert provider.most_in_flight <= 8
+        # The refused ones once more, and nothing else twice.
+        assert len(provider.requests) == 24 + 8
+
+
+def test_a_long_pause_is_left_to_another_run(tmp_path: Path) -> None:
+    samples(tmp_path, 5)
+    with FakeProvider(default={"status": 429, "headers": {"retry-after": "7200"}}) as provider:
+        with pytest.raises(Unfinished, match="rate limit") as caught:
+            ask(tmp_path, provider, concurrency=2)
+        assert "in 7200 s" in str(caught.value)
+        assert len(provider.requests) <= 2
+
+
+def test_what_cannot_be_verified_is_not_asked(tmp_path: Path) -> None:
+    write_rows(tmp_path / "samples.jsonl", [wrong(0) | {"answer": None}, wrong(1) | {"response": " "}, wrong(2)])
+    with FakeProvider(script(3)) as provider:
+        found = ask(tmp_path, provider)
+        assert len(provider.requests) == 1
+    assert (found.pairs, found.reasons) == (1, {"empty answer": 1, "no reference answer": 1})
+
+
+def test_a_start_without_a_key_does_not_bind_to_its_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    write_rows(tmp_path / "samples.jsonl", [wrong(7) | {"prompt": "10 + 7 + 5"}])
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        ask(tmp_path)
+    assert ask(tmp_path, oracle="symbolic").pairs == 1
+
+
+# Attempts, edits, the ladder.
+
+
+def test_another_attempt_is_told_what_was_wrong(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider({tag(0): [{"correct": {"16": "17"}}, good(0)]}) as provider:
+        found = ask(tmp_path, provider, attempts=2)
+        told = provider.requests[1]["body"]["messages"][1]["content"]
+    assert "Its final answer, 17, is not right; the right one is 15." in told
+    assert (found.pairs, pairs(tmp_path)[0]["oracle"]["attempt"]) == (1, 1)
+    # Without the second attempt the first one counts, at no cost; what both cost is known.
+    assert ask(tmp_path, attempts=1).reasons == {"wrong": 1}
+    first, second = replies(tmp_path)
+    assert found.cost == pytest.approx(first["cost"] + second["cost"])
+
+
+def test_a_cut_reply_gets_twice_the_tokens(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider({tag(0): [{"text": "10", "finish": "length"}, good(0)]}) as provider:
+        assert ask(tmp_path, provider, attempts=2, max_tokens=100).pairs == 1
+        assert [request["body"]["max_tokens"] for request in provider.requests] == [100, 200]
+
+
+def test_a_cut_reply_is_asked_again_when_more_tokens_are_allowed(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with FakeProvider({tag(0): [{"text": "10", "finish": "length"}, good(0)], tag(1): [good(1)]}) as provider:
+        assert ask(tmp_path, provider, max_tokens=100).reasons == {"length": 1}
+        assert ask(tmp_path, provider, max_tokens=100).reasons == {"length": 1}
+        assert ask(tmp_path, provider, max_tokens=200).pairs == 2
+        assert [provider.count(tag(0)), provider.count(tag(1))] == [2, 1]
+
+
+def hunk(find: str, replace: str) -> str:
+    return f"<find-{{fence}}>\n{find}\n</find-{{fence}}>\n<replace-{{fence}}>\n{replace}\n</replace-{{fence}}>\n"
+
+
+def test_edits_are_applied_to_the_students_text(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    text = hunk("10 + 0 = 11\n11 + 5 = 16", "10 + 0 = 10\n10 + 5 = 15") + hunk("{16}", "{15}")
+    with FakeProvider({tag(0): [{"text": text}]}) as provider:
+        assert ask(tmp_path, provider, reply="edits").pairs == 1
+    assert pairs(tmp_path)[0]["chosen"] == right(0)
+    assert pairs(tmp_path)[0]["oracle"]["reply"] == "edits"
+
+
+def test_a_hunk_goes_back_once_and_then_the_whole_is_rewritten(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    bad = {"text": hunk("not in the text", "x")}
+    with FakeProvider({tag(0): [bad, bad, good(0)]}) as provider:
+        assert ask(tmp_path, provider, reply="edits").pairs == 1
+        told = [request["body"]["messages"] for request in provider.requests]
+    assert "does not occur in the solution: 'not in the text'" in told[1][1]["content"]
+    assert "<find-" in told[1][0]["content"]
+    assert "<find-" not in told[2][0]["content"]
+    assert pairs(tmp_path)[0]["oracle"]["attempt"] == 2
+
+
+def test_a_ladder_asks_the_next_oracle_only_about_what_is_left(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    answers = {tag(0): [good(0)], tag(1): [{"correct": {"17": "18"}}, good(1)]}
+    with FakeProvider(answers) as provider:
+        found = ask(tmp_path, provider, oracle="gpt-4o-mini", then=["gpt-4o"])
+        asked = [(request["tag"], request["model"]) for request in provider.requests]
+    assert sorted(asked) == [(tag(0), "gpt-4o-mini"), (tag(1), "gpt-4o"), (tag(1), "gpt-4o-mini")]
+    assert {name: row["pairs"] for name, row in found.oracles.items()} == {"gpt-4o-mini": 1, "gpt-4o": 1}
+    strong = found.oracles["gpt-4o"]
+    assert strong["cost_per_pair"] == pytest.approx(strong["cost"])
+
+
+def test_the_symbolic_oracle_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    row = wrong(7)
+    write_rows(tmp_path / "samples.jsonl", [row | {"prompt": "10 + 7 + 5"}])
+    found = ask(tmp_path, oracle=None)
+    assert found.pairs == 1, found.reasons
+    assert pairs(tmp_path)[0]["chosen"] == right(7)
+    assert found.cost == 0
+
+
+def editor(tmp_path: Path, code: str) -> str:
+    file = tmp_path / "editor.py"
+    file.write_text(f"import sys, pathlib\nfile = pathlib.Path(sys.argv[1])\ntext = file.read_text()\n{code}\n")
+    return f"{sys.executable} {file}"
+
+
+def test_a_person_corrects_in_an_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 3)
+    monkeypatch.delenv("VISUAL", raising=False)
+    # The first is mended, the second skipped; saving nothing at the third stops.
+    code = (
+        "head, cut, body = text.partition('below this line ----\\n')\n"
+        "if 'row-0000' in head: body = body.replace('11', '10').replace('16', '15')\n"
+        "if 'row-0002' in head: body = ''\n"
+        "assert 'reference: 1' in head\n"
+        "file.write_text(head + cut + body)"
+    )
+    monkeypatch.setenv("EDITOR", editor(tmp_path, code))
+    with pytest.raises(Unfinished, match=r"1 pairs are in .*, 1 of 3 wrong answers are left"):
+        ask(tmp_path, oracle="human")
+    assert pairs(tmp_path)[0]["chosen"] == right(0)
+    # Going on shows the third only.
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "assert 'row-0002' in text\nfile.write_text(text.replace('13', '12').replace('18', '17'))"))  # fmt: skip  # noqa: E501
+    found = ask(tmp_path, oracle="human")
+    assert (found.pairs, found.reasons) == (2, {"declined: skipped": 1})
+
+
+# Money.
+
+
+def test_a_dry_run_prices_the_job_and_sends_nothing(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    with FakeProvider(script(3)) as provider:
+        found = ask(tmp_path, provider, dry_run=True, price_in=1.0, price_out=10.0, max_tokens=1000)
+        assert not provider.requests
+    assert list(tmp_path.glob("data.*")) == []
+    estimate = found.estimate
+    assert estimate is not None
+    assert estimate["requests"] == 3
+    tokens, reply = estimate["prompt_tokens"], estimate["reply_tokens"]
+    assert 900 < tokens < 3000
+    assert estimate["likely"] == pytest.approx(tokens * 1e-6 + reply * 1e-5)
+    # Three replies of 1,000 tokens.
+    assert estimate["max"] == pytest.approx(tokens * 1e-6 + 0.03)
+    assert estimate["min"] < estimate["likely"] < estimate["max"]
+
+
+def test_a_dry_run_knows_what_is_paid_already(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    with FakeProvider(script(5)) as provider:
+        ask(tmp_path, provider)
+        samples(tmp_path, 5)
+        estimate = ask(tmp_path, provider, dry_run=True).estimate
+    assert estimate is not None
+    assert estimate["requests"] == 2
+
+
+def test_the_bill_never_passes_the_limit(tmp_path: Path) -> None:
+    samples(tmp_path, 20)
+    # A reply costs 100 x 10 US dollars a million = 0.001; prompts are free. Reserved is the worst case, 0.004.
+    usage = {"prompt_tokens": 300, "completion_tokens": 100}
+    prices = {"price_in": 0.0, "price_out": 10.0, "max_tokens": 400}
+    with FakeProvider(script(20, usage=usage, delay=0.02)) as provider:
+        with pytest.raises(BudgetReached, match="wrong answers are left") as caught:
+            ask(tmp_path, provider, max_cost=0.01, concurrency=8, **prices)
+        assert caught.value.exit_code == 4
+        # Seven are paid, then 0.007 + 0.004 passes the limit.
+        assert len(provider.requests) == 7
+        assert provider.most_in_flight <= 2
+        # The same limit again buys nothing more; a higher one goes on.
+        with pytest.raises(BudgetReached):
+            ask(tmp_path, provider, max_cost=0.01, **prices)
+        assert len(provider.requests) == 7
+        assert ask(tmp_path, provider, max_cost=1.0, **prices).pairs == 20
+        assert len(provider.requests) == 20
+
+
+def test_what_may_have_been_charged_counts_against_the_limit(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    usage = {"prompt_tokens": 300, "completion_tokens": 100}
+    answers = script(3, usage=usage) | {tag(0): [{"half": True}, good(0, usage=usage)]}
+    with FakeProvider(answers) as provider:
+        # Before the third row 0.004 are unsettled and 0.002 paid; its worst case of 0.004 makes 0.010.
+        with pytest.raises(BudgetReached):
+            ask(tmp_path, provider, max_cost=0.0099, price_in=0.0, price_out=10.0, max_tokens=400, concurrency=1)
+        found = ask(tmp_path, provider, max_cost=0.011, price_in=0.0, price_out=10.0, max_tokens=400, concurrency=1)
+    assert found.pairs == 3
+    assert found.unsettled == pytest.approx(0.004)
+    assert found.cost == pytest.approx(0.003)
+
+
+def test_an_unknown_price_is_refused_under_a_limit(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider(script(1)) as provider:
+        with pytest.raises(UserError, match="price of 'hosted_vllm/mine' is unknown"):
+            ask(tmp_path, provider, oracle="hosted_vllm/mine", max_cost=1.0)
+        assert not provider.requests
+
+
+# Target.
+
+
+def test_a_target_takes_the_first_pairs_and_asks_little_more(tmp_path: Path) -> None:
+    samples(tmp_path, 60)
+    with FakeProvider(script(60, delay=0.005)) as provider:
+        found = ask(tmp_path, provider, target=10)
+        assert len(provider.requests) <= 25
+    assert found.pairs == 10
+    assert [row["id"] for row in pairs(tmp_path)] == [tag(number) for number in range(10)]
+    assert jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+
+
+# Stops.
+
+
+def command(folder: Path, provider: FakeProvider, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "spotcli", "rectify", "--oracle", "gpt-4o", "--base-url",
+         provider.base_url, "--concurrency", "4", *options],
+        cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OPENAI_API_KEY": KEY},
+    )  # fmt: skip
+
+
+def wait_for(provider: FakeProvider, requests: int, process: subprocess.Popen[str]) -> None:
+    while len(provider.requests) < requests:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def test_after_kills_the_file_is_the_same_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    count = 40
+    answers = script(count, delay=0.02)
+    answers[tag(5)].insert(0, {"status": 500})
+    answers[tag(9)] = [{"correct": {"25": "26"}, "delay": 0.02}]
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    for folder in (calm, rough):
+        folder.mkdir()
+        samples(folder, count)
+    with FakeProvider({name: list(steps) for name, steps in answers.items()}) as provider:
+        ask(calm, provider)
+    in_flight = 0
+    with FakeProvider(answers) as provider:
+        for requests in (3, 14, 27):
+            process = command(rough, provider)
+            wait_for(provider, requests, process)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            in_flight += 4
+        done = command(rough, provider)
+        _, talk = done.communicate(timeout=60)
+        assert done.returncode == 0, talk
+        asked = [provider.count(tag(number)) for number in range(count)]
+    assert (rough / "data.jsonl").read_bytes() == (calm / "data.jsonl").read_bytes()
+    # One more for the scripted failure, and at most those in flight at each kill.
+    assert sum(asked) <= count + 1 + in_flight
+    assert len(replies(rough)) == count
+    assert len({entry["key"] for entry in replies(rough)}) == count
+
+
+def test_ctrl_c_keeps_what_is_paid_for(tmp_path: Path) -> None:
+    samples(tmp_path, 40)
+    with FakeProvider(script(40, delay=0.05)) as provider:
+        process = command(tmp_path, provider)
+        wait_for(provider, 8, process)
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=60)
+        assert process.returncode == 3, talk
+        # Those in flight were waited for: every request has its reply, and every reply its pair.
+        sent = len(provider.requests)
+        assert len(replies(tmp_path)) == sent < 40
+        assert len(pairs(tmp_path)) == sent
+        assert "the same command goes on" in talk
+        assert ask(tmp_path, provider).pairs == 40
+        assert len(provider.requests) == 40
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    samples(tmp_path, 4)
+    with FakeProvider(script(4, delay=0.5)) as provider:
+        errors: list[SpotError] = []
+
+        def second() -> None:
+            try:
+                ask(tmp_path, provider)
+            except SpotError as error:
+                errors.append(error)
+
+        first = threading.Thread(target=second)
+        first.start()
+        while not provider.requests:
+            time.sleep(0.01)
+        second()
+        first.join()
+    assert len(errors) == 1
+    assert "another process is writing" in str(errors[0])
+
+
+def test_a_torn_journal_is_mended(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    with FakeProvider(script(3)) as provider:
+        ask(tmp_path, provider)
+        journal = tmp_path / "data.replies.jsonl"
+        journal.write_bytes(journal.read_bytes()[:-20])
+        assert ask(tmp_path, provider).pairs == 3
+        # The reply whose line was torn is the only one that is asked for again.
+        assert len(provider.requests) == 4
+
+
+# The tokenizer.
+
+
+def test_the_ratio_counts_the_policys_tokens(tmp_path: Path, tiny_model: Path) -> None:
+    samples(tmp_path, 1)
+    (tmp_path / "samples.meta.json").write_text(json.dumps({"settings": {"model": str(tiny_model)}}))
+    with FakeProvider(script(1)) as provider:
+        found = ask(tmp_path, provider)
+    assert found.ratio_unit == f"tokens of {tiny_model}"
+    # That tokenizer's tokens are bytes: 49 in "10 + 0 = 10\n10 + 5 = 15\nThe answer is \boxed{15}."; the second digits
+    # of 10, 10, 15 and 15 are new.
+    assert len(right(0)) == 49
+    assert pairs(tmp_path)[0]["change_ratio"] == pytest.approx(4 / 49)
+
+
+def test_without_a_tokenizer_words_are_counted_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples(tmp_path, 1)
+    (tmp_path / "samples.meta.json").write_text(json.dumps({"settings": {"model": "./gone"}}))
+    with FakeProvider(script(1)) as provider:
+        assert ask(tmp_path, provider).ratio_unit == "words and signs"
+        assert "the policy's tokenizer cannot be loaded" in capsys.readouterr().err
+        with pytest.raises(UserError):
+            ask(tmp_path, provider, tokenizer="./gone")
+
+
+def test_the_lock_goes_over_to_a_replaced_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with jsonl.Output(path, command="test", settings={}) as output:
+        output.append([{"id": "a"}])
+        output.replace([{"id": "b"}, {"id": "c"}])
+        assert [row["id"] for row in output.rows()] == ["b", "c"]
+        with pytest.raises(UserError, match="another process"):
+            jsonl.Appender(path)
+        output.append([{"id": "d"}])
+        with pytest.raises(TypeError):
+            output.replace([{"id": object()}])
+    # What failed has changed nothing.
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["b", "c", "d"]
