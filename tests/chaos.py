@@ -156,7 +156,7 @@ def main() -> None:
         money = ("--max-cost", str(cap), "-s", "rectify.price_in=0", "-s", f"rectify.price_out={PRICE_OUT}")
         poor = Job(folder / "poor", answers, options.rows, *money)
         with poor.provider:
-            for _ in range(options.kills // 5):
+            for _ in range(2):
                 poor.kill_after(chance.randint(0, max(1, options.rows // (options.kills + 1))), chance.uniform(0, 0.05))
             poor.finish(4)
             bill = poor.provider.billed_tokens * PRICE_OUT / 1e6

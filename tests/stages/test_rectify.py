@@ -18,6 +18,7 @@ from spotcli import jsonl
 from spotcli.core import prompts
 from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished, UserError
 from spotcli.oracles import limiter as limits
+from spotcli.oracles.journal import Journal
 from spotcli.recipe import load
 from spotcli.stages.rectify import RectifySummary, rectify
 from tests.conftest import write_rows
@@ -298,12 +299,15 @@ def test_passing_failures_are_tried_again(tmp_path: Path) -> None:
     assert KEY not in everything_written(tmp_path)
 
 
-def test_what_fails_for_good_is_counted_and_left_for_another_run(tmp_path: Path) -> None:
+def test_what_fails_for_good_is_counted_and_left_for_another_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(3) | {tag(1): [{"status": 500}]}) as provider:
         with pytest.raises(Unfinished, match=r"failed: server 1.*1 of 3 wrong answers are left") as caught:
             ask(tmp_path, provider, retries=2)
         assert provider.count(tag(1)) == 3
+        assert "gpt-4o: server: " in capsys.readouterr().err
         assert caught.value.exit_code == 3
         assert "run the same command again" in str(caught.value)
         meta = jsonl.read_meta(tmp_path / "data.jsonl")
@@ -623,6 +627,32 @@ def test_ctrl_c_keeps_what_is_paid_for(tmp_path: Path) -> None:
         assert "the same command goes on" in talk
         assert ask(tmp_path, provider).pairs == 40
         assert len(provider.requests) == 40
+
+
+def test_a_finished_run_does_not_load_litellm(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with FakeProvider(script(2)) as provider:
+        ask(tmp_path, provider)
+    code = (
+        "import sys; from spotcli.recipe import load; from spotcli.stages.rectify import rectify\n"
+        "assert rectify(load(None, ['rectify.oracle=gpt-4o'])).pairs == 2\n"
+        "assert 'litellm' not in sys.modules and 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Journal, rows: list[dict[str, Any]]) -> None:
+        raise OSError(28, "No space left on device")
+
+    samples(tmp_path, 5)
+    monkeypatch.setattr(Journal, "append", full)
+    with FakeProvider(script(5)) as provider:
+        with pytest.raises(UserError, match=r"data.replies.jsonl: cannot be written: No space left"):
+            ask(tmp_path, provider, concurrency=2)
+        # Nothing more is bought that could not be kept.
+        assert len(provider.requests) <= 2
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

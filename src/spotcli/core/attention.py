@@ -75,6 +75,7 @@ def pair_attention(
     attention_mask: Tensor | None,
     *,
     pair_spans: tuple[Span, ...] | None = None,
+    pair_common: int = 0,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -88,7 +89,8 @@ def pair_attention(
         key: [1, key heads, tokens, head size].
         value: [1, key heads, tokens, head size].
         attention_mask: must be absent.
-        pair_spans: where the pairs are; they cover the row from its start to its end.
+        pair_spans: where the pairs are; they cover the row from ``pair_common`` to its end.
+        pair_common: tokens at the row's start that every pair continues.
         dropout: must be 0.
         scaling: of the logits; 1 / sqrt(head size) when absent.
         sliding_window: the layer's, which must hold each pair's longer side.
@@ -105,21 +107,23 @@ def pair_attention(
         raise SpotError(f"shared-prefix attention cannot do this: {odd or 'a mask or dropout'}")
     if pair_spans is None:
         raise SpotError("shared-prefix attention met a row that is not packed")
-    if sliding_window is not None and any(p + max(a, b) > sliding_window for _, p, a, b in pair_spans):
+    if sliding_window is not None and any(pair_common + p + max(a, b) > sliding_window for _, p, a, b in pair_spans):
         raise SpotError(f"a pair is longer than the sliding window of {sliding_window} tokens")
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     outputs = []
+    if pair_common:
+        outputs.append(attend(*(each[:, :, :pair_common] for each in (query, key, value)), is_causal=True))
     for start, prefix, chosen, rejected in pair_spans:
         tail = start + prefix + chosen
         end = tail + rejected
-        query_A, key_A, value_A = (each[:, :, start:tail] for each in (query, key, value))
-        outputs.append(attend(query_A, key_A, value_A, is_causal=True))
-        if rejected:
-            key_B, value_B = (
-                torch.cat((each[:, :, start : start + prefix], each[:, :, tail:end]), 2) for each in (key, value)
-            )
-            seen = _lower_right(rejected, prefix + rejected, query)
-            outputs.append(attend(query[:, :, tail:end], key_B, value_B, attn_mask=seen))
+        for first, last, before in ((start, tail, start), (tail, end, start + prefix)):
+            if first == last:
+                continue
+            # What these queries see: the common start, the pair's prefix (of B), and themselves up to each.
+            seen = [slice(0, pair_common), slice(start, before), slice(first, last)]
+            key_S, value_S = (torch.cat([each[:, :, part] for part in seen], 2) for each in (key, value))
+            mask = _lower_right(last - first, key_S.shape[2], query)
+            outputs.append(attend(query[:, :, first:last], key_S, value_S, attn_mask=mask))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 

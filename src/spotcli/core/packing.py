@@ -3,9 +3,11 @@
 Shared layout, one row without padding, for pairs with prefix P (prompt and the common beginning of the answers), chosen
 tail A and rejected tail B:
 
-    tokens      [P A B][P A B] ...
-    positions    0 ..p+a-1, then p ..p+b-1 for B: B continues P as if A were not there
-    spans       (start, p, a, b) of each pair, which ``core.attention`` needs to keep A and B apart
+    tokens      C [P A B][P A B] ...
+    positions    0 ..c-1, then for each pair c ..c+p+a-1, and c+p ..c+p+b-1 for B: B continues P as if A were not there
+    spans       (start, p, a, b) of each pair, which ``core.attention`` needs to keep pairs, and A and B, apart
+
+C is what all prompts of the row begin with (a system prompt, worked examples): it stands once, and P is the rest.
 
 Plain layout: each answer is a right-padded row of its own, for any architecture.
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -50,6 +52,8 @@ class Batch:
     pairs: int
     attention_mask_RL: Tensor | None = None
     """Of the plain layout."""
+    common: int = 0
+    """Tokens that all prompts begin with, at the row's start; of the shared layout."""
     spans: tuple[Span, ...] | None = None
     """Of the shared layout; Python numbers, since a tensor on a GPU would have to be waited for in every layer."""
 
@@ -65,6 +69,7 @@ class Batch:
             inputs["attention_mask"] = self.attention_mask_RL
         if self.spans is not None:
             inputs["pair_spans"] = self.spans
+            inputs["pair_common"] = self.common
         return inputs
 
     def sequence_logps(self, logps_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,17 +105,19 @@ def pack(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True, pa
 
 
 def _pack_shared(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
-    ids: list[int] = []
-    positions: list[int] = []
+    common = _common([pair.prompt_ids for pair in pairs])
+    ids: list[int] = [*pairs[0].prompt_ids[:common]]
+    positions: list[int] = [*range(common)]
     scored = _Scored()
     spans: list[Span] = []
     for number, pair in enumerate(pairs):
-        start, prompt = len(ids), len(pair.prompt_ids)
+        start, prompt = len(ids), len(pair.prompt_ids) - common
         shared = pair.shared if rejected else len(pair.chosen_ids)
         prefix = prompt + shared
         chosen, wrong = pair.chosen_ids[shared:], pair.rejected_ids[shared:] if rejected else ()
-        ids += [*pair.prompt_ids, *pair.chosen_ids, *wrong]
-        positions += [*range(prefix + len(chosen)), *range(prefix, prefix + len(wrong))]
+        ids += [*pair.prompt_ids[common:], *pair.chosen_ids, *wrong]
+        positions += [*range(common, common + prefix + len(chosen))]
+        positions += [*range(common + prefix, common + prefix + len(wrong))]
         spans.append((start, prefix, len(chosen), len(wrong)))
         # The prefix's last position predicts the first token of both tails, so it is scored twice and stored once.
         last, tail = start + prefix - 1, start + prefix + len(chosen)
@@ -118,9 +125,17 @@ def _pack_shared(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
         scored.add(number, range(last, last + len(chosen)), chosen, True, False)
         scored.add(number, [last, *range(tail, tail + len(wrong) - 1)][: len(wrong)], wrong, False, True)
     return Batch(
-        ids_RL=torch.tensor([ids]), positions_RL=torch.tensor([positions]), pairs=len(pairs), spans=tuple(spans),
-        **scored.tensors(),
+        ids_RL=torch.tensor([ids]), positions_RL=torch.tensor([positions]), pairs=len(pairs), common=common,
+        spans=tuple(spans), **scored.tensors(),
     )  # fmt: skip
+
+
+def _common(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with; each keeps at least its last, which predicts the answer's first token."""
+    if len(prompts) == 1:
+        return 0
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool, pad_id: int) -> Batch:

@@ -147,6 +147,7 @@ class Dispatcher:
         self._judged: dict[int, Correction] = {}
         self._stopped: BaseException | None = None
         self._ready: set[str] = set()
+        self._told: set[str] = set()
         self._accepted = 0
         self._done = 0
         self._in_work = 0
@@ -379,6 +380,9 @@ class Dispatcher:
             self._stop(KeyboardInterrupt())
             return
         case.left = f"{FAILED}{failure.kind}"
+        if failure.kind not in self._told:
+            self._told.add(failure.kind)
+            warn(f"{step.oracle.name}: {failure.kind}: {failure} (said once for all of this kind)")
         self._given_up += 1
         if failure.kind == "bad request":
             self._malformed += 1

@@ -172,7 +172,8 @@ class LitellmOracle:
         return self._reply(response)
 
     async def close(self) -> None:
-        await self._litellm.close_litellm_async_clients()
+        if "_litellm" in self.__dict__:  # else nothing was ever opened, and importing it would take seconds
+            await self._litellm.close_litellm_async_clients()
 
     def _reply(self, response: Any) -> Reply:
         choice = response.choices[0] if response.choices else None

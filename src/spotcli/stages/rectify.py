@@ -16,7 +16,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -114,28 +113,25 @@ def rectify(
 
     if fresh:
         _set_aside(path)
-    with ExitStack() as files:
-        journal = files.enter_context(Journal(_journal_path(path)))
+    with Journal(_journal_path(path)) as journal:
         history = History.of(journal.entries, any_version=replay)
         _say_what_is_there(journal, history)
-        output = files.enter_context(_open_output(path, settings, oracles, history, replay))
-        _keep_reviews(cases, output)
-        job = Dispatcher(cases, oracles, settings, history, ratio, journal=None if replay else journal)
-        stopped = job.run()
-        if isinstance(stopped, OSError):
-            raise UserError(
-                f"cannot be written: {stopped.strerror}", where=str(journal.path), cure="the same command goes on"
-            )
-        enough = _cut_at_target(cases, settings.target)
-        output.replace(_rows(cases))
-        output.meta["filters"] = {"gamma": settings.gamma, "target": settings.target, "ratio_unit": unit}
-        output.meta["samples"] = {"path": settings.samples, "sha256": jsonl.digest(source)}
-        result = summary(history, unsettled=journal.unsettled)
-        left = 0 if enough else sum(count for reason, count in result.reasons.items() if _is_left(reason))
-        output.finish(
-            {name: value for name, value in result.as_dict().items() if name not in ("path", "seconds")},
-            complete=not left,
-        )
+        with _open_output(path, settings, oracles, history, replay) as output:
+            _keep_reviews(cases, output)
+            job = Dispatcher(cases, oracles, settings, history, ratio, journal=None if replay else journal)
+            stopped = job.run()
+            if isinstance(stopped, OSError):
+                raise UserError(
+                    f"cannot be written: {stopped.strerror}", where=str(journal.path), cure="the same command goes on"
+                )
+            enough = _cut_at_target(cases, settings.target)
+            output.replace(_rows(cases))
+            output.meta["filters"] = {"gamma": settings.gamma, "target": settings.target, "ratio_unit": unit}
+            output.meta["samples"] = {"path": settings.samples, "sha256": jsonl.digest(source)}
+            result = summary(history, unsettled=journal.unsettled)
+            left = 0 if enough else sum(count for reason, count in result.reasons.items() if _is_left(reason))
+            counts = {name: value for name, value in result.as_dict().items() if name not in ("path", "seconds")}
+            output.finish(counts, complete=not left)
     if left and not replay:
         _raise_for(stopped, result, left)
     elif isinstance(stopped, UserError):

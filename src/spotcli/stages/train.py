@@ -23,9 +23,10 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Pair
 
 if TYPE_CHECKING:
-    from spotcli.core.loss import Objective
+    from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
 
@@ -204,14 +205,8 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         say(f"{output}: already trained with these settings; nothing to do")
         return done
     if section.processes > 1 and "RANK" not in os.environ:
-        from spotcli.stages.launch import launch
-
-        launch(recipe, folder=folder)
-        done = _finished(output, identity)
-        if done is None:
-            raise SpotError("training ended without a result and without an error")
-        return done
-    return _train(recipe, found.pairs, summary, identity, output, folder, started, micro, accumulate, share)
+        return _launch(recipe, summary, identity, output, folder, started)
+    return _train(recipe, found.pairs, summary, identity, folder, started, micro)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -241,13 +236,11 @@ def _check_keys(section: TrainSection) -> None:
     given = section.training_arguments
     if not given:
         return
-    import dataclasses
-
     try:
         from transformers import TrainingArguments
     except ImportError:
         raise MissingExtra("train", "training") from None
-    known = {each.name for each in dataclasses.fields(TrainingArguments)}
+    known = {each.name for each in fields(TrainingArguments)}
     for name in given:
         if name in OWNED:
             raise RecipeError(f"this key cannot be set: {OWNED[name]}", where=f"train.{name}")
@@ -321,6 +314,9 @@ def _finished(output: Path, identity: Mapping[str, Any]) -> TrainSummary | None:
     """
     before = jsonl.read_json(output / META)
     cure = "--fresh starts anew (the old folder is kept aside), -s train.output=... writes elsewhere"
+    begun = any(output.glob("checkpoint-*")) or (output / "model.safetensors").exists()
+    if before and not before.get("complete") and not begun:
+        return None
     if not before:
         if output.is_dir() and any(output.iterdir()):
             raise SettingsChanged(f"the folder is not empty, and {META} is not in it", where=str(output), cure=cure)
@@ -465,100 +461,133 @@ def _train(
     pairs: list[EncodedPair],
     summary: TrainSummary,
     identity: Mapping[str, Any],
-    output: Path,
     folder: Path,
     started: float,
     micro: int,
-    accumulate: int,
-    share: bool,
 ) -> TrainSummary:
+    """Train in this process, alone or as one of several ranks."""
     import torch
+
+    from spotcli.stages.trainer import PairTrainer, checkpoints, last_checkpoint, step_of
+
+    section, main, output = recipe.train, _is_main(), folder / recipe.train.output
+    arguments = _arguments(recipe, output, summary, micro)
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    begun = jsonl.read_json(output / META).get("started") or datetime.now(UTC).isoformat(timespec="seconds")
+    meta = {"command": "train", **identity, "versions": jsonl.versions(), "started": begun}
+    checkpoint = last_checkpoint(output)
+    resumed_from = step_of(checkpoint) if checkpoint else 0
+    with ExitStack() as stack:
+        metrics = stack.enter_context(closing(_Metrics(output / "metrics.jsonl"))) if main else None
+        display = stack.enter_context(progress("pairs")) if main else None
+        if metrics is not None:
+            jsonl.write_json(output / META, meta | {"complete": False})
+            (output / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+            metrics.keep_until(resumed_from)
+            for torn in checkpoints(output):
+                if step_of(torn) > resumed_from:
+                    shutil.rmtree(torn)
+            if checkpoint is not None:
+                say(f"going on after step {resumed_from} of {summary.steps}")
+        model, task, stock = _prepare(recipe, pairs, summary, identity, folder, micro, display)
+        report = _Report(display, summary, resumed_from, metrics) if metrics is not None else None
+        trainer = PairTrainer(model=model, args=arguments, task=task, report=report)
+        trainer.resume(checkpoint)
+        _save(trainer, output, recipe.model or "", stock)
+        if report is not None:
+            summary = replace(
+                summary,
+                seconds=round(time.monotonic() - started, 1),
+                pairs_per_second=report.pairs_per_second,
+                first_loss=trainer.first_loss,
+                final=report.final,
+                resumed_from=resumed_from or None,
+            )
+            if not _keeps_checkpoints(section):
+                for old in checkpoints(output):
+                    shutil.rmtree(old)
+            finished = datetime.now(UTC).isoformat(timespec="seconds")
+            done = {"complete": True, "finished": finished, "summary": summary.as_dict()}
+            jsonl.write_json(output / META, meta | done)
+    return summary
+
+
+@dataclass(frozen=True)
+class _Stock:
+    """What training changed of the model's configuration, to be put back into the saved one."""
+
+    attention: str
+    use_cache: bool
+    dtype: Any
+    """The precision of the source's weights: the result has the same. float32 masters of a bfloat16 model hold nothing
+    that would be loaded again."""
+
+
+def _prepare(
+    recipe: Recipe,
+    pairs: list[EncodedPair],
+    summary: TrainSummary,
+    identity: Mapping[str, Any],
+    folder: Path,
+    micro: int,
+    display: Any,
+) -> tuple[Any, Task, _Stock]:
+    """The policy with its head and attention, and what it is trained on, reference included."""
+    import torch
+    from transformers import AutoConfig
 
     from spotcli.core import attention, logps
     from spotcli.core.loss import OBJECTIVES, RewardShift
-    from spotcli.stages.trainer import PairTrainer, Task, checkpoints, last_checkpoint
+    from spotcli.stages.trainer import Task
 
-    section, main = recipe.train, _is_main()
-    objective = OBJECTIVES[section.objective]
-    precision = _precision(section)
-    name = recipe.model or ""
-    begun = jsonl.read_json(output / META).get("started") or datetime.now(UTC).isoformat(timespec="seconds")
-    meta = {"command": "train", **identity, "versions": jsonl.versions(), "started": begun}
-    metrics = _Metrics(output / "metrics.jsonl") if main else None
-    if main:
-        jsonl.write_json(output / META, meta | {"complete": False})
-        (output / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
-    checkpoint = last_checkpoint(output)
-    resumed_from = int(checkpoint.name.rpartition("-")[2]) if checkpoint else None
-    if metrics is not None:
-        for torn in checkpoints(output):
-            if checkpoint is None or int(torn.name.rpartition("-")[2]) > int(checkpoint.name.rpartition("-")[2]):
-                shutil.rmtree(torn)
-        metrics.keep_until(resumed_from or 0)
-        if checkpoint is not None:
-            say(f"going on after step {resumed_from} of {summary.steps}")
-
-    arguments = _arguments(recipe, output, summary.steps, micro, accumulate)
-    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    model = models.load_model(name, precision.weights)
-    source_dtype = _source_dtype(name)
-    stock_attention, use_cache = model.config._attn_implementation, model.config.use_cache
+    section, name, share = recipe.train, recipe.model or "", summary.shares_prefix
+    objective, precision = OBJECTIVES[section.objective], _precision(section)
+    model: Any = models.load_model(name, precision.weights)
+    stored = AutoConfig.from_pretrained(models.resolve(name), trust_remote_code=False).dtype
+    stock = _Stock(model.config._attn_implementation, model.config.use_cache, stored or torch.float32)
     logps.install(model)
     if share:
         attention.register()
         model.set_attn_implementation(attention.NAME)
-    with progress("pairs") if main else nullcontext() as display:
-        reference = None
-        if objective.reference:
-            reference = _reference(model, pairs, recipe, identity, precision, share, micro, folder, display)
-        if section.lora is not None:
-            model = _with_lora(model, recipe, bool(arguments.activation_checkpointing))
-        report = _Report(display, metrics, objective, summary, resumed_from or 0) if metrics is not None else None
-        mean_length = sum(max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs) / len(pairs)
-        noise = 1e-4 if precision.compute == "float32" else 2e-2
-        trainer = PairTrainer(
-            model=model,
-            args=arguments,
-            task=Task(
-                pairs=pairs,
-                reference=reference,
-                objective=objective,
-                beta=section.beta,
-                shift=RewardShift.of(section.shift if objective.shifted else "none", decay=section.shift_decay),
-                share=share,
-                pad_id=0,
-                precision=precision,
-                tolerance=noise * (0.05 + section.beta * math.sqrt(mean_length)),
-                report=report or (lambda row: None),
-                keep_last=_keeps_checkpoints(section),
-            ),
-        )
-        trainer.resume(checkpoint)
-    if metrics is not None and report is not None:
-        summary = _replace(
-            summary,
-            seconds=round(time.monotonic() - started, 1),
-            pairs_per_second=report.pairs_per_second,
-            first_loss=trainer.first_loss,
-            final=report.final,
-            resumed_from=resumed_from,
-        )
-    _save(trainer, output, name, source_dtype, stock_attention, use_cache)
-    if metrics is not None:
-        if not _keeps_checkpoints(section):
-            for old in checkpoints(output):
-                shutil.rmtree(old)
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        jsonl.write_json(output / META, meta | {"complete": True, "finished": finished, "summary": summary.as_dict()})
-        metrics.close()
-    return summary
+    reference = None
+    if objective.reference:
+        reference = _reference(model, pairs, identity, precision, share, micro, folder, display)
+    if section.lora is not None:
+        model = _with_lora(model, recipe)
+    mean_length = sum(max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs) / len(pairs)
+    noise = 1e-4 if precision.compute == "float32" else 2e-2
+    task = Task(
+        pairs=pairs,
+        reference=reference,
+        objective=objective,
+        beta=section.beta,
+        shift=RewardShift.of(section.shift if objective.shifted else "none", decay=section.shift_decay),
+        share=share,
+        precision=precision,
+        # Rounding adds up like a random walk over the tokens of an answer.
+        tolerance=noise * (0.05 + section.beta * math.sqrt(mean_length)),
+        keep_last=_keeps_checkpoints(section),
+    )
+    return model, task, stock
 
 
-def _replace(summary: TrainSummary, **values: Any) -> TrainSummary:
-    from dataclasses import replace
+def _launch(
+    recipe: Recipe, summary: TrainSummary, identity: Mapping[str, Any], output: Path, folder: Path, started: float
+) -> TrainSummary:
+    """The same in several processes; this one only watches."""
+    from spotcli.stages.launch import launch
+    from spotcli.stages.trainer import last_checkpoint, step_of
 
-    return replace(summary, **values)
+    say(f"{recipe.train.processes} processes, " + (f"ZeRO-{recipe.train.zero}" if recipe.train.zero else "plain"))
+    checkpoint = last_checkpoint(output)
+    with progress("pairs") as display:
+        report = _Report(display, summary, step_of(checkpoint) if checkpoint else 0)
+        launch(recipe, folder=folder, metrics=output / "metrics.jsonl", on_row=report)
+    done = _finished(output, identity)
+    if done is None:
+        raise SpotError("training ended without a result and without an error")
+    return replace(done, seconds=round(time.monotonic() - started, 1))
 
 
 def _is_main() -> bool:
@@ -570,7 +599,7 @@ def _keeps_checkpoints(section: TrainSection) -> bool:
     return any(name in section.training_arguments for name in ("save_strategy", "save_steps", "save_total_limit"))
 
 
-def _arguments(recipe: Recipe, output: Path, steps: int, micro: int, accumulate: int) -> Any:
+def _arguments(recipe: Recipe, output: Path, summary: TrainSummary, micro: int) -> Any:
     """transformers' TrainingArguments of this run.
 
     Raises:
@@ -580,20 +609,19 @@ def _arguments(recipe: Recipe, output: Path, steps: int, micro: int, accumulate:
     from transformers import TrainingArguments
 
     section = recipe.train
-    values: dict[str, Any] = {"save_strategy": "steps", "save_steps": max(1, math.ceil(steps / 4))} | DEFAULTS
+    values: dict[str, Any] = {"save_strategy": "steps", "save_steps": max(1, math.ceil(summary.steps / 4))} | DEFAULTS
     values |= section.training_arguments
-    # transformers has a new name for it and warns of the old one.
-    for old, new in (
-        ("gradient_checkpointing", "activation_checkpointing"),
-        ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
-    ):
-        if old in values:
+    # Newer transformers have another name for it and warn of the old one.
+    known = {each.name for each in fields(TrainingArguments)}
+    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        new = old.replace("gradient", "activation")
+        if old in values and new in known:
             values[new] = values.pop(old)
     deepspeed = section.processes > 1 and section.zero > 0
     values |= {
         "output_dir": str(output),
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulate,
+        "gradient_accumulation_steps": summary.batch_size // (micro * section.processes),
         "seed": recipe.seed,
         "remove_unused_columns": False,
         "label_names": [],
@@ -614,7 +642,6 @@ def _arguments(recipe: Recipe, output: Path, steps: int, micro: int, accumulate:
 def _reference(
     model: Any,
     pairs: list[EncodedPair],
-    recipe: Recipe,
     identity: Mapping[str, Any],
     precision: _Precision,
     share: bool,
@@ -663,7 +690,7 @@ def _gather(mine: Any) -> list[Any]:
     return everyone
 
 
-def _with_lora(model: Any, recipe: Recipe, checkpointing: bool) -> Any:
+def _with_lora(model: Any, recipe: Recipe) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -672,43 +699,38 @@ def _with_lora(model: Any, recipe: Recipe, checkpointing: bool) -> Any:
 
     assert recipe.train.lora is not None
     lora = recipe.train.lora
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
     torch.manual_seed(recipe.seed)
-    if checkpointing:
-        # The base is frozen, so nothing that goes into a checkpointed layer would ask for gradients.
-        model.enable_input_require_grads()
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules,
-            task_type="CAUSAL_LM",
-        ),
-    )  # fmt: skip
+    # The base is frozen: without this, nothing that goes into a checkpointed layer would ask for gradients.
+    model.enable_input_require_grads()
+    with warnings.catch_warnings():
+        # peft asks transformers by an old name whether activations are checkpointed.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, settings)
 
 
-def _source_dtype(name: str) -> Any:
-    """The precision that the source's weights are stored in: the result has the same, since float32 masters of a
-    bfloat16 model hold nothing that vLLM or transformers would load."""
-    import torch
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(models.resolve(name), trust_remote_code=False).dtype or torch.float32
-
-
-def _save(trainer: Any, output: Path, name: str, dtype: Any, stock_attention: str, use_cache: bool) -> None:
+def _save(trainer: PairTrainer, output: Path, name: str, stock: _Stock) -> None:
     """The model as transformers and vLLM load it; an adapter alone for LoRA."""
-    model = trainer.model
-    deepspeed = trainer.is_deepspeed_enabled
-    state = trainer.accelerator.get_state_dict(trainer.deepspeed) if deepspeed else None
+    from transformers.utils import logging
+
+    model: Any = trainer.model
+    state = trainer.accelerator.get_state_dict(trainer.deepspeed) if trainer.is_deepspeed_enabled else None
     if not _is_main():
         return
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    bare.set_attn_implementation(stock_attention)
-    bare.config.use_cache = use_cache
-    if bare is model:
-        if state is None:
-            model.to(dtype)
-        else:
-            state = {key: value.to(dtype) for key, value in state.items()}
+    bare.set_attn_implementation(stock.attention)
+    bare.config.use_cache = stock.use_cache
+    if bare is model and state is None:
+        model.to(stock.dtype)
+    elif bare is model:
+        state = {key: value.to(stock.dtype) for key, value in state.items()}
+    logging.disable_progress_bar()
     model.save_pretrained(output, state_dict=state)
     models.load_tokenizer(name).save_pretrained(output)
 
@@ -740,13 +762,11 @@ class _Metrics:
 class _Report:
     """The progress line, metrics.jsonl, and a sentence when rewards go where nobody would want them."""
 
-    def __init__(
-        self, display: Any, metrics: _Metrics, objective: Objective, summary: TrainSummary, resumed_from: int
-    ) -> None:
-        self.display, self.metrics, self.objective = display, metrics, objective
-        self.total = round(summary.pairs * summary.epochs)
-        self.bar = display.add_task(objective.name, total=self.total, note="")
-        display.advance(self.bar, min(self.total, resumed_from * summary.batch_size))
+    def __init__(self, display: Any, summary: TrainSummary, resumed_from: int, metrics: _Metrics | None = None) -> None:
+        self.display, self.metrics = display, metrics
+        total = round(summary.pairs * summary.epochs)
+        self.bar = display.add_task(summary.objective, total=total, note="")
+        display.advance(self.bar, min(total, resumed_from * summary.batch_size))
         self.final: dict[str, float] = {}
         self.pairs = self.seconds = 0.0
         self.smooth: dict[str, float] = {}
@@ -757,7 +777,8 @@ class _Report:
         return round(self.pairs / self.seconds, 3) if self.seconds else None
 
     def __call__(self, row: dict[str, Any]) -> None:
-        self.metrics.file.append([row])
+        if self.metrics is not None:
+            self.metrics.file.append([row])
         self.final = {name: value for name, value in row.items() if name not in ("step", "steps", "pairs", "seconds")}
         self.pairs += row["pairs"]
         self.seconds += row["seconds"]

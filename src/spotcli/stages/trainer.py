@@ -46,13 +46,10 @@ class Task:
     beta: float
     shift: RewardShift
     share: bool
-    pad_id: int
     precision: Callable[[], AbstractContextManager[Any]]
     """The context of every forward pass; the reference was computed in the same."""
     tolerance: float
     """How far the first loss may be from what policy = reference demands."""
-    report: Callable[[dict[str, Any]], None]
-    """Told the numbers of each logged step."""
     keep_last: bool
     """Write a checkpoint after the last step too, although the finished model follows at once."""
 
@@ -88,7 +85,7 @@ class _Packed(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, micro: MicroBatch) -> dict[str, Any]:
         members = [self.task.pairs[at] for at in micro.members]
-        batch = pack(members, share=self.task.share, rejected=self.task.objective.rejected, pad_id=self.task.pad_id)
+        batch = pack(members, share=self.task.share, rejected=self.task.objective.rejected)
         inputs: dict[str, Any] = {"batch": batch, "idle": micro.idle}
         if self.task.reference is not None:
             # Numbers, not a tensor: under DeepSpeed the Trainer would round a tensor to bf16.
@@ -116,6 +113,7 @@ class PairTrainer(Trainer):
         model: the policy; bare, or wrapped by peft.
         args: transformers' TrainingArguments.
         task: the pairs and the objective.
+        report: told the numbers of each logged step; on the first rank.
 
     Raises:
         SpotError: the first loss is not what policy = reference demands; from ``train``.
@@ -124,8 +122,11 @@ class PairTrainer(Trainer):
     # The loss below is normalised over the whole step already.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, model: Any, args: Any, task: Task) -> None:
+    def __init__(
+        self, *, model: Any, args: Any, task: Task, report: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         self.task = task
+        self.report = report
         super().__init__(model=model, args=args, train_dataset=_Packed(task), data_collator=lambda rows: rows[0])
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
@@ -258,8 +259,8 @@ class PairTrainer(Trainer):
             logs["loss"] = sum(row["loss"] for row in rows) / len(rows)
             logs["pairs_per_second"] = weight / max(logs["seconds"], 1e-9)
         super().log(logs, start_time)
-        if "loss" in logs and self.is_world_process_zero():
-            self.task.report({"step": self.state.global_step, "steps": self.state.max_steps, **logs})
+        if "loss" in logs and self.report is not None:
+            self.report({"step": self.state.global_step, "steps": self.state.max_steps, **logs})
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 operations a parameter and token, forward and backward; attention not counted."""
@@ -306,10 +307,15 @@ class PairTrainer(Trainer):
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first, whole or not."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=step_of)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

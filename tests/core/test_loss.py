@@ -1,0 +1,207 @@
+"""The objectives against numbers worked out by hand, gradients included."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from spotcli.core.loss import OBJECTIVES, LossInputs, LossOutputs, RewardShift
+from spotcli.errors import SpotError
+
+# Two pairs, beta 0.5:
+#            policy   reference   difference     r
+#   y+ 1       -8        -10          2         1.0
+#   y+ 2      -10        -10          0         0.0
+#   y- 1      -14        -12         -2        -1.0
+#   y- 2       -9        -10          1         0.5
+BETA = 0.5
+
+# s(0.25) = 0.562177  s(0.5) = 0.622459  s(0.75) = 0.679179  s(1) = 0.731059  s(1.25) = 0.777300  s(2) = 0.880797
+
+
+def inputs() -> LossInputs:
+    return LossInputs(
+        policy_chosen_logps_B=torch.tensor([-8.0, -10.0], requires_grad=True),
+        policy_rejected_logps_B=torch.tensor([-14.0, -9.0], requires_grad=True),
+        reference_chosen_logps_B=torch.tensor([-10.0, -10.0]),
+        reference_rejected_logps_B=torch.tensor([-12.0, -10.0]),
+    )
+
+
+def gradients(given: LossInputs, out: LossOutputs) -> tuple[list[float], list[float]]:
+    assert given.policy_rejected_logps_B is not None
+    chosen_B, rejected_B = torch.autograd.grad(
+        out.loss, (given.policy_chosen_logps_B, given.policy_rejected_logps_B), allow_unused=True
+    )
+    return chosen_B.tolist(), ([0.0, 0.0] if rejected_B is None else rejected_B.tolist())
+
+
+def about(*values: float) -> object:
+    return pytest.approx(list(values), abs=2e-6)
+
+
+def test_spot_bco() -> None:
+    # d = 0.25. Pair 1: -log s(0.75) - log s(1.25) = 0.386871 + 0.251929 = 0.638800
+    #           Pair 2: -log s(-0.25) - log s(-0.25) = 2 * 0.825939 = 1.651879      mean 1.145339
+    given = inputs()
+    out = OBJECTIVES["spot-bco"](given, beta=BETA, shift=0.25)
+    assert out.loss.item() == pytest.approx(1.145339, abs=2e-6)
+    # lambda = 1 - s(r+ - d): 1 - 0.679179 = 0.320821 and 1 - s(-0.25) = 0.562177
+    assert out.metrics["tether"].tolist() == about(0.320821, 0.562177)
+    # y+ is pushed up: -beta * lambda / 2 pairs.
+    # y- is pushed down: +beta * s(r- - d) / 2, with s(-1.25) = 0.222700 and s(0.25) = 0.562177.
+    chosen, rejected = gradients(given, out)
+    assert chosen == about(-0.080205, -0.140544)
+    assert rejected == about(0.055675, 0.140544)
+
+
+def test_spot_bce_has_no_shift() -> None:
+    # Pair 1: -log s(1) - log s(1) = 2 * 0.313262 = 0.626523
+    # Pair 2: -log s(0) - log s(-0.5) = 0.693147 + 0.974077 = 1.667224                mean 1.146874
+    given = inputs()
+    out = OBJECTIVES["spot-bce"](given, beta=BETA, shift=7.0)
+    assert out.loss.item() == pytest.approx(1.146874, abs=2e-6)
+    # lambda: 1 - s(1) = 0.268941, 1 - s(0) = 0.5; on y-: s(-1) = 0.268941, s(0.5) = 0.622459
+    assert out.metrics["tether"].tolist() == about(0.268941, 0.5)
+    chosen, rejected = gradients(given, out)
+    assert chosen == about(-0.067235, -0.125)
+    assert rejected == about(0.067235, 0.155615)
+
+
+def test_dpo() -> None:
+    # margins 2 and -0.5: 0.126928 and 0.974077                                        mean 0.550503
+    given = inputs()
+    out = OBJECTIVES["dpo"](given, beta=BETA)
+    assert out.loss.item() == pytest.approx(0.550503, abs=2e-6)
+    assert out.metrics["margin"].tolist() == about(2.0, -0.5)
+    assert out.metrics["accuracy"].tolist() == [1.0, 0.0]
+    # Both answers of a pair get the same weight, 1 - s(margin): 0.119203 and 0.622459
+    assert out.metrics["tether"].tolist() == about(0.119203, 0.622459)
+    chosen, rejected = gradients(given, out)
+    assert chosen == about(-0.029801, -0.155615)
+    assert rejected == about(0.029801, 0.155615)
+
+
+def test_reward_sft_does_not_touch_the_rejected_answer() -> None:
+    # 0.313262 and 0.693147                                                            mean 0.503204
+    given = inputs()
+    out = OBJECTIVES["reward-sft"](given, beta=BETA)
+    assert out.loss.item() == pytest.approx(0.503204, abs=2e-6)
+    chosen, rejected = gradients(given, out)
+    assert chosen == about(-0.067235, -0.125)
+    assert rejected == [0.0, 0.0]
+    assert out.metrics["rewards_rejected"].tolist() == about(-1.0, 0.5)
+
+
+def tokens(*probabilities: float) -> Tensor:
+    return torch.tensor(probabilities).log().requires_grad_()
+
+
+def test_sft_is_the_mean_over_tokens() -> None:
+    # -log 0.5 = 0.693147, -log 0.25 = 1.386294, -log 0.8 = 0.223144                    mean 0.767528
+    logps_T = tokens(0.5, 0.25, 0.8)
+    out = OBJECTIVES["sft"](LossInputs(logps_T.sum()[None], chosen_token_logps_T=logps_T))
+    assert out.loss.item() == pytest.approx(0.767528, abs=2e-6)
+    assert torch.autograd.grad(out.loss, logps_T)[0].tolist() == about(-1 / 3, -1 / 3, -1 / 3)
+
+
+def test_dft_weighs_each_token_by_its_own_probability() -> None:
+    # 0.5 * 0.693147 + 0.25 * 1.386294 + 0.8 * 0.223144 = 0.346574 + 0.346574 + 0.178515      mean 0.290554
+    logps_T = tokens(0.5, 0.25, 0.8)
+    out = OBJECTIVES["dft"](LossInputs(logps_T.sum()[None], chosen_token_logps_T=logps_T))
+    assert out.loss.item() == pytest.approx(0.290554, abs=2e-6)
+    # The weight is a constant: d/d logp = -p / 3.
+    assert torch.autograd.grad(out.loss, logps_T)[0].tolist() == about(-0.5 / 3, -0.25 / 3, -0.8 / 3)
+
+
+@pytest.mark.parametrize("name", ["spot-bco", "spot-bce", "dpo", "reward-sft"])
+def test_the_first_loss_where_policy_is_reference(name: str) -> None:
+    given = inputs()
+    same = replace(
+        given,
+        reference_chosen_logps_B=given.policy_chosen_logps_B.detach(),
+        reference_rejected_logps_B=given.policy_rejected_logps_B.detach(),  # type: ignore[union-attr]
+    )
+    out = OBJECTIVES[name](same, beta=BETA, shift=0.0)
+    expected = 2 * math.log(2) if name.startswith("spot") else math.log(2)
+    assert out.loss.item() == pytest.approx(expected, abs=1e-6)
+    assert OBJECTIVES[name].first_loss == pytest.approx(expected)
+    assert out.metrics["tether"].tolist() == about(0.5, 0.5)
+
+
+def test_the_tether_lets_go_at_a_high_reward() -> None:
+    # 1 - s(10) = 4.5398e-5
+    given = LossInputs(*(torch.tensor([value]) for value in (90.0, 0.0, -10.0, 0.0)))
+    out = OBJECTIVES["spot-bce"](given, beta=0.1)
+    assert out.metrics["tether"].item() == pytest.approx(4.5398e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_shares_of_a_step_add_up_to_its_loss(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    columns = [-10 * torch.rand(6, generator=generator) for _ in range(4)]
+    lengths = [1, 4, 2, 3, 5, 2]
+    words = -torch.rand(sum(lengths), generator=generator)
+    starts = [sum(lengths[:at]) for at in range(7)]
+
+    def loss(low: int, high: int, **step: float) -> float:
+        given = LossInputs(*(column[low:high] for column in columns), words[starts[low] : starts[high]], **step)
+        return OBJECTIVES[name](given, beta=BETA, shift=0.1).loss.item()
+
+    step = {"step_pairs": 6.0, "step_tokens": float(sum(lengths))}
+    whole = loss(0, 6)
+    assert loss(0, 6, **step) == pytest.approx(whole)
+    assert loss(0, 1, **step) + loss(1, 4, **step) + loss(4, 6, **step) == pytest.approx(whole)
+
+
+def test_what_an_objective_needs_is_named() -> None:
+    with pytest.raises(SpotError, match="reference_chosen_logps_B"):
+        OBJECTIVES["dpo"](LossInputs(torch.zeros(1), torch.zeros(1)))
+    with pytest.raises(SpotError, match="chosen_token_logps_T"):
+        OBJECTIVES["sft"](LossInputs(torch.zeros(1)))
+
+
+def test_shift_ema_starts_at_zero_and_follows_afterwards() -> None:
+    # decay 0.9: 0 -> 0.1 * 1.0 = 0.1 -> 0.09 + 0.1 * -2.0 = -0.11
+    shift = RewardShift.of("ema", decay=0.9)
+    seen = []
+    for mean in (1.0, -2.0):
+        seen.append(shift.value)
+        shift.update(mean)
+    assert seen == [0.0, pytest.approx(0.1)]
+    assert shift.value == pytest.approx(-0.11)
+
+
+def test_shift_running_is_the_mean_of_all_steps() -> None:
+    shift = RewardShift.of("running")
+    for mean in (1.0, -2.0, 4.0):
+        shift.update(mean)
+    assert shift.value == pytest.approx(1.0)
+
+
+def test_shift_none_and_constant_stay() -> None:
+    for setting, value in (("none", 0.0), (0.3, 0.3), (0, 0.0)):
+        shift = RewardShift.of(setting)
+        shift.update(5.0)
+        assert shift.value == value
+
+
+def test_shift_goes_on_from_its_state() -> None:
+    one, two = RewardShift.of("running"), RewardShift.of("running")
+    for mean in (1.0, -2.0):
+        one.update(mean)
+    two.load_state_dict(one.state_dict())
+    one.update(3.0)
+    two.update(3.0)
+    assert two.state_dict() == one.state_dict()
+    with pytest.raises(SpotError, match="another kind"):
+        RewardShift.of("ema").load_state_dict(one.state_dict())
+
+
+def test_an_unknown_shift_is_refused() -> None:
+    with pytest.raises(SpotError, match="no reward shift"):
+        RewardShift.of("mean")

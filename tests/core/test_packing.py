@@ -1,0 +1,229 @@
+"""Shared-prefix rows against two separate forward passes, and the plan of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spotcli.core import attention, logps
+from spotcli.core.encoding import EncodedPair
+from spotcli.core.packing import pack, plan_epoch, rounds_in_epoch
+from spotcli.errors import SpotError
+
+Build = Callable[[], Any]
+
+
+def pairs() -> list[EncodedPair]:
+    """Long and short tails, no common beginning, a tail of one token, and y- a strict beginning of y+."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(number: int) -> tuple[int, ...]:
+        return tuple(torch.randint(0, 90, (number,), generator=generator).tolist())
+
+    found = []
+    for prompt, common, chosen, rejected in ((11, 17, 9, 13), (5, 0, 7, 3), (8, 21, 1, 1), (3, 4, 12, 1)):
+        shared = draw(common)
+        found.append(EncodedPair(draw(prompt), (*shared, 91, *draw(chosen - 1)), (*shared, 92, *draw(rejected - 1))))
+    return [*found, EncodedPair((1, 2, 3), (7, 8, 9, 10), (7, 8))]
+
+
+def test_the_layout_of_one_pair() -> None:
+    # prompt 1 2, common beginning 3, tails 4 5 and 6: one row, and the position of token 3 is scored for both tails.
+    batch = pack([EncodedPair((1, 2), (3, 4, 5), (3, 6))], share=True)
+    assert batch.ids_RL.tolist() == [[1, 2, 3, 4, 5, 6]]
+    assert batch.positions_RL.tolist() == [[0, 1, 2, 3, 4, 3]]
+    assert batch.spans == ((0, 3, 2, 1),)
+    assert batch.rows_N.tolist() == [1, 2, 3, 2]
+    assert batch.targets_N.tolist() == [3, 4, 5, 6]
+    assert batch.chosen_N.tolist() == [True, True, True, False]
+    assert batch.rejected_N.tolist() == [True, False, False, True]
+    # logp(y+) = -1 -2 -4, logp(y-) = -1 -8
+    chosen_B, rejected_B = batch.sequence_logps(torch.tensor([-1.0, -2.0, -4.0, -8.0]))
+    assert (chosen_B.tolist(), rejected_B.tolist()) == ([-7.0], [-9.0])
+    assert batch.chosen_token_logps(torch.tensor([-1.0, -2.0, -4.0, -8.0])).tolist() == [-1.0, -2.0, -4.0]
+
+
+def test_the_plain_layout_of_one_pair() -> None:
+    batch = pack([EncodedPair((1, 2), (3, 4, 5), (3, 6))], share=False, pad_id=9)
+    assert batch.ids_RL.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 6, 9]]
+    assert batch.attention_mask_RL is not None
+    assert batch.attention_mask_RL.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert batch.rows_N.tolist() == [1, 2, 3, 6, 7]
+    assert batch.targets_N.tolist() == [3, 4, 5, 3, 6]
+    alone = pack([EncodedPair((1, 2), (3, 4, 5), (3, 6))], share=False, rejected=False)
+    assert alone.ids_RL.tolist() == [[1, 2, 3, 4, 5]]
+
+
+def llama() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**SIZES))
+
+
+def qwen3() -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=16))
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
+}  # fmt: skip
+
+
+def ready(build: Build, dtype: torch.dtype) -> Any:
+    """A random model in which nothing is rounded to less than ``dtype``.
+
+    transformers' RMSNorm computes in float32 whatever the model's type, which would hide float64's precision.
+    """
+    torch.manual_seed(0)
+    model = build().to(dtype).train()
+    for module in list(model.modules()):
+        for name, norm in list(module.named_children()):
+            if type(norm).__name__.endswith("RMSNorm"):
+                exact = torch.nn.RMSNorm(len(norm.weight), eps=norm.variance_epsilon, dtype=dtype)
+                exact.weight = norm.weight
+                setattr(module, name, exact)
+    attention.register()
+    logps.install(model, chunk=7)
+    return model
+
+
+def separately(model: Any) -> torch.Tensor:
+    """logp of every answer in a forward pass of its own."""
+    found = []
+    for side in ("chosen_ids", "rejected_ids"):
+        for pair in pairs():
+            answer = getattr(pair, side)
+            logits = model(input_ids=torch.tensor([pair.prompt_ids + answer])).logits[0, len(pair.prompt_ids) - 1 : -1]
+            found.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum())
+    return torch.stack(found)
+
+
+def together(model: Any, share: bool) -> torch.Tensor:
+    batch = pack(pairs(), share=share)
+    return torch.cat(batch.sequence_logps(model(**batch.model_inputs())))
+
+
+def gradients(model: Any, logps_B: torch.Tensor) -> dict[str, torch.Tensor]:
+    half = len(logps_B) // 2
+    loss = -F.logsigmoid(0.1 * logps_B[:half] + 8).mean() - F.logsigmoid(-0.1 * logps_B[half:] - 8).mean()
+    model.zero_grad()
+    loss.backward()
+    return {name: value.grad.clone() for name, value in model.named_parameters()}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "plain"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"])
+@pytest.mark.parametrize("build", [llama, qwen3])
+def test_the_numbers_of_two_separate_passes(
+    build: Build, dtype: torch.dtype, tolerance: float, share: bool, checkpointing: bool
+) -> None:
+    model = ready(build, dtype)
+    expected = separately(model)
+    expected_gradients = gradients(model, expected)
+    if checkpointing:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    if share:
+        model.set_attn_implementation(attention.NAME)
+    found = together(model, share)
+    assert ((found - expected) / expected).abs().max() < tolerance
+    for name, gradient in gradients(model, found).items():
+        scale = expected_gradients[name].abs().max()
+        assert (gradient - expected_gradients[name]).abs().max() < tolerance * scale, name
+
+
+def test_without_the_rejected_answers() -> None:
+    model = ready(llama, torch.float64)
+    expected = separately(model)[: len(pairs())]
+    model.set_attn_implementation(attention.NAME)
+    batch = pack(pairs(), share=True, rejected=False)
+    chosen_B, rejected_B = batch.sequence_logps(model(**batch.model_inputs()))
+    assert torch.allclose(chosen_B, expected, rtol=1e-9)
+    assert batch.ids_RL.shape[1] == sum(len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs())
+    assert not rejected_B.any()
+
+
+def test_the_tails_do_not_see_each_other() -> None:
+    model = ready(llama, torch.float64)
+    model.set_attn_implementation(attention.NAME)
+    one, two = EncodedPair((1, 2), (3, 4, 5), (3, 6, 7)), EncodedPair((1, 2), (3, 40, 50), (3, 6, 7))
+    rejected = [batch.sequence_logps(model(**batch.model_inputs()))[1] for batch in (pack([one], share=True),)]
+    other = pack([two], share=True)
+    assert torch.allclose(other.sequence_logps(model(**other.model_inputs()))[1], rejected[0], rtol=1e-12)
+
+
+def test_a_row_without_spans_is_refused() -> None:
+    model = ready(llama, torch.float32)
+    model.set_attn_implementation(attention.NAME)
+    with pytest.raises(SpotError, match="not packed"):
+        model(input_ids=torch.tensor([[1, 2, 3]]))
+
+
+def test_what_the_attention_cannot_do_is_refused() -> None:
+    some = torch.zeros(1, 2, 3, 4)
+    for wrong in ({"dropout": 0.1}, {"s_aux": some}, {"softcap": 1.0}, {"sliding_window": 2}):
+        with pytest.raises(SpotError):
+            attention.pair_attention(None, some, some, some, None, pair_spans=((0, 1, 2, 0),), **wrong)
+    with pytest.raises(SpotError):
+        attention.pair_attention(None, some, some, some, some, pair_spans=((0, 1, 2, 0),))
+
+
+def test_which_models_can() -> None:
+    from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen3Config
+
+    assert attention.unsupported(LlamaConfig()) is None
+    assert attention.unsupported(Qwen3Config()) is None
+    assert "attention_dropout" in str(attention.unsupported(LlamaConfig(attention_dropout=0.1)))
+    assert "gpt2" in str(attention.unsupported(AutoConfig.for_model("gpt2")))
+    assert "linear_attention" in str(
+        attention.unsupported(Qwen3Config(num_hidden_layers=1, layer_types=["linear_attention"]))
+    )
+    assert attention.window(LlamaConfig()) is None
+    assert attention.window(Qwen3Config()) is None
+    assert attention.window(MistralConfig(sliding_window=128)) == 128
+
+
+SIZES_OF_PAIRS = st.lists(st.integers(1, 50), min_size=1, max_size=60)
+
+
+@given(SIZES_OF_PAIRS, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
+def test_a_plan_takes_every_pair_once(sizes: list[int], micro: int, accumulate: int, ranks: int, epoch: int) -> None:
+    plan = list(plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=ranks, seed=5, epoch=epoch))
+    taken = [index for turn in plan for batch in turn if not batch.idle for index in batch.members]
+    assert sorted(taken) == list(range(len(sizes)))
+    assert len(plan) == rounds_in_epoch(len(sizes), micro=micro, ranks=ranks)
+    for turn in plan:
+        assert len(turn) == ranks
+        assert all(1 <= len(batch.members) <= micro for batch in turn)
+
+
+def steps(sizes: list[int], micro: int, accumulate: int, ranks: int) -> list[set[int]]:
+    plan = list(plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=ranks, seed=5, epoch=1))
+    return [
+        {index for turn in plan[at : at + accumulate] for batch in turn if not batch.idle for index in batch.members}
+        for at in range(0, len(plan), accumulate)
+    ]
+
+
+@given(SIZES_OF_PAIRS)
+def test_the_same_pairs_meet_in_a_step_however_it_is_laid_out(sizes: list[int]) -> None:
+    whole = steps(sizes, 12, 1, 1)
+    assert steps(sizes, 3, 4, 1) == steps(sizes, 3, 2, 2) == steps(sizes, 1, 4, 3) == whole
+
+
+def test_epochs_and_seeds_differ() -> None:
+    def order(seed: int, epoch: int) -> list[tuple[int, ...]]:
+        plan = plan_epoch([1] * 40, micro=1, accumulate=1, ranks=1, seed=seed, epoch=epoch)
+        return [turn[0].members for turn in plan]
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(0, 0)), tuple(order(0, 1)), tuple(order(1, 0))}) == 3

@@ -1,0 +1,315 @@
+"""Training on a tiny real model: counts, files, settings, what is refused, what must not change the result."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spotcli import recipe as recipes
+from spotcli.errors import DataError, RecipeError, SettingsChanged, SpotError
+from spotcli.policies import models
+from spotcli.recipe import Recipe
+from spotcli.stages.train import TrainSummary, train
+
+PAIRS = 20
+
+
+def pair(number: int, **fields: Any) -> dict[str, Any]:
+    a, b = 7 * number % 50 + 3, 11 * number % 40 + 2
+    return {
+        "id": f"p{number}",
+        "prompt": f"{a} + {b}",
+        "chosen": f"{a} + {b} = {a + b}, so {a + b}",
+        "rejected": f"{a} + {b} = {a + b + 1 + number % 3}. It is" + " wrong" * (number % 4),
+        **fields,
+    }
+
+
+def write(folder: Path, rows: list[dict[str, Any]], name: str = "data.jsonl") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def recipe(model: Path, **section: Any) -> Recipe:
+    section = {
+        "learning_rate": 1e-3, "num_train_epochs": 2, "batch_size": 8, "dtype": "float32", "beta": 0.5, **section,
+    }  # fmt: skip
+    return Recipe.model_validate({"model": str(model), "train": section})
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def apart(one: Path, two: Path) -> float:
+    """The largest difference of two trained models' weights."""
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainSummary]:
+    """A run folder with a finished spot-bco training in it."""
+    folder = tmp_path_factory.mktemp("run")
+    rows = [
+        *(pair(number) for number in range(PAIRS)),
+        pair(100, review="reject"),
+        pair(101, chosen="the same", rejected="the same"),
+        pair(102, chosen="x" * 300),
+        pair(103, review="accept", unknown="kept"),
+    ]
+    write(folder, rows)
+    return folder, train(recipe(tiny_model, max_length=200), folder=folder)
+
+
+def test_every_row_is_trained_on_or_counted(trained: tuple[Path, TrainSummary]) -> None:
+    _, summary = trained
+    assert summary.dropped == {
+        "rejected in review": 1, "chosen and rejected are the same": 1, "longer than max_length": 1,
+    }  # fmt: skip
+    assert summary.pairs == PAIRS + 1
+    assert summary.read == summary.pairs + sum(summary.dropped.values()) == PAIRS + 4
+
+
+def test_the_summary_tells_what_happened(trained: tuple[Path, TrainSummary]) -> None:
+    folder, summary = trained
+    # 21 pairs in steps of 8: 3 steps an epoch, the last one of 5 pairs.
+    assert (summary.steps, summary.batch_size, summary.epochs) == (6, 8, 2.0)
+    assert summary.shares_prefix
+    assert summary.shared_tokens < summary.tokens
+    assert summary.first_loss == pytest.approx(2 * math.log(2), abs=1e-5)
+    assert summary.final["loss"] < 1.3
+    assert summary.final["margin"] > 0
+    assert json.loads(json.dumps(summary.as_dict()))["checkpoint"] == str(folder / "checkpoint")
+    rows = metrics(folder / "checkpoint")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["pairs"] for row in rows] == [8, 8, 5, 8, 8, 5]
+    assert {"rewards_chosen", "rewards_rejected", "margin", "tether", "shift", "pairs_per_second"} <= rows[0].keys()
+
+
+def test_the_shift_follows_the_rewards_of_earlier_steps(trained: tuple[Path, TrainSummary]) -> None:
+    rows = metrics(trained[0] / "checkpoint")
+    d = 0.0
+    for row in rows:
+        assert row["shift"] == pytest.approx(d, abs=1e-6)
+        d = 0.9 * d + 0.1 * (row["rewards_chosen"] + row["rewards_rejected"]) / 2
+
+
+def test_the_result_is_a_model_folder(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+    output = trained[0] / "checkpoint"
+    names = {path.name for path in output.iterdir()}
+    assert {"config.json", "tokenizer.json", "chat_template.jinja", "recipe.yaml", "spot-train.json"} <= names
+    assert not [name for name in names if name.startswith("checkpoint-")]
+    assert apart(output, tiny_model) > 1e-4
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (tiny_model, output))
+    assert after == before
+    model, tokenizer = models.load_model(str(output)), models.load_tokenizer(str(output))
+    prompt = models.render(tokenizer, [{"role": "user", "content": "1 + 1"}])
+    import torch
+
+    assert model.generate(torch.tensor([prompt]), max_new_tokens=2, do_sample=False).shape[1] > len(prompt)
+
+
+def test_a_rerun_does_nothing(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+    folder, summary = trained
+    before = {path: path.stat().st_mtime_ns for path in (folder / "checkpoint").iterdir()}
+    assert train(recipe(tiny_model, max_length=200), folder=folder) == summary
+    assert {path: path.stat().st_mtime_ns for path in (folder / "checkpoint").iterdir()} == before
+
+
+def test_other_settings_are_refused_by_name(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+    folder, _ = trained
+    with pytest.raises(SettingsChanged, match=r"beta was 0.5, now 0.7; learning_rate was 0.001, now 0.002"):
+        train(recipe(tiny_model, max_length=200, beta=0.7, learning_rate=2e-3), folder=folder)
+
+
+def test_settings_that_do_not_reach_the_weights_may_change(
+    trained: tuple[Path, TrainSummary], tiny_model: Path
+) -> None:
+    folder, summary = trained
+    assert train(recipe(tiny_model, max_length=200, save_steps=2, logging_steps=3), folder=folder) == summary
+
+
+def test_other_data_is_refused(trained: tuple[Path, TrainSummary], tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained[0] / "checkpoint", tmp_path / "checkpoint")
+    write(tmp_path, [pair(number) for number in range(5)])
+    with pytest.raises(SettingsChanged, match="data was"):
+        train(recipe(tiny_model, max_length=200), folder=tmp_path)
+
+
+def test_fresh_puts_the_old_folder_aside(trained: tuple[Path, TrainSummary], tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained[0] / "checkpoint", tmp_path / "checkpoint")
+    write(tmp_path, [pair(number) for number in range(5)])
+    assert train(recipe(tiny_model, num_train_epochs=1), folder=tmp_path, fresh=True).pairs == 5
+    assert (tmp_path / "checkpoint.old-1" / "model.safetensors").is_file()
+
+
+def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(5)])
+    write(tmp_path / "checkpoint", [], "thesis.txt")
+    with pytest.raises(SettingsChanged, match="not empty"):
+        train(recipe(tiny_model), folder=tmp_path)
+
+
+def test_no_pair_is_left(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(1, review="reject"), pair(2, review="reject")])
+    with pytest.raises(DataError, match="2 rejected in review"):
+        train(recipe(tiny_model), folder=tmp_path)
+
+
+def test_dry_run_loads_no_weights(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, [pair(number) for number in range(PAIRS)])
+    monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
+    summary = train(recipe(tiny_model), folder=tmp_path, dry_run=True)
+    assert (summary.pairs, summary.steps, summary.batch_size) == (PAIRS, 6, 8)
+    assert summary.tokens > summary.shared_tokens > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"learnig_rate": 1}, "did you mean 'learning_rate'"),
+        ({"objectiv": "dpo"}, "did you mean 'objective'"),
+        ({"output_dir": "x"}, "train.output"),
+        ({"bf16": True}, "train.dtype"),
+        ({"eval_strategy": "steps"}, "spot eval"),
+        ({"batch_size": 10, "per_device_train_batch_size": 4}, "cannot be made"),
+        ({"batch_size": 8, "processes": 3}, "cannot be made"),
+        ({"lr_scheduler_type": "triangle"}, "transformers refuses"),
+    ],
+)
+def test_wrong_keys_are_refused_before_anything_is_loaded(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], words: str
+) -> None:
+    write(tmp_path, [pair(number) for number in range(5)])
+    monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
+    with pytest.raises(RecipeError, match=words):
+        train(recipe(tiny_model, **section), folder=tmp_path)
+
+
+def test_a_model_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no model"):
+        train(Recipe(), folder=tmp_path)
+
+
+# Plain gradient descent: Adam divides by the gradient's own size, and so makes rounding errors as large as steps.
+SGD = {"optim": "sgd", "learning_rate": 0.1}
+
+
+@pytest.mark.parametrize("objective", ["spot-bco", "sft"])
+def test_the_accumulation_layout_changes_nothing(tiny_model: Path, tmp_path: Path, objective: str) -> None:
+    # 20 pairs in steps of 8: the last step of an epoch has 4.
+    write(tmp_path, [pair(number) for number in range(PAIRS)])
+    folders = []
+    for micro in (8, 2):
+        settings = recipe(
+            tiny_model, objective=objective, output=f"micro{micro}", per_device_train_batch_size=micro, **SGD
+        )
+        train(settings, folder=tmp_path)
+        folders.append(tmp_path / f"micro{micro}")
+    assert apart(*folders) < 2e-6
+    assert apart(folders[0], tiny_model) > 1e-4
+    one, two = (metrics(folder) for folder in folders)
+    for name in ("loss", "shift") if objective == "spot-bco" else ("loss",):
+        assert [row[name] for row in one] == pytest.approx([row[name] for row in two], abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["spot-bce", "dpo", "reward-sft", "dft"])
+def test_sharing_prefixes_changes_nothing(tiny_model: Path, tmp_path: Path, objective: str) -> None:
+    write(tmp_path, [pair(number) for number in range(8)])
+    for share in (True, False):
+        settings = recipe(tiny_model, objective=objective, output=str(share), share_prefix=share, **SGD)
+        assert train(settings, folder=tmp_path).shares_prefix == (share and objective != "dft")
+    assert apart(tmp_path / "True", tmp_path / "False") < 2e-6
+    assert apart(tmp_path / "True", tiny_model) > 1e-4
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(8)])
+    for name, section in (("plain", {}), ("checked", {"gradient_checkpointing": True})):
+        train(recipe(tiny_model, output=name, **SGD, **section), folder=tmp_path)
+    assert apart(tmp_path / "plain", tmp_path / "checked") < 1e-6
+
+
+def test_the_reference_is_computed_once_and_shared_by_runs(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(6)])
+    cache = tmp_path / "reference.jsonl"
+    train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
+    first = cache.read_text()
+    assert first.count("\n") == 6
+    train(recipe(tiny_model, output="two", num_train_epochs=1, objective="dpo", beta=0.1), folder=tmp_path)
+    assert cache.read_text() == first
+    # Added pairs and another precision are computed; what is known stays.
+    write(tmp_path, [pair(number) for number in range(7)])
+    train(recipe(tiny_model, output="three", num_train_epochs=1), folder=tmp_path)
+    train(recipe(tiny_model, output="four", num_train_epochs=1, dtype="bfloat16"), folder=tmp_path)
+    assert cache.read_text().startswith(first)
+    assert cache.read_text().count("\n") == 6 + 1 + 7
+
+
+def test_a_wrong_reference_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(8)])
+    train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "reference.jsonl").read_text().splitlines()]
+    write(tmp_path, [row | {"chosen": row["chosen"] - 1.0} for row in rows], "reference.jsonl")
+    with pytest.raises(SpotError, match=r"policy = reference demands 1\.386294"):
+        train(recipe(tiny_model, output="two", num_train_epochs=1), folder=tmp_path)
+    assert not (tmp_path / "two" / "model.safetensors").exists()
+
+
+def test_bfloat16_products_over_float32_weights(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(8)])
+    train(recipe(tiny_model, output="exact", learning_rate=1e-4), folder=tmp_path)
+    summary = train(recipe(tiny_model, output="low", learning_rate=1e-4, dtype="bfloat16"), folder=tmp_path)
+    assert summary.first_loss == pytest.approx(2 * math.log(2), abs=0.02)
+    assert 0 < apart(tmp_path / "exact", tmp_path / "low") < 1e-3
+
+
+def test_lora_saves_an_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(8)])
+    summary = train(recipe(tiny_model, lora={"r": 4, "alpha": 8}, gradient_checkpointing=True), folder=tmp_path)
+    assert summary.first_loss == pytest.approx(2 * math.log(2), abs=1e-5)
+    assert summary.final["loss"] < 1.38
+    names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names
+    assert "model.safetensors" not in names
+    base, merged = models.load_model(str(tiny_model)), models.load_model(str(tmp_path / "checkpoint"))
+    moved = [(one - two).abs().max().item() for one, two in zip(base.parameters(), merged.parameters(), strict=True)]
+    assert max(moved) > 1e-4
+
+
+def test_an_unsupported_architecture_falls_back_aloud(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.1}))
+    write(tmp_path, [pair(number) for number in range(8)])
+    assert not train(recipe(folder), folder=tmp_path, dry_run=True).shares_prefix
+    assert "attention_dropout is not 0" in capsys.readouterr().err
+    with pytest.raises(RecipeError, match="cannot share prefixes"):
+        train(recipe(folder, share_prefix=True), folder=tmp_path)
+
+
+def test_the_recipes_keys_reach_the_stage(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("train: {learning_rate: 5e-6, share_prefix: off, batch_size: 16}\n")
+    section = recipes.load(path).train
+    assert section.training_arguments == {"learning_rate": 5e-6}
+    assert (section.share_prefix, section.batch_size) == (False, 16)

