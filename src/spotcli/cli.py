@@ -117,10 +117,19 @@ def rectify(
     ] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Never cost more than this, in US dollars.")] = None,
     target: Annotated[int | None, typer.Option(min=1, help="Stop when N pairs are accepted.")] = None,
+    then: Annotated[list[str] | None, typer.Option(help="An oracle to try next on what is left; repeatable.")] = None,
+    attempts: Annotated[int | None, typer.Option(min=1, help="Times each oracle is asked, with the reason.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight.")] = None,
+    rpm: Annotated[int | None, typer.Option(min=1, help="Requests a minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens a minute.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Reply tokens a request.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="The oracle's.")] = None,
+    price_in: Annotated[float | None, typer.Option(min=0, help="US dollars a million prompt tokens.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="US dollars a million reply tokens.")] = None,
     base_url: Annotated[str | None, typer.Option(help="The provider's address.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Whose tokens the change ratio counts.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask nothing; say what it would ask and cost.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Ask nothing; judge the replies on disk again.")] = False,
     recipe: RecipeFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -143,12 +152,20 @@ def rectify(
             "rectify.reference": reference,
             "rectify.max_cost": max_cost,
             "rectify.target": target,
+            "rectify.then": then or None,
+            "rectify.attempts": attempts,
             "rectify.concurrency": concurrency,
+            "rectify.rpm": rpm,
+            "rectify.tpm": tpm,
+            "rectify.max_tokens": max_tokens,
+            "rectify.temperature": temperature,
+            "rectify.price_in": price_in,
+            "rectify.price_out": price_out,
             "rectify.base_url": base_url,
             "rectify.tokenizer": tokenizer,
         },
     )
-    _show("Pairs", stage(settings, folder=Path(), fresh=fresh, dry_run=dry_run).as_dict(), as_json)
+    _show("Pairs", stage(settings, folder=Path(), fresh=fresh, dry_run=dry_run, replay=replay).as_dict(), as_json)
 
 
 @app.command(epilog="[cyan]spot inspect data.jsonl --where 'ratio>0.3'[/cyan]")

@@ -156,8 +156,8 @@ class TrainSection(Section):
     share_prefix: Literal["auto"] | bool = "auto"
     """Run the prompt and the common beginning of both answers once. ``auto``: where the model can and it saves work."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Precision of the matrix products; ``auto`` is bfloat16 where the processor computes with it. Weights and optimiser
-    state are float32 all the same (with DeepSpeed: its own float32 copies); the result is saved as its source was."""
+    """Precision of the matrix products; ``auto`` is bfloat16 where the processor computes with it. Weights and
+    optimiser state are float32 all the same (with DeepSpeed: its own copies); the result is saved as its source was."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Handed to the chat template; take the values of ``sample``."""
     lora: LoraSection | None = None

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 
 from spotcli.core import attention, logps
 from spotcli.core.encoding import EncodedPair
-from spotcli.core.packing import pack, plan_epoch, rounds_in_epoch
+from spotcli.core.packing import pack, plan_epoch, rounds_in_epoch, row_tokens
 from spotcli.errors import SpotError
 
 Build = Callable[[], Any]
 
 
-def pairs() -> list[EncodedPair]:
-    """Long and short tails, no common beginning, a tail of one token, and y- a strict beginning of y+."""
+def pairs(start: tuple[int, ...] = ()) -> list[EncodedPair]:
+    """Long and short tails, no common beginning, a tail of one token, and y- a strict beginning of y+.
+
+    Args:
+        start: what all prompts begin with.
+    """
     generator = torch.Generator().manual_seed(1)
 
     def draw(number: int) -> tuple[int, ...]:
@@ -29,8 +33,10 @@ def pairs() -> list[EncodedPair]:
     found = []
     for prompt, common, chosen, rejected in ((11, 17, 9, 13), (5, 0, 7, 3), (8, 21, 1, 1), (3, 4, 12, 1)):
         shared = draw(common)
-        found.append(EncodedPair(draw(prompt), (*shared, 91, *draw(chosen - 1)), (*shared, 92, *draw(rejected - 1))))
-    return [*found, EncodedPair((1, 2, 3), (7, 8, 9, 10), (7, 8))]
+        found.append(
+            EncodedPair((*start, *draw(prompt)), (*shared, 91, *draw(chosen - 1)), (*shared, 92, *draw(rejected - 1)))
+        )
+    return [*found, EncodedPair((*start, 1, 2, 3), (7, 8, 9, 10), (7, 8))]
 
 
 def test_the_layout_of_one_pair() -> None:
@@ -47,6 +53,19 @@ def test_the_layout_of_one_pair() -> None:
     chosen_B, rejected_B = batch.sequence_logps(torch.tensor([-1.0, -2.0, -4.0, -8.0]))
     assert (chosen_B.tolist(), rejected_B.tolist()) == ([-7.0], [-9.0])
     assert batch.chosen_token_logps(torch.tensor([-1.0, -2.0, -4.0, -8.0])).tolist() == [-1.0, -2.0, -4.0]
+
+
+def test_what_all_prompts_of_a_row_begin_with_stands_once() -> None:
+    # Common start 1 2; the second prompt has nothing else but its last token, which stays with the pair.
+    rows = [EncodedPair((1, 2, 3, 4), (5,), (6,)), EncodedPair((1, 2, 3), (7, 8), (7, 9))]
+    batch = pack(rows, share=True)
+    assert batch.ids_RL.tolist() == [[1, 2, 3, 4, 5, 6, 3, 7, 8, 9]]
+    assert batch.positions_RL.tolist() == [[0, 1, 2, 3, 4, 4, 2, 3, 4, 4]]
+    assert (batch.common, batch.spans) == (2, ((2, 2, 1, 1), (6, 2, 1, 1)))
+    assert batch.rows_N.tolist() == [3, 3, 6, 7, 7]
+    assert batch.targets_N.tolist() == [5, 6, 7, 8, 9]
+    assert row_tokens(rows) == 10
+    assert row_tokens(rows, rejected=False) == pack(rows, share=True, rejected=False).ids_RL.numel() == 8
 
 
 def test_the_plain_layout_of_one_pair() -> None:
@@ -96,19 +115,19 @@ def ready(build: Build, dtype: torch.dtype) -> Any:
     return model
 
 
-def separately(model: Any) -> torch.Tensor:
+def separately(model: Any, rows: list[EncodedPair]) -> torch.Tensor:
     """logp of every answer in a forward pass of its own."""
     found = []
     for side in ("chosen_ids", "rejected_ids"):
-        for pair in pairs():
+        for pair in rows:
             answer = getattr(pair, side)
             logits = model(input_ids=torch.tensor([pair.prompt_ids + answer])).logits[0, len(pair.prompt_ids) - 1 : -1]
             found.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum())
     return torch.stack(found)
 
 
-def together(model: Any, share: bool) -> torch.Tensor:
-    batch = pack(pairs(), share=share)
+def together(model: Any, rows: list[EncodedPair], share: bool) -> torch.Tensor:
+    batch = pack(rows, share=share)
     return torch.cat(batch.sequence_logps(model(**batch.model_inputs())))
 
 
@@ -120,21 +139,22 @@ def gradients(model: Any, logps_B: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: value.grad.clone() for name, value in model.named_parameters()}
 
 
+@pytest.mark.parametrize("start", [(), tuple(range(20, 33))], ids=["", "common"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "plain"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"])
 @pytest.mark.parametrize("build", [llama, qwen3])
 def test_the_numbers_of_two_separate_passes(
-    build: Build, dtype: torch.dtype, tolerance: float, share: bool, checkpointing: bool
+    build: Build, dtype: torch.dtype, tolerance: float, share: bool, checkpointing: bool, start: tuple[int, ...]
 ) -> None:
-    model = ready(build, dtype)
-    expected = separately(model)
+    model, rows = ready(build, dtype), pairs(start)
+    expected = separately(model, rows)
     expected_gradients = gradients(model, expected)
     if checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     if share:
         model.set_attn_implementation(attention.NAME)
-    found = together(model, share)
+    found = together(model, rows, share)
     assert ((found - expected) / expected).abs().max() < tolerance
     for name, gradient in gradients(model, found).items():
         scale = expected_gradients[name].abs().max()
@@ -143,7 +163,7 @@ def test_the_numbers_of_two_separate_passes(
 
 def test_without_the_rejected_answers() -> None:
     model = ready(llama, torch.float64)
-    expected = separately(model)[: len(pairs())]
+    expected = separately(model, pairs())[: len(pairs())]
     model.set_attn_implementation(attention.NAME)
     batch = pack(pairs(), share=True, rejected=False)
     chosen_B, rejected_B = batch.sequence_logps(model(**batch.model_inputs()))

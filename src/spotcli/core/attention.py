@@ -112,7 +112,8 @@ def pair_attention(
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     outputs = []
     if pair_common:
-        outputs.append(attend(*(each[:, :, :pair_common] for each in (query, key, value)), is_causal=True))
+        query_C, key_C, value_C = (each[:, :, :pair_common] for each in (query, key, value))
+        outputs.append(attend(query_C, key_C, value_C, is_causal=True))
     for start, prefix, chosen, rejected in pair_spans:
         tail = start + prefix + chosen
         end = tail + rejected

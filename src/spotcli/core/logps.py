@@ -130,7 +130,7 @@ def token_logps(
         bias_V: the head's bias, where it has one.
         chunk: positions whose logits exist at once.
     """
-    logps_N: Tensor = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, targets_N, chunk)
+    logps_N: Tensor = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, targets_N, chunk)  # type: ignore[no-untyped-call]
     return logps_N
 
 
@@ -174,5 +174,5 @@ def install(model: Any, *, chunk: int = CHUNK) -> None:
         hidden = self.base_model(*args, use_cache=False, **kwargs).last_hidden_state
         return head(hidden.flatten(0, 1).index_select(0, rows_N), targets_N=targets_N)
 
-    head.forward = MethodType(head_forward, head)
+    head.forward = MethodType(head_forward, head)  # type: ignore[method-assign]
     model.forward = MethodType(model_forward, model)

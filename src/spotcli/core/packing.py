@@ -85,7 +85,7 @@ class Batch:
 
     def to(self, device: Any) -> Batch:
         """The batch with its tensors on a device."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
         }
@@ -136,6 +136,13 @@ def _common(prompts: Sequence[Sequence[int]]) -> int:
         return 0
     columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def row_tokens(pairs: Sequence[EncodedPair], *, rejected: bool = True) -> int:
+    """Tokens of the shared layout's row."""
+    common = _common([pair.prompt_ids for pair in pairs])
+    each = (pair.shared_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
+    return sum(each) - common * (len(pairs) - 1)
 
 
 def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool, pad_id: int) -> Batch:

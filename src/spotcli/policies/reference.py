@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,7 @@ def _compute(
 ) -> dict[str, tuple[float, float]]:
     found: dict[str, tuple[float, float]] = {}
     unsaved: list[dict[str, Any]] = []
-    keep: AbstractContextManager[Appender | None]
-    keep = Appender(cache) if cache else _Nothing()
-    with keep as file:
+    with Appender(cache) if cache else nullcontext() as file:
         for start in range(0, len(missing), batch):
             members = missing[start : start + batch]
             chosen, rejected = score([pairs[at] for at in members])
@@ -131,8 +129,3 @@ def _compute(
 
 def _row(name: str, value: tuple[float, float]) -> dict[str, Any]:
     return {"key": name, "chosen": value[0], "rejected": value[1]}
-
-
-class _Nothing(AbstractContextManager[None]):
-    def __exit__(self, *error: object) -> None:
-        return None

@@ -172,9 +172,7 @@ def _policy(recipe: Recipe, location: str, sampling: Sampling) -> Policy:
 
 
 def _graded(name: str, task: Task, problem: Problem, answer: Answer) -> Score:
-    result = (
-        Grade("undecided", None, "cut") if answer.finish_reason == "length" else task.grade(answer.response, problem)
-    )
+    result = Grade("undecided", "cut") if answer.finish_reason == "length" else task.grade(answer.response, problem)
     return Score.model_validate(
         {
             **problem.model_dump(exclude_unset=True),
@@ -184,7 +182,7 @@ def _graded(name: str, task: Task, problem: Problem, answer: Answer) -> Score:
             "finish_reason": answer.finish_reason,
             "verdict": result.verdict,
             "extracted": result.extracted,
-            "reason": result.reason,
+            "reason": result.reason or None,
             "tokens": len(answer.token_ids),
         }
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,7 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from spotcli import errors
 from spotcli import recipe as recipes
@@ -173,9 +174,11 @@ def _end(ranks: subprocess.Popen[bytes], scratch: Path) -> None:
 def _first_error(scratch: Path, log: Path) -> SpotError:
     found = sorted((json.loads(path.read_text()) for path in scratch.glob("rank-*.error")), key=lambda each: each["at"])
     if not found:
-        tail = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-        why = tail[0].strip() if tail else "nothing was written"
-        return SpotError(f"training ended without a word of its ranks: {why}", cure=f"the whole of it is in {log}")
+        ended = re.search(r"exitcode: (-?\d+)\) local_rank: (\d+)", log.read_text(errors="replace"))
+        why = f": rank {ended[2]} ended with code {ended[1]}" if ended else ""
+        if ended and ended[1] == "-9":
+            why += ", which is what the system does when memory runs out"
+        return SpotError(f"training ended without a word of its ranks{why}", cure=f"the whole of it is in {log}")
     first = found[0]
     kind = getattr(errors, first["kind"], SpotError)
     error = SpotError(first["message"], where=first["where"], cure=first["cure"] or f"the whole of it is in {log}")
@@ -184,7 +187,7 @@ def _first_error(scratch: Path, log: Path) -> SpotError:
     return error
 
 
-def as_rank(work: Callable[[], None]) -> None:
+def as_rank(work: Callable[[], None]) -> NoReturn:
     """Do one rank's work: leave its process id and its error where the launching process looks, and end with it."""
     folder, rank = Path(os.environ[_RANKS]), os.environ["RANK"]
     (folder / f"rank-{rank}.pid").write_text(str(os.getpid()))
@@ -192,6 +195,8 @@ def as_rank(work: Callable[[], None]) -> None:
     try:
         work()
         _leave_group()
+        sys.stderr.flush()
+        os._exit(0)  # the threads of gloo and NCCL now and then crash an interpreter that ends in order
     except Exception as error:
         traceback.print_exc()
         ours = isinstance(error, SpotError)

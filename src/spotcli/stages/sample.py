@@ -17,7 +17,7 @@ from typing import Any
 
 from spotcli import jsonl
 from spotcli.console import progress, say
-from spotcli.core.grading import grade
+from spotcli.core.grading import Grade, grade_many
 from spotcli.errors import RecipeError
 from spotcli.policies import Answer, Request, Sampling, answer_seed, load_policy
 from spotcli.policies.models import resolve
@@ -105,7 +105,7 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
                     if all(request.key in output.done for request in batch):
                         continue
                     answers = [answer for answer in policy.answer(batch) if answer.request.key not in output.done]
-                    rows = [_graded(by_id[answer.request.key[0]], answer, parameters) for answer in answers]
+                    rows = _graded([by_id[answer.request.key[0]] for answer in answers], answers, parameters)
                     output.append(rows)
                     output.done.update(row.key for row in rows)
                     verdicts.update(_verdict(row.model_dump()) for row in rows)
@@ -127,31 +127,38 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
     return summary
 
 
-def _graded(problem: Problem, answer: Answer, parameters: dict[str, Any]) -> Sample:
-    verdict, extracted, reason = judge(answer, problem)
-    return Sample.model_validate(
-        {
-            **problem.model_dump(exclude_unset=True),
-            "trial": answer.request.key[1],
-            "response": answer.response,
-            "finish_reason": answer.finish_reason,
-            "verdict": verdict,
-            "extracted": extracted,
-            "reason": reason,
-            "tokens": len(answer.token_ids),
-            "sampling": {**parameters, "seed": answer.request.seed},
-        }
-    )
+def _graded(problems: list[Problem], answers: list[Answer], parameters: dict[str, Any]) -> list[Sample]:
+    """The answers as rows; an answer that was cut, or that nothing is known of, is not held against a reference."""
+    pairs = list(zip(problems, answers, strict=True))
+    gradable = [(answer.response, problem.answer) for problem, answer in pairs if _why_not(problem, answer) is None]
+    grades = iter(grade_many([(response, reference or "") for response, reference in gradable]))
+    rows = []
+    for problem, answer in pairs:
+        why_not = _why_not(problem, answer)
+        result = Grade("undecided", why_not) if why_not else next(grades)
+        rows.append(
+            Sample.model_validate(
+                {
+                    **problem.model_dump(exclude_unset=True),
+                    "trial": answer.request.key[1],
+                    "response": answer.response,
+                    "finish_reason": answer.finish_reason,
+                    "verdict": result.verdict,
+                    "extracted": result.extracted,
+                    "reason": result.reason or None,
+                    "tokens": len(answer.token_ids),
+                    "sampling": {**parameters, "seed": answer.request.seed},
+                }
+            )
+        )
+    return rows
 
 
-def judge(answer: Answer, problem: Problem) -> tuple[str, str | None, str | None]:
-    """Verdict, what was graded, and why it is undecided."""
+def _why_not(problem: Problem, answer: Answer) -> str | None:
+    """Why an answer cannot be graded."""
     if answer.finish_reason == "length":
-        return "undecided", None, "cut"
-    if problem.answer is None:
-        return "undecided", None, "no reference answer"
-    result = grade(answer.response, problem.answer)
-    return result.verdict, result.extracted, result.reason
+        return "cut"
+    return "no reference answer" if problem.answer is None else None
 
 
 def _verdict(row: dict[str, Any]) -> str:

@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
     "report_to": "none",
     "log_level": "error",
     "save_total_limit": 2,
+    "ddp_find_unused_parameters": False,
 }
 """Of TrainingArguments, where a recipe says nothing; the method's own."""
 
@@ -137,7 +138,7 @@ class TrainSummary:
     tokens: int
     """Tokens of an epoch, each answer with its whole prompt."""
     shared_tokens: int
-    """The same with prompt and common beginning once: what is run where ``shares_prefix``."""
+    """The same with what a micro-batch has in common run once: what is run where ``shares_prefix``."""
     shares_prefix: bool
     seconds: float = 0.0
     """Of this start, loading and reference included."""
@@ -180,6 +181,7 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
     found = _encoded(recipe, data)
     share, why_not = _sharing(recipe, found.pairs)
     steps = _steps(section, len(found.pairs), micro, accumulate)
+    tokens, shared_tokens = _tokens(recipe, found.pairs, micro, accumulate)
     summary = TrainSummary(
         checkpoint=str(output),
         objective=section.objective,
@@ -189,8 +191,8 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         epochs=float(_argument(section, "num_train_epochs")),
         batch_size=micro * accumulate * section.processes,
         steps=steps,
-        tokens=sum(pair.whole_tokens for pair in found.pairs),
-        shared_tokens=sum(pair.shared_tokens for pair in found.pairs),
+        tokens=tokens,
+        shared_tokens=shared_tokens,
         shares_prefix=share,
     )
     if _is_main():
@@ -282,6 +284,19 @@ def _steps(section: TrainSection, pairs: int, micro: int, accumulate: int) -> in
         return most
     each = math.ceil(math.ceil(pairs / (micro * section.processes)) / accumulate)
     return math.ceil(float(_argument(section, "num_train_epochs")) * each)
+
+
+def _tokens(recipe: Recipe, pairs: list[EncodedPair], micro: int, accumulate: int) -> tuple[int, int]:
+    """Tokens of the first epoch: of separate rows, and of rows that share what they have in common."""
+    from spotcli.core.packing import plan_epoch, row_tokens
+
+    section = recipe.train
+    rejected = section.objective not in ("sft", "dft")
+    whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
+    sizes = [pair.shared_tokens for pair in pairs]
+    plan = plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=section.processes, seed=recipe.seed, epoch=0)
+    rows = [[pairs[at] for at in batch.members] for turn in plan for batch in turn if not batch.idle]
+    return whole, sum(row_tokens(row, rejected=rejected) for row in rows)
 
 
 def _identity(recipe: Recipe, data: Path, micro: int, accumulate: int) -> dict[str, Any]:
@@ -386,7 +401,7 @@ def _sharing(recipe: Recipe, pairs: list[EncodedPair]) -> tuple[bool, str | None
         RecipeError: sharing is demanded of a model that cannot.
     """
     section = recipe.train
-    if section.share_prefix is False or section.objective in ("sft", "dft"):
+    if section.share_prefix is False:
         return False, None
     from transformers import AutoConfig
 
@@ -411,7 +426,7 @@ def _describe(summary: TrainSummary, why_not: str | None) -> None:
     say(f"{summary.pairs} of {summary.read} pairs" + (f"; left out: {dropped}" if dropped else ""))
     say(
         f"{summary.steps} steps of {summary.batch_size} pairs, {summary.epochs:g} epochs; tokens an epoch: "
-        f"{summary.tokens:,} whole, {summary.shared_tokens:,} with prefixes shared "
+        f"{summary.tokens:,} whole, {summary.shared_tokens:,} with common beginnings once "
         f"({summary.tokens / summary.shared_tokens:.2f} times less work)"
     )
     if why_not:
@@ -720,7 +735,9 @@ def _save(trainer: PairTrainer, output: Path, name: str, stock: _Stock) -> None:
     from transformers.utils import logging
 
     model: Any = trainer.model
-    state = trainer.accelerator.get_state_dict(trainer.deepspeed) if trainer.is_deepspeed_enabled else None
+    # Under ZeRO-3 no rank has the whole of any weight; all of them take part in putting them together.
+    sharded = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+    state = trainer.accelerator.get_state_dict(trainer.deepspeed) if sharded else None
     if not _is_main():
         return
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -728,9 +745,10 @@ def _save(trainer: PairTrainer, output: Path, name: str, stock: _Stock) -> None:
     bare.config.use_cache = stock.use_cache
     if bare is model and state is None:
         model.to(stock.dtype)
-    elif bare is model:
-        state = {key: value.to(stock.dtype) for key, value in state.items()}
-    logging.disable_progress_bar()
+    elif bare is model and state is not None:
+        tied = model.all_tied_weights_keys
+        state = {key: value.to(stock.dtype) for key, value in state.items() if key not in tied}
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model.save_pretrained(output, state_dict=state)
     models.load_tokenizer(name).save_pretrained(output)
 
@@ -767,7 +785,8 @@ class _Report:
         total = round(summary.pairs * summary.epochs)
         self.bar = display.add_task(summary.objective, total=total, note="")
         display.advance(self.bar, min(total, resumed_from * summary.batch_size))
-        self.final: dict[str, float] = {}
+        before = list(metrics.file.rows()) if metrics is not None else []
+        self.final = self._numbers(before[-1]) if before else {}
         self.pairs = self.seconds = 0.0
         self.smooth: dict[str, float] = {}
         self.said: set[str] = set()
@@ -779,7 +798,7 @@ class _Report:
     def __call__(self, row: dict[str, Any]) -> None:
         if self.metrics is not None:
             self.metrics.file.append([row])
-        self.final = {name: value for name, value in row.items() if name not in ("step", "steps", "pairs", "seconds")}
+        self.final = self._numbers(row)
         self.pairs += row["pairs"]
         self.seconds += row["seconds"]
         note = self._note(row)
@@ -788,6 +807,10 @@ class _Report:
         if self.display.disable and (row["step"] % tenth == 0 or row["step"] in (1, row["steps"])):
             say(f"step {row['step']} of {row['steps']}: {note}, {row['pairs_per_second']:.2f} pairs/s")
         self._watch(row)
+
+    @staticmethod
+    def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+        return {name: value for name, value in row.items() if name not in ("step", "steps", "pairs", "seconds")}
 
     @staticmethod
     def _note(row: Mapping[str, Any]) -> str:

@@ -150,7 +150,7 @@ class PairTrainer(Trainer):
         steps = math.ceil(len(rounds) / args.gradient_accumulation_steps)
         rounds.epoch = lambda: self.state.global_step // steps
         return torch.utils.data.DataLoader(
-            self.train_dataset,
+            _Packed(self.task),
             batch_sampler=rounds,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
@@ -264,7 +264,8 @@ class PairTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 operations a parameter and token, forward and backward; attention not counted."""
-        parameters = sum(each.numel() for each in self.model.parameters())
+        model: Any = self.model
+        parameters = sum(each.numel() for each in model.parameters())
         return int(6 * parameters * inputs["batch"].ids_RL.numel())
 
     # --- checkpoints --------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ class PairTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.state.global_step >= self.state.max_steps and not self.task.keep_last:
             return
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)  # what a kill left half-written
         self.accelerator.wait_for_everyone()

@@ -174,11 +174,11 @@ def grade(response: str, problem: Problem) -> Grade:
     for name in _LABELS:
         found = _read(response, name)
         if isinstance(found, str):
-            return Grade("undecided", None, found)
+            return Grade("undecided", found)
         said[name] = found
     extracted = "\n".join(f"{name}: {_listed(moves)}" for name, moves in said.items())
     right = all(_read(problem.answer or "", name) == moves for name, moves in said.items())
-    return Grade("right" if right else "wrong", extracted)
+    return Grade("right" if right else "wrong", extracted=extracted)
 
 
 def _read(text: str, name: str) -> set[Move] | str:

@@ -1,0 +1,155 @@
+"""kill -9 in the middle, then the same command again: the same weights as without the kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spotcli.core.loss import RewardShift
+from spotcli.errors import SpotError
+from spotcli.stages.train import train
+from tests.stages.test_train import apart, metrics, pair, recipe, write
+
+STEPS = 90
+SETTINGS: dict[str, Any] = {"num_train_epochs": 30, "save_steps": 20, "shift": "running", "weight_decay": 0.1}
+
+# A run in a process of its own, one thread, as `spot train` would do it.
+RUN = """
+import json, sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from spotcli.recipe import Recipe
+from spotcli.stages.train import train
+train(Recipe.model_validate_json(sys.argv[1]), folder=Path(sys.argv[2]))
+"""
+
+
+def start(model: Path, folder: Path, **section: Any) -> subprocess.Popen[str]:
+    settings = recipe(model, **SETTINGS, **section).model_dump_json()
+    command = [sys.executable, "-W", "error", "-c", RUN, settings, str(folder)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, talk = process.communicate(timeout=120)
+    assert process.returncode == 0, talk
+    return talk
+
+
+def steps_done(folder: Path) -> int:
+    try:
+        return (folder / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def test_a_killed_run_gives_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(20)])
+    finish(start(tiny_model, tmp_path, output="whole"))
+    killed = tmp_path / "killed"
+    # After the first checkpoint, and in the middle of an epoch of 3 steps.
+    for stop in (25, 64):
+        process = start(tiny_model, tmp_path, output="killed")
+        while steps_done(killed) < stop and process.poll() is None:
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (killed / "model.safetensors").exists(), "the run was over before it was killed"
+        assert steps_done(killed) < STEPS
+    talk = finish(start(tiny_model, tmp_path, output="killed"))
+    assert "going on after step" in talk
+    assert apart(tmp_path / "whole", killed) == 0.0
+    whole, again = metrics(tmp_path / "whole"), metrics(killed)
+    assert [row["step"] for row in again] == list(range(1, STEPS + 1))
+    for name in ("loss", "shift", "learning_rate", "rewards_chosen"):
+        assert [row[name] for row in again] == [row[name] for row in whole]
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished run with its checkpoints 2, 4 and 6, and its weights in a folder beside it."""
+    folder = tmp_path_factory.mktemp("stopped")
+    write(folder, [pair(number) for number in range(20)])
+    train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=folder)
+    shutil.copytree(folder / "checkpoint", folder / "whole")
+    return folder, folder / "whole"
+
+
+def undo(output: Path) -> None:
+    """As if the run had been killed before it saved the model."""
+    meta = json.loads((output / "spot-train.json").read_text())
+    (output / "spot-train.json").write_text(json.dumps(meta | {"complete": False}))
+    (output / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    "harm", ["no state file", "torn state file", "short optimizer file", "missing rng file"], ids=lambda name: name
+)
+def test_a_half_written_checkpoint_is_passed_over(
+    stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path, harm: str
+) -> None:
+    folder, whole = stopped
+    shutil.copytree(folder, tmp_path / "run")
+    output = tmp_path / "run" / "checkpoint"
+    undo(output)
+    last = output / "checkpoint-6"
+    if harm == "no state file":
+        (last / "spot-state.json").unlink()
+    elif harm == "torn state file":
+        (last / "spot-state.json").write_text('{"step": 6, "sh')
+    elif harm == "short optimizer file":
+        os.truncate(last / "optimizer.pt", 100)
+    else:
+        (last / "rng_state.pth").unlink()
+    summary = train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=tmp_path / "run")
+    assert summary.resumed_from == 4
+    assert apart(output, whole) == 0.0
+    assert [row["step"] for row in metrics(output)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_killed_after_its_last_step_only_saves(
+    stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, whole = stopped
+    shutil.copytree(folder, tmp_path / "run")
+    output = tmp_path / "run" / "checkpoint"
+    undo(output)
+    summary = train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=tmp_path / "run")
+    assert summary.resumed_from == 6
+    assert apart(output, whole) == 0.0
+    assert summary.final["loss"] == metrics(output)[-1]["loss"]
+
+
+def test_one_checkpoint_is_enough(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(20)])
+    train(recipe(tiny_model, save_steps=2, save_total_limit=1), folder=tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoint").glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+def test_the_shift_comes_out_of_the_checkpoint(stopped: tuple[Path, Path]) -> None:
+    state = json.loads((stopped[0] / "checkpoint" / "checkpoint-4" / "spot-state.json").read_text())
+    rows = metrics(stopped[0] / "checkpoint")
+    shift = RewardShift.of("ema")
+    shift.load_state_dict(state["shift"])
+    assert shift.value == pytest.approx(rows[4]["shift"])
+    assert shift.steps == 4
+
+
+def test_two_runs_cannot_write_the_same_folder(tiny_model: Path, tmp_path: Path) -> None:
+    from spotcli.jsonl import Appender
+
+    write(tmp_path, [pair(number) for number in range(8)])
+    with (
+        Appender(tmp_path / "checkpoint" / "metrics.jsonl"),
+        pytest.raises(SpotError, match=r"another process is writing|not empty"),
+    ):
+        train(recipe(tiny_model), folder=tmp_path)
