@@ -13,7 +13,7 @@ from spotcli.recipe import Recipe, dump, known_keys, load, suggest
 ROOT = Path(__file__).parent.parent
 
 # All of them: a recipe that a glob misses would go untested in silence.
-RECIPES = ["smollm2-135m.yaml"]
+RECIPES = ["llama-3.1-8b-instruct.yaml", "qwen3-8b-lora.yaml", "qwen3-8b.yaml", "smollm2-135m.yaml"]
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def test_wrong(reference: str, answer: str) -> None:
 @pytest.mark.parametrize(("reference", "answer"), UNDECIDED)
 def test_undecided_with_a_reason(reference: str, answer: str) -> None:
     result = grade(boxed(answer), reference)
-    assert result.verdict == "undecided" and result.reason, result
+    assert result.verdict == "undecided"
+    assert result.reason
 
 
 def test_a_response_that_is_only_an_answer() -> None:
