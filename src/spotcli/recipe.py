@@ -211,6 +211,9 @@ class Recipe(Section):
     """The policy: a folder, a hub id, or ``builtin:smollm2-135m``."""
     seed: int = 0
     """Every random choice derives from it."""
+    grader: str = "math"
+    """How answers are graded where a problem does not say: ``math``, ``choice``, ``coordinates``, ``instructions``, or
+    a checker of your own, ``package.module:function``."""
     sample: SampleSection = Field(default_factory=SampleSection)
     rectify: RectifySection = Field(default_factory=RectifySection)
     train: TrainSection = Field(default_factory=TrainSection)

@@ -80,6 +80,8 @@ class Problem(Row):
     """The reference answer, or null where there is none."""
     source: str | None = None
     """The data set, and the row of it."""
+    grader: str | None = None
+    """How answers are graded: ``math`` where absent, ``choice``, ``coordinates`` or ``instructions``."""
 
     @model_validator(mode="after")
     def _fill_id(self) -> Self:

@@ -132,3 +132,31 @@ def test_repeated_prompts_are_asked_once(tiny_model: Path, tmp_path: Path, capsy
     assert "2 problems whose prompt was there already are left out" in said
     assert "'question' as 'prompt'" in said
     assert json.loads((tmp_path / "samples.jsonl").read_text())["answer"] == "42"
+
+
+def test_a_recipe_may_bring_its_own_checker_and_data_may_not(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "house_rules.py").write_text(
+        "def long_enough(response, reference):\n    return len(response) >= int(reference)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checker = "house_rules:long_enough"
+    rows = [{"id": "short", "prompt": "a", "answer": "0"}, {"id": "long", "prompt": "b", "answer": "999"}]
+    write_rows(tmp_path / "problems.jsonl", rows)
+    settings = load(None, None, {"model": str(tiny_model), "grader": checker, "sample.max_new_tokens": 400})
+    sample(settings, folder=tmp_path)
+    stopped = {row.id: row for row in jsonl.read(tmp_path / "samples.jsonl", Sample) if row.finish_reason == "stop"}
+    assert stopped
+    assert all(row.verdict == ("right" if row.id == "short" else "wrong") for row in stopped.values())
+    assert all(row.grader == checker for row in stopped.values())
+
+    write_rows(tmp_path / "hostile.jsonl", [{"prompt": "a", "answer": "1", "grader": "os:system"}])
+    with pytest.raises(UserError, match="which only a recipe may name"):
+        sample(recipe(tiny_model, problems="hostile.jsonl", output="other.jsonl"), folder=tmp_path)
+
+
+def test_a_problem_says_how_it_is_graded(tiny_model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "problems.jsonl", [{"prompt": "a", "answer": "1", "grader": "chioce"}])
+    with pytest.raises(UserError, match="there is no grader 'chioce'"):
+        sample(recipe(tiny_model), folder=tmp_path)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spotcli.core import edits, prompts
-from spotcli.core.grading import grade
+from spotcli.core.grading.graders import grader_of
 from spotcli.records import Sample, Verdict
 
 ACCEPTED = "accepted"
@@ -57,12 +57,14 @@ def judge(
     gamma: float,
     ratio: Callable[[str, str], float],
     answer_only: bool,
+    grader: str = "math",
 ) -> Correction:
     """Read, grade and measure one reply.
 
     Args:
         why: of a reply that declined, the oracle's reason.
         ratio: the change ratio of y- and y+ as texts.
+        grader: of samples that name none.
         answer_only: let a correction pass that swaps the final answer and keeps a derivation that does not reach it.
     """
     if finish_reason == "declined":
@@ -75,7 +77,7 @@ def judge(
     chosen = reading.text or ""
     if chosen.split() == sample.response.split():
         return Correction("unchanged", chosen)
-    graded = grade(chosen, sample.answer or "")
+    graded = grader_of(sample.grader, grader)(chosen, sample.answer or "")
     if graded.verdict != "right":
         return Correction(graded.verdict, chosen, graded.verdict, graded.extracted)
     change = ratio(sample.response, chosen)

@@ -136,6 +136,7 @@ class Dispatcher:
         history: History,
         ratio: Ratio,
         journal: Journal | None = None,
+        grader: str = "math",
     ) -> None:
         self.cases = cases
         self.oracles = oracles
@@ -143,6 +144,7 @@ class Dispatcher:
         self.history = history
         self.journal = journal
         self.cost = 0.0
+        self._grader = grader
         self._ratio = ratio
         self._judged: dict[int, Correction] = {}
         self._stopped: BaseException | None = None
@@ -209,6 +211,7 @@ class Dispatcher:
                 gamma=self.settings.gamma,
                 ratio=self._ratio,
                 answer_only=self.settings.answer_only,
+                grader=self._grader,
             )
         return known
 

@@ -118,7 +118,9 @@ def rectify(
         _say_what_is_there(journal, history)
         with _open_output(path, settings, oracles, history, replay) as output:
             _keep_reviews(cases, output)
-            job = Dispatcher(cases, oracles, settings, history, ratio, journal=None if replay else journal)
+            job = Dispatcher(
+                cases, oracles, settings, history, ratio, journal=None if replay else journal, grader=recipe.grader
+            )
             stopped = job.run()
             if isinstance(stopped, OSError):
                 raise UserError(

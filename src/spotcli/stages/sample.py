@@ -18,6 +18,7 @@ from typing import Any
 from spotcli import jsonl
 from spotcli.console import progress, say
 from spotcli.core.grading import Grade, grade_many
+from spotcli.core.grading.graders import grader_of
 from spotcli.errors import RecipeError
 from spotcli.policies import Answer, Request, Sampling, answer_seed, load_policy
 from spotcli.policies.models import resolve
@@ -60,6 +61,8 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
         )
     problems = open_problems(settings.problems, folder=folder, seed=recipe.seed, limit=settings.limit)
     location = resolve(recipe.model)
+    for kind in {problem.grader for problem in problems}:
+        grader_of(kind, recipe.grader)  # what is missing is said before anything is answered
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
     source = folder / settings.problems
     output = jsonl.Output(
@@ -69,6 +72,7 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
             "model": recipe.model,
             "problems": settings.problems,
             "seed": recipe.seed,
+            "grader": recipe.grader,
             **sampling.as_dict(),
             "chat_template_kwargs": settings.chat_template_kwargs,
         },
@@ -105,7 +109,8 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
                     if all(request.key in output.done for request in batch):
                         continue
                     answers = [answer for answer in policy.answer(batch) if answer.request.key not in output.done]
-                    rows = _graded([by_id[answer.request.key[0]] for answer in answers], answers, parameters)
+                    asked = [by_id[answer.request.key[0]] for answer in answers]
+                    rows = _graded(asked, answers, parameters, recipe.grader)
                     output.append(rows)
                     output.done.update(row.key for row in rows)
                     verdicts.update(_verdict(row.model_dump()) for row in rows)
@@ -127,19 +132,28 @@ def sample(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False) -> Sam
     return summary
 
 
-def _graded(problems: list[Problem], answers: list[Answer], parameters: dict[str, Any]) -> list[Sample]:
+def _graded(problems: list[Problem], answers: list[Answer], parameters: dict[str, Any], default: str) -> list[Sample]:
     """The answers as rows; an answer that was cut, or that nothing is known of, is not held against a reference."""
     pairs = list(zip(problems, answers, strict=True))
-    gradable = [(answer.response, problem.answer) for problem, answer in pairs if _why_not(problem, answer) is None]
-    grades = iter(grade_many([(response, reference or "") for response, reference in gradable]))
+    kinds = [problem.grader or default for problem in problems]
+    # Mathematics can take long, so it is graded together, by several workers.
+    together = [
+        (answer.response, problem.answer or "")
+        for (problem, answer), kind in zip(pairs, kinds, strict=True)
+        if kind == "math" and _why_not(problem, answer) is None
+    ]
+    grades = iter(grade_many(together))
     rows = []
-    for problem, answer in pairs:
-        why_not = _why_not(problem, answer)
-        result = Grade("undecided", why_not) if why_not else next(grades)
+    for (problem, answer), kind in zip(pairs, kinds, strict=True):
+        if why_not := _why_not(problem, answer):
+            result = Grade("undecided", why_not)
+        else:
+            result = next(grades) if kind == "math" else grader_of(kind, default)(answer.response, problem.answer or "")
         rows.append(
             Sample.model_validate(
                 {
                     **problem.model_dump(exclude_unset=True),
+                    **({} if kind == "math" else {"grader": kind}),
                     "trial": answer.request.key[1],
                     "response": answer.response,
                     "finish_reason": answer.finish_reason,

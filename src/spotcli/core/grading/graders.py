@@ -20,14 +20,32 @@ from spotcli.core.grading import Grade, GradeOptions, Grader, grade
 from spotcli.core.grading.answers import NoAnswer, all_boxes, find_answer, leading_choice, strip_thinking
 from spotcli.core.grading.latex import tidy
 from spotcli.core.grading.leaves import leading_letter, lone_letter
-from spotcli.errors import SpotError
+from spotcli.errors import UserError
 
 
+def grader_of(named: str | None, default: str = "math") -> Grader:
+    """The grader of a row: the one that it names, else ``default``, which the recipe chose.
+
+    A row may name the built-in kinds only: a name with a colon is code to import, and data must not choose that.
+
+    Raises:
+        UserError: an unknown name, or a checker of the user's own that the recipe does not name too.
+    """
+    if named and ":" in named and named != default:
+        raise UserError(
+            f"a row asks for the checker {named}, which only a recipe may name",
+            where="grader",
+            cure=f"-s grader={named}, if you trust it",
+        )
+    return get_grader(named or default)
+
+
+@cache
 def get_grader(name: str, options: GradeOptions | None = None) -> Grader:
     """The grader called ``math``, ``choice``, ``coordinates``, ``instructions``, or
     ``package.module:function``.
 
-    Raises SpotError for an unknown name, and for ``instructions`` without its packages (so: before any
+    Raises UserError for an unknown name, and for ``instructions`` without its packages (so: before any
     inference).
     """
     if name == "math":
@@ -41,7 +59,7 @@ def get_grader(name: str, options: GradeOptions | None = None) -> Grader:
         return grade_instructions
     if ":" in name:
         return _own_checker(name)
-    raise SpotError(
+    raise UserError(
         f"there is no grader '{name}'",
         where="grader",
         cure="use math, choice, coordinates, instructions, or package.module:function",
@@ -188,7 +206,7 @@ def _instruction_checkers() -> Any:
         verifiable = importlib.import_module("if_verifiable")
         util: Any = importlib.import_module("if_verifiable.ifeval.instructions_util")
     except ImportError as error:
-        raise SpotError(
+        raise UserError(
             f"the instruction checkers need a package that is not installed ({error.name})",
             where="grader: instructions",
             cure="pip install 'spotcli[eval]'",
@@ -227,7 +245,7 @@ def _own_checker(name: str) -> Grader:
     try:
         checker = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise SpotError(
+        raise UserError(
             f"the checker {name} cannot be loaded: {error}",
             where=f"grader: {name}",
             cure="name it package.module:function, and make the module importable from the current folder",
