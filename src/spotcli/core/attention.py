@@ -110,21 +110,28 @@ def pair_attention(
     if sliding_window is not None and any(pair_common + p + max(a, b) > sliding_window for _, p, a, b in pair_spans):
         raise SpotError(f"a pair is longer than the sliding window of {sliding_window} tokens")
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+    # One split and no slices: the gradient of a slice is as long as the row, and there are several for each pair.
+    sizes = [pair_common, *(size for _, *parts in pair_spans for size in parts)]
+    pieces = [torch.split(each, sizes, 2) for each in (query, key, value)]
     outputs = []
     if pair_common:
-        query_C, key_C, value_C = (each[:, :, :pair_common] for each in (query, key, value))
+        query_C, key_C, value_C = (each[0] for each in pieces)
         outputs.append(attend(query_C, key_C, value_C, is_causal=True))
-    for start, prefix, chosen, rejected in pair_spans:
-        tail = start + prefix + chosen
-        end = tail + rejected
-        for first, last, before in ((start, tail, start), (tail, end, start + prefix)):
-            if first == last:
+    for first in range(1, len(sizes), 3):
+        prefix, chosen, rejected = first, first + 1, first + 2
+        # Who asks, and what is seen beside that: the common start; of B, also the pair's prefix.
+        for asking, before in (([prefix, chosen], [0]), ([rejected], [0, prefix])):
+            before = [at for at in before if sizes[at]]
+            asked = sum(sizes[at] for at in asking)
+            if not asked:
                 continue
-            # What these queries see: the common start, the pair's prefix (of B), and themselves up to each.
-            seen = [slice(0, pair_common), slice(start, before), slice(first, last)]
-            key_S, value_S = (torch.cat([each[:, :, part] for part in seen], 2) for each in (key, value))
-            mask = _lower_right(last - first, key_S.shape[2], query)
-            outputs.append(attend(query[:, :, first:last], key_S, value_S, attn_mask=mask))
+            query_Q = torch.cat([pieces[0][at] for at in asking], 2)
+            key_S, value_S = (torch.cat([each[at] for at in before + asking], 2) for each in pieces[1:])
+            if before:
+                mask = _lower_right(asked, key_S.shape[2], query)
+                outputs.append(attend(query_Q, key_S, value_S, attn_mask=mask))
+            else:
+                outputs.append(attend(query_Q, key_S, value_S, is_causal=True))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
