@@ -102,7 +102,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(name: str, dtype: Dtype = "auto") -> PreTrainedModel:
-    """The model's weights in the asked precision, on the GPU where there is one; a LoRA folder merged into its base.
+    """The model's weights in the asked precision, on the GPU where there is one; a LoRA folder is its base with the adapter.
 
     Raises:
         UserError: there is no such model, or it is out of reach.
@@ -111,8 +111,6 @@ def load_model(name: str, dtype: Dtype = "auto") -> PreTrainedModel:
 
     from_pretrained = _auto("AutoModelForCausalLM")
     model = _loaded(name, lambda path: from_pretrained(path, dtype=torch_dtype(dtype), trust_remote_code=False))
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
     return cast("PreTrainedModel", model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
 
 
