@@ -239,7 +239,8 @@ def histogram(ratios: array[float]) -> list[tuple[float, float, int]]:
 def _show(summary: ReviewSummary, pairs: Iterator[Pair], limit: int | None, *, alone: bool, pairs_too: bool) -> None:
     console = out()
     if not alone:
-        console.print(_overview(summary, console.width))
+        # Who reads a pipe wants a line to stay a line, however long the path in it.
+        console.print(_overview(summary, console.width), soft_wrap=not console.is_terminal)
     if not pairs_too:
         console.print(_line(f"written: {summary.html}"))
         return
