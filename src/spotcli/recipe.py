@@ -41,7 +41,7 @@ class SampleSection(Section):
     output: str = "samples.jsonl"
     """Where the samples go; inside the run folder for ``spot run``."""
     engine: Literal["auto", "vllm", "transformers", "api"] = "auto"
-    """Who generates. ``auto`` takes vLLM where it and a GPU are there, else transformers."""
+    """Who generates. ``auto`` takes transformers; ``vllm`` and ``api`` are not in this version."""
     trials: Positive = 1
     """Answers for each problem."""
     limit: Positive | None = None

@@ -81,4 +81,4 @@ def load_policy(engine: str, model: str, sampling: Sampling, **options: Any) -> 
         from spotcli.policies.transformers import TransformersPolicy
 
         return TransformersPolicy(model, sampling, **options)
-    raise UserError(f"the engine '{engine}' is not built yet", cure="--engine transformers")
+    raise UserError(f"the engine '{engine}' is not in this version", cure="--engine transformers")
