@@ -71,7 +71,7 @@ def sample(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The policy: folder, hub id or built-in.")] = None,
     output: Output = None,
-    engine: Annotated[str | None, typer.Option(help="auto or transformers; vllm and api are not in this version.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto or transformers; vllm, api: not in this version.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Answers for each problem.")] = None,
     limit: Limit = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy. [dim]\\[0.7][/dim]")] = None,

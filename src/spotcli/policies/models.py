@@ -102,7 +102,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(name: str, dtype: Dtype = "auto") -> PreTrainedModel:
-    """The model's weights in the asked precision, on the GPU where there is one; a LoRA folder is its base with the adapter.
+    """The model's weights in the asked precision, on the GPU where there is one; of LoRA, base and adapter.
 
     Raises:
         UserError: there is no such model, or it is out of reach.
