@@ -8,7 +8,8 @@ too long for all), and equality with a textbook dynamic programme on 1,000 rando
 
 ``--data`` names a JSONL file of wrong answers with a human's correction of the first wrong step (``wrong``,
 ``wrong_prefix``, ``corrected_prefix``). Scripted editors write that correction as hunks, which are read and
-applied as an oracle's are; a reply that cannot be applied is paid for, asked for again and then rewritten, as `spot rectify` does:
+applied as an oracle's are; a reply that cannot be applied is paid for, asked for again and then
+rewritten, as `spot rectify` does:
 
     lines    each changed line whole                       words    the changed words and three on both sides
     unique   the changed words and as many around them as make the text to find unique, as the oracle is asked to
@@ -27,6 +28,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from spotcli.core import edits, prompts
@@ -48,14 +50,14 @@ def textbook(left: list[int], right: list[int]) -> int:
 def long_pairs(count: int, tokens: int, chance: random.Random) -> Iterator[tuple[list[int], list[int]]]:
     """Pairs whose tokens are as unequally common as words are, with 5 to 60 of a hundred replaced in runs."""
     vocabulary = range(32_000)
-    weights = [1 / (rank + 3) for rank in vocabulary]
+    weights = list(accumulate(1 / (rank + 3) for rank in vocabulary))
     for _ in range(count):
-        rejected = chance.choices(vocabulary, weights, k=tokens)
+        rejected = chance.choices(vocabulary, cum_weights=weights, k=tokens)
         chosen, share = list(rejected), chance.uniform(0.05, 0.6)
         while share > 0:
             length = min(chance.randint(1, 60), tokens)
             start = chance.randrange(tokens - length + 1)
-            chosen[start : start + length] = chance.choices(vocabulary, weights, k=length)
+            chosen[start : start + length] = chance.choices(vocabulary, cum_weights=weights, k=length)
             share -= length / tokens
         yield rejected, chosen
 
@@ -79,7 +81,8 @@ def speed(count: int, tokens: int, few: int) -> None:
         over = [one - exact for one, exact in zip(theirs, ratios, strict=False)]
         print(
             f"difflib, autojunk={autojunk}: {each * 1e3:.1f} ms a pair ({few} pairs), "
-            f"{each / (ours / count):.0f} times as long; its ratio is too high by {statistics.mean(over):.3f}, at most {max(over):.3f}"
+            f"{each / (ours / count):.0f} times as long; "
+            f"its ratio is too high by {statistics.mean(over):.3f}, at most {max(over):.3f}"
         )
     chance, same = random.Random(1), 0
     for _ in range(1000):
