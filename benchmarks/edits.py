@@ -48,9 +48,9 @@ def textbook(left: list[int], right: list[int]) -> int:
 
 
 def long_pairs(count: int, tokens: int, chance: random.Random) -> Iterator[tuple[list[int], list[int]]]:
-    """Pairs whose tokens are as unequally common as words are, with 5 to 60 of a hundred replaced in runs."""
+    """Pairs with tokens by the law of Zipf, as words are, and 5 to 60 of a hundred replaced in runs."""
     vocabulary = range(32_000)
-    weights = list(accumulate(1 / (rank + 3) for rank in vocabulary))
+    weights = list(accumulate(1 / (rank + 1) for rank in vocabulary))
     for _ in range(count):
         rejected = chance.choices(vocabulary, cum_weights=weights, k=tokens)
         chosen, share = list(rejected), chance.uniform(0.05, 0.6)

@@ -7,9 +7,9 @@ The same rows are corrected twice, through litellm over HTTP to a scripted provi
 those in flight at a kill, and the key must be in no file and no output.
 
 A third job runs under a money limit with the same faults and kills: the provider's bill may not pass it. There requests
-whose end is unknown use most of it up. So a fourth and a fifth have dear replies and only faults that cost nothing, and a
-limit at half of what the whole would cost: without a kill the bill must come to within one request of it, with two kills to
-within what was in flight at them, and never above.
+whose end is unknown use most of it up. So a fourth and a fifth have dear replies, only faults that cost nothing, and a
+limit at half of what the whole would cost: without a kill the bill must come to within one request of it, with two
+kills to within what was in flight at them, and never above.
 """
 
 from __future__ import annotations
