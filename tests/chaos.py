@@ -4,8 +4,12 @@
 
 The same rows are corrected twice, through litellm over HTTP to a scripted provider: once undisturbed, once with
 ``kill -9`` again and again. Then data.jsonl must be the same byte for byte, no request may have been sent twice but
-those in flight at a kill, and the key must be in no file and no output. A third job runs under a money limit, with
-kills too: the provider's bill may not pass it.
+those in flight at a kill, and the key must be in no file and no output.
+
+A third job runs under a money limit with the same faults and kills: the provider's bill may not pass it. There requests
+whose end is unknown use most of it up. So a fourth and a fifth have dear replies, only faults that cost nothing, and a
+limit at half of what the whole would cost: without a kill the bill must come to within one request of it, with two
+kills to within what was in flight at them, and never above.
 """
 
 from __future__ import annotations
@@ -71,6 +75,42 @@ def steps(number: int, chance: random.Random) -> list[Step]:
         {"garbage": True},
     ]
     return [*chance.choices(faults, k=chance.choices([0, 1, 2], [85, 12, 3])[0]), final]
+
+
+def dear_steps(number: int, chance: random.Random) -> list[Step]:
+    """Faults that nothing is charged for, then a right answer that costs from half to all of what was reserved."""
+    tokens = chance.randint(MAX_TOKENS // 2, MAX_TOKENS)
+    first, total = 10 + number, 15 + number
+    right = f"10 + {number} = {first}\n{first} + 5 = {total}\nThe answer is \\boxed{{{total}}}."
+    free: list[Step] = [{"status": 429, "headers": {"retry-after": "0.1"}}, {"status": 500}, {"status": 503}]
+    good: Step = {
+        "text": f"<answer-{{fence}}>\n{right}\n</answer-{{fence}}>",
+        "delay": chance.uniform(0.0, 0.05),
+        "usage": {"prompt_tokens": 400, "completion_tokens": tokens},
+    }
+    return [*chance.choices(free, k=chance.choices([0, 1], [95, 5])[0]), good]
+
+
+def binding_limit(folder: Path, rows: int, kills: int, chance: random.Random) -> str:
+    """A job whose limit is half of what it would cost; returns its output."""
+    answers = {tag(number): dear_steps(number, chance) for number in range(rows)}
+    cap = sum(some[-1]["usage"]["completion_tokens"] for some in answers.values()) * PRICE_OUT / 1e6 / 2
+    worst = MAX_TOKENS * PRICE_OUT / 1e6
+    money = ("--max-cost", str(cap), "-s", "rectify.price_in=0", "-s", f"rectify.price_out={PRICE_OUT}")
+    job = Job(folder, answers, rows, *money)
+    with job.provider:
+        killed = sum(
+            job.kill_after(chance.randint(1, max(1, rows // 6)), chance.uniform(0, 0.05)) for _ in range(kills)
+        )
+        job.finish(4)
+        first = job.provider.billed_tokens * PRICE_OUT / 1e6
+        # Once more: what is spent stays spent.
+        job.finish(4)
+        bill = job.provider.billed_tokens * PRICE_OUT / 1e6
+    least = cap - (1 + killed * CONCURRENCY) * worst
+    assert least < first <= bill <= cap, (least, first, bill, cap)
+    print(f"limit ${cap:.4f}, {killed} kills: the bill is ${bill:.4f}, {bill / cap:.1%} of it")
+    return job.output
 
 
 class Job:
@@ -164,6 +204,7 @@ def main() -> None:
         print(f"limit ${cap:.4f}: the provider's bill is ${bill:.4f}")
 
         texts = [calm.output, rough.output, poor.output]
+        texts += [binding_limit(folder / f"dear-{kills}", options.rows, kills, chance) for kills in (0, 2)]
         texts += [file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file()]
         assert not any(KEY in text for text in texts)
         print("the key is in no file and no output")

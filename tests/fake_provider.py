@@ -35,6 +35,7 @@ from typing import Any, Self
 from aiohttp import web
 
 FENCE = re.compile(r"<student-([0-9a-f]+)>\n(.*?)\n</student-\1>", re.DOTALL)
+PROBLEM = re.compile(r"<problem-([0-9a-f]+)>\n(.*?)\n</problem-\1>", re.DOTALL)
 Step = dict[str, Any]
 
 
@@ -160,7 +161,7 @@ class FakeProvider:
 
 def completion(body: dict[str, Any], step: Step, told: str) -> dict[str, Any]:
     """The body of a good answer."""
-    match = FENCE.search(told)
+    match = FENCE.search(told) or PROBLEM.search(told)
     fence, student = match.groups() if match else ("", "")
     if "correct" in step:
         for old, new in step["correct"].items():

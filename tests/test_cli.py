@@ -55,9 +55,19 @@ def test_the_list_of_options_is_frozen() -> None:
         | {"--model", "--output", "--engine", "--trials", "--limit", "--temperature", "--max-new-tokens"}
         | {"--set", "--seed", "--fresh"},
         "rectify": common
-        | {"--oracle", "--output", "--gamma", "--reply", "--reference", "--max-cost", "--target", "--concurrency"}
+        | {
+            "--oracle",
+            "--output",
+            "--mode",
+            "--gamma",
+            "--reply",
+            "--reference",
+            "--max-cost",
+            "--target",
+            "--concurrency",
+        }
         | {"--then", "--attempts", "--rpm", "--tpm", "--max-tokens", "--temperature", "--price-in", "--price-out"}
-        | {"--replay", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
+        | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common | {"--id", "--where", "--html", "--limit"},
         "train": {"--json", "--set", "--dry-run", "--seed", "--fresh"},
         "eval": common | {"--task", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"},

@@ -8,12 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spotcli.records import Pair, Problem, Row, Sample, Score, prompt_digest
+from spotcli.records import Contrast, Pair, Problem, Row, Sample, Score, prompt_digest
 
 SAMPLE = {"prompt": "1 + 1", "response": "3", "verdict": "wrong"}
 PAIR = {"prompt": "1 + 1", "rejected": "3", "chosen": "2"}
 SCORE = {"prompt": "1 + 1", "task": "t", "response": "3", "finish_reason": "stop", "verdict": "wrong"}
-SMALLEST = [(Problem, {"prompt": "1 + 1"}), (Sample, SAMPLE), (Pair, PAIR), (Score, SCORE)]
+SMALLEST = [
+    (Problem, {"prompt": "1 + 1"}),
+    (Sample, SAMPLE),
+    (Pair, {"prompt": "1 + 1", "chosen": "2"}),
+    (Contrast, PAIR),
+    (Score, SCORE),
+]
 
 TEXT = st.text(alphabet=st.characters(), max_size=40)  # with control characters, U+2028 and lone surrogates
 NAME = st.text(max_size=20)  # names of fields have no lone surrogates: reading a file replaces them

@@ -110,6 +110,10 @@ def rectify(
         str | None, typer.Option(help="A litellm model (gpt-4o, gemini/gemini-2.5-pro, ...) or symbolic.")
     ] = None,
     output: Output = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="surgery (corrections), direct (the oracle's own solutions) or self (right answers)."),
+    ] = None,
     gamma: Annotated[float | None, typer.Option(min=0, max=1, help="Keep a pair up to this change ratio.")] = None,
     reply: Annotated[str | None, typer.Option(help="rewrite (whole answer) or edits (search/replace hunks).")] = None,
     reference: Annotated[
@@ -130,6 +134,8 @@ def rectify(
     tokenizer: Annotated[str | None, typer.Option(help="Whose tokens the change ratio counts.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask nothing; say what it would ask and cost.")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Ask nothing; judge the replies on disk again.")] = False,
+    export: Annotated[Path | None, typer.Option(help="Write what is open into a file to be edited by you.")] = None,
+    import_: Annotated[Path | None, typer.Option("--import", help="Read such a file back.")] = None,
     recipe: RecipeFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -147,6 +153,7 @@ def rectify(
             "rectify.samples": samples,
             "rectify.oracle": oracle,
             "rectify.output": output and str(output),
+            "rectify.mode": mode,
             "rectify.gamma": gamma,
             "rectify.reply": reply,
             "rectify.reference": reference,
@@ -165,7 +172,8 @@ def rectify(
             "rectify.tokenizer": tokenizer,
         },
     )
-    _show("Pairs", stage(settings, folder=Path(), fresh=fresh, dry_run=dry_run, replay=replay).as_dict(), as_json)
+    summary = stage(settings, fresh=fresh, dry_run=dry_run, replay=replay, export=export, import_=import_)
+    _show("Pairs", summary.as_dict(), as_json)
 
 
 @app.command(epilog="[cyan]spot inspect data.jsonl --where 'ratio>0.3'[/cyan]")

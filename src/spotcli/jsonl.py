@@ -137,7 +137,7 @@ def _misfit(error: ValidationError, model: type[Row], where: str) -> DataError:
     field = ".".join(part for part in parts if part != "str") or "row"
     if first["type"] == "missing":
         needed = [name for name, one in model.model_fields.items() if one.is_required()]
-        cure = f"a {model.__name__.lower()} needs the fields {', '.join(needed)}"
+        cure = model.cures.get(field) or f"a {model.__name__.lower()} needs the fields {', '.join(needed)}"
         return DataError(f"the field '{field}' is missing", where=where, cure=cure)
     message = first["msg"].removeprefix("Value error, ")
     cure = "correct the field in that line"

@@ -71,6 +71,9 @@ class RectifySection(Section):
     """Where the pairs go."""
     oracle: str | None = None
     """A litellm model name (``gpt-4o``, ``gemini/gemini-2.5-pro``), ``symbolic`` or ``human``."""
+    mode: Literal["surgery", "direct", "self"] = "surgery"
+    """``surgery``: the smallest correction; ``direct``: the oracle's own solutions, for SFT; ``self``: the
+    policy's right answers without any oracle, for RFT."""
     then: list[str] = Field(default_factory=list)
     """Oracles that are asked, in this order, about what the one before could not correct."""
     attempts: Annotated[int, Field(gt=0, le=10)] = 1

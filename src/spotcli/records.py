@@ -56,6 +56,9 @@ class Row(BaseModel):
     # Names that other tools and published files use for our fields; read, never written.
     aliases: ClassVar[dict[str, str]] = {}
 
+    # What to do where a field is missing, for fields of which there is more to say than their name.
+    cures: ClassVar[dict[str, str]] = {}
+
     def json_line(self) -> str:
         """The row as one line of JSON, without the line's end; fields that were never set are left out."""
         # Pydantic's own JSON refuses lone surrogates.
@@ -123,7 +126,7 @@ class Sample(Problem):
 
 
 class Pair(Problem):
-    """A wrong answer and its smallest correction."""
+    """A wrong answer and its smallest correction; or, without ``rejected``, a right answer to learn from."""
 
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {
         "model_output": "rejected",
@@ -132,8 +135,8 @@ class Pair(Problem):
     }
 
     trial: Annotated[int, Field(ge=0)] = 0
-    rejected: NonEmpty
-    """y-: what the policy answered."""
+    rejected: NonEmpty | None = None
+    """y-: what the policy answered. Absent where ``chosen`` is the policy's own right answer."""
     chosen: NonEmpty
     """y+: the corrected answer."""
     change_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -148,6 +151,22 @@ class Pair(Problem):
     @property
     def key(self) -> tuple[str, int]:
         return self.id, self.trial
+
+    @property
+    def original(self) -> str:
+        """What the policy answered: y-, or y+ itself where nothing was corrected."""
+        return self.chosen if self.rejected is None else self.rejected
+
+
+class Contrast(Pair):
+    """A pair with both sides, which the objectives need that push y- down or look at it."""
+
+    cures: ClassVar[dict[str, str]] = {
+        "rejected": "train.objective sft or dft learns from `chosen` alone; this one needs rows with both answers"
+    }
+
+    rejected: NonEmpty
+    """y-: what the policy answered."""
 
 
 class Score(Problem):

@@ -164,7 +164,7 @@ def _article(pair: Pair) -> str:
 
 
 def _diff(pair: Pair) -> str:
-    spans = diff(pair.rejected, pair.chosen)
+    spans = diff(pair.original, pair.chosen)
     parts = []
     for place, span in enumerate(spans):
         text = _text(span.text)

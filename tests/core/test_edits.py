@@ -190,3 +190,17 @@ def test_words_that_hash_alike_are_told_apart() -> None:
     # Hashes of -1 and -2 are equal in CPython, and rapidfuzz hashes what it compares.
     assert change_ratio([1, 2], [2, 1]) == 0.5
     assert diff("-1", "-2") == [Span("kept", ("-",)), Span("deleted", ("1",)), Span("inserted", ("2",))]
+
+
+# Everything that decides where a piece ends: blanks of all kinds, line ends, backslashes, groups of digits, marks.
+CUTS = st.text(alphabet=st.sampled_from("ab1,0.\\ \t\n\r\x0b\x1c\x85\u2028\u3000'’\u0301漢*<=->!$é"), max_size=40)
+
+
+@given(CUTS, CUTS)
+def test_the_ratio_of_texts_is_that_of_their_words_without_blanks(rejected: str, chosen: str) -> None:
+    numbers: dict[str, int] = {}
+    sides = [
+        [numbers.setdefault(word, len(numbers)) for word in words(text) if not word.isspace()]
+        for text in (rejected, chosen)
+    ]
+    assert text_change_ratio(rejected, chosen) == change_ratio(*sides)

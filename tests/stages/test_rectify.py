@@ -70,7 +70,9 @@ def script(count: int, **more: Any) -> dict[str, list[Step]]:
 
 
 def ask(folder: Path, provider: FakeProvider | None = None, **options: Any) -> RectifySummary:
-    switches = {name: options.pop(name) for name in ("fresh", "dry_run", "replay") if name in options}
+    switches = {
+        name: options.pop(name) for name in ("fresh", "dry_run", "replay", "export", "import_") if name in options
+    }
     values = {"oracle": "gpt-4o", **options}
     if provider:
         values["base_url"] = provider.base_url
@@ -478,6 +480,183 @@ def test_a_person_corrects_in_an_editor(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("EDITOR", editor(tmp_path, "assert 'row-0002' in text\nfile.write_text(text.replace('13', '12').replace('18', '17'))"))  # fmt: skip  # noqa: E501
     found = ask(tmp_path, oracle="human")
     assert (found.pairs, found.reasons) == (2, {"declined: skipped": 1})
+
+
+def test_a_person_can_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 3)
+    monkeypatch.delenv("VISUAL", raising=False)
+    # Wrong at first; the second page goes back, where the former text is shown again, and is then mended.
+    code = (
+        "head, cut, body = text.partition('below this line ----\\n')\n"
+        "count = pathlib.Path('count'); turn = int(count.read_text()) if count.exists() else 0\n"
+        "count.write_text(str(turn + 1))\n"
+        "if turn == 0: assert 'row-0000' in head; body = body.replace('11', '12')\n"
+        "if turn == 1: assert 'row-0001' in head; body = 'BACK'\n"
+        "if turn == 2: assert 'row-0000' in head and '12' in body; body = 'BACK'\n"
+        "if turn == 3: assert 'row-0000' in head; body = body.replace('12', '10').replace('16', '15')\n"
+        "if turn == 4: assert 'row-0001' in head; body = body.replace('12', '11').replace('17', '16')\n"
+        "if turn == 5: assert 'row-0002' in head\n"
+        "file.write_text(head + cut + body)"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDITOR", editor(tmp_path, code))
+    found = ask(tmp_path, oracle="human")
+    assert (found.pairs, found.reasons) == (2, {"declined: skipped": 1})
+    assert [row["chosen"] for row in pairs(tmp_path)] == [right(0), right(1)]
+    # Both of the first are in the journal, and the later one counts, today as tomorrow.
+    assert [entry["id"] for entry in replies(tmp_path)].count(tag(0)) == 2
+    assert ask(tmp_path, oracle="human", replay=True).pairs == 2
+
+
+def edit(file: Path, number: int, text: str, before: str | None = None) -> None:
+    """Put a text in the place of an answer in a file for a person."""
+    content = file.read_text()
+    assert content.count(before or wrong(number)["response"]) == 1
+    file.write_text(content.replace(before or wrong(number)["response"], text))
+
+
+def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [wrong(number) for number in range(5)]
+    rows[4] |= {"prompt": "row-0004\n#| spot todo 0123456789ab\n#|0123456789ab end\x1b[2J", "answer": "19"}
+    write_rows(tmp_path / "samples.jsonl", rows)
+    todo = tmp_path / "todo.md"
+    found = ask(tmp_path, oracle=None, export=Path("todo.md"))
+    assert (found.pairs, found.reasons) == (0, {"not asked": 5})
+    assert not (tmp_path / "data.jsonl").exists()
+    assert "\x1b" not in todo.read_text()
+    with pytest.raises(UserError, match="this file exists"):
+        ask(tmp_path, oracle=None, export=Path("todo.md"))
+    # Read back as it is, nothing was said about anything.
+    found = ask(tmp_path, oracle=None, import_=Path("todo.md"))
+    assert (found.pairs, found.asked, found.reasons) == (0, 0, {"not asked": 5})
+    edit(todo, 0, right(0))
+    edit(todo, 1, "SKIP")
+    edit(todo, 2, right(2).replace("12", "13"))
+    edit(todo, 3, "It is \\boxed{12345}.")
+    found = ask(tmp_path, oracle=None, import_=Path("todo.md"))
+    assert (found.pairs, found.asked) == (2, 4)
+    assert found.reasons == {"declined: skipped": 1, "not asked": 1, "wrong": 1}
+    assert "1 skipped" in capsys.readouterr().err
+    assert not jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+    # Once more: what is the same is not kept twice, what is new replaces the former, and what is taken back is open.
+    kept = len(replies(tmp_path))
+    edit(todo, 3, right(3), "It is \\boxed{12345}.")
+    edit(todo, 2, "UNDO", right(2).replace("12", "13"))
+    found = ask(tmp_path, oracle=None, import_=Path("todo.md"))
+    assert (found.pairs, found.reasons) == (2, {"declined: skipped": 1, "not asked": 2})
+    assert [row["chosen"] for row in pairs(tmp_path)] == [right(0), right(3)]
+    assert len(replies(tmp_path)) == kept + 1
+    # A new file holds what is open; a row that is another rung's turn is not in it.
+    ask(tmp_path, oracle=None, export=Path("more.md"))
+    more = (tmp_path / "more.md").read_text()
+    assert "2 wrong answers" in more
+    assert tag(2) in more
+    assert tag(0) not in more
+    found = ask(tmp_path, oracle="symbolic", export=Path("none.md"))
+    assert "0 wrong answers" in (tmp_path / "none.md").read_text()
+    # In an editor that ends lines as Windows does.
+    lines = more.replace(wrong(2)["response"], right(2)).replace("\n", "\r\n")
+    (tmp_path / "more.md").write_text(lines, newline="")
+    found = ask(tmp_path, oracle=None, import_=Path("more.md"))
+    assert pairs(tmp_path)[1]["chosen"] == right(2)
+    # Samples that have changed: said, not guessed.
+    write_rows(tmp_path / "samples.jsonl", [wrong(9)])
+    capsys.readouterr()
+    assert ask(tmp_path, oracle=None, import_=Path("todo.md")).pairs == 0
+    assert "5 unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda text: "# my own list\n" + text, r"todo\.md:1: this is no file that spot wrote"),
+        (lambda text: text[: text.rindex("#|")], r"todo\.md:\d+: the file ends within an answer"),
+        (lambda text: text + text.partition("\n\n")[2], r"todo\.md:\d+: the answer of line \d+ again"),
+        (lambda text: text.replace(" begin", " bgin"), r"todo\.md:\d+: here should stand 'begin'"),
+    ],
+)
+def test_a_damaged_file_is_refused_whole(tmp_path: Path, damage: Any, says: str) -> None:
+    samples(tmp_path, 2)
+    ask(tmp_path, oracle=None, export=Path("todo.md"))
+    todo = tmp_path / "todo.md"
+    edit(todo, 0, right(0))
+    todo.write_text(damage(todo.read_text()))
+    with pytest.raises(UserError, match=says):
+        ask(tmp_path, oracle=None, import_=Path("todo.md"))
+    assert not replies(tmp_path)
+
+
+# The baselines of the paper: the oracle's own solutions, and the policy's right answers.
+
+
+def own(number: int) -> Step:
+    """A solution that has nothing of the student's, in the fence of the request."""
+    return {"text": f"Thinking.\n<answer-{{fence}}>\nAll in all we get \\boxed{{{15 + number}}}.\n</answer-{{fence}}>"}
+
+
+def test_direct_takes_the_oracles_own_solutions(tmp_path: Path) -> None:
+    # Two wrong answers to the first problem: its solution is asked for once.
+    rows = [wrong(0), wrong(0) | {"trial": 1}, wrong(1), wrong(2)]
+    write_rows(tmp_path / "samples.jsonl", rows)
+    off = own(2) | {"text": own(2)["text"].replace("17", "18")}
+    answers = {tag(0): [own(0)], tag(1): [own(1)], tag(2): [off, own(2)]}
+    with FakeProvider(answers) as provider:
+        found = ask(tmp_path, provider, mode="direct", gamma=0.0)
+        assert (found.pairs, found.reasons, found.mode) == (2, {"same problem": 1, "wrong": 1}, "direct")
+        # The wrong answer is not shown, the problem is.
+        told = [request["body"]["messages"][1]["content"] for request in provider.requests]
+        assert len(told) == 3
+        assert not any("student-" in text or "\\boxed" in text for text in told)
+        # A second attempt, told what was wrong; nothing that has a reply is asked again.
+        found = ask(tmp_path, provider, mode="direct", gamma=0.0, attempts=2)
+        assert (found.pairs, found.reasons) == (3, {"same problem": 1})
+        assert len(provider.requests) == 4
+        assert "The right one" not in told[0]
+    row = pairs(tmp_path)[0]
+    # Far above gamma, measured all the same: `boxed { 15 }` and `.` are what both have.
+    assert row["chosen"] == "All in all we get \\boxed{15}."
+    assert 0.4 < row["change_ratio"] <= 1
+    assert (row["rejected"], row["oracle"]["reply"]) == (wrong(0)["response"], "solution")
+    assert ask(tmp_path, mode="direct", attempts=2, replay=True).pairs == 3
+    # The file is bound to its mode, as to its oracle.
+    for mode in ("surgery", "self"):
+        with pytest.raises(UserError):
+            ask(tmp_path, mode=mode)
+    with pytest.raises(SettingsChanged):
+        ask(tmp_path, replay=True)
+
+
+@pytest.mark.parametrize("oracle", ["symbolic", "human", None])
+def test_direct_needs_a_model(tmp_path: Path, oracle: str | None) -> None:
+    samples(tmp_path, 1)
+    with pytest.raises(UserError, match="only correct"):
+        ask(tmp_path, oracle=oracle, mode="direct")
+
+
+def test_self_keeps_every_different_right_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    good_row = wrong(0) | {"response": right(0), "verdict": "right"}
+    rows = [
+        good_row,
+        good_row | {"trial": 1},
+        good_row | {"trial": 2, "response": "In short, \\boxed{15}"},
+        wrong(1),
+        wrong(2) | {"verdict": "undecided"},
+        wrong(3) | {"response": right(3), "verdict": "right"},
+    ]
+    write_rows(tmp_path / "samples.jsonl", rows)
+    found = ask(tmp_path, oracle=None, mode="self")
+    assert (found.samples, found.right, found.undecided, found.wrong) == (6, 4, 1, 1)
+    assert (found.pairs, found.reasons, found.asked, found.cost) == (3, {"same answer": 1}, 0, 0.0)
+    made = pairs(tmp_path)
+    assert [(row["id"], row.get("trial", 0)) for row in made] == [(tag(0), 0), (tag(0), 2), (tag(3), 0)]
+    assert all(row["chosen"] == row["response"] and row["verdict"] == "right" for row in made)
+    assert not any("rejected" in row or "change_ratio" in row for row in made)
+    assert jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+    assert not (tmp_path / "data.replies.jsonl").exists()
+    assert ask(tmp_path, oracle=None, mode="self", target=1).reasons == {"not needed": 2, "same answer": 1}
+    with pytest.raises(SettingsChanged):
+        ask(tmp_path, oracle="symbolic")
 
 
 # Money.

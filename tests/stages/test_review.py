@@ -202,7 +202,7 @@ def test_a_row_that_is_neither(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", [PAIRS[0], {"prompt": "?", "rejected": "1"}])
     with pytest.raises(DataError, match=r"data\.jsonl:2: the field 'chosen' is missing"):
         look(path)
-    with pytest.raises(DataError, match=r"data\.jsonl:1: the field 'rejected' is missing"):
+    with pytest.raises(DataError, match=r"data\.jsonl:1: the field 'chosen' is missing"):
         look(write(tmp_path / "data.jsonl", [{"prompt": "?"}]))
 
 
@@ -479,3 +479,12 @@ def test_a_large_file_is_streamed(tmp_path: Path, capsys: pytest.CaptureFixture[
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 2700 < 600
+
+
+def test_a_right_answer_of_the_policys_own_is_shown_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "data.jsonl", [{"id": "own", "prompt": "1 + 1", "chosen": "It is 2.", "verdict": "right"}])
+    found = look(path)
+    assert (found.pairs, found.unchanged, found.ratio_max) == (1, 0, 0.0)
+    assert "It is 2." in capsys.readouterr().out

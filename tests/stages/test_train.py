@@ -317,3 +317,36 @@ def test_the_recipes_keys_reach_the_stage(tmp_path: Path) -> None:
     section = recipes.load(path).train
     assert section.training_arguments == {"learning_rate": 5e-6}
     assert (section.share_prefix, section.batch_size) == (False, 16)
+
+
+@pytest.mark.parametrize("objective", ["sft", "dft"])
+def test_rows_without_a_wrong_answer_train_where_it_is_not_looked_at(
+    tiny_model: Path, tmp_path: Path, objective: str
+) -> None:
+    bare = [{name: value for name, value in pair(number).items() if name != "rejected"} for number in range(9)]
+    write(tmp_path / "bare", bare)
+    write(tmp_path / "whole", [pair(number) for number in range(9)])
+    for share in (True, False):
+        options = {"objective": objective, "share_prefix": share, "num_train_epochs": 1}
+        found = train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "bare")
+        assert (found.read, found.pairs, found.dropped) == (9, 9, {})
+        train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "whole")
+        # y- has no part in the loss, so that its absence changes nothing but the rounding of other batches.
+        assert apart(tmp_path / "bare" / f"out-{share}", tmp_path / "whole" / f"out-{share}") < 1e-5
+
+
+@pytest.mark.parametrize("objective", ["spot-bco", "spot-bce", "dpo", "reward-sft"])
+def test_a_row_without_a_wrong_answer_is_refused_where_it_is_needed(
+    tiny_model: Path, tmp_path: Path, objective: str
+) -> None:
+    write(tmp_path, [pair(0), {"id": "p1", "prompt": "1 + 1", "chosen": "2"}])
+    with pytest.raises(DataError, match=r"data\.jsonl:2: the field 'rejected' is missing") as caught:
+        train(recipe(tiny_model, objective=objective), folder=tmp_path)
+    assert "sft or dft" in str(caught.value.cure)
+
+
+def test_the_objectives_that_need_no_wrong_answer_are_those_that_do_not_run_it() -> None:
+    from spotcli.core.loss import OBJECTIVES
+    from spotcli.stages.train import CHOSEN_ONLY
+
+    assert set(CHOSEN_ONLY) == {name for name, objective in OBJECTIVES.items() if not objective.rejected}

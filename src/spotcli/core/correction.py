@@ -61,6 +61,8 @@ def judge(
 ) -> Correction:
     """Read, grade and measure one reply.
 
+    A ``solution`` is no correction: its change ratio is measured, but nothing asks that it be close to the answer.
+
     Args:
         why: of a reply that declined, the oracle's reason.
         ratio: the change ratio of y- and y+ as texts.
@@ -81,6 +83,8 @@ def judge(
     if graded.verdict != "right":
         return Correction(graded.verdict, chosen, graded.verdict, graded.extracted)
     change = ratio(sample.response, chosen)
+    if mode == "solution":
+        return Correction(ACCEPTED, chosen, graded.verdict, graded.extracted, change)
     if not answer_only and only_answer_changed(sample.response, chosen):
         return Correction("answer only", chosen, graded.verdict, graded.extracted, change)
     reason = ACCEPTED if change <= gamma else "too large"

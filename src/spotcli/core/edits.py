@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, Literal
 
 from rapidfuzz.distance import LCSseq
@@ -24,22 +24,21 @@ Kind = Literal["kept", "deleted", "inserted"]
 MAX_CELLS = 1 << 31
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-# Alternatives in falling order; the last takes any character, so that none is ever lost.
-_WORD = re.compile(
-    rf"""
+# Alternatives in falling order.
+_PIECE = rf"""
       \\(?:[A-Za-z]+|[^\n])?                        # a LaTeX command, an escaped sign, or a lone backslash
     | \d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?        # a number with its thousands in groups
     | \d+(?:\.\d+)?                                 # any other number
     | [{_CJK}]                                      # scripts that put no blanks between words: a character at a time
-    | (?:(?![{_CJK}])[^\W\d_][\u0300-\u036f]*)+     # a word with its combining marks,
+    | (?:[A-Za-z]+[\u0300-\u036f]*                  # a word with its combining marks; plain letters in one go,
+        |(?![{_CJK}])[^\W\d_][\u0300-\u036f]*)+
       (?:['’](?:[^\W\d_][\u0300-\u036f]*)+)*        # and with what stands behind an apostrophe
-    | \n
-    | [^\S\n]+                                      # blanks
     | \*\*|<=|>=|!=|==|->|=>                        # signs that belong together
-    | .
-    """,
-    re.VERBOSE,
-)
+"""
+# Blanks are pieces too, and the last alternative takes any character, so that none is ever lost.
+_WORD = re.compile(rf"{_PIECE} | \n | [^\S\n]+ | .", re.VERBOSE)
+# The same without the blanks between pieces, which cost as much as the pieces themselves.
+_SOLID = re.compile(rf"{_PIECE} | \S", re.VERBOSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,20 @@ def text_change_ratio(rejected: str, chosen: str) -> float:
 
     It comes near the ratio in tokens, most of which carry their blank with them, and is not the same.
     """
-    both = _numbered(*([word for word in words(text) if not word.isspace()] for text in (rejected, chosen)))
-    return change_ratio(*both)
+    # No piece reaches over the end of a line, so each line that both sides have is cut and numbered once.
+    known: dict[str, int] = {}
+    lines: dict[str, list[int]] = {}
+    fresh = count()
+    sides: list[list[int]] = []
+    for text in (rejected, chosen):
+        side: list[int] = []
+        for line in text.split("\n"):
+            ids = lines.get(line)
+            if ids is None:
+                ids = lines[line] = list(map(known.setdefault, _SOLID.findall(line), fresh))
+            side += ids
+        sides.append(side)
+    return change_ratio(*sides)
 
 
 def words(text: str) -> list[str]:
@@ -140,7 +151,8 @@ def shared_prefix(rejected: Sequence[Any], chosen: Sequence[Any]) -> int:
 def _numbered(*sides: Sequence[str]) -> list[list[int]]:
     """Each different word as a number of its own: rapidfuzz compares hashes, and those of strings may collide."""
     known: dict[str, int] = {}
-    return [[known.setdefault(word, len(known)) for word in side] for side in sides]
+    fresh = count()
+    return [list(map(known.setdefault, side, fresh)) for side in sides]
 
 
 def _bridged(spans: list[Span]) -> list[Span]:

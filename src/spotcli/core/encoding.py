@@ -27,7 +27,10 @@ CHANGED = "text changed by the tokenizer"
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """Token ids of one pair. ``chosen_ids`` and ``rejected_ids`` hold response tokens only."""
+    """Token ids of one pair. ``chosen_ids`` and ``rejected_ids`` hold response tokens only.
+
+    Without an y- ``rejected_ids`` is empty; only objectives that do not run it may see such a pair.
+    """
 
     prompt_ids: tuple[int, ...]
     chosen_ids: tuple[int, ...]
@@ -100,17 +103,18 @@ def _encode(
 ) -> EncodedPair | str:
     if pair.review == "reject":
         return REJECTED_IN_REVIEW
-    chosen, rejected = response_ids(tokenizer, pair.chosen), response_ids(tokenizer, pair.rejected)
-    if chosen == rejected:
+    texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
+    chosen, *others = [response_ids(tokenizer, text) for text in texts]
+    if chosen in others:
         return IDENTICAL
-    for text, ids in ((pair.chosen, chosen), (pair.rejected, rejected)):
+    for text, ids in zip(texts, [chosen, *others], strict=True):
         if not _kept(tokenizer, text, ids):
             return CHANGED
     cut = (pair.model_extra or {}).get("finish_reason") == "length"
     one = EncodedPair(
         prompt_ids=tuple(render(pair.messages)),
         chosen_ids=(*chosen, *end_ids),
-        rejected_ids=tuple(rejected) if cut else (*rejected, *end_ids),
+        rejected_ids=tuple(token for ids in others for token in (*ids, *(() if cut else end_ids))),
     )
     return TOO_LONG if one.longest > max_length else one
 

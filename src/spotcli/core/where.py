@@ -45,12 +45,12 @@ def prompt_text(pair: Pair) -> str:
 
 def first_edit_share(pair: Pair) -> float:
     """Where y+ parts from y-, as a share of y-: 0 at the first character, 1 after the last."""
-    return shared_prefix(pair.rejected, pair.chosen) / len(pair.rejected)
+    return shared_prefix(pair.original, pair.chosen) / len(pair.original)
 
 
 def ratio_of(pair: Pair) -> float:
     """The pair's change ratio; measured in words and signs where the pair holds none."""
-    return text_change_ratio(pair.rejected, pair.chosen) if pair.change_ratio is None else pair.change_ratio
+    return text_change_ratio(pair.original, pair.chosen) if pair.change_ratio is None else pair.change_ratio
 
 
 NUMBERS: dict[str, Callable[[Pair], float]] = {

@@ -2,14 +2,14 @@
 
     litellm     any model that litellm knows, by its name (``gpt-4o``, ``gemini/...``, ``hosted_vllm/...``)
     symbolic    arithmetic repaired line by line; needs no key and no network
-    human       ``$EDITOR``, one answer after the other
+    human       ``$EDITOR``, one answer after the other; or all of them in one file (``todo``)
 
 An oracle only proposes. The rectify stage journals what it says, reads it, has it graded and measures the edit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -72,6 +72,10 @@ class PassingFailure(Exception):
         self.retry = retry
 
 
+Amend = Callable[[Request, Reply], Awaitable[None]]
+"""Puts a reply in the place of one that was given earlier."""
+
+
 class Oracle(Protocol):
     """Corrects one answer at a time; may be asked for many at once."""
 
@@ -121,6 +125,14 @@ class ProviderOracle(Oracle, Protocol):
     def worst_cost(self, request: Request) -> float | None:
         """US dollars that the request can cost at most; None where the price is unknown."""
         ...
+
+
+@runtime_checkable
+class AmendingOracle(Oracle, Protocol):
+    """An oracle that may think better of an earlier reply of this run."""
+
+    amend: Amend | None
+    """Set by whoever keeps the replies."""
 
 
 def create(name: str, settings: RectifySection) -> Oracle:

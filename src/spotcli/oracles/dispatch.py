@@ -26,7 +26,7 @@ from spotcli.console import progress, warn
 from spotcli.core import correction, prompts
 from spotcli.core.correction import Correction
 from spotcli.errors import SpotError, UserError
-from spotcli.oracles import Oracle, PassingFailure, ProviderOracle, Reply, Request
+from spotcli.oracles import AmendingOracle, Oracle, PassingFailure, ProviderOracle, Reply, Request
 from spotcli.oracles.journal import Entry, Journal
 from spotcli.oracles.limiter import Budget, Limiter, backoff
 from spotcli.recipe import RectifySection
@@ -35,6 +35,7 @@ from spotcli.records import Sample
 # Why a case has no outcome; the same command goes on with it.
 NOT_ASKED = "not asked"
 FAILED = "failed: "
+SAME_PROBLEM = "same problem"
 
 # A provider that says "too many" is healthy: such an answer uses up less of a request's patience than a failure does.
 RATE_LIMIT_PATIENCE = 4
@@ -60,17 +61,21 @@ class Case:
     """That reply."""
     left: str = NOT_ASKED
     """Why there is no outcome."""
+    repeats: bool = False
+    """Its problem is another case's already, and a solution of that is one of this."""
 
     def __post_init__(self) -> None:
         if not (self.sample.answer or "").strip():
             self.left = "no reference answer"
         elif not self.sample.response.strip():
             self.left = "empty answer"
+        elif self.repeats:
+            self.left = SAME_PROBLEM
 
     @property
     def correctable(self) -> bool:
-        """False where no correction could be verified, or there is nothing to correct."""
-        return bool((self.sample.answer or "").strip() and self.sample.response.strip())
+        """False where no correction could be verified, or there is nothing to correct or to ask."""
+        return bool((self.sample.answer or "").strip() and self.sample.response.strip()) and not self.repeats
 
     @property
     def accepted(self) -> bool:
@@ -102,6 +107,8 @@ class History:
         if entry.get("kind") == "reply":
             self._replies[self._place(entry)] = entry
             self.entries.append(entry)
+        elif entry.get("kind") == "undo":
+            self._replies.pop(self._place(entry), None)
 
     def find(self, step: Step) -> Entry | None:
         return self._replies.get(
@@ -145,11 +152,13 @@ class Dispatcher:
         self.journal = journal
         self.cost = 0.0
         self._grader = grader
+        self._reply: prompts.ReplyMode = "solution" if settings.mode == "direct" else settings.reply
         self._ratio = ratio
         self._judged: dict[int, Correction] = {}
         self._stopped: BaseException | None = None
         self._ready: set[str] = set()
         self._told: set[str] = set()
+        self._amendable: dict[tuple[str, int], tuple[Case, Step]] = {}
         self._accepted = 0
         self._done = 0
         self._in_work = 0
@@ -159,23 +168,27 @@ class Dispatcher:
 
     # What a case needs next is a pure function of its replies.
 
-    def next_step(self, case: Case) -> Step | None:
+    def next_step(self, case: Case, *, again: str = "") -> Step | None:
         """The request that the case needs; None, and its outcome set, where the replies decide it.
+
+        The oracle called ``again`` is taken to have said nothing yet: for a reply that is to replace its former one.
 
         Each oracle is asked ``attempts`` times. A set of hunks that cannot be applied goes back once with the reason,
         then the oracle may rewrite the whole; neither counts as an attempt.
         """
         sample, settings, attempt = case.sample, self.settings, 0
-        digest = _digest(sample)
+        digest = digest_of(sample)
         for oracle in self.oracles:
-            mode: prompts.ReplyMode = settings.reply if oracle.prompted else "plain"
+            mode: prompts.ReplyMode = self._reply if oracle.prompted else "plain"
             feedback, budget, tries, bad_hunks = None, 1, 0, 0
             while tries < (settings.attempts if oracle.prompted else 1):
-                asked = (prompts.VERSION, settings.reply, settings.reference) if oracle.prompted else ()
-                key = _hash(oracle.name, oracle.version, asked, digest, attempt)
-                step = Step(oracle, attempt, key, digest, mode, feedback, budget)
+                asked = (prompts.VERSION, self._reply, settings.reference) if oracle.prompted else ()
+                # Who is not prompted is asked once, wherever on the ladder: another rung must not undo a person's work.
+                number = attempt if oracle.prompted else 0
+                key = _hash(oracle.name, oracle.version, asked, digest, number)
+                step = Step(oracle, number, key, digest, mode, feedback, budget)
                 entry = self.history.find(step)
-                if entry is None or self._was_cut_short(entry, step):
+                if entry is None or oracle.name == again or self._was_cut_short(entry, step):
                     return step
                 found = self.judge(case, entry)
                 attempt += 1
@@ -269,6 +282,9 @@ class Dispatcher:
         }
         self._halt = asyncio.Event()
         self.cost = self.journal.spent if self.journal else 0.0
+        for oracle in self.oracles:
+            if isinstance(oracle, AmendingOracle):
+                oracle.amend = self._amend
         self._budget = Budget(settings.max_cost, self._spent_before())
         workers = [asyncio.create_task(self._work()) for _ in range(min(settings.concurrency, len(self.cases)))]
         with self._interruptible(workers):
@@ -411,6 +427,8 @@ class Dispatcher:
         assert journal is not None
         self._make_ready(oracle)
         request = self.request(case, step)
+        if isinstance(oracle, AmendingOracle):
+            self._amendable[case.sample.key] = case, step
         reserved = self._worst_cost(oracle, request)
         patience = float(self.settings.retries)
         failures = 0
@@ -429,7 +447,7 @@ class Dispatcher:
                     await journal.record({"kind": "sent", "key": step.key, "reserved": reserved})
                 began = time.monotonic()
                 reply = await oracle.correct(request)
-                entry = self._entry(case, step, request, reply, reserved, time.monotonic() - began)
+                entry = self.entry(case, step, request, reply, reserved, time.monotonic() - began)
                 await journal.record(entry)
                 cost, tokens = reply.cost or 0.0, reply.usage.get("total_tokens")
                 self.cost += cost
@@ -466,6 +484,19 @@ class Dispatcher:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._halt.wait(), seconds)
 
+    async def _amend(self, request: Request, reply: Reply) -> None:
+        """Keep a reply that replaces an earlier one of this run, and judge its case anew."""
+        assert self.journal is not None
+        case, step = self._amendable[request.sample.key]
+        entry = self.entry(case, step, request, reply)
+        await self.journal.record(entry)
+        self.history.add(entry)
+        before = case.accepted
+        step_left = await asyncio.get_running_loop().run_in_executor(self._judge, self.next_step, case)
+        if step_left is not None:
+            case.outcome = case.entry = None
+        self._accepted += case.accepted - before
+
     def _make_ready(self, oracle: Oracle) -> None:
         if oracle.name not in self._ready and isinstance(oracle, ProviderOracle):
             oracle.ready()
@@ -490,7 +521,10 @@ class Dispatcher:
         prompt = sum(len(message["content"]) for message in request.ask.messages)
         return (prompt + len(request.sample.response)) / 4
 
-    def _entry(self, case: Case, step: Step, request: Request, reply: Reply, reserved: float, seconds: float) -> Entry:
+    def entry(
+        self, case: Case, step: Step, request: Request, reply: Reply, reserved: float = 0.0, seconds: float = 0.0
+    ) -> Entry:
+        """The reply as the journal keeps it; ``reserved`` in US dollars."""
         # What is read back from the disk is what is judged: lone surrogates do not survive the way there.
         text = reply.text.encode("utf-8", errors="replace").decode()
         return {
@@ -518,7 +552,7 @@ class Dispatcher:
         }
 
 
-def _digest(sample: Sample) -> str:
+def digest_of(sample: Sample) -> str:
     """What a request is about."""
     return _hash(sample.id, sample.trial, sample.prompt, sample.response, sample.answer)
 

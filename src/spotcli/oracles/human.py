@@ -2,7 +2,7 @@
 
 The editor (``$VISUAL``, ``$EDITOR``, else vi) opens on the wrong answer, with the problem and the reference answer in a
 head that is cut off again. What is saved is the correction; saved unchanged, the answer is skipped and not shown again;
-saved empty, the work stops, and the same command goes on there.
+saved empty, the work stops, and the same command goes on there; ``BACK`` alone opens the answer before once more.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from pathlib import Path
 from spotcli.console import err, safe
 from spotcli.core.grading.graders import grader_of
 from spotcli.errors import UserError
-from spotcli.oracles import PassingFailure, Reply, Request
+from spotcli.oracles import Amend, PassingFailure, Reply, Request
+from spotcli.oracles.todo import SKIP, problem
 
 STOPPED = "stopped"
 """The kind of the failure by which a person ends the work."""
+
+BACK = "BACK"
+"""Alone in the place of an answer: show the one before again."""
 
 _CUT = "#| ---- the answer begins below this line ----"
 
@@ -38,22 +42,43 @@ class HumanOracle:
     prompted = False
     parallel: int | None = 1
 
+    def __init__(self) -> None:
+        self.amend: Amend | None = None
+        self._trail: list[tuple[Request, str]] = []
+
     async def correct(self, request: Request) -> Reply:
-        return await asyncio.to_thread(self._correct, request)
+        return await self._correct(request, request.sample.response)
 
     async def close(self) -> None:
         """Nothing is open."""
 
-    def _correct(self, request: Request) -> Reply:
+    async def _correct(self, request: Request, text: str) -> Reply:
+        while (reply := await asyncio.to_thread(self._once, request, text)) is None:
+            await self._go_back()
+        self._trail.append((request, reply.text or request.sample.response))
+        return reply
+
+    async def _go_back(self) -> None:
+        """Show the answer before again; what is said now takes the place of what was said then."""
+        if not self._trail or self.amend is None:
+            err().print("this is the first answer of this sitting")
+            return
+        request, text = self._trail.pop()
+        reply = await self._correct(request, text)
+        if (reply.text or request.sample.response) != text:
+            await self.amend(request, reply)
+
+    def _once(self, request: Request, text: str) -> Reply | None:
+        """The editor until the person is content; None: back to the answer before."""
         sample = request.sample
-        text = sample.response
-        note = request.ask.feedback.complaint if request.ask.feedback else ""
         while True:
-            text = _edit(_page(request, text, note))
+            text = _edit(_page(request, text))
             if not text.strip():
                 raise PassingFailure(STOPPED, "stopped by the editor", retry=False)
-            if text.strip() == sample.response.strip():
-                return Reply(finish_reason="declined", reason="skipped", cost=0.0)
+            if text.strip() == BACK:
+                return None
+            if text.strip() in (sample.response.strip(), SKIP):
+                return skipped()
             # A checker of the user's own is left to the stage: only the recipe can vouch for it.
             named = sample.grader if ":" not in (sample.grader or "") else None
             graded = grader_of(named)(text, sample.answer or "")
@@ -61,17 +86,17 @@ class HumanOracle:
                 return Reply(text=text, cost=0.0)
 
 
-def _page(request: Request, text: str, note: str) -> str:
-    sample = request.sample
-    problem = "\n\n".join(message["content"] for message in sample.messages)
+def skipped() -> Reply:
+    """A person has looked at the answer and does not want to see it again."""
+    return Reply(finish_reason="declined", reason="skipped", cost=0.0)
+
+
+def _page(request: Request, text: str) -> str:
     head = [
-        f"{sample.id}, answer {sample.trial}. Mend the answer below with as few changes as you can.",
-        "Unchanged: skip it. Empty: stop; the same command goes on here.",
+        "Mend the answer below with as few changes as you can. Unchanged: skip it. Empty: stop; the same command goes",
+        f"on here. {BACK} alone: the answer before this one again.",
         "",
-        *problem.splitlines(),
-        "",
-        f"reference: {sample.answer}",
-        *(["", f"before: {note}"] if note else []),
+        *problem(request),
     ]
     return "\n".join([*(f"#| {safe(line)}".rstrip() for line in head), _CUT, text])
 

@@ -6,6 +6,7 @@
     sent    money was reserved for a request; written only under a limit. Until a reply or a ``free`` with its key
             follows, the reserved sum counts as spent: whether the provider charged for it cannot be known
     free    the request failed in a way that costs nothing
+    undo    a person takes back the reply with this key
 """
 
 from __future__ import annotations

@@ -25,19 +25,25 @@ from spotcli import jsonl
 from spotcli.console import say, warn
 from spotcli.core import edits, prompts
 from spotcli.errors import BudgetReached, Unfinished, UserError
-from spotcli.oracles import Oracle, PassingFailure, ProviderOracle, create
-from spotcli.oracles.dispatch import FAILED, NOT_ASKED, Case, Dispatcher, History, Ratio
+from spotcli.oracles import Oracle, PassingFailure, ProviderOracle, Reply, create, todo
+from spotcli.oracles.dispatch import FAILED, NOT_ASKED, Case, Dispatcher, History, Ratio, digest_of
+from spotcli.oracles.human import skipped
 from spotcli.oracles.journal import Journal
 from spotcli.recipe import Recipe, RectifySection
-from spotcli.records import Sample
+from spotcli.records import Pair, Sample
 
+EMPTY_ANSWER = "empty answer"
+SAME_ANSWER = "same answer"
 NOT_NEEDED = "not needed"
 """The reason of wrong answers behind the last pair of a ``target``."""
 
 
 @dataclass(frozen=True)
 class RectifySummary:
-    """What became of the samples: ``samples`` = right + undecided + wrong, and ``wrong`` = pairs + reasons."""
+    """What became of the samples: ``samples`` = right + undecided + wrong, and ``wrong`` = pairs + reasons.
+
+    In the mode ``self`` it is the right ones that become rows: ``right`` = pairs + reasons.
+    """
 
     path: str
     samples: int
@@ -62,10 +68,12 @@ class RectifySummary:
     estimate: dict[str, Any] | None
     """Of a dry run: requests, tokens, and US dollars (``min``, ``likely``, ``max``)."""
     seconds: float
+    mode: str = "surgery"
 
     def __post_init__(self) -> None:
         assert self.samples == self.right + self.undecided + self.wrong, self
-        assert self.wrong == self.pairs + sum(self.reasons.values()), self
+        worked_on = self.right if self.mode == "self" else self.wrong
+        assert worked_on == self.pairs + sum(self.reasons.values()), self
 
     def as_dict(self) -> dict[str, Any]:
         found = asdict(self)
@@ -75,7 +83,14 @@ class RectifySummary:
 
 
 def rectify(
-    recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, dry_run: bool = False, replay: bool = False
+    recipe: Recipe,
+    *,
+    folder: Path = Path(),
+    fresh: bool = False,
+    dry_run: bool = False,
+    replay: bool = False,
+    export: Path | None = None,
+    import_: Path | None = None,
 ) -> RectifySummary:
     """Have the wrong answers corrected, keep what is right and close to them; paths are relative to ``folder``.
 
@@ -83,6 +98,8 @@ def rectify(
         fresh: start anew; the old files, replies included, are kept aside.
         dry_run: ask nothing and write nothing; count tokens and price them.
         replay: ask nothing; make the pairs anew from the replies that are there, of whatever version of the prompt.
+        export: ask nothing; write the answers that are a person's turn into this file, to be edited.
+        import_: ask nothing; read such a file back and make the pairs anew.
 
     Raises:
         UserError: the samples are not there or broken, no such oracle, no key, a key or model that the provider does
@@ -96,19 +113,28 @@ def rectify(
     source = folder / settings.samples
     path = folder / settings.output
     samples = _samples(source)
-    cases = [Case(sample) for sample in samples if sample.verdict == "wrong"]
+    if settings.mode == "self":
+        return _keep_right(settings, samples, source, path, fresh=fresh, dry_run=dry_run, started=started)
+    cases = _cases(samples, settings)
     if not cases:
         say(f"{source}: none of {len(samples)} answers is wrong, so there is nothing to correct")
-    if settings.oracle is None and cases:
-        say("no oracle is named (--oracle): taking `symbolic`, which corrects arithmetic and needs no key")
-    oracles = [create(name, settings) for name in (settings.oracle or "symbolic", *settings.then)]
+    if settings.mode == "direct" and {settings.oracle or "symbolic", *settings.then} & {"symbolic", "human"}:
+        raise UserError(
+            "mode direct takes solutions of a model, and `symbolic` and `human` only correct",
+            where="rectify.oracle",
+            cure="name a model: --oracle gpt-4o",
+        )
+    oracles = [create(name, settings) for name in _ladder(settings, bool(cases), by_file=bool(export or import_))]
     ratio, unit = _ratio(settings, source) if cases and not dry_run else (edits.text_change_ratio, "")
-    summary = partial(_summary, samples, cases, path=str(path), unit=unit, started=started)
-    if dry_run:
+    summary = partial(_summary, samples, cases, path=str(path), unit=unit, started=started, mode=settings.mode)
+    if dry_run or export:
         history = History(any_version=False)
         if _journal_path(path).exists() and not fresh:
             with Journal(_journal_path(path)) as journal:
                 history = History.of(journal.entries, any_version=False)
+        if export:
+            _export(Dispatcher(cases, oracles, settings, history, ratio, grader=recipe.grader), path, folder / export)
+            return summary(history)
         return summary(history, estimate=_estimate(Dispatcher(cases, oracles, settings, history, ratio)))
 
     if fresh:
@@ -118,9 +144,12 @@ def rectify(
         _say_what_is_there(journal, history)
         with _open_output(path, settings, oracles, history, replay) as output:
             _keep_reviews(cases, output)
+            asks = not (replay or import_)
             job = Dispatcher(
-                cases, oracles, settings, history, ratio, journal=None if replay else journal, grader=recipe.grader
+                cases, oracles, settings, history, ratio, journal=journal if asks else None, grader=recipe.grader
             )
+            if import_:
+                _import(job, journal, folder / import_, source)
             stopped = job.run()
             if isinstance(stopped, OSError):
                 raise UserError(
@@ -132,13 +161,170 @@ def rectify(
             output.meta["samples"] = {"path": settings.samples, "sha256": jsonl.digest(source)}
             result = summary(history, unsettled=journal.unsettled)
             left = 0 if enough else sum(count for reason, count in result.reasons.items() if _is_left(reason))
-            counts = {name: value for name, value in result.as_dict().items() if name not in ("path", "seconds")}
-            output.finish(counts, complete=not left)
-    if left and not replay:
+            output.finish(_counts(result), complete=not left)
+    if left and asks:
         _raise_for(stopped, result, left)
     elif isinstance(stopped, UserError):
         raise stopped
     return result
+
+
+def _ladder(settings: RectifySection, needed: bool, *, by_file: bool) -> list[str]:
+    """The oracles in the order in which they are asked; a file for a person's corrections puts a person last."""
+    named = [settings.oracle, *settings.then] if settings.oracle else settings.then
+    if by_file:
+        return named if "human" in named else [*named, "human"]
+    if settings.oracle is None and needed:
+        say("no oracle is named (--oracle): taking `symbolic`, which corrects arithmetic and needs no key")
+    return [settings.oracle or "symbolic", *settings.then]
+
+
+def _export(job: Dispatcher, data: Path, path: Path) -> None:
+    """Write what is a person's turn into a file; never over one that may hold somebody's work."""
+    if path.exists():
+        raise UserError(
+            "this file exists", where=str(path), cure="read it back with --import, or name another file to write"
+        )
+    reviewed: set[tuple[str, int]] = set()
+    if data.exists():
+        reviewed = {pair.key for pair in jsonl.read(data, Pair) if pair.review}
+    items, others = [], 0
+    for case in job.cases:
+        step = job.next_step(case) if case.correctable and case.sample.key not in reviewed else None
+        if step is not None and step.oracle.name == "human":
+            items.append((step.digest, job.request(case, step)))
+        elif step is not None:
+            others += 1
+    if others:
+        say(f"{others} wrong answers are another oracle's turn first, and are not in {path}")
+    path.write_text(todo.write(items), encoding="utf-8", newline="\n")
+    say(f"{path}: {len(items)} wrong answers; edit it, and read it back with --import {path}")
+
+
+def _import(job: Dispatcher, journal: Journal, path: Path, source: Path) -> None:
+    """Put what a person wrote into the journal, whole, before it is judged as any reply is.
+
+    Raises:
+        UserError: no such file, or one that cannot be understood; nothing of it is taken then.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path), cure="make it with --export") from None
+    cases = {digest_of(case.sample): case for case in job.cases if case.correctable}
+    counts: Counter[str] = Counter()
+    entries: list[dict[str, Any]] = []
+    for item in todo.read(text, str(path)):
+        case = cases.get(item.digest)
+        if case is None:
+            counts["unknown"] += 1
+            warn(f"{path}:{item.line}: {source} holds no such wrong answer (any more)")
+            continue
+        step = job.next_step(case, again="human")
+        if step is None or step.oracle.name != "human":
+            counts["another oracle's"] += 1
+            continue
+        former, word = job.history.find(step), item.text.strip()
+        if word == todo.UNDO:
+            counts["taken back" if former else "left for later"] += 1
+            if former:
+                named = {name: former[name] for name in ("key", "id", "trial", "sample", "attempt", "oracle")}
+                entries.append({"kind": "undo", **named})
+            continue
+        if word in ("", todo.shown(case.sample.response).strip()):
+            counts["left for later"] += 1
+            continue
+        reply = skipped() if word == todo.SKIP else Reply(text=item.text, cost=0.0)
+        entry = job.entry(case, step, job.request(case, step), reply)
+        if former and (former["text"], former["finish_reason"]) == (entry["text"], entry["finish_reason"]):
+            counts["as before"] += 1
+            continue
+        counts["replaced" if former else "skipped" if word == todo.SKIP else "new"] += 1
+        entries.append(entry)
+    if entries:
+        journal.append(entries)
+    for entry in entries:
+        job.history.add(entry)
+    say(f"{path}: " + (", ".join(f"{count} {what}" for what, count in counts.items()) or "no answers"))
+
+
+def _cases(samples: list[Sample], settings: RectifySection) -> list[Case]:
+    """The wrong answers; the mode ``direct`` does not look at them, so it asks about the first of each problem."""
+    cases: list[Case] = []
+    problems: set[str] = set()
+    for sample in samples:
+        if sample.verdict == "wrong":
+            case = Case(sample, repeats=settings.mode == "direct" and sample.id in problems)
+            if case.correctable:
+                problems.add(sample.id)
+            cases.append(case)
+    return cases
+
+
+def _keep_right(
+    settings: RectifySection,
+    samples: list[Sample],
+    source: Path,
+    path: Path,
+    *,
+    fresh: bool,
+    dry_run: bool,
+    started: float,
+) -> RectifySummary:
+    """The mode ``self``: every right answer becomes a row that has no y-, the same text to a problem only once."""
+    kept: list[Sample] = []
+    reasons: Counter[str] = Counter()
+    seen: set[tuple[str, str]] = set()
+    for sample in samples:
+        if sample.verdict != "right":
+            continue
+        text = (sample.id, sample.response.strip())
+        if not text[1]:
+            reasons[EMPTY_ANSWER] += 1
+        elif text in seen:
+            reasons[SAME_ANSWER] += 1
+        elif settings.target is not None and len(kept) >= settings.target:
+            reasons[NOT_NEEDED] += 1
+        else:
+            seen.add(text)
+            kept.append(sample)
+    verdicts = Counter(sample.verdict for sample in samples)
+    result = RectifySummary(
+        path=str(path), samples=len(samples), right=verdicts["right"], undecided=verdicts["undecided"],
+        wrong=verdicts["wrong"], asked=0, pairs=len(kept), reasons=dict(sorted(reasons.items())), oracles={}, cost=0.0,
+        unsettled=0.0, unpriced=0, ratio_unit="", estimate=None, seconds=time.monotonic() - started, mode="self",
+    )  # fmt: skip
+    if dry_run:
+        return result
+    if fresh:
+        _set_aside(path)
+    if _journal_path(path).exists():
+        raise UserError(
+            "an oracle's replies belong to this file", where=str(path), cure="-o writes elsewhere, --fresh starts anew"
+        )
+    with jsonl.Output(path, command="spot rectify", settings={"mode": "self"}) as output:
+        rows = {row_key(row): row for row in output.rows() if row.get("review")}
+        output.replace(_right_row(sample, rows.get(sample.key)) for sample in kept)
+        output.meta["filters"] = {"target": settings.target}
+        output.meta["samples"] = {"path": settings.samples, "sha256": jsonl.digest(source)}
+        output.finish(_counts(result), complete=True)
+    return result
+
+
+def row_key(row: dict[str, Any]) -> tuple[str, int]:
+    """The key of a row of data.jsonl."""
+    return row["id"], row.get("trial", 0)
+
+
+def _right_row(sample: Sample, reviewed: dict[str, Any] | None) -> dict[str, Any]:
+    if reviewed is not None and reviewed.get("response") == sample.response:
+        return reviewed
+    row = sample.model_dump(mode="json", exclude_unset=True)
+    return row | {"chosen": sample.response, "oracle": {"name": "self"}}
+
+
+def _counts(result: RectifySummary) -> dict[str, Any]:
+    return {name: value for name, value in result.as_dict().items() if name not in ("path", "seconds")}
 
 
 def _samples(source: Path) -> list[Sample]:
@@ -178,7 +364,7 @@ def _journal_path(path: Path) -> Path:
 
 def _keep_reviews(cases: list[Case], output: jsonl.Output) -> None:
     """Give each case the pair that a human reviewed, as far as it is about the same answer."""
-    reviewed = {(row["id"], row.get("trial", 0)): row for row in output.rows() if row.get("review")}
+    reviewed = {row_key(row): row for row in output.rows() if row.get("review")}
     for case in cases:
         row = reviewed.get(case.sample.key)
         if row and row.get("rejected") == case.sample.response:
@@ -210,9 +396,14 @@ def _open_output(
     first = oracles[0]
     wanted: dict[str, Any] = {"oracle": first.name, "version": first.version}
     if first.prompted:
-        wanted |= {"reply": settings.reply, "reference": settings.reference, "prompt": prompts.VERSION}
+        reply = "solution" if settings.mode == "direct" else settings.reply
+        wanted |= {"reply": reply, "reference": settings.reference, "prompt": prompts.VERSION}
     before = jsonl.read_meta(path).get("settings")
-    return jsonl.Output(path, command="spot rectify", settings=before if replay and before else wanted)
+    if replay and before:
+        wanted = {name: value for name, value in before.items() if name != "mode"}
+    if settings.mode != "surgery":
+        wanted["mode"] = settings.mode
+    return jsonl.Output(path, command="spot rectify", settings=wanted)
 
 
 def _cut_at_target(cases: list[Case], target: int | None) -> bool:
@@ -274,6 +465,7 @@ def _summary(
     path: str,
     unit: str,
     started: float,
+    mode: str,
     unsettled: float = 0.0,
     estimate: dict[str, Any] | None = None,
 ) -> RectifySummary:
@@ -308,6 +500,7 @@ def _summary(
         ratio_unit=unit,
         estimate=estimate,
         seconds=time.monotonic() - started,
+        mode=mode,
     )
 
 
@@ -346,11 +539,12 @@ def _estimate(job: Dispatcher) -> dict[str, Any]:
     found: dict[str, Any] = {"requests": len(steps), "prompt_tokens": 0, "reply_tokens": 0}
     if not isinstance(oracle, ProviderOracle):
         return found | {"min": 0.0, "likely": 0.0, "max": 0.0}
+    edited = settings.reply == "edits" and settings.mode == "surgery"
     for case, step in steps:
         request = job.request(case, step)
         found["prompt_tokens"] += oracle.count_tokens(request)
-        found["reply_tokens"] += 40 + math.ceil(len(case.sample.response) / (4 if settings.reply == "rewrite" else 16))
-    most = settings.attempts + (2 if settings.reply == "edits" else 0)
+        found["reply_tokens"] += 40 + math.ceil(len(case.sample.response) / (16 if edited else 4))
+    most = settings.attempts + (2 if edited else 0)
     prompt, reply = found["prompt_tokens"], found["reply_tokens"]
     return found | {
         "min": oracle.price_of(prompt, reply / 2),

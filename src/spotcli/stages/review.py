@@ -192,8 +192,8 @@ class _Overview:
         if pair.rejected == pair.chosen:
             self.unchanged += 1
         else:
-            shared = shared_prefix(pair.rejected, pair.chosen)
-            self.firsts.append(shared / len(pair.rejected))
+            shared = shared_prefix(pair.original, pair.chosen)
+            self.firsts.append(shared / len(pair.original))
             self.shared += shared
             self.length += len(pair.chosen)
         self.verdicts[pair.verdict or "none"] += 1
@@ -377,7 +377,7 @@ def _pair(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[Text]:
     """Title, facts, prompt and diff of one pair."""
     from rich.text import Text
 
-    spans = diff(pair.rejected, pair.chosen)
+    spans = diff(pair.original, pair.chosen)
     title = Text.assemble(
         (number, "dim"), "  ", (_line(pair.id), "bold"), f"  trial {pair.trial}" if pair.trial else ""
     )

@@ -38,12 +38,14 @@ from spotcli.core.encoding import Encoded, EncodedPair, encode
 from spotcli.errors import DataError, MissingExtra, RecipeError, SettingsChanged, SpotError, UserError
 from spotcli.policies import models
 from spotcli.recipe import Recipe, TrainSection
-from spotcli.records import Pair
+from spotcli.records import Contrast, Pair
 
 if TYPE_CHECKING:
     from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
+CHOSEN_ONLY = ("sft", "dft")
+"""Objectives that never look at y-, so that rows without one can be trained on. A test compares it with the losses."""
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-6,
@@ -291,7 +293,7 @@ def _tokens(recipe: Recipe, pairs: list[EncodedPair], micro: int, accumulate: in
     from spotcli.core.packing import plan_epoch, row_tokens
 
     section = recipe.train
-    rejected = section.objective not in ("sft", "dft")
+    rejected = section.objective not in CHOSEN_ONLY
     whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
     sizes = [pair.shared_tokens for pair in pairs]
     plan = plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=section.processes, seed=recipe.seed, epoch=0)
@@ -372,7 +374,7 @@ def _encoded(recipe: Recipe, data: Path) -> Encoded:
     tokenizer = models.load_tokenizer(recipe.model or "")
     renamed: dict[str, str] = {}
     found = encode(
-        jsonl.read(data, Pair, renamed=renamed),
+        jsonl.read(data, Pair if section.objective in CHOSEN_ONLY else Contrast, renamed=renamed),
         tokenizer=tokenizer,
         render=lambda messages: models.render(tokenizer, messages, section.chat_template_kwargs),
         end_ids=_end_of_turn(tokenizer),
