@@ -141,3 +141,15 @@ def test_json_is_one_object_on_stdout(tiny_model: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["answers"] == summary["right"] + summary["wrong"] + summary["undecided"] == 3
+
+
+def test_what_others_print_is_not_mixed_into_the_result(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text("print('loading')\ndef check(response, reference):\n    print('checking')\n")
+    done = spot(
+        *("sample", "builtin:arithmetic", "--model", str(tiny_model), "--limit", "2", "--max-new-tokens", "4"),
+        *("-s", "grader=noisy:check", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["answers"] == 2
+    assert "loading" in done.stderr

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from spotcli.recipe import Recipe
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="spot",
@@ -100,7 +104,7 @@ def sample(
             "sample.max_new_tokens": max_new_tokens,
         },
     )
-    _show("Samples", stage(settings, fresh=fresh).as_dict(), as_json)
+    _show("Samples", _work(lambda: stage(settings, fresh=fresh)).as_dict(), as_json)
 
 
 @app.command(epilog="[cyan]spot rectify --oracle gpt-4o --max-cost 20[/cyan]  the key is read from OPENAI_API_KEY")
@@ -172,7 +176,9 @@ def rectify(
             "rectify.tokenizer": tokenizer,
         },
     )
-    summary = stage(settings, fresh=fresh, dry_run=dry_run, replay=replay, export=export, import_=import_)
+    summary = _work(
+        lambda: stage(settings, fresh=fresh, dry_run=dry_run, replay=replay, export=export, import_=import_)
+    )
     _show("Pairs", summary.as_dict(), as_json)
 
 
@@ -209,7 +215,7 @@ def train(
     from spotcli.stages.train import train as stage
 
     settings = _settings(recipe, overrides, {"seed": seed})
-    _show("Checkpoint", stage(settings, folder=Path(), fresh=fresh, dry_run=dry_run).as_dict(), as_json)
+    _show("Checkpoint", _work(lambda: stage(settings, folder=Path(), fresh=fresh, dry_run=dry_run)).as_dict(), as_json)
 
 
 @app.command(
@@ -243,7 +249,7 @@ def evaluate(
             "eval.output": output and str(output),
         },
     )
-    summary = stage(settings, model=model, against=against, fresh=fresh)
+    summary = _work(lambda: stage(settings, model=model, against=against, fresh=fresh))
     if as_json:
         _show("Scores", summary.as_dict(), as_json)
     else:
@@ -266,7 +272,8 @@ def run(
     from spotcli.run import run as stages
 
     settings = _settings(recipe, overrides, {"seed": seed})
-    summary = stages(settings, folder=output or Path("runs") / settings.name, fresh=fresh)
+    folder = output or Path("runs") / settings.name
+    summary = _work(lambda: stages(settings, folder=folder, fresh=fresh))
     if as_json:
         _show("Run", summary.as_dict(), as_json)
     else:
@@ -279,6 +286,12 @@ def _settings(recipe: Path | None, overrides: list[str] | None, options: dict[st
     from spotcli.recipe import load
 
     return load(recipe, overrides, options)
+
+
+def _work(stage: Callable[[], T]) -> T:
+    """Run a stage with stdout kept for its result: some libraries log there."""
+    with redirect_stdout(sys.stderr):
+        return stage()
 
 
 def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
