@@ -213,14 +213,12 @@ SGD = {"optim": "sgd", "learning_rate": 0.1}
 
 @pytest.mark.parametrize("objective", ["spot-bco", "sft"])
 def test_the_accumulation_layout_changes_nothing(tiny_model: Path, tmp_path: Path, objective: str) -> None:
-    # 20 pairs in steps of 8: the last step of an epoch has 4.
-    write(tmp_path, [pair(number) for number in range(PAIRS)])
+    # 36 pairs in steps of 16, as 1 x 16 and as 4 x 4; the last step of an epoch has 4.
+    write(tmp_path, [pair(number) for number in range(36)])
     folders = []
-    for micro in (8, 2):
-        settings = recipe(
-            tiny_model, objective=objective, output=f"micro{micro}", per_device_train_batch_size=micro, **SGD
-        )
-        train(settings, folder=tmp_path)
+    for micro in (16, 4):
+        layout = {"batch_size": 16, "per_device_train_batch_size": micro}
+        train(recipe(tiny_model, objective=objective, output=f"micro{micro}", **layout, **SGD), folder=tmp_path)
         folders.append(tmp_path / f"micro{micro}")
     assert apart(*folders) < 2e-6
     assert apart(folders[0], tiny_model) > 1e-4
