@@ -80,7 +80,7 @@ def test_the_list_of_options_is_frozen() -> None:
             for parameter in command.params
             if parameter.param_type_name == "option" and "--help" not in parameter.opts
         }
-        for name, command in group.commands.items()  # type: ignore[attr-defined]
+        for name, command in group.commands.items()
     }
     assert seen == frozen
 

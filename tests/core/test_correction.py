@@ -23,7 +23,7 @@ def verdict(text: str, **changes: object) -> str:
         "ratio": text_change_ratio,
         "answer_only": False,
     }
-    return judge(SAMPLE, text, **(settings | changes)).reason  # type: ignore[arg-type]
+    return judge(SAMPLE, text, **(settings | changes)).reason
 
 
 def test_a_right_and_close_correction_is_accepted() -> None:
@@ -88,7 +88,7 @@ def told(text: str, reference: bool = True, gamma: float = 0.6, **changes: objec
         "ratio": text_change_ratio,
         "answer_only": False,
     }
-    found = judge(SAMPLE, text, **(settings | changes))  # type: ignore[arg-type]
+    found = judge(SAMPLE, text, **(settings | changes))
     back = feedback(found, SAMPLE, reference=reference, gamma=gamma)
     return back and back.complaint
 

@@ -178,7 +178,7 @@ def test_many_keep_their_order() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.fractions(min_value=-1000, max_value=1000, max_denominator=500), st.fractions(max_denominator=500))
-def test_fractions_agree_with_python(a, b) -> None:  # type: ignore[no-untyped-def]
+def test_fractions_agree_with_python(a, b) -> None:
     text = f"\\frac{{{a.numerator}}}{{{a.denominator}}}"
     assert grade(boxed(text), str(a)).verdict == "right"
     assert grade(boxed(text), str(b)).verdict == ("right" if a == b else "wrong")
@@ -196,7 +196,7 @@ def test_no_text_raises(response: str, reference: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.decimals(min_value=-(10**6), max_value=10**6, places=3))
-def test_a_shifted_number_is_never_right(number) -> None:  # type: ignore[no-untyped-def]
+def test_a_shifted_number_is_never_right(number) -> None:
     for shifted in (number + 1, number * 10, -number):
         if shifted != number and abs(shifted - number) > abs(number) / 10**5:
             assert grade(boxed(str(shifted)), str(number)).verdict != "right"

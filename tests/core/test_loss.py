@@ -124,7 +124,7 @@ def test_the_first_loss_where_policy_is_reference(name: str) -> None:
     same = replace(
         given,
         reference_chosen_logps_B=given.policy_chosen_logps_B.detach(),
-        reference_rejected_logps_B=given.policy_rejected_logps_B.detach(),  # type: ignore[union-attr]
+        reference_rejected_logps_B=given.policy_rejected_logps_B.detach(),
     )
     out = OBJECTIVES[name](same, beta=BETA, shift=0.0)
     expected = 2 * math.log(2) if name.startswith("spot") else math.log(2)

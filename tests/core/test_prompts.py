@@ -16,7 +16,7 @@ STUDENT = "12 + 30 = 43\n43 - 7 = 36\nTherefore, the final answer is: $\\boxed{3
 def told(**changes: object) -> str:
     settings = {"mode": "rewrite", "fence": F} | changes
     reference = settings.pop("reference", "35")
-    ask = build("What is 12 + 30 - 7?", STUDENT, reference, **settings)  # type: ignore[arg-type]
+    ask = build("What is 12 + 30 - 7?", STUDENT, reference, **settings)
     return "\n".join(message["content"] for message in ask.messages)
 
 
@@ -150,5 +150,5 @@ def test_what_no_hunk_touches_is_kept(student: str, data: st.DataObject) -> None
 @given(st.text(max_size=200))
 def test_any_reply_is_read_or_has_a_failure(text: str) -> None:
     for mode in ("rewrite", "edits"):
-        found = read(text, mode=mode, fence=F, student=STUDENT)  # type: ignore[arg-type]
+        found = read(text, mode=mode, fence=F, student=STUDENT)
         assert (found.text is None) != (found.failure is None)
