@@ -68,18 +68,41 @@ def spot(version: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
-@app.command(epilog="[cyan]spot sample builtin:arithmetic --model builtin:smollm2-135m --limit 100[/cyan]")
+@app.command(
+    epilog="""[cyan]spot sample builtin:arithmetic --model builtin:smollm2-135m --limit 100[/cyan]
+
+[cyan]spot sample hf:BytedTsinghua-SIA/DAPO-Math-17k --model Qwen/Qwen3-8B --thinking off[/cyan]  on all visible GPUs
+
+[cyan]spot sample --model Qwen/Qwen3-8B --base-url http://HOST:8000/v1[/cyan]  an endpoint, such as `vllm serve`
+
+[cyan]spot sample --model Qwen/Qwen3-8B --shard 1/4[/cyan]  on the first of four machines; then --merge"""
+)
 def sample(
     problems: Annotated[
-        str | None, typer.Argument(help="JSONL file, hf:org/name or builtin:arithmetic. [dim]\\[problems.jsonl][/dim]")
+        str | None,
+        typer.Argument(
+            help="JSONL, Parquet or CSV file, hf:org/name\\[:config]\\[:split] or builtin:arithmetic. "
+            "[dim]\\[problems.jsonl][/dim]"
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The policy: folder, hub id or built-in.")] = None,
     output: Output = None,
-    engine: Annotated[str | None, typer.Option(help="auto or transformers; vllm, api: not in this version.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, vllm, transformers or api. [dim]\\[auto][/dim]")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Answers for each problem.")] = None,
     limit: Limit = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy. [dim]\\[0.7][/dim]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Answers are cut here.")] = None,
+    thinking: Annotated[str | None, typer.Option(help="on, off or auto, the chat template's default.")] = None,
+    keep_tokens: Annotated[bool | None, typer.Option("--keep-tokens", help="Keep the emitted token ids.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="An endpoint's address; then the engine is api.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests to an endpoint in flight.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="vLLM engines. [dim]\\[one a GPU][/dim]")] = None,
+    python: Annotated[str | None, typer.Option(help="The interpreter that has vLLM, if it is another.")] = None,
+    decontaminate: Annotated[
+        bool, typer.Option("--decontaminate", help="Leave out problems that the evaluation tasks hold.")
+    ] = False,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the i-th of n parts of the problems.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Put the parts of a sharded job together.")] = False,
     recipe: RecipeFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
@@ -87,6 +110,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """The policy answers problems; every answer is graded: problems -> samples.jsonl."""
+    from spotcli import shards
     from spotcli.stages.sample import sample as stage
 
     settings = _settings(
@@ -102,9 +126,20 @@ def sample(
             "sample.limit": limit,
             "sample.temperature": temperature,
             "sample.max_new_tokens": max_new_tokens,
+            "sample.thinking": thinking,
+            "sample.keep_tokens": keep_tokens,
+            "sample.base_url": base_url,
+            "sample.concurrency": concurrency,
+            "sample.workers": workers,
+            "sample.python": python,
         },
     )
-    _show("Samples", _work(lambda: stage(settings, fresh=fresh)).as_dict(), as_json)
+    if merge:
+        _show("Samples", shards.merge(Path(settings.sample.output), fresh=fresh).as_dict(), as_json)
+        return
+    part = shards.Shard.parse(shard) if shard else None
+    summary = _work(lambda: stage(settings, fresh=fresh, shard=part, decontaminated=decontaminate))
+    _show("Samples", summary.as_dict(), as_json)
 
 
 @app.command(epilog="[cyan]spot rectify --oracle gpt-4o --max-cost 20[/cyan]  the key is read from OPENAI_API_KEY")

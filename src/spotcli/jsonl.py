@@ -29,7 +29,15 @@ from spotcli.records import Row
 R = TypeVar("R", bound=Row)
 
 # What stands beside X.jsonl and belongs to it.
-COMPANIONS = (".meta.json", ".torn", ".replies.jsonl", ".replies.meta.json", ".replies.torn", ".summary.json")
+COMPANIONS = (
+    ".meta.json",
+    ".torn",
+    ".rates.jsonl",
+    ".summary.json",
+    ".replies.jsonl",
+    ".replies.meta.json",
+    ".replies.torn",
+)
 
 VERSIONED = ("torch", "transformers", "vllm", "litellm", "math-verify", "sympy", "deepspeed", "peft")
 
@@ -75,6 +83,17 @@ def as_record(row: dict[str, Any], model: type[R], *, where: str, renamed: dict[
         return model.model_validate(row)
     except ValidationError as error:
         raise _misfit(error, model, where) from None
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a file of ours as they are.
+
+    Raises:
+        DataError: a line that is not a JSON object.
+        UserError: the file does not exist.
+    """
+    for number, raw in _lines(path):
+        yield _parse(raw, f"{path}:{number}")
 
 
 def count(path: Path) -> int:
@@ -187,10 +206,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file so that a reader sees the old one or the new one whole, whatever kills us."""
+    _exchange(path, [json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"])
+
+
+def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
+    """Write a whole dataset so that a reader sees the old one or the new one, whatever kills us."""
+    _exchange(path, (_encode([row]) for row in rows))
+
+
+def _exchange(path: Path, parts: Iterable[bytes]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=2)
-        file.write("\n")
+    with scratch.open("wb") as file:
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
@@ -288,8 +315,7 @@ class Appender(AbstractContextManager["Appender"]):
             return tail, 0
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        for number, raw in _lines(self.path):
-            yield _parse(raw, f"{self.path}:{number}")
+        return rows(self.path)
 
     def append(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
         """Append rows in one write and wait until the disk has them."""
@@ -325,7 +351,8 @@ class Output(Appender):
     """A stage's dataset: an ``Appender`` with ``X.meta.json`` beside it, resumed by key.
 
     ``settings`` are what the content depends on. A file made with other settings is refused, unless ``fresh``, which
-    keeps the old files aside as ``X.old-N.*``. ``done`` holds the keys of the rows that are there already.
+    keeps the old files aside as ``X.old-N.*``. ``done`` holds the keys of the rows that are there already, unless the
+    caller looks at each of them itself (``scan``), because there can be millions.
 
     Raises:
         SettingsChanged: the file exists and was made with other settings; says which.
@@ -339,6 +366,7 @@ class Output(Appender):
         settings: Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
         key: Callable[[dict[str, Any]], Hashable] | None = None,
+        scan: Callable[[dict[str, Any]], None] | None = None,
         fresh: bool = False,
     ) -> None:
         if fresh and path.exists():
@@ -367,7 +395,8 @@ class Output(Appender):
             )
         super().__init__(path)
         try:
-            self.done = self._keys(key or (lambda row: (row["id"], row.get("trial", 0))))
+            self.done: set[Hashable] = set()
+            self._scan(scan or (lambda row: self.done.add(key(row) if key else (row["id"], row.get("trial", 0)))))
         except BaseException:
             self.close()
             raise
@@ -386,17 +415,20 @@ class Output(Appender):
             }
         write_json(meta_path(path), self.meta)
 
-    def _keys(self, key: Callable[[dict[str, Any]], Hashable]) -> set[Hashable]:
-        found: set[Hashable] = set()
+    def _scan(self, see: Callable[[dict[str, Any]], None]) -> None:
         for number, raw in _lines(self.path):
             where = f"{self.path}:{number}"
             row = _parse(raw, where)
             try:
-                found.add(key(row))
+                see(row)
             except (KeyError, TypeError) as error:
                 cure = "mend or remove that line, or start anew with --fresh"
                 raise DataError(f"a row without a usable key ({error})", where=where, cure=cure) from None
-        return found
+
+    def note(self, **facts: Any) -> None:
+        """Add to the meta file what is known before the work is done."""
+        self.meta |= facts
+        write_json(meta_path(self.path), self.meta)
 
     def replace(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
         """Exchange all rows at once: a reader sees the old file or the new one, whatever kills us.

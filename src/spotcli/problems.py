@@ -51,6 +51,10 @@ def open_problems(name: str, *, folder: Path, seed: int, limit: int | None) -> l
     return kept
 
 
+def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quiet: bool = False) -> Iterator[Problem]:
+    yield from open_problems(name, folder=folder, seed=seed, limit=limit)
+
+
 def _file(path: Path) -> Iterator[Problem]:
     renamed: dict[str, str] = {}
     yield from jsonl.read(path, Problem, renamed=renamed)

@@ -41,7 +41,8 @@ class SampleSection(Section):
     output: str = "samples.jsonl"
     """Where the samples go; inside the run folder for ``spot run``."""
     engine: Literal["auto", "vllm", "transformers", "api"] = "auto"
-    """Who generates. ``auto`` takes transformers; ``vllm`` and ``api`` are not in this version."""
+    """Who generates. ``auto``: ``api`` where ``base_url`` is set, ``vllm`` where it is installed and a GPU is visible,
+    else ``transformers``; it says which, and why."""
     trials: Positive = 1
     """Answers for each problem."""
     limit: Positive | None = None
@@ -54,12 +55,42 @@ class SampleSection(Section):
     """Only the k likeliest tokens; 0 is all."""
     max_new_tokens: Positive = 32768
     """An answer is cut here; a cut answer is undecided, never wrong."""
+    system: str | None = None
+    """A system prompt in front of every problem that has none."""
+    instruction: str | None = None
+    """Put behind every problem, such as how the final answer is to be written."""
+    thinking: Literal["auto", "on", "off"] = "auto"
+    """Whether the policy thinks first, by its chat template's own switch; ``auto`` is the template's default."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the chat template."""
+    keep_tokens: bool = False
+    """Keep the generated token ids (``response_ids``), so that training uses exactly what was emitted."""
     batch_size: Positive = 64
     """Answers generated at once by the transformers engine."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """``auto``: bfloat16 where the processor computes with it, else float32."""
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the chat template, such as ``enable_thinking: false``."""
+    """``auto``: bfloat16 where the processor computes with it, else float32; for vLLM, what the model says."""
+    python: str | None = None
+    """The interpreter that has vLLM, where it cannot live beside what trains."""
+    workers: Positive | None = None
+    """vLLM engines, each in a process of its own; one for each group of ``tensor_parallel`` GPUs when absent."""
+    tensor_parallel: Positive = 1
+    """GPUs of one vLLM engine."""
+    vllm: dict[str, Any] = Field(default_factory=dict)
+    """More parameters for vLLM's ``LLM``, such as ``max_model_len: 16384``."""
+    base_url: str | None = None
+    """The address of an OpenAI-compatible endpoint, for the api engine."""
+    concurrency: Annotated[int, Field(gt=0, le=500)] = 64
+    """Requests to the endpoint in flight at most; halved when it says that it is too much, and raised again."""
+    rpm: Annotated[float, Field(gt=0)] | None = None
+    """Requests a minute at most."""
+    tpm: Annotated[float, Field(gt=0)] | None = None
+    """Tokens a minute at most, of prompts and answers."""
+    timeout: Annotated[float, Field(gt=0)] = 3600.0
+    """Seconds for one answer of the endpoint."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Times that a request is sent again after a passing failure."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """More parameters for the endpoint, by litellm's names."""
 
 
 class RectifySection(Section):

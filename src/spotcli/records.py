@@ -48,6 +48,11 @@ def prompt_digest(prompt: str | list[Message]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def key_hash(*parts: Any) -> int:
+    """64 bits of a row's key, for the millions; that two of a million keys share them has a chance of 3e-8."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
 class Row(BaseModel):
     """What every record shares: unknown fields are kept, declared ones are checked without coercion."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spotcli.errors import UserError
-from spotcli.policies import Request, Sampling
+from spotcli.policies import Answer, Request, Sampling
 from spotcli.policies.models import load_model, load_tokenizer, render, resolve
 from spotcli.policies.transformers import TransformersPolicy, choose, shared_prefix
 from spotcli.records import Message
@@ -17,6 +17,12 @@ from spotcli.records import Message
 
 def ask(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
+
+
+def all_answers(policy: TransformersPolicy, wanted: list[Request]) -> list[Answer]:
+    found = [item for group in policy.answers(wanted, len(wanted), lambda request: False) for item in group]
+    assert all(isinstance(item, Answer) for item in found)
+    return found  # type: ignore[return-value]
 
 
 def requests(texts: list[str]) -> list[Request]:
@@ -30,9 +36,7 @@ def test_greedy_answers_equal_the_librarys_own_generation(tiny_model: Path) -> N
     sampling = Sampling(12, temperature=0)
     policy = TransformersPolicy(str(tiny_model), sampling, batch_size=4, dtype="float32")
     model, tokenizer = load_model(str(tiny_model), "float32"), load_tokenizer(str(tiny_model))
-    answers = {
-        answer.request.key[0]: answer for batch in policy.plan(requests(TEXTS)) for answer in policy.answer(batch)
-    }
+    answers = {answer.request.key[0]: answer for answer in all_answers(policy, requests(TEXTS))}
     assert sorted(answers) == list(range(len(TEXTS)))
     for at, text in enumerate(TEXTS):
         ids = torch.tensor([render(tokenizer, ask(text))])
@@ -46,18 +50,18 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_batch(tiny_model: Path) ->
         str(tiny_model), Sampling(12, temperature=1.0, top_p=1.0), batch_size=6, dtype="float32"
     )
     wanted = requests(TEXTS)
-    one = {a.request.key: a.token_ids for batch in alone.plan(wanted) for a in alone.answer(batch)}
-    six = {a.request.key: a.token_ids for batch in together.plan(wanted) for a in together.answer(batch)}
+    one = {a.request.key: a.token_ids for a in all_answers(alone, wanted)}
+    six = {a.request.key: a.token_ids for a in all_answers(together, wanted)}
     assert one == six
     other = [Request(request.key, request.messages, request.seed + 100) for request in wanted]
-    assert one != {a.request.key: a.token_ids for batch in alone.plan(other) for a in alone.answer(batch)}
+    assert one != {a.request.key: a.token_ids for a in all_answers(alone, other)}
 
 
 def test_the_finish_reason_tells_a_cut_answer_from_an_ended_one(tiny_model: Path) -> None:
     policy = TransformersPolicy(str(tiny_model), Sampling(400, temperature=1.0, top_p=1.0), batch_size=6)
-    answers = [a for batch in policy.plan(requests(TEXTS)) for a in policy.answer(batch)]
+    answers = all_answers(policy, requests(TEXTS))
     for answer in answers:
-        assert (answer.finish_reason == "stop") == (answer.token_ids[-1] == policy.tokenizer.eos_token_id)
+        assert (answer.finish_reason == "stop") == (answer.token_ids[-1] == policy.prompter.tokenizer.eos_token_id)
         assert answer.finish_reason == "stop" or len(answer.token_ids) == 400
     # A random model ends its turn with probability of about 1/258 a token: in 400 tokens most answers end.
     assert Counter(answer.finish_reason for answer in answers)["stop"] >= 1
@@ -65,9 +69,8 @@ def test_the_finish_reason_tells_a_cut_answer_from_an_ended_one(tiny_model: Path
 
 def test_logits_are_those_that_predicted_the_answer(tiny_model: Path) -> None:
     policy = TransformersPolicy(str(tiny_model), Sampling(8, temperature=0), batch_size=6, dtype="float32")
-    for batch in policy.plan(requests(TEXTS)):
-        for answer in policy.answer(batch):
-            assert policy.logits(answer).argmax(-1).tolist() == answer.token_ids
+    for answer in all_answers(policy, requests(TEXTS)):
+        assert policy.logits(answer).argmax(-1).tolist() == answer.token_ids
 
 
 def test_the_shared_prefix_leaves_every_prompt_a_token() -> None:

@@ -46,6 +46,8 @@ class Reply:
     """US dollars; None where the price is unknown."""
     model: str | None = None
     """The model that the provider says has answered."""
+    token_ids: list[int] | None = None
+    """The reply's tokens, where the provider tells them."""
 
 
 class PassingFailure(Exception):

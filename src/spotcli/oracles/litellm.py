@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import RecipeError, UserError
 from spotcli.oracles import PassingFailure, Reply, Request
+from spotcli.records import Message
 
 if TYPE_CHECKING:
     from spotcli.recipe import RectifySection
@@ -148,20 +149,25 @@ class LitellmOracle:
         return self.price_of(prompt, self._settings.max_tokens * request.ask.budget)
 
     async def correct(self, request: Request) -> Reply:
+        return await self.chat(request.ask.messages, self._settings.max_tokens * request.ask.budget)
+
+    async def chat(self, messages: list[Message], max_tokens: int, **more: Any) -> Reply:
+        """One reply to a chat; ``more`` are litellm's own parameters. Raises as ``correct`` does."""
         settings = self._settings
         try:
             # litellm's own limit holds for single reads with some providers, ours for the whole.
             async with asyncio.timeout(settings.timeout):
                 response = await self._litellm.acompletion(
                     model=self.name,
-                    messages=request.ask.messages,
-                    max_tokens=settings.max_tokens * request.ask.budget,
+                    messages=messages,
+                    max_tokens=max_tokens,
                     timeout=settings.timeout,
                     num_retries=0,
                     max_retries=0,
                     **({} if settings.temperature is None else {"temperature": settings.temperature}),
                     **({"base_url": settings.base_url} if settings.base_url else {}),
                     **settings.params,
+                    **more,
                 )
         except TimeoutError:
             raise PassingFailure("time-out", f"no reply in {settings.timeout:g} s", maybe_billed=True) from None
@@ -190,6 +196,8 @@ class LitellmOracle:
             usage=usage,
             cost=self._cost(response, usage),
             model=response.model,
+            # vLLM's own field, for those who ask for it.
+            token_ids=((choice and choice.provider_specific_fields) or {}).get("token_ids"),
         )
 
     def _cost(self, response: Any, usage: dict[str, Any]) -> float | None:
@@ -247,6 +255,11 @@ class LitellmOracle:
             raise PassingFailure("connection", message, maybe_billed=not _never_sent(error)) from None
         # 200 with a body that is no reply: it may have been charged for.
         raise PassingFailure("server", message, retry_after=after, maybe_billed=status == 200) from None
+
+
+def providers() -> set[str]:
+    """Names that litellm knows as a provider in front of a model's."""
+    return {str(getattr(provider, "value", provider)) for provider in _import().provider_list}
 
 
 def _import() -> Any:

@@ -1,13 +1,22 @@
-"""Who answers: a policy takes rendered prompts and yields answers, batch by batch."""
+"""Who answers: a Protocol, and a factory by engine.
+
+vllm          workers in processes of their own, one a group of GPUs, in whatever environment has vLLM
+transformers  a model in this process: no start-up, any machine
+api           any endpoint that litellm knows; a served cluster is how one goes past one machine
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spotcli.records import FinishReason, Message
+
+if TYPE_CHECKING:
+    from spotcli.recipe import SampleSection
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,7 @@ class Request:
     messages: list[Message]
     seed: int
     """All randomness of this answer; the same whatever else is in the batch."""
+    trial: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,13 +39,28 @@ class Answer:
     response: str
     """Text without special tokens."""
     finish_reason: FinishReason
-    token_ids: list[int]
-    """What was generated, the end of turn included."""
+    token_ids: list[int] | None
+    """What was generated, the end of turn included; None where the engine does not tell."""
+    tokens: int
+    """How many were generated."""
+    max_new_tokens: int
+    """The limit of this answer: the one asked for, or what the model's context left of it."""
+    cost: float | None = None
+    """US dollars, where the provider has a price."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """No answer. It is not the policy's mistake, so it is neither right nor wrong nor undecided."""
+
+    request: Request
+    reason: str
+    """One or two words, since failures are counted by it."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Effective sampling parameters; nothing of a model's own generation_config.json is mixed in."""
+    """Sampling parameters; nothing of a model's own generation_config.json is mixed in."""
 
     max_new_tokens: int
     temperature: float = 0.7
@@ -54,14 +79,29 @@ class Sampling:
 class Policy(Protocol):
     """Something that answers."""
 
-    def plan(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Cut the work into batches; the same requests give the same batches.
+    engine: str
+    trials_together: bool
+    """Whether it gains from a problem's trials standing beside each other (a shared prompt is computed once)."""
 
-        Rounding makes an answer depend on its batch, so a job that resumes must run the batches it would have run.
+    def facts(self, first: Request) -> dict[str, Any]:
+        """What the meta file keeps: effective parameters, the end of the first prompt as the model reads it."""
+
+    def answers(
+        self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
+    ) -> Iterator[list[Answer | Failure]]:
+        """Answer the requests that are not ``done``, ``total`` of them; what has just been finished comes together.
+
+        Requests are pulled when there is room for them, so they may be a stream of any length.
+
+        Raises:
+            UserError: the engine cannot be had, or none of its workers lives any more.
         """
 
-    def answer(self, batch: list[Request]) -> Iterator[Answer]:
-        """Answer one batch; answers come as they are finished."""
+    def stop(self) -> None:
+        """Finish soon: ``answers`` hands out what is there and ends. May be called from a signal handler."""
+
+    def close(self) -> None:
+        """Leave no process behind."""
 
 
 def answer_seed(seed: int, problem_id: str, trial: int) -> int:
@@ -69,16 +109,32 @@ def answer_seed(seed: int, problem_id: str, trial: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{problem_id}:{trial}".encode()).digest()[:8]) >> 1
 
 
-def load_policy(engine: str, model: str, sampling: Sampling, **options: Any) -> Policy:
-    """The policy that an engine's name stands for; ``options`` are the engine's own.
+def load_policy(engine: str, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> Policy:
+    """The policy that an engine's name stands for.
+
+    Args:
+        log: the output that the answers go to; a worker's log stands beside it.
 
     Raises:
         UserError: the engine is not there, or the model is not.
     """
-    from spotcli.errors import UserError
+    match engine:
+        case "vllm":
+            from spotcli.policies.vllm import VllmPolicy
 
-    if engine in ("auto", "transformers"):
-        from spotcli.policies.transformers import TransformersPolicy
+            return VllmPolicy(model, sampling, settings, log=log)
+        case "api":
+            from spotcli.policies.api import ApiPolicy
 
-        return TransformersPolicy(model, sampling, **options)
-    raise UserError(f"the engine '{engine}' is not in this version", cure="--engine transformers")
+            return ApiPolicy(model, sampling, settings)
+        case _:
+            from spotcli.policies.transformers import TransformersPolicy
+
+            return TransformersPolicy(
+                model,
+                sampling,
+                batch_size=settings.batch_size,
+                dtype=settings.dtype,
+                chat_template_kwargs=settings.chat_template_kwargs,
+                thinking=settings.thinking,
+            )

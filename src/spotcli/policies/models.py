@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from spotcli.errors import MissingExtra, UserError
+from spotcli.jsonl import read_json
 from spotcli.records import Message
 
 if TYPE_CHECKING:
@@ -99,6 +100,25 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     from_pretrained = _auto("AutoTokenizer")
     return cast("PreTrainedTokenizerBase", _loaded(name, lambda path: from_pretrained(path, trust_remote_code=False)))
+
+
+def load_configs(name: str) -> tuple[Any, dict[str, Any]]:
+    """A model's configuration, and what its generation_config.json holds (empty where there is none).
+
+    Raises:
+        UserError: there is no such model, or it is out of reach.
+    """
+    from_pretrained = _auto("AutoConfig")
+    adapter = Path(resolve(name)) / "adapter_config.json"
+    if adapter.is_file() and not adapter.with_name("config.json").is_file():
+        return load_configs(str(read_json(adapter)["base_model_name_or_path"]))
+    config = _loaded(name, lambda path: from_pretrained(path, trust_remote_code=False))
+    from transformers import GenerationConfig
+
+    try:
+        return config, GenerationConfig.from_pretrained(resolve(name)).to_diff_dict()
+    except OSError:
+        return config, {}
 
 
 def load_model(name: str, dtype: Dtype = "auto") -> PreTrainedModel:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice, takewhile
 from typing import TYPE_CHECKING, Any
 
-from spotcli.policies import Answer, Request, Sampling
-from spotcli.policies.models import Dtype, load_model, load_tokenizer, render
+from spotcli.policies import Answer, Failure, Request, Sampling
+from spotcli.policies.models import Dtype, load_model
+from spotcli.policies.prompts import Prompter, Thinking
 
 if TYPE_CHECKING:
     import torch
 
 # Nucleus sampling looks at this many tokens before it sorts the whole vocabulary.
 CANDIDATES = 128
+# Requests that are sorted by length together: many, so that batches are even; not all, so that a stream can be long.
+WINDOW = 4096
+# Seconds that a finished answer waits at most for others of its batch.
+PATIENCE = 1.0
 
 
 class TransformersPolicy:
@@ -23,6 +29,9 @@ class TransformersPolicy:
         UserError: the model is not there, or has no chat template.
     """
 
+    engine = "transformers"
+    trials_together = False
+
     def __init__(
         self,
         model: str,
@@ -31,59 +40,99 @@ class TransformersPolicy:
         batch_size: int,
         dtype: Dtype = "auto",
         chat_template_kwargs: dict[str, Any] | None = None,
+        thinking: Thinking = "auto",
     ) -> None:
-        self.tokenizer = load_tokenizer(model)
+        self.prompter = Prompter(model, chat_template_kwargs or {}, thinking)
         self.model = load_model(model, dtype)
         self.sampling = sampling
         self.batch_size = batch_size
-        self.template_kwargs = chat_template_kwargs or {}
-        self._ids: dict[str, list[int]] = {}
-        ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
+        self._stopped = False
         kinds = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
         # A recurrent layer's state cannot be taken over from a shared prefix that padding follows.
         self._shares_prefix = kinds <= {"full_attention"}
 
-    def plan(self, requests: Sequence[Request]) -> list[list[Request]]:
-        """Batches of prompts of similar length, so that little is padded."""
-        by_length = sorted(requests, key=lambda request: (len(self._render(request)), str(request.key)))
-        return [list(by_length[at : at + self.batch_size]) for at in range(0, len(by_length), self.batch_size)]
+    def facts(self, first: Request) -> dict[str, Any]:
+        return {"dtype": str(self.model.dtype).removeprefix("torch."), **self.prompter.facts(first.messages)}
 
-    def _render(self, request: Request) -> list[int]:
-        key = str(request.messages)
-        if key not in self._ids:
-            self._ids[key] = render(self.tokenizer, request.messages, self.template_kwargs)
-        return self._ids[key]
+    def stop(self) -> None:
+        self._stopped = True
 
-    def answer(self, batch: list[Request]) -> Iterator[Answer]:
+    def close(self) -> None:
+        """Nothing of it outlives the process."""
+
+    def answers(
+        self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
+    ) -> Iterator[list[Answer | Failure]]:
+        """Answer batch by batch.
+
+        Rounding makes an answer depend on its batch. So the same requests give the same batches, whatever of them is
+        done already, and a job that was stopped ends up with the file of one that was not.
+        """
+        for _, same_trial in groupby(requests, key=lambda request: request.trial):
+            while window := list(islice(same_trial, WINDOW)):
+                prompts = {request.key: self.prompter.ids(request.messages) for request in window}
+                window.sort(key=lambda request: (len(prompts[request.key]), str(request.key)))
+                for at in range(0, len(window), self.batch_size):
+                    batch = window[at : at + self.batch_size]
+                    if not all(map(done, batch)):
+                        yield from self._batch(batch, [prompts[request.key] for request in batch], done)
+                    if self._stopped:
+                        return
+
+    def _batch(
+        self, batch: list[Request], prompts: list[list[int]], done: Callable[[Request], bool]
+    ) -> Iterator[list[Answer | Failure]]:
         """Decode one batch; rows leave it as they finish."""
         import torch
 
-        prompts = [self._render(request) for request in batch]
-        uniforms_BT = torch.stack(
-            [
-                torch.rand(self.sampling.max_new_tokens, generator=torch.Generator().manual_seed(request.seed))
-                for request in batch
-            ]
-        )
-        with torch.inference_mode():
-            for row, ids in self._decode(prompts, uniforms_BT):
-                stopped = ids[-1] in self.ends
-                text = str(self.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True))
-                yield Answer(batch[row], text, "stop" if stopped else "length", ids)
+        rooms = [self.prompter.room(prompt, self.sampling.max_new_tokens) for prompt in prompts]
+        finished: list[Answer | Failure] = [
+            Failure(request, "the prompt fills the context")
+            for request, room in zip(batch, rooms, strict=True)
+            if not room and not done(request)
+        ]
+        fitting = [at for at, room in enumerate(rooms) if room]
+        if fitting:
+            # As many numbers whatever the room is, so that an answer does not depend on it.
+            uniforms_BT = torch.stack(
+                [
+                    torch.rand(self.sampling.max_new_tokens, generator=torch.Generator().manual_seed(batch[at].seed))
+                    for at in fitting
+                ]
+            )
+            since = time.monotonic()
+            rows = self._decode([prompts[at] for at in fitting], [rooms[at] for at in fitting], uniforms_BT)
+            with torch.inference_mode():
+                for row, ids in rows:
+                    request, room = batch[fitting[row]], rooms[fitting[row]]
+                    if not done(request):
+                        finished.append(self._answer(request, ids, room))
+                    if finished and time.monotonic() - since > PATIENCE:
+                        yield finished
+                        finished, since = [], time.monotonic()
+        if finished:
+            yield finished
+
+    def _answer(self, request: Request, ids: list[int], room: int) -> Answer:
+        stopped = ids[-1] in self.prompter.ends
+        text = str(self.prompter.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True))
+        return Answer(request, text, "stop" if stopped else "length", ids, len(ids), room)
 
     def logits(self, answer: Answer) -> torch.Tensor:
         """Logits that predict each token of an answer, shape [T, V], without gradients."""
         import torch
 
-        ids = [*self._render(answer.request), *answer.token_ids]
+        assert answer.token_ids is not None
+        ids = [*self.prompter.ids(answer.request.messages), *answer.token_ids]
         with torch.inference_mode():
             logits: torch.Tensor = self.model(
                 input_ids=torch.tensor([ids], device=self.model.device), logits_to_keep=len(answer.token_ids) + 1
             ).logits[0, :-1]
         return logits
 
-    def _decode(self, prompts: list[list[int]], uniforms_BT: torch.Tensor) -> Iterator[tuple[int, list[int]]]:
+    def _decode(
+        self, prompts: list[list[int]], rooms: list[int], uniforms_BT: torch.Tensor
+    ) -> Iterator[tuple[int, list[int]]]:
         """Yield (row, generated ids) as each row ends. Layout: shared prefix | left padding | rest | generated."""
         import torch
         from transformers import DynamicCache
@@ -120,10 +169,10 @@ class TransformersPolicy:
                 if not alive[at]:
                     continue
                 generated[row].append(token)
-                if token in self.ends or step + 1 == uniforms_BT.shape[1]:
+                if token in self.prompter.ends or step + 1 == rooms[row]:
                     alive[at] = False
                     yield row, generated[row]
-            if not any(alive):
+            if not any(alive) or self._stopped:
                 return
             input_ids, position_ids = tokens[:, None], position_ids[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)

@@ -22,9 +22,10 @@ from spotcli import jsonl
 from spotcli.console import progress
 from spotcli.core.grading import Grade
 from spotcli.core.stats import Comparison, Estimate, avg_at_k, compare
-from spotcli.errors import RecipeError
-from spotcli.policies import Answer, Policy, Request, Sampling, answer_seed, load_policy
+from spotcli.errors import RecipeError, UserError
+from spotcli.policies import Answer, Failure, Request, Sampling, answer_seed
 from spotcli.policies.models import resolve
+from spotcli.policies.transformers import TransformersPolicy
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Score
 from spotcli.tasks import Task, find
@@ -129,9 +130,9 @@ def _answers(recipe: Recipe, tasks: dict[str, Task], model: str, folder: Path, f
         for name, task in tasks.items():
             problems = {problem.id: problem for problem in task.problems(recipe.seed, settings.limit)}
             requests = [
-                Request((name, id, trial), problem.messages, answer_seed(recipe.seed, f"{name}:{id}", trial))
-                for id, problem in problems.items()
+                Request((name, id, trial), problem.messages, answer_seed(recipe.seed, f"{name}:{id}", trial), trial)
                 for trial in range(settings.trials or task.TRIALS)
+                for id, problem in problems.items()
             ]
             wanted.update(request.key for request in requests)
             missing = sum(request.key not in output.done for request in requests)
@@ -140,16 +141,18 @@ def _answers(recipe: Recipe, tasks: dict[str, Task], model: str, folder: Path, f
             sampling = Sampling(
                 min(settings.max_new_tokens, task.MAX_NEW_TOKENS), settings.temperature, settings.top_p, settings.top_k
             )
-            policy = _policy(recipe, location, sampling)
+            policy = TransformersPolicy(
+                location,
+                sampling,
+                batch_size=settings.batch_size,
+                dtype=settings.dtype,
+                chat_template_kwargs=settings.chat_template_kwargs,
+            )
             bar = display.add_task(f"{name}, {Path(model).name}", total=missing, note="")
             counts: Counter[str] = Counter()
-            for batch in policy.plan(requests):
-                if all(request.key in output.done for request in batch):
-                    continue
+            for group in policy.answers(requests, missing, lambda request: request.key in output.done):
                 fresh_rows = [
-                    _graded(name, task, problems[answer.request.key[1]], answer)
-                    for answer in policy.answer(batch)
-                    if answer.request.key not in output.done
+                    _graded(name, task, problems[answer.request.key[1]], answer) for answer in map(_answered, group)
                 ]
                 output.append(fresh_rows)
                 output.done.update(row.key for row in fresh_rows)
@@ -158,17 +161,6 @@ def _answers(recipe: Recipe, tasks: dict[str, Task], model: str, folder: Path, f
         rows = [row for row in jsonl.read(path, Score) if row.key in wanted]
         output.finish(Counter(row.verdict for row in rows))
     return path, rows
-
-
-def _policy(recipe: Recipe, location: str, sampling: Sampling) -> Policy:
-    return load_policy(
-        "transformers",
-        location,
-        sampling,
-        batch_size=recipe.eval.batch_size,
-        dtype=recipe.eval.dtype,
-        chat_template_kwargs=recipe.eval.chat_template_kwargs,
-    )
 
 
 def _graded(name: str, task: Task, problem: Problem, answer: Answer) -> Score:
@@ -183,9 +175,18 @@ def _graded(name: str, task: Task, problem: Problem, answer: Answer) -> Score:
             "verdict": result.verdict,
             "extracted": result.extracted,
             "reason": result.reason or None,
-            "tokens": len(answer.token_ids),
+            "tokens": answer.tokens,
         }
     )
+
+
+def _answered(item: Answer | Failure) -> Answer:
+    """A task's problems are the same for every model, so one that cannot be asked is no score but an error."""
+    if isinstance(item, Failure):
+        raise UserError(
+            f"the model cannot be asked: {item.reason}", where=str(item.request.key), cure="leave this task out"
+        )
+    return item
 
 
 def _outcomes(rows: list[Score], task: str) -> dict[str, list[float]]:
@@ -210,7 +211,6 @@ def _score(rows: list[Score], task: str) -> TaskScore:
 def _drift(recipe: Recipe, model: str, against: str, folder: Path) -> tuple[float, int]:
     """Mean KL(base || model) a token, and over how many tokens of the base model's own answers."""
     from spotcli.core.drift import token_kl
-    from spotcli.policies.transformers import TransformersPolicy
     from spotcli.tasks import neutral
 
     # Everything at temperature 1, where the samples come from the distribution that the KL is about.
@@ -226,10 +226,10 @@ def _drift(recipe: Recipe, model: str, against: str, folder: Path) -> tuple[floa
     total, tokens = 0.0, 0
     with progress("answers") as display:
         bar = display.add_task("drift", total=len(requests), note="")
-        for batch in base.plan(requests):
-            for answer in base.answer(batch):
+        for group in base.answers(requests, len(requests), lambda request: False):
+            for answer in map(_answered, group):
                 total += float(token_kl(base.logits(answer), tuned.logits(answer)).sum())
-                tokens += len(answer.token_ids)
+                tokens += answer.tokens
                 display.update(bar, advance=1, note=f"{total / tokens:.4f} nats a token")
     return total / tokens, tokens
 

@@ -1,0 +1,137 @@
+"""The vLLM policy: engines in worker processes, one a group of GPUs, in whatever environment has vLLM."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spotcli.errors import RecipeError, UserError
+from spotcli.policies import Answer, Failure, Request, Sampling
+from spotcli.policies.engines import visible_gpus
+from spotcli.policies.models import resolve
+from spotcli.policies.pool import Job, WorkerPool
+from spotcli.policies.prompts import Prompter
+
+if TYPE_CHECKING:
+    from spotcli.recipe import SampleSection
+
+WORKER = Path(__file__).with_name("vllm_worker.py")
+# Keys of vLLM's own that the recipe says elsewhere, or that would let a model bring its own code or its own defaults.
+OURS = {"model", "trust_remote_code", "generation_config", "tensor_parallel_size", "dtype"}
+
+
+class VllmPolicy:
+    """Workers that pull from one queue; prompts are rendered here, once, and go to them as token ids.
+
+    Raises:
+        UserError: the model, or the interpreter of ``sample.python``, is not there.
+        RecipeError: an engine parameter that is not the user's to set here; fewer GPUs than one worker needs.
+    """
+
+    engine = "vllm"
+    trials_together = True
+
+    def __init__(self, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> None:
+        if taken := OURS & settings.vllm.keys():
+            raise RecipeError(
+                f"'{sorted(taken)[0]}' cannot be set here", where="sample.vllm", cure="it has a key of its own"
+            )
+        self.prompter = Prompter(model, settings.chat_template_kwargs, settings.thinking)
+        self.sampling = sampling
+        python = shutil.which(settings.python or sys.executable)
+        if python is None:
+            raise UserError(
+                "there is no such interpreter", where=f"sample.python: {settings.python}", cure="name a python3"
+            )
+        config = {
+            "model": resolve(model),
+            "engine": {"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype} | settings.vllm,
+            "sampling": {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+                "stop_token_ids": sorted(self.prompter.ends),
+            },
+        }
+        self._jobs = [
+            Job([python, "-P", str(WORKER)], os.environ | device, config, log.with_suffix(f".worker-{number}.log"))
+            for number, device in enumerate(_devices(settings))
+        ]
+        self._pool: WorkerPool | None = None
+        self._stopped = False
+        self._finished = False
+
+    def facts(self, first: Request) -> dict[str, Any]:
+        return {
+            "workers": len(self._jobs),
+            "interpreter": self._jobs[0].command[0],
+            **self.prompter.facts(first.messages),
+        }
+
+    def answers(
+        self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
+    ) -> Iterator[list[Answer | Failure]]:
+        """Answer as fast as the workers pull; each request in the queue is rendered when a worker takes it."""
+        asked: dict[int, tuple[Request, int]] = {}
+
+        def items() -> Iterator[dict[str, Any]]:
+            for number, request in enumerate(request for request in requests if not done(request)):
+                ids = self.prompter.ids(request.messages)
+                room = self.prompter.room(ids, self.sampling.max_new_tokens)
+                asked[number] = request, room
+                yield {"n": number, "ids": ids, "seed": request.seed, "max_tokens": room}
+
+        self._pool = WorkerPool(self._jobs, items(), total)
+        if self._stopped:
+            return
+        for rows in self._pool.results():
+            yield [self._read(row, *asked.pop(row["n"])) for row in rows]
+        self._finished = not self._stopped
+
+    def _read(self, row: dict[str, Any], request: Request, room: int) -> Answer | Failure:
+        if "failed" in row:
+            return Failure(request, row["failed"])
+        limit = len(row["ids"]) if row["finish"] == "length" else room
+        return Answer(request, row["text"], row["finish"], row["ids"], len(row["ids"]), limit)
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._pool:
+            self._pool.stop()
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.close()
+        if self._finished:  # a log is of use only where something went wrong
+            for job in self._jobs:
+                job.log.unlink(missing_ok=True)
+
+
+def _devices(settings: SampleSection) -> list[dict[str, str]]:
+    """Environment variables that give each worker its own devices.
+
+    Raises:
+        RecipeError: fewer GPUs than one worker needs, or than the workers need.
+    """
+    gpus, width = visible_gpus(), settings.tensor_parallel
+    if gpus:
+        workers = settings.workers or len(gpus) // width
+        if workers * width > len(gpus) or not workers:
+            raise RecipeError(
+                f"{workers or 1} workers of {width} GPUs need {(workers or 1) * width}, and {len(gpus)} are visible",
+                where="sample.tensor_parallel",
+                cure="lower sample.workers or sample.tensor_parallel",
+            )
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[at * width : (at + 1) * width])} for at in range(workers)]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    workers = settings.workers or 1
+    if "VLLM_CPU_OMP_THREADS_BIND" in os.environ or workers * width > len(cores):
+        return [{} for _ in range(workers)]
+    # Engines on the same cores slow each other many times over; each rank of each worker gets its own.
+    each = len(cores) // (workers * width)
+    parts = [",".join(map(str, cores[at * each : (at + 1) * each])) for at in range(workers * width)]
+    return [{"VLLM_CPU_OMP_THREADS_BIND": "|".join(parts[at * width : (at + 1) * width])} for at in range(workers)]
