@@ -16,6 +16,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ class WorkerPool:
     def __init__(self, jobs: Sequence[Job], requests: Iterator[dict[str, Any]], total: int) -> None:
         self.ready: dict[str, Any] = {}
         """What the last worker to start said of its engine."""
+        self.ready_since = 0.0
+        """When the first one was ready, by ``time.monotonic``."""
         self._workers = [_Worker(number, job) for number, job in enumerate(jobs)]
         self._requests = requests
         self._left = total
@@ -183,6 +186,7 @@ class WorkerPool:
     def _hear(self, worker: _Worker, row: dict[str, Any]) -> None:
         if "ready" in row:
             self.ready = row["ready"]
+            self.ready_since = self.ready_since or time.monotonic()
             worker.capacity = self.ready["capacity"]
         else:
             with self._queue:
