@@ -53,7 +53,8 @@ def test_the_list_of_options_is_frozen() -> None:
     frozen = {
         "sample": common
         | {"--model", "--output", "--engine", "--trials", "--limit", "--temperature", "--max-new-tokens"}
-        | {"--set", "--seed", "--fresh"},
+        | {"--thinking", "--keep-tokens", "--base-url", "--concurrency", "--workers", "--python"}
+        | {"--decontaminate", "--shard", "--merge", "--set", "--seed", "--fresh"},
         "rectify": common
         | {
             "--oracle",
@@ -66,7 +67,17 @@ def test_the_list_of_options_is_frozen() -> None:
             "--target",
             "--concurrency",
         }
-        | {"--then", "--attempts", "--rpm", "--tpm", "--max-tokens", "--temperature", "--price-in", "--price-out"}
+        | {
+            "--then",
+            "--cut",
+            "--attempts",
+            "--rpm",
+            "--tpm",
+            "--max-tokens",
+            "--temperature",
+            "--price-in",
+            "--price-out",
+        }
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common | {"--id", "--where", "--html", "--limit"},
         "train": {"--json", "--set", "--dry-run", "--seed", "--fresh"},

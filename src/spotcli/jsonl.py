@@ -92,8 +92,18 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         DataError: a line that is not a JSON object.
         UserError: the file does not exist.
     """
+    return (row for _, row in numbered(path))
+
+
+def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream the rows of a JSONL file of whatever kind, each with the number of its line.
+
+    Raises:
+        DataError: a line that is not a JSON object.
+        UserError: the file does not exist.
+    """
     for number, raw in _lines(path):
-        yield _parse(raw, f"{path}:{number}")
+        yield number, _parse(raw, f"{path}:{number}")
 
 
 def count(path: Path) -> int:
@@ -366,7 +376,7 @@ class Output(Appender):
         settings: Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
         key: Callable[[dict[str, Any]], Hashable] | None = None,
-        scan: Callable[[dict[str, Any]], None] | None = None,
+        scan: Callable[[dict[str, Any]], object] | None = None,
         fresh: bool = False,
     ) -> None:
         if fresh and path.exists():
@@ -401,6 +411,7 @@ class Output(Appender):
             self.close()
             raise
         self.meta: dict[str, Any] = {
+            **before,
             "command": command,
             **wanted,
             "versions": versions(),
@@ -410,9 +421,9 @@ class Output(Appender):
         }
         # A file that is complete stays so until a row is added.
         if before.get("complete"):
-            self.meta |= {
-                name: before[name] for name in ("complete", "counts", "versions", "finished") if name in before
-            }
+            self.meta |= {name: before[name] for name in ("complete", "counts", "versions") if name in before}
+        else:
+            self.meta.pop("finished", None)
         write_json(meta_path(path), self.meta)
 
     def _scan(self, see: Callable[[dict[str, Any]], None]) -> None:

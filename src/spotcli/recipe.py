@@ -37,7 +37,8 @@ class SampleSection(Section):
     """``spot sample``: the policy answers the problems."""
 
     problems: str = "problems.jsonl"
-    """A JSONL file, a built-in set (``builtin:arithmetic``) or a hub data set (``hf:org/name``)."""
+    """A JSONL, Parquet or CSV file, a built-in set (``builtin:arithmetic``) or a hub data set
+    (``hf:org/name[:config][:split]``)."""
     output: str = "samples.jsonl"
     """Where the samples go; inside the run folder for ``spot run``."""
     engine: Literal["auto", "vllm", "transformers", "api"] = "auto"
@@ -47,6 +48,9 @@ class SampleSection(Section):
     """Answers for each problem."""
     limit: Positive | None = None
     """Only the first N problems."""
+    decontaminate: list[str] = Field(default_factory=list)
+    """Leave out problems that these sets hold (named as ``problems`` are, or tasks), and those of ``eval.tasks`` with
+    them; ``--decontaminate`` leaves out those of ``eval.tasks`` alone."""
     temperature: Annotated[float, Field(ge=0)] = 0.7
     """Sampling temperature; 0 is greedy."""
     top_p: Probability = 0.8
@@ -123,6 +127,8 @@ class RectifySection(Section):
     """US dollars a million prompt tokens, where litellm knows no price."""
     price_out: Annotated[float, Field(ge=0)] | None = None
     """US dollars a million reply tokens, where litellm knows no price."""
+    cut: bool = False
+    """Correct answers that were cut at the token limit too: they count as wrong then, not as undecided."""
     answer_only: bool = False
     """Accept a correction that changes nothing but the final answer on an unchanged derivation."""
     concurrency: Annotated[int, Field(gt=0, le=500)] = 32

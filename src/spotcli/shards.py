@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl
 from spotcli.errors import RecipeError, UserError
+from spotcli.problems import BATCH, Seen
+from spotcli.rates import pass_rates
 from spotcli.records import key_hash
 
 _FORM = re.compile(r"([1-9]\d*)/([1-9]\d*)")
@@ -58,17 +60,23 @@ class MergeSummary:
 
     path: str
     parts: int
+    problems: int
+    decontaminated: dict[str, int]
     answers: int
     right: int
     wrong: int
     undecided: int
+    cut: int
+    pass_rate: dict[str, float] | None
 
     def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return asdict(self)
 
 
 def merge(output: Path, *, fresh: bool = False) -> MergeSummary:
     """Put the parts of a job into one file that is like one of an undivided job.
+
+    Answers that are in the file already stay, so a merge can be stopped and made again, also after new trials.
 
     Raises:
         UserError: a part is missing, is not complete, or was made with other settings than the first; the output is
@@ -77,35 +85,43 @@ def merge(output: Path, *, fresh: bool = False) -> MergeSummary:
     parts = _parts(output)
     metas = [jsonl.read_meta(path) for path in parts]
     settings, inputs = _common(parts, metas)
-    verdicts: Counter[str] = Counter()
+    there, verdicts, cut = Seen(), Counter[str](), 0
 
-    def rows() -> Iterator[dict[str, Any]]:
-        seen: set[int] = set()
+    def see(row: dict[str, Any]) -> bool:
+        nonlocal cut
+        if not there.add(key_hash(row["id"], row.get("trial", 0))):
+            return False
+        verdicts[row["verdict"]] += 1
+        cut += row["finish_reason"] == "length"
+        return True
+
+    with jsonl.Output(output, command="spot sample", settings=settings, inputs=inputs, scan=see, fresh=fresh) as merged:
+        merged.note(engine=metas[0].get("engine"), merged=[path.name for path in parts], complete=False)
+        in_parts = Seen()
         for path in parts:
-            for row in jsonl.rows(path):
-                key = key_hash(row["id"], row.get("trial", 0))
-                if key in seen:
-                    raise UserError(f"{row['id']!r} stands in two parts", where=str(path), cure="make the parts anew")
-                seen.add(key)
-                verdicts[row["verdict"]] += 1
-                yield row
-
-    with jsonl.Output(
-        output, command="spot sample", settings=settings, inputs=inputs, scan=lambda row: None, fresh=fresh
-    ) as merged:
-        merged.replace(rows())
-        counts = {"answers": verdicts.total(), **verdicts}
-        problems = sum(meta["counts"]["problems"] for meta in metas)
-        merged.note(engine=metas[0].get("engine"), merged=[path.name for path in parts])
-        merged.finish({"problems": problems, **counts})
-    return MergeSummary(
-        path=str(output),
-        parts=len(parts),
-        answers=verdicts.total(),
-        right=verdicts["right"],
-        wrong=verdicts["wrong"],
-        undecided=verdicts["undecided"],
-    )
+            rows = jsonl.rows(path)
+            while some := list(islice(rows, BATCH)):
+                for row in some:
+                    if not in_parts.add(key_hash(row["id"], row.get("trial", 0))):
+                        raise UserError(
+                            f"{row['id']!r} stands in two parts", where=str(path), cure="make the parts anew"
+                        )
+                merged.append(row for row in some if see(row))
+        counted = [meta["counts"] for meta in metas]
+        summary = MergeSummary(
+            path=str(output),
+            parts=len(parts),
+            problems=sum(counts["problems"] for counts in counted),
+            decontaminated=dict(sum((Counter(counts["decontaminated"]) for counts in counted), Counter[str]())),
+            answers=verdicts.total(),
+            right=verdicts["right"],
+            wrong=verdicts["wrong"],
+            undecided=verdicts["undecided"],
+            cut=cut,
+            pass_rate=pass_rates(output) if any(counts["pass_rate"] for counts in counted) else None,
+        )
+        merged.finish({name: value for name, value in summary.as_dict().items() if name not in ("path", "parts")})
+    return summary
 
 
 def _parts(output: Path) -> list[Path]:
@@ -115,7 +131,7 @@ def _parts(output: Path) -> list[Path]:
         UserError: there is none, or one is missing.
     """
     pattern = re.compile(rf"{re.escape(output.stem)}\.shard-(\d+)-of-(\d+){re.escape(output.suffix)}")
-    found = [match for path in output.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    found = [match for path in output.parent.glob("*") if (match := pattern.fullmatch(path.name))]
     numbers = {int(match[2]) for match in found}
     if len(numbers) != 1:
         what = f"parts of jobs of {sorted(numbers)} parts stand beside each other" if numbers else "there are no parts"
@@ -132,23 +148,29 @@ def _parts(output: Path) -> list[Path]:
 
 
 def _common(parts: list[Path], metas: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and inputs of the whole job.
+    """Settings and inputs of the whole job; all parts were asked for as many problems and trials.
 
     Raises:
         UserError: a part is not complete, or differs.
     """
-    first: tuple[dict[str, Any], dict[str, Any]] | None = None
+    first: list[dict[str, Any]] = []
     for path, meta in zip(parts, metas, strict=True):
         if not meta.get("complete"):
             shard = meta.get("settings", {}).get("shard", "i/n")
             raise UserError("this part is not complete", where=str(path), cure=f"spot sample --shard {shard} goes on")
-        own = {name: value for name, value in meta["settings"].items() if name != "shard"}, meta["inputs"]
+        settings = {name: value for name, value in meta["settings"].items() if name != "shard"}
+        own = [settings, meta["inputs"], meta["asked"]]
         first = first or own
         if own != first:
-            raise UserError(
-                f"this part was made with other settings than {parts[0].name}",
-                where=str(path),
-                cure="make it anew with --fresh",
+            changed = sorted(
+                name
+                for before, now in zip(first, own, strict=True)
+                for name in before | now
+                if before.get(name) != now.get(name)
             )
-    assert first is not None
-    return first
+            raise UserError(
+                f"this part and {parts[0].name} differ in {', '.join(changed)}",
+                where=str(path),
+                cure="make it with the settings of the others (--fresh where it exists)",
+            )
+    return first[0], first[1]

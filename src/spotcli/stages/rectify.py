@@ -112,7 +112,7 @@ def rectify(
     settings = recipe.rectify
     source = folder / settings.samples
     path = folder / settings.output
-    samples = _samples(source)
+    samples = _samples(source, cut=settings.cut)
     if settings.mode == "self":
         return _keep_right(settings, samples, source, path, fresh=fresh, dry_run=dry_run, started=started)
     cases = _cases(samples, settings)
@@ -327,9 +327,12 @@ def _counts(result: RectifySummary) -> dict[str, Any]:
     return {name: value for name, value in result.as_dict().items() if name not in ("path", "seconds")}
 
 
-def _samples(source: Path) -> list[Sample]:
+def _samples(source: Path, *, cut: bool) -> list[Sample]:
     renamed: dict[str, str] = {}
     samples = list(jsonl.read(source, Sample, renamed=renamed))
+    for sample in samples:
+        if cut and sample.finish_reason == "length":
+            sample.verdict = "wrong"
     if renamed:
         say(f"{source}: read " + ", ".join(f"{other} as {ours}" for other, ours in renamed.items()))
     return samples

@@ -27,11 +27,13 @@ from spotcli import jsonl
 from spotcli.console import progress, say, warn
 from spotcli.core.grading import Grade, grade_many
 from spotcli.core.grading.graders import grader_of
+from spotcli.decontaminate import Evaluations
 from spotcli.errors import RecipeError, Unfinished, UserError
 from spotcli.policies import Answer, Failure, Policy, Request, Sampling, answer_seed, load_policy
 from spotcli.policies.engines import choose
 from spotcli.policies.models import resolve
 from spotcli.problems import iter_problems
+from spotcli.rates import pass_rates
 from spotcli.recipe import Recipe
 from spotcli.records import Message, Problem, Sample, key_hash
 from spotcli.shards import Shard
@@ -50,6 +52,8 @@ class SampleSummary:
     engine: str | None
     """Who answered; None where nothing was left to do."""
     problems: int
+    decontaminated: dict[str, int]
+    """Problems that were left out, by the evaluation task that holds them."""
     answers: int
     new: int
     right: int
@@ -88,7 +92,7 @@ def sample(
 
     Args:
         shard: only this part of the problems, into a file of its own.
-        decontaminated: leave out problems that the recipe's evaluation tasks hold.
+        decontaminated: leave out problems that the recipe's evaluation tasks hold; so does ``sample.decontaminate``.
         policy: who answers, instead of the engine that the recipe names.
 
     Raises:
@@ -102,7 +106,8 @@ def sample(
         raise RecipeError(
             "no model is named", where="model", cure="spot sample --model MODEL, or `model:` in the recipe"
         )
-    problems = ProblemSet(recipe, folder, shard, decontaminated)
+    held_out = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
+    problems = ProblemSet(recipe, folder, shard, held_out)
     engine, why = (policy.engine, "as given") if policy else choose(settings)
     location = resolve(recipe.model) if engine != "api" and policy is None else recipe.model
     for kind in problems.graders:
@@ -112,7 +117,7 @@ def sample(
     output = jsonl.Output(
         shard.path(folder / settings.output) if shard else folder / settings.output,
         command="spot sample",
-        settings=_shaping(recipe, sampling, shard, decontaminated),
+        settings=_shaping(recipe, sampling, shard, held_out),
         inputs=problems.digests,
         scan=there.see,
         fresh=fresh,
@@ -121,6 +126,7 @@ def sample(
         if output.torn:
             say(f"{output.path}: a line cut off by the last stop was set aside")
         there.ready()
+        output.note(asked={"trials": settings.trials, "limit": settings.limit})
         missing = sum(not there.has(request) for request in _requests(problems, recipe.seed, settings.trials))
         if len(there) and missing:
             say(f"{output.path}: {len(there)} answers are there already, {missing} to go")
@@ -142,6 +148,7 @@ def sample(
             path=str(output.path),
             engine=engine if missing else None,
             problems=len(problems),
+            decontaminated=dict(problems.left_out),
             answers=verdicts.total(),
             new=work.answers,
             right=verdicts["right"],
@@ -153,14 +160,15 @@ def sample(
             left=missing - work.answers - work.failures.total(),
             tokens=work.tokens,
             cost=work.cost,
-            pass_rate=_pass_rates(output.path) if settings.trials > 1 else None,
+            pass_rate=pass_rates(output.path) if settings.trials > 1 else None,
             seconds=time.monotonic() - started,
         )
         assert summary.left >= 0
         assert summary.answers == summary.right + summary.wrong + summary.undecided
-        counted = ("problems", "answers", "right", "wrong", "undecided", "cut", "failed", "left", "pass_rate")
+        uncounted = ("path", "engine", "new", "failures", "tokens", "cost", "seconds")
         output.finish(
-            {name: getattr(summary, name) for name in counted}, complete=not summary.failed and not summary.left
+            {name: value for name, value in summary.as_dict().items() if name not in uncounted},
+            complete=not summary.failed and not summary.left,
         )
     if summary.left:
         raise Unfinished(
@@ -184,14 +192,15 @@ class ProblemSet:
     Reading it once, when it is made, counts it and finds every row that is none, before anything is answered.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, shard: Shard | None, decontaminated: bool) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, shard: Shard | None, held_out: list[str]) -> None:
         self._recipe = recipe
         self._folder = folder
         self._shard = shard
-        self._decontaminated = decontaminated
+        self._evaluations = Evaluations(held_out, folder=folder, seed=recipe.seed) if held_out else None
         name = recipe.sample.problems
-        source = folder / name
-        self.digests = {name: jsonl.digest(source)} if source.is_file() else None
+        files = {one: folder / one for one in (name, *held_out)}
+        self.digests = {one: jsonl.digest(path) for one, path in files.items() if path.is_file()}
+        self.left_out: Counter[str] = Counter()
         self.graders: set[str | None] = set()
         self._held: list[Problem] = []
         self._number = 0
@@ -200,8 +209,11 @@ class ProblemSet:
             self._number += 1
             if len(self._held) < HELD:
                 self._held.append(problem)
-        if not self._number:
-            raise UserError("there is no problem in it", where=name)
+        if held_out:
+            listed = ", ".join(f"{name} {self.left_out[name]}" for name in held_out)
+            say(f"{self.left_out.total()} problems that evaluations hold are left out ({listed})")
+        if not self._number and not shard:
+            raise UserError("no problem is left", where=name, cure="take another set")
 
     def __len__(self) -> int:
         return self._number
@@ -215,8 +227,13 @@ class ProblemSet:
         for problem in iter_problems(
             settings.problems, folder=self._folder, seed=self._recipe.seed, limit=settings.limit, quiet=quiet
         ):
-            if self._shard is None or self._shard.has(problem.id):
-                yield _asked(problem, settings.system, settings.instruction)
+            if self._shard is not None and not self._shard.has(problem.id):
+                continue
+            if self._evaluations and (task := self._evaluations.holder(problem)):
+                # The first reading counts; a later one would count the same problems again.
+                self.left_out[task] += not quiet
+                continue
+            yield _asked(problem, settings.system, settings.instruction)
 
 
 def _asked(problem: Problem, system: str | None, instruction: str | None) -> Problem:
@@ -358,7 +375,7 @@ def _paired(problems: ProblemSet, seed: int, trials: int, step: int) -> Iterator
                 yield problem, Request(key, problem.messages, answer_seed(seed, *key), trial)
 
 
-def _shaping(recipe: Recipe, sampling: Sampling, shard: Shard | None, decontaminated: bool) -> dict[str, Any]:
+def _shaping(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out: list[str]) -> dict[str, Any]:
     """The settings that the answers depend on. What only makes them come sooner or later is not among them."""
     settings = recipe.sample
     more = {
@@ -367,7 +384,7 @@ def _shaping(recipe: Recipe, sampling: Sampling, shard: Shard | None, decontamin
         "instruction": settings.instruction,
         "keep_tokens": settings.keep_tokens or None,
         "shard": str(shard) if shard else None,
-        "decontaminate": [*recipe.eval.tasks, *settings.decontaminate] if decontaminated else None,
+        "decontaminate": held_out or None,
     }
     return {
         "model": recipe.model,
@@ -448,24 +465,3 @@ def _why_not(problem: Problem, answer: Answer) -> str | None:
 
 def _verdict(verdict: str, finish_reason: str | None) -> str:
     return "cut" if finish_reason == "length" else verdict
-
-
-def _pass_rates(path: Path) -> dict[str, float]:
-    """Write each problem's share of right answers to ``X.rates.jsonl``; the whole in four numbers.
-
-    What is undecided is in the denominator: it is not right.
-    """
-    counts: dict[str, Counter[str]] = {}
-    for row in jsonl.rows(path):
-        counts.setdefault(row["id"], Counter())[row["verdict"]] += 1
-    rates = {id: verdicts["right"] / verdicts.total() for id, verdicts in counts.items()}
-    jsonl.write_rows(
-        path.with_suffix(".rates.jsonl"),
-        ({"id": id, "trials": counts[id].total(), **counts[id], "pass_rate": rate} for id, rate in rates.items()),
-    )
-    return {
-        "mean": sum(rates.values()) / max(1, len(rates)),
-        "never": sum(rate == 0 for rate in rates.values()),
-        "sometimes": sum(0 < rate < 1 for rate in rates.values()),
-        "always": sum(rate == 1 for rate in rates.values()),
-    }
