@@ -426,7 +426,7 @@ class Output(Appender):
             self.meta.pop("finished", None)
         write_json(meta_path(path), self.meta)
 
-    def _scan(self, see: Callable[[dict[str, Any]], None]) -> None:
+    def _scan(self, see: Callable[[dict[str, Any]], object]) -> None:
         for number, raw in _lines(self.path):
             where = f"{self.path}:{number}"
             row = _parse(raw, where)
