@@ -70,23 +70,23 @@ Write the whole mended solution, from its first to its last character, once, bet
 </answer-{fence}>
 Anything that you want to think through comes before the first of them, nothing after the second."""
 
-# Reply tokens are the dear ones, so a change costs two signs beside its text: tags around each would cost more than most
-# changes do. The signs stand alone in their lines and are none of the student's lines.
+# Reply tokens are the dear ones, so a change costs two signs beside its text: tags around each would cost more than
+# most changes do. The signs stand alone in their lines and are none of the student's lines.
 _FORM_EDITS = """\
 Write the changes, from the top of the solution to its end, once, between these two lines:
 <edits-{fence}>
 </edits-{fence}>
-Each change is a line {change}, the text of the student's solution that is to be replaced, a line {by}, and what stands \
-there instead:
+Each change is a line {change}, the text of the student's solution that is to be replaced, a line {by}, and what \
+stands there instead:
 {change}
 text to replace
 {by}
 new text
-The text to replace is copied character by character and occurs exactly once in the student's solution. Take in as much \
-around the fault as makes it unique, and no more: a few words or signs of a line are enough. Of a long passage write \
-only how it begins and how it ends, each occurring exactly once, with a line {gap} in the place of what is between. \
-Changes do not overlap. What no change mentions stays as it is. Anything that you want to think through comes before the \
-first tag, nothing after the second."""
+The text to replace is copied character by character and occurs exactly once in the student's solution. Take in as \
+much around the fault as makes it unique, and no more: a few words or signs of a line are enough. Of a long passage \
+write only how it begins and how it ends, each occurring exactly once, with a line {gap} in the place of what is \
+between. Changes do not overlap. What no change mentions stays as it is. Anything that you want to think through comes \
+before the first tag, nothing after the second."""
 
 
 _SYSTEM_SOLUTION = """\
@@ -255,7 +255,7 @@ def _read_edits(inside: str, student: str) -> Reading:
     for number, text in enumerate(changes, 1):
         find, *replace = re.split(rf"^[^\S\n]*{by}[^\S\n]*$", text, flags=re.MULTILINE)
         if len(replace) != 1:
-            return Reading(None, "malformed hunk", f"change {number} needs the line {by} once, between old and new text")
+            return Reading(None, "malformed hunk", f"change {number} needs one line {by}, between old and new text")
         hunks.append((find.strip("\r\n"), replace[0].strip("\r\n")))
     if before.strip() or not hunks:
         return Reading(None, "malformed hunk", f"each change begins with a line {change}")
