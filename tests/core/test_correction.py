@@ -63,19 +63,33 @@ def test_the_ratio_at_gamma_is_accepted() -> None:
     ("rejected", "chosen", "expected"),
     [
         (WRONG, WRONG.replace("{36}", "{35}"), True),
+        # The wording of the last line is no step, nor is a line that says the result by a letter.
+        (WRONG, WRONG.replace("The answer is \\boxed{36}", "Hence it must be \\boxed{35}"), True),
+        (WRONG, WRONG.replace("The answer is \\boxed{36}", "So $x = \\boxed{35}$"), True),
+        (WRONG + "\n\nThat was easy.", WRONG.replace("{36}", "{35}") + "\nThat was easy.", True),
+        # The student never came to an answer, and one was put behind.
+        ("12 + 30 = 43\n43 - 7 = 36\n", "12 + 30 = 43\n43 - 7 = 36\n\\boxed{35}", True),
+        # Without a box.
+        ("12 + 30 = 43\n43 - 7 = 36\n#### 36", "12 + 30 = 43\n43 - 7 = 36\n#### 35", True),
         # The derivation leads to 35 already: the student only copied it wrongly.
         (RIGHT.replace("{35}", "{36}"), RIGHT, False),
         # The line of the box is the step itself.
         ("12 + 30 = 42\n42 - 7 = \\boxed{36}", "12 + 30 = 42\n42 - 7 = \\boxed{35}", False),
         ("\\boxed{36}", "\\boxed{35}", False),
         (WRONG, RIGHT, False),
+        # A step was put in, and one was changed with nothing behind it left as it is.
+        (WRONG, WRONG.replace("The answer is \\boxed{36}", "No, 42 - 7 is 35.\nIt is \\boxed{35}"), False),
+        ("It is odd.\nIt is 36, or not.\nYes, \\boxed{36}", "It is odd.\nIt is 35, or so.\nYes, \\boxed{36}", False),
         # 350 does not hold 35.
         ("It is 350.\n\\boxed{36}", "It is 350.\n\\boxed{35}", True),
-        ("half\n\\boxed{\\frac{1}{3}}", "half\n\\boxed{\\frac{1}{2}}", True),
     ],
 )
 def test_a_pasted_answer_is_recognised(rejected: str, chosen: str, expected: bool) -> None:
-    assert only_answer_changed(rejected, chosen) is expected
+    assert only_answer_changed(rejected, chosen, "35") is expected
+
+
+def test_a_pasted_fraction_is_recognised() -> None:
+    assert only_answer_changed("half\n\\boxed{\\frac{1}{3}}", "half\n\\boxed{\\frac{1}{2}}", "\\frac{1}{2}")
 
 
 def told(text: str, reference: bool = True, gamma: float = 0.6, **changes: object) -> str | None:
@@ -94,7 +108,9 @@ def told(text: str, reference: bool = True, gamma: float = 0.6, **changes: objec
 
 
 def test_feedback_names_what_was_wrong() -> None:
-    assert told(WRONG.replace("36", "37")) == "Its final answer, 37, is not right; the right one is 35."
+    assert told(WRONG.replace("36", "37")) == (
+        "Its final answer, 37, is not right; the right one is 35. Its largest change: '36' became '37'."
+    )
     # 4 of 18 are new, as above.
     large = told(RIGHT, gamma=0.1)
     assert large is not None
@@ -104,4 +120,6 @@ def test_feedback_names_what_was_wrong() -> None:
 
 
 def test_feedback_keeps_a_hidden_reference_hidden() -> None:
-    assert told(WRONG.replace("36", "37"), reference=False) == "Its final answer, 37, is not right."
+    assert told(WRONG.replace("36", "37"), reference=False) == (
+        "Its final answer, 37, is not right. Its largest change: '36' became '37'."
+    )

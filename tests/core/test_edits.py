@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -56,6 +57,20 @@ def test_change_ratio(rejected: list[int], chosen: list[int], expected: float) -
 def test_change_ratio_is_the_textbook_s(rejected: list[int], chosen: list[int]) -> None:
     if chosen:
         assert change_ratio(rejected, chosen) == pytest.approx(1 - textbook_lcs(rejected, chosen) / len(chosen))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.15, 0.2, 0.7])
+def test_long_pairs_near_and_far_are_the_textbook_s(share: float) -> None:
+    # Above and below what counts as close, and longer than the 64 tokens of a machine word.
+    chance = random.Random(share)
+    for length in (70, 150, 300):
+        rejected = [chance.randrange(20) for _ in range(length)]
+        chosen = [chance.randrange(20) if chance.random() < share else token for token in rejected]
+        start = chance.randrange(length)
+        del chosen[start : start + int(share * 20)]
+        lcs = textbook_lcs(rejected, chosen)
+        assert change_ratio(rejected, chosen) == (len(chosen) - lcs) / len(chosen)
+        assert change_ratio(chosen, rejected) == (len(rejected) - lcs) / len(rejected)
 
 
 def test_change_ratio_on_gamma_is_not_lost_to_rounding() -> None:

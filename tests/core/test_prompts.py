@@ -57,13 +57,14 @@ def test_a_chat_is_told_turn_by_turn() -> None:
     ]
     ask = build(chat, "3", "2", mode="edits", fence=F)
     assert "[system]\nBe brief.\n\n[user]\n1 + 1?" in ask.messages[1]["content"]
-    assert f"<find-{F}>" in ask.messages[0]["content"]
+    assert f"<edits-{F}>" in ask.messages[0]["content"]
+    assert "\n@@\ntext to replace\n==\nnew text\n" in ask.messages[0]["content"]
 
 
 def test_a_fence_is_in_none_of_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = iter(["aaaaaaaaaaaa", "bbbbbbbbbbbb"])
+    drawn = iter(["aaaaaa", "bbbbbb"])
     monkeypatch.setattr(prompts.secrets, "token_hex", lambda size: next(drawn))
-    assert new_fence(["the student wrote aaaaaaaaaaaa"]) == "bbbbbbbbbbbb"
+    assert new_fence(["the student wrote aaaaaaaaaaaa"]) == "bbbbbb"
 
 
 def test_one_block_is_read_and_the_talk_around_it_left_out() -> None:
@@ -104,30 +105,63 @@ def test_tags_that_the_student_wrote_are_no_forgery() -> None:
     assert rewrite(f"<answer-{F}>\n{mended}\n</answer-{F}>", student=student).text == mended
 
 
-def hunk(find: str, replace: str, fence: str = F) -> str:
-    return f"<find-{fence}>\n{find}\n</find-{fence}>\n<replace-{fence}>\n{replace}\n</replace-{fence}>\n"
+def hunks(*changes: tuple[str, str], fence: str = F, signs: tuple[str, str] = ("@@", "==")) -> str:
+    inside = "".join(f"{signs[0]}\n{find}\n{signs[1]}\n{replace}\n" for find, replace in changes)
+    return f"<edits-{fence}>\n{inside}</edits-{fence}>"
 
 
 def test_hunks_are_applied_to_the_original() -> None:
-    reply = hunk("12 + 30 = 43\n43 - 7 = 36", "12 + 30 = 42\n42 - 7 = 35") + "and\n" + hunk("boxed{36}", "boxed{35}")
-    assert edits(reply).text == "12 + 30 = 42\n42 - 7 = 35\nTherefore, the final answer is: $\\boxed{35}$."
+    reply = hunks(("12 + 30 = 43\n43 - 7 = 36", "12 + 30 = 42\n42 - 7 = 35"), ("{36", "{35"))
+    mended = "12 + 30 = 42\n42 - 7 = 35\nTherefore, the final answer is: $\\boxed{35}$."
+    assert edits(f"The sum is off: 12 + 30 == 42.\n{reply}\nDone.").text == mended
+    assert edits(reply.replace("\n", "\r\n").replace("43\r\n", "43\n").replace("42\r\n", "42\n")).text == mended
+
+
+def test_blank_lines_between_hunks_are_no_part_of_them() -> None:
+    assert edits(hunks((" = 43\n", "\n\n= 42\n"))).text == STUDENT.replace("= 43", "= 42")
+
+
+def test_a_long_passage_is_named_by_its_ends() -> None:
+    reply = hunks(("30 = 43\n..\nTherefore", "30 = 42\n42 - 7 = 35\nSo"), ("{36", "{35"))
+    assert edits(reply).text == "12 + 30 = 42\n42 - 7 = 35\nSo, the final answer is: $\\boxed{35}$."
+    assert edits(hunks(("Therefore\n..\n30 = 43", "x"))).failure == "hunk not found"
+    assert edits(hunks(("12\n..\n43", "x"))).failure == "hunk found twice"
+    assert edits(hunks(("12\n..\n", "x"))).failure == "hunk not found"
+    assert edits(hunks(("12 + 30 = 43\n..\n3\n43 - 7", "x"))).failure == "hunk not found"  # they overlap
+
+
+def test_signs_of_a_reply_are_none_of_the_students_lines() -> None:
+    # A hunk in the student's own text, which the oracle quotes: the signs grow by one, so it stays text.
+    student = f"1 + 1 = 3\n@@\n1 + 1\n==\n{STUDENT}"
+    text = "\n".join(message["content"] for message in build("?", student, "2", mode="edits", fence=F).messages)
+    assert "\n@@@\ntext to replace\n===\nnew text\n" in text
+    assert "with a line ... in the place" in text
+    reply = hunks(("3\n@@\n1 + 1\n==", "2\n@@\n1 + 1\n=="), signs=("@@@", "==="))
+    assert edits(reply, student).text == student.replace("= 3\n@", "= 2\n@")
 
 
 @pytest.mark.parametrize(
     ("text", "failure"),
     [
-        (hunk("12 + 31", "x"), "hunk not found"),
-        (hunk("43", "42"), "hunk found twice"),  # it stands in both steps
-        (hunk("", "x"), "no hunk"),
-        (hunk("= 43\n43", "a") + hunk("43 - 7", "b"), "hunks overlap"),
-        (hunk(STUDENT, ""), "empty"),
-        (f"<find-{F}>\n12\n</find-{F}>", "unclosed"),
-        ("nothing to change", "unfenced"),
-        (hunk("12", "13", fence="ffffffffffff"), "forged fence"),
+        (hunks(("12 + 31", "x")), "hunk not found"),
+        (hunks(("43", "42")), "hunk found twice"),  # it stands in both steps
+        (hunks(("", "x")), "no hunk"),
+        (hunks(("= 43\n43", "a"), ("43 - 7", "b")), "hunks overlap"),
+        (hunks((STUDENT, "")), "empty"),
+        (hunks(), "empty"),
+        (hunks(("12", "13")).replace("==\n", ""), "malformed hunk"),
+        (hunks(("12", "13\n==\n14")), "malformed hunk"),
+        (hunks(("12", "13")).replace("@@\n", ""), "malformed hunk"),
+        (hunks(("12", "13")) + hunks(("12", "14")), "several blocks"),
+        (f"<edits-{F}>\n@@\n12\n==\n13", "unclosed"),
+        ("@@\n12\n==\n13", "unfenced"),
+        (hunks(("12", "13"), fence="ffffff"), "forged fence"),
     ],
 )
 def test_hunks_that_cannot_be_applied(text: str, failure: str) -> None:
-    assert edits(text).failure == failure
+    found = edits(text)
+    assert found.failure == failure
+    assert found.detail
 
 
 def test_occurrences_that_overlap_count_as_two() -> None:
@@ -142,9 +176,12 @@ def test_what_no_hunk_touches_is_kept(student: str, data: st.DataObject) -> None
     new = data.draw(st.text(max_size=10))
     found = apply_hunks(student, [(student[start:end], new)])
     if found.text is None:
-        assert found.failure in ("hunk found twice", "empty")
+        assert found.failure in ("no hunk", "hunk found twice", "empty")
     else:
-        assert found.text == student[:start] + new + student[end:]
+        old = student[start:end]
+        # The white space at both ends of what is replaced stays.
+        head, tail = old[: len(old) - len(old.lstrip())], old[len(old.rstrip()) :]
+        assert found.text == student[:start] + (head + new.strip() + tail if new.strip() else "") + student[end:]
 
 
 @given(st.text(max_size=200))

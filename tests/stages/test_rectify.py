@@ -408,13 +408,14 @@ def test_a_cut_reply_is_asked_again_when_more_tokens_are_allowed(tmp_path: Path)
         assert [provider.count(tag(0)), provider.count(tag(1))] == [2, 1]
 
 
-def hunk(find: str, replace: str) -> str:
-    return f"<find-{{fence}}>\n{find}\n</find-{{fence}}>\n<replace-{{fence}}>\n{replace}\n</replace-{{fence}}>\n"
+def hunks(*changes: tuple[str, str]) -> str:
+    inside = "".join(f"@@\n{find}\n==\n{replace}\n" for find, replace in changes)
+    return f"<edits-{{fence}}>\n{inside}</edits-{{fence}}>"
 
 
 def test_edits_are_applied_to_the_students_text(tmp_path: Path) -> None:
     samples(tmp_path, 1)
-    text = hunk("10 + 0 = 11\n11 + 5 = 16", "10 + 0 = 10\n10 + 5 = 15") + hunk("{16}", "{15}")
+    text = hunks(("10 + 0 = 11\n11 + 5 = 16", "10 + 0 = 10\n10 + 5 = 15"), ("{16", "{15"))
     with FakeProvider({tag(0): [{"text": text}]}) as provider:
         assert ask(tmp_path, provider, reply="edits").pairs == 1
     assert pairs(tmp_path)[0]["chosen"] == right(0)
@@ -423,13 +424,13 @@ def test_edits_are_applied_to_the_students_text(tmp_path: Path) -> None:
 
 def test_a_hunk_goes_back_once_and_then_the_whole_is_rewritten(tmp_path: Path) -> None:
     samples(tmp_path, 1)
-    bad = {"text": hunk("not in the text", "x")}
+    bad = {"text": hunks(("not in the text", "x"))}
     with FakeProvider({tag(0): [bad, bad, good(0)]}) as provider:
         assert ask(tmp_path, provider, reply="edits").pairs == 1
         told = [request["body"]["messages"] for request in provider.requests]
     assert "does not occur in the solution: 'not in the text'" in told[1][1]["content"]
-    assert "<find-" in told[1][0]["content"]
-    assert "<find-" not in told[2][0]["content"]
+    assert "<edits-" in told[1][0]["content"]
+    assert "<edits-" not in told[2][0]["content"]
     assert pairs(tmp_path)[0]["oracle"]["attempt"] == 2
 
 

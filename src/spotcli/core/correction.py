@@ -85,40 +85,36 @@ def judge(
     change = ratio(sample.response, chosen)
     if mode == "solution":
         return Correction(ACCEPTED, chosen, graded.verdict, graded.extracted, change)
-    if not answer_only and only_answer_changed(sample.response, chosen):
+    if not answer_only and only_answer_changed(sample.response, chosen, graded.extracted or ""):
         return Correction("answer only", chosen, graded.verdict, graded.extracted, change)
     reason = ACCEPTED if change <= gamma else "too large"
     return Correction(reason, chosen, graded.verdict, graded.extracted, change)
 
 
-def only_answer_changed(rejected: str, chosen: str) -> bool:
-    """Whether nothing but the last boxed answer was changed, on a derivation that does not lead to the new one.
+# An equation with something to compute on its left: a step, where `x = 5` only says the result.
+_STEP = re.compile(r"(?:[\d+*/^-]|\\\w+)[^=]*=")
 
-    Not so where the new answer stands in the derivation already (the student copied it wrongly), where the line of the
-    box is itself a step (``42 - 7 = \\boxed{36}``), or where there is no derivation.
+
+def only_answer_changed(rejected: str, chosen: str, answer: str) -> bool:
+    """Whether no step was changed but the line that gives the answer, and the others do not lead to the new one.
+
+    Not so where ``answer``, that of y+, stands in the derivation already (the student copied it wrongly), where the
+    line is itself a step (``42 - 7 = \\boxed{36}``), or where there is no derivation.
     """
-    before, after = _around_box(rejected), _around_box(chosen)
-    if before is None or after is None or (before[0], before[2]) != (after[0], after[2]):
+    before, after = ([line.strip() for line in text.splitlines() if line.strip()] for text in (rejected, chosen))
+    head = edits.shared_prefix(before, after)
+    tail = edits.shared_prefix(before[head:][::-1], after[head:][::-1])
+    changed = after[head : len(after) - tail]
+    if not head or len(changed) != 1 or len(before) - head - tail > 1:
         return False
-    head, answer, _ = after
-    derivation, _, line = head.rpartition("\n")
-    if not derivation.strip() or "=" in line:
+    line = changed[0]
+    # What stands behind the line is talk where the line has the box.
+    if tail and "\\boxed" not in line:
         return False
-    return not re.search(rf"(?<![\w.]){re.escape(answer.strip())}(?![\w])", derivation)
-
-
-def _around_box(text: str) -> tuple[str, str, str] | None:
-    """The text before, in and after the last ``\\boxed{...}``."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start += len("\\boxed{")
-    depth = 1
-    for at in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return text[:start], text[start:at], text[at:]
-    return None
+    if _STEP.search(line[: max(line.rfind("\\boxed"), line.rfind(answer), 0)]):
+        return False
+    derivation = "\n".join(after[:head])
+    return not (answer and re.search(rf"(?<![\w.]){re.escape(answer)}(?!\w)", derivation))
 
 
 def feedback(correction: Correction, sample: Sample, *, reference: bool, gamma: float) -> prompts.Feedback | None:
@@ -127,10 +123,12 @@ def feedback(correction: Correction, sample: Sample, *, reference: bool, gamma: 
     ``reference``: the oracle may see the reference answer.
     """
     found = f"Its final answer, {correction.extracted}," if correction.extracted else "Its final answer"
+    edit = _largest_edit(sample.response, correction.chosen) if correction.reason in ("wrong", "too large") else ""
+    largest = f" Its largest change: {edit}." if edit else ""
     complaints = {
         "length": "The reply was cut at the token limit. Think less, and write only what was asked for.",
         "unchanged": "It is the student's solution without any change, and that is wrong.",
-        "wrong": f"{found} is not right" + (f"; the right one is {sample.answer}." if reference else "."),
+        "wrong": f"{found} is not right" + (f"; the right one is {sample.answer}." if reference else ".") + largest,
         "undecided": f"{found} could not be read. Write it alone, in \\boxed{{}}.",
         "answer only": "Only the final answer was replaced, and the steps before it still lead elsewhere. Mend the "
         "step that goes wrong, and what follows from it.",
@@ -139,20 +137,19 @@ def feedback(correction: Correction, sample: Sample, *, reference: bool, gamma: 
     if correction.reason in UNREADABLE:
         complaint = f"The form of the reply was wrong: {correction.detail}."
     elif correction.reason == "too large":
-        assert correction.chosen is not None
         assert correction.change_ratio is not None
         complaint = (
             f"It changes {correction.change_ratio:.0%} of the solution; at most {gamma:.0%} may be new. "
-            f"Keep more of the student's own text, above all here: {_largest_edit(sample.response, correction.chosen)}"
+            f"Keep more of the student's own text, above all here: {edit}"
         )
     return prompts.Feedback(complaint, correction.chosen) if complaint else None
 
 
-def _largest_edit(rejected: str, chosen: str, limit: int = 300) -> str:
-    """The edit with the longest new text, as "old" -> "new"."""
+def _largest_edit(rejected: str, chosen: str | None, limit: int = 300) -> str:
+    """The edit with the longest new text, as "old" became "new"; empty where nothing is new."""
     old, best = "", ("", "")
-    for span in edits.diff(rejected, chosen):
+    for span in edits.diff(rejected, chosen or ""):
         if span.kind == "inserted" and len(span.text) > len(best[1]):
             best = (old, span.text)
         old = span.text if span.kind == "deleted" else ""
-    return " became ".join(repr(text if len(text) <= limit else f"{text[:limit]}...") for text in best)
+    return " became ".join(repr(text if len(text) <= limit else f"{text[:limit]}...") for text in best if any(best))

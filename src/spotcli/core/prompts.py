@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal
 
 from spotcli.records import Message
@@ -22,7 +23,7 @@ ReplyMode = Literal["rewrite", "edits", "solution", "plain"]
 """``rewrite``: the whole corrected answer; ``edits``: search/replace hunks; ``solution``: the oracle's own answer, no
 correction; ``plain``: no prompt, the text is the answer."""
 
-VERSION = "1"
+VERSION = "2"
 """Of the wording and of the reply's form; part of each request's key, so another wording is another request."""
 
 Failure = Literal[
@@ -31,6 +32,7 @@ Failure = Literal[
     "unclosed",
     "several blocks",
     "forged fence",
+    "malformed hunk",
     "no hunk",
     "hunk not found",
     "hunk found twice",
@@ -38,9 +40,7 @@ Failure = Literal[
 ]
 """Why a reply could not be read; rows are counted by it."""
 
-HUNK_FAILURES: frozenset[str] = frozenset(["no hunk", "hunk not found", "hunk found twice", "hunks overlap"])
-
-_TAG = re.compile(r"</?(?:problem|student|reference|previous|answer|find|replace)-([0-9a-f]{6,})>")
+_TAG = re.compile(r"</?(?:problem|student|reference|previous|answer|edits)-([0-9a-f]{6,})>")
 
 _SYSTEM = """\
 You repair worked solutions. A student solved a problem and went wrong somewhere. You return the same solution with \
@@ -70,17 +70,23 @@ Write the whole mended solution, from its first to its last character, once, bet
 </answer-{fence}>
 Anything that you want to think through comes before the first of them, nothing after the second."""
 
+# Reply tokens are the dear ones, so a change costs two signs beside its text: tags around each would cost more than
+# most changes do. The signs stand alone in their lines and are none of the student's lines.
 _FORM_EDITS = """\
-Write each change as a pair of blocks like this, from the top of the solution to its end:
-<find-{fence}>
-text of the student's solution that is to be replaced
-</find-{fence}>
-<replace-{fence}>
-what stands there instead
-</replace-{fence}>
-The text to find is copied character by character and occurs exactly once in the student's solution: take in as much \
-around it as makes it unique, and no more. Blocks do not overlap. What no block mentions stays as it is. Anything that \
-you want to think through comes before the first block, nothing after the last."""
+Write the changes, from the top of the solution to its end, once, between these two lines:
+<edits-{fence}>
+</edits-{fence}>
+Each change is a line {change}, the text of the student's solution that is to be replaced, a line {by}, and what \
+stands there instead:
+{change}
+text to replace
+{by}
+new text
+The text to replace is copied character by character and occurs exactly once in the student's solution. Take in as \
+much around the fault as makes it unique, and no more: a few words or signs of a line are enough. Of a long passage \
+write only how it begins and how it ends, each occurring exactly once, with a line {gap} in the place of what is \
+between. Changes do not overlap. What no change mentions stays as it is. Anything that you want to think through comes \
+before the first tag, nothing after the second."""
 
 
 _SYSTEM_SOLUTION = """\
@@ -139,10 +145,10 @@ class Reading:
 
 
 def new_fence(texts: Iterable[str] = ()) -> str:
-    """Twelve random hex digits that none of the texts contains."""
+    """Six random hex digits that none of the texts contains: short, because the reply has to repeat them."""
     known = list(texts)
     while True:
-        fence = secrets.token_hex(6)
+        fence = secrets.token_hex(3)
         if not any(fence in text for text in known):
             return fence
 
@@ -167,7 +173,8 @@ def build(
         system = _SYSTEM_SOLUTION.format(source=source, form=_FORM_SOLUTION.format(fence=fence))
     else:
         source = _SOURCE_WITHOUT_REFERENCE if reference is None else _SOURCE_WITH_REFERENCE
-        form = (_FORM_REWRITE if mode == "rewrite" else _FORM_EDITS).format(fence=fence)
+        change, by, gap = _signs(response)
+        form = (_FORM_REWRITE if mode == "rewrite" else _FORM_EDITS).format(fence=fence, change=change, by=by, gap=gap)
         system = _SYSTEM.format(source=source, form=form)
         parts.append(_section("student", fence, response))
     if reference is not None:
@@ -206,11 +213,10 @@ def read(text: str, *, mode: ReplyMode, fence: str, student: str) -> Reading:
     forged = {tag.group() for tag in _TAG.finditer(text) if tag.group(1) != fence and tag.group() not in student}
     if forged:
         return Reading(None, "forged fence", f"the reply holds tags that were not asked for: {sorted(forged)[0]}")
-    if mode == "edits":
-        return _read_edits(text, fence, student)
-    opening, closing = f"<answer-{fence}>", f"</answer-{fence}>"
+    tag = "edits" if mode == "edits" else "answer"
+    opening, closing = f"<{tag}-{fence}>", f"</{tag}-{fence}>"
     if not (text.count(opening) or text.count(closing)):
-        return Reading(None, "unfenced", f"the solution was not between {opening} and {closing}")
+        return Reading(None, "unfenced", f"what was asked for was not between {opening} and {closing}")
     if text.count(opening) > 1 or text.count(closing) > 1:
         return Reading(None, "several blocks", f"{opening} and {closing} may each be written only once")
     start, end = text.find(opening), text.find(closing)
@@ -219,6 +225,8 @@ def read(text: str, *, mode: ReplyMode, fence: str, student: str) -> Reading:
     inside = text[start + len(opening) : end]
     if not inside.strip():
         return Reading(None, "empty", f"there was nothing between {opening} and {closing}")
+    if mode == "edits":
+        return _read_edits(inside, student)
     return Reading(inside.strip() if mode == "solution" else _with_margins_of(student, inside))
 
 
@@ -230,45 +238,60 @@ def _with_margins_of(student: str, text: str) -> str:
     return student[:start] + text.strip() + student[start + len(core) :]
 
 
-def _read_edits(text: str, fence: str, student: str) -> Reading:
-    block = re.compile(
-        rf"<find-{fence}>(?P<find>.*?)</find-{fence}>\s*<replace-{fence}>(?P<replace>.*?)</replace-{fence}>", re.DOTALL
-    )
-    hunks = [(_inner(match["find"]), _inner(match["replace"])) for match in block.finditer(text)]
-    if fence in block.sub("", text):
-        return Reading(None, "unclosed", "each change is one find block that is followed by one replace block")
-    if not hunks:
-        return Reading(None, "unfenced", f"there was no <find-{fence}> block")
+def _signs(student: str) -> tuple[str, str, str]:
+    """Of a reply in edits, the lines before a change, between old and new, and in the place of what is left out.
+
+    No line of the student's answer reads so: what is copied from there cannot pass for one of them.
+    """
+    lines = {line.strip() for line in student.splitlines()}
+    signs = (("@" * size, "=" * size, "." * size) for size in count(2))
+    return next(some for some in signs if lines.isdisjoint(some))
+
+
+def _read_edits(inside: str, student: str) -> Reading:
+    change, by, _ = _signs(student)
+    before, *changes = re.split(rf"^[^\S\n]*{change}[^\S\n]*$", inside, flags=re.MULTILINE)
+    hunks: list[tuple[str, str]] = []
+    for number, text in enumerate(changes, 1):
+        find, *replace = re.split(rf"^[^\S\n]*{by}[^\S\n]*$", text, flags=re.MULTILINE)
+        if len(replace) != 1:
+            return Reading(None, "malformed hunk", f"change {number} needs one line {by}, between old and new text")
+        hunks.append((find.strip("\r\n"), replace[0].strip("\r\n")))
+    if before.strip() or not hunks:
+        return Reading(None, "malformed hunk", f"each change begins with a line {change}")
     return apply_hunks(student, hunks)
-
-
-def _inner(text: str) -> str:
-    """What stands between two tags, without the line breaks that only set the tags on lines of their own."""
-    text = text.removeprefix("\r").removeprefix("\n")
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def apply_hunks(student: str, hunks: Sequence[tuple[str, str]]) -> Reading:
     """Replace each hunk's text, which must occur exactly once in the student's answer; all against the original.
 
-    What no hunk touches is kept character by character, by construction.
+    A text to find that holds the line for what is left out stands for all from its first part to its second. White
+    space around what is replaced stays the student's. What no hunk touches is kept character by character, by
+    construction.
     """
+    gap = re.compile(rf"\n[^\S\n]*{re.escape(_signs(student)[2])}[^\S\n]*\n")
     places: list[tuple[int, int, str]] = []
     for number, (find, replace) in enumerate(hunks, 1):
-        if not find:
+        if not find.strip():
             return Reading(None, "no hunk", f"change {number} has nothing to find")
-        start = student.find(find)
-        if start < 0:
-            return Reading(
-                None,
-                "hunk not found",
-                f"change {number}: the text to find does not occur in the solution: {_cut(find)}",
-            )
-        if student.find(find, start + 1) >= 0:
-            return Reading(
-                None, "hunk found twice", f"change {number}: the text to find occurs more than once: {_cut(find)}"
-            )
-        places.append((start, start + len(find), replace))
+        ends: list[int] = []
+        for part in gap.split(find, maxsplit=1):
+            start = student.find(part)
+            if start < 0 or not part:
+                return Reading(
+                    None,
+                    "hunk not found",
+                    f"change {number}: the text to find does not occur in the solution: {_cut(part)}",
+                )
+            if student.find(part, start + 1) >= 0:
+                return Reading(
+                    None, "hunk found twice", f"change {number}: the text to find occurs more than once: {_cut(part)}"
+                )
+            if ends and start < ends[-1]:
+                return Reading(None, "hunk not found", f"change {number}: its end stands before its beginning")
+            ends += [start, start + len(part)]
+        new = _with_margins_of(student[ends[0] : ends[-1]], replace) if replace.strip() else ""
+        places.append((ends[0], ends[-1], new))
     places.sort()
     pieces, at = [], 0
     for start, end, replace in places:

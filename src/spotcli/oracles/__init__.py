@@ -116,12 +116,16 @@ class ProviderOracle(Oracle, Protocol):
         """
         ...
 
-    def count_tokens(self, request: Request) -> int:
-        """Prompt tokens, about."""
+    def count_tokens(self, request: Request) -> tuple[int, int]:
+        """Tokens of the prompt, and of the answer that is to be corrected; about."""
         ...
 
     def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
         """US dollars; None where the price is unknown."""
+        ...
+
+    def cost_of(self, usage: Mapping[str, Any], noted: float | None) -> float | None:
+        """US dollars of a reply by today's prices; ``noted``: what was known of it when it came."""
         ...
 
     def worst_cost(self, request: Request) -> float | None:

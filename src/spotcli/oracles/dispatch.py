@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from spotcli.console import progress, warn
@@ -64,6 +65,12 @@ class Case:
     repeats: bool = False
     """Its problem is another case's already, and a solution of that is one of this."""
 
+    @cached_property
+    def digest(self) -> str:
+        """What requests about it are about."""
+        sample = self.sample
+        return _hash(sample.id, sample.trial, sample.prompt, sample.response, sample.answer)
+
     def __post_init__(self) -> None:
         if not (self.sample.answer or "").strip():
             self.left = "no reference answer"
@@ -93,6 +100,7 @@ class History:
     def __init__(self, any_version: bool) -> None:
         self._any_version = any_version
         self._replies: dict[tuple[str, ...], Entry] = {}
+        self._samples: set[str] = set()
         self.entries: list[Entry] = []
         """All replies, in the order in which they came."""
 
@@ -106,9 +114,14 @@ class History:
     def add(self, entry: Entry) -> None:
         if entry.get("kind") == "reply":
             self._replies[self._place(entry)] = entry
+            self._samples.add(entry["sample"])
             self.entries.append(entry)
         elif entry.get("kind") == "undo":
             self._replies.pop(self._place(entry), None)
+
+    def knows(self, case: Case) -> bool:
+        """Whether anything was ever replied about it."""
+        return case.digest in self._samples
 
     def find(self, step: Step) -> Entry | None:
         return self._replies.get(
@@ -152,12 +165,13 @@ class Dispatcher:
         self.journal = journal
         self.cost = 0.0
         self._grader = grader
-        self._reply: prompts.ReplyMode = "solution" if settings.mode == "direct" else settings.reply
+        self.reply: prompts.ReplyMode = "solution" if settings.mode == "direct" else settings.reply
         self._ratio = ratio
         self._judged: dict[int, Correction] = {}
         self._stopped: BaseException | None = None
         self._ready: set[str] = set()
         self._told: set[str] = set()
+        self._waiting: dict[tuple[str, int], asyncio.Task[Any] | None] = {}
         self._amendable: dict[tuple[str, int], tuple[Case, Step]] = {}
         self._accepted = 0
         self._done = 0
@@ -177,12 +191,12 @@ class Dispatcher:
         then the oracle may rewrite the whole; neither counts as an attempt.
         """
         sample, settings, attempt = case.sample, self.settings, 0
-        digest = digest_of(sample)
+        digest = case.digest
         for oracle in self.oracles:
-            mode: prompts.ReplyMode = self._reply if oracle.prompted else "plain"
+            mode: prompts.ReplyMode = self.reply if oracle.prompted else "plain"
             feedback, budget, tries, bad_hunks = None, 1, 0, 0
             while tries < (settings.attempts if oracle.prompted else 1):
-                asked = (prompts.VERSION, self._reply, settings.reference) if oracle.prompted else ()
+                asked = (prompts.VERSION, self.reply, settings.reference) if oracle.prompted else ()
                 # Who is not prompted is asked once, wherever on the ladder: another rung must not undo a person's work.
                 number = attempt if oracle.prompted else 0
                 key = _hash(oracle.name, oracle.version, asked, digest, number)
@@ -285,7 +299,8 @@ class Dispatcher:
         for oracle in self.oracles:
             if isinstance(oracle, AmendingOracle):
                 oracle.amend = self._amend
-        self._budget = Budget(settings.max_cost, self._spent_before())
+        # What is unsettled counts as spent.
+        self._budget = Budget(settings.max_cost, self.cost + self.journal.unsettled if self.journal else 0.0)
         workers = [asyncio.create_task(self._work()) for _ in range(min(settings.concurrency, len(self.cases)))]
         with self._interruptible(workers):
             results = await asyncio.gather(*workers, return_exceptions=True)
@@ -296,19 +311,6 @@ class Dispatcher:
         for result in results:
             if isinstance(result, Exception):
                 raise result
-
-    def _spent_before(self) -> float:
-        """US dollars of the earlier runs; what was unpriced then is priced now, what is unsettled counts as spent."""
-        if self.journal is None or self.settings.max_cost is None:
-            return 0.0
-        priced = {oracle.name: oracle for oracle in self.oracles if isinstance(oracle, ProviderOracle)}
-        spent = self.journal.spent + self.journal.unsettled
-        for entry in self.journal.entries:
-            if entry["kind"] == "reply" and entry["cost"] is None and entry["oracle"] in priced:
-                usage = entry["usage"]
-                price = priced[entry["oracle"]].price_of
-                spent += price(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)) or 0.0
-        return spent
 
     @contextmanager
     def _interruptible(self, workers: list[asyncio.Task[None]]) -> Iterator[None]:
@@ -347,6 +349,8 @@ class Dispatcher:
                 await self._settle(case)
             except (SpotError, OSError) as error:
                 self._stop(error)
+            except asyncio.CancelledError:
+                raise  # not needed any more, or dropped by the second Ctrl-C
             except BaseException as error:
                 self._stop(error)
                 raise
@@ -356,7 +360,31 @@ class Dispatcher:
                     self._done += 1
                     self._accepted += case.accepted
                     self._changed.notify_all()
+                self._cancel_unneeded()
                 self._show(1)
+
+    def _cancel_unneeded(self) -> None:
+        """Cancel what waits to be sent and comes, in the samples' order, behind the last pair of the target.
+
+        What waits before it goes on: which requests were slow must not decide which pairs there are.
+        """
+        target = self.settings.target
+        if target is None or self._accepted < target:
+            return
+        accepted = 0
+        for case in self.cases:
+            if accepted >= target and (task := self._waiting.get(case.sample.key)):
+                task.cancel()
+            accepted += case.accepted
+
+    @contextmanager
+    def _cancellable(self, case: Case) -> Iterator[None]:
+        """Waiting costs nothing, so it may be cancelled; what was sent is paid for, and is not."""
+        self._waiting[case.sample.key] = asyncio.current_task()
+        try:
+            yield
+        finally:
+            del self._waiting[case.sample.key]
 
     async def _next(self) -> Case | None:
         """The next case in the samples' order, no more at once than the target is likely to need."""
@@ -378,8 +406,7 @@ class Dispatcher:
     async def _settle(self, case: Case) -> None:
         if case.reviewed is not None or not case.correctable:
             return
-        loop = asyncio.get_running_loop()
-        while (step := await loop.run_in_executor(self._judge, self.next_step, case)) is not None:
+        while (step := await self._next_step(case)) is not None:
             if self.journal is None:
                 return  # what was replied so far is all that there is
             case.outcome = case.entry = None
@@ -393,6 +420,11 @@ class Dispatcher:
             if entry is None:
                 return
             self.history.add(entry)
+
+    async def _next_step(self, case: Case) -> Step | None:
+        if not self.history.knows(case):
+            return self.next_step(case)  # nothing to judge: not worth a turn of the thread
+        return await asyncio.get_running_loop().run_in_executor(self._judge, self.next_step, case)
 
     def _fail(self, case: Case, step: Step, failure: PassingFailure) -> None:
         if step.oracle.name == "human":
@@ -433,9 +465,15 @@ class Dispatcher:
         patience = float(self.settings.retries)
         failures = 0
         while True:
-            if reserved:
-                await self._budget.reserve(reserved)
-            ticket = await limiter.acquire(self._likely_tokens(request))
+            with self._cancellable(case):
+                if reserved:
+                    await self._budget.reserve(reserved)
+                try:
+                    ticket = await limiter.acquire(self._likely_tokens(request))
+                except asyncio.CancelledError:
+                    if reserved:
+                        self._budget.settle(reserved, 0.0)
+                    raise
             if self._stopped:
                 limiter.release(ticket)
                 if reserved:
@@ -449,8 +487,10 @@ class Dispatcher:
                 reply = await oracle.correct(request)
                 entry = self.entry(case, step, request, reply, reserved, time.monotonic() - began)
                 await journal.record(entry)
-                cost, tokens = reply.cost or 0.0, reply.usage.get("total_tokens")
-                self.cost += cost
+                tokens = reply.usage.get("total_tokens")
+                if reply.cost is not None:
+                    cost = reply.cost
+                    self.cost += cost
                 self._replied, self._given_up = True, 0
                 limiter.succeeded()
                 return entry
@@ -477,7 +517,8 @@ class Dispatcher:
                 limiter.release(ticket, tokens=tokens)
                 if reserved:
                     self._budget.settle(reserved, cost)
-            await self._pause(pause)
+            with self._cancellable(case):
+                await self._pause(pause)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, unless the run is being stopped."""
@@ -492,7 +533,7 @@ class Dispatcher:
         await self.journal.record(entry)
         self.history.add(entry)
         before = case.accepted
-        step_left = await asyncio.get_running_loop().run_in_executor(self._judge, self.next_step, case)
+        step_left = await self._next_step(case)
         if step_left is not None:
             case.outcome = case.entry = None
         self._accepted += case.accepted - before
@@ -550,11 +591,6 @@ class Dispatcher:
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
         }
-
-
-def digest_of(sample: Sample) -> str:
-    """What a request is about."""
-    return _hash(sample.id, sample.trial, sample.prompt, sample.response, sample.answer)
 
 
 def _hash(*parts: Any) -> str:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ class Journal(jsonl.Appender):
     """An append that many requests share: one write and one fsync for all that wait.
 
     ``entries`` are those found when it was opened. ``spent``: US dollars of all replies whose price is known;
-    ``unsettled``: reserved for requests whose end is not known.
+    ``unsettled``: reserved for requests whose end, or whose price, is not known. With ``price`` the replies that are
+    there cost what it says; the file keeps what was noted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, price: Callable[[Entry], float | None] | None = None) -> None:
         super().__init__(path)
         self.entries: list[Entry] = []
         self.spent = 0.0
@@ -37,6 +39,8 @@ class Journal(jsonl.Appender):
         self._broken: OSError | None = None
         try:
             for entry in self.rows():
+                if price and entry.get("kind") == "reply":
+                    entry["cost"] = price(entry)
                 self.entries.append(entry)
                 self._note(entry)
         except BaseException:
@@ -52,15 +56,15 @@ class Journal(jsonl.Appender):
         if entry.get("kind") == "sent":
             self._open[key] = self._open.get(key, 0.0) + (entry.get("reserved") or 0.0)
             return
-        if key in self._open:
+        if entry.get("kind") == "reply":
+            self.spent += entry.get("cost") or 0.0
+        if key in self._open and (entry.get("kind") != "reply" or entry.get("cost") is not None):
             # A request may have been sent before by a process that was killed: that reservation stays open.
             left = self._open[key] - (entry.get("reserved") or 0.0)
             if left > 1e-12:
                 self._open[key] = left
             else:
                 del self._open[key]
-        if entry.get("kind") == "reply":
-            self.spent += entry.get("cost") or 0.0
 
     async def record(self, entry: Entry) -> None:
         """Append an entry; returns when the disk has the entry.

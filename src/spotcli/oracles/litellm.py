@@ -11,6 +11,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -136,12 +137,21 @@ class LitellmOracle:
     def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
         return self._price and prompt_tokens * self._price[0] + reply_tokens * self._price[1]
 
-    def count_tokens(self, request: Request) -> int:
+    def cost_of(self, usage: Mapping[str, Any], noted: float | None) -> float | None:
+        if not usage.get("total_tokens"):
+            return None  # litellm makes up zeros, and a price of nothing, where the provider tells no usage
+        if noted is not None and self._settings.price_in is None:
+            return noted
+        return self.price_of(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+
+    def count_tokens(self, request: Request) -> tuple[int, int]:
+        messages, answer = request.ask.messages, request.sample.response
         try:
-            return int(self._litellm.token_counter(model=self.name, messages=request.ask.messages))
+            counter = self._litellm.token_counter
+            return int(counter(model=self.name, messages=messages)), int(counter(model=self.name, text=answer))
         except Exception:
             # A tokenizer that would have to be downloaded; four characters a token are near enough for a plan.
-            return math.ceil(sum(len(message["content"]) for message in request.ask.messages) / 4)
+            return math.ceil(sum(len(message["content"]) for message in messages) / 4), math.ceil(len(answer) / 4)
 
     def worst_cost(self, request: Request) -> float | None:
         # No token is shorter than a byte; each message has a few tokens around it.
@@ -194,18 +204,12 @@ class LitellmOracle:
             finish_reason=finish,
             reason=None,
             usage=usage,
-            cost=self._cost(response, usage),
+            # litellm knows the prices of cached and thinking tokens too.
+            cost=self.cost_of(usage, response._hidden_params.get("response_cost")),
             model=response.model,
             # vLLM's own field, for those who ask for it.
             token_ids=((choice and choice.provider_specific_fields) or {}).get("token_ids"),
         )
-
-    def _cost(self, response: Any, usage: dict[str, Any]) -> float | None:
-        if self._settings.price_in is not None:
-            return self.price_of(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
-        # litellm knows the prices of cached and thinking tokens too.
-        known = response._hidden_params.get("response_cost")
-        return float(known) if known is not None else None
 
     def _failed(self, error: Exception) -> Reply:
         """What an exception of litellm's means: a reply of its own kind, a passing failure, or the end.

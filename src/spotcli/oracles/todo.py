@@ -29,7 +29,7 @@ SKIP = "SKIP"
 UNDO = "UNDO"
 """Alone in the place of an answer: forget what was said about it; it is open again."""
 
-_FIRST = re.compile(r"#\| spot todo ([0-9a-f]{12})\b")
+_FIRST = re.compile(r"#\| spot todo ([0-9a-f]{6})\b")
 _HEAD = f"""\
 #| Mend each answer between `begin` and `end`, with as few changes as you can, and leave the lines of these two as they
 #| are. Unchanged: left for later. {SKIP} alone: not asked again. {UNDO} alone: open again. An entry that is edited once

@@ -12,10 +12,9 @@ Left out on purpose: choosing which wrong answers are worth correcting, and any 
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +25,10 @@ from spotcli.console import say, warn
 from spotcli.core import edits, prompts
 from spotcli.errors import BudgetReached, Unfinished, UserError
 from spotcli.oracles import Oracle, PassingFailure, ProviderOracle, Reply, create, todo
-from spotcli.oracles.dispatch import FAILED, NOT_ASKED, Case, Dispatcher, History, Ratio, digest_of
+from spotcli.oracles.dispatch import FAILED, NOT_ASKED, Case, Dispatcher, History, Ratio
+from spotcli.oracles.estimate import estimate
 from spotcli.oracles.human import skipped
-from spotcli.oracles.journal import Journal
+from spotcli.oracles.journal import Entry, Journal
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.records import Pair, Sample
 
@@ -130,16 +130,16 @@ def rectify(
     if dry_run or export:
         history = History(any_version=False)
         if _journal_path(path).exists() and not fresh:
-            with Journal(_journal_path(path)) as journal:
+            with Journal(_journal_path(path), _price(oracles)) as journal:
                 history = History.of(journal.entries, any_version=False)
         if export:
             _export(Dispatcher(cases, oracles, settings, history, ratio, grader=recipe.grader), path, folder / export)
             return summary(history)
-        return summary(history, estimate=_estimate(Dispatcher(cases, oracles, settings, history, ratio)))
+        return summary(history, estimate=estimate(Dispatcher(cases, oracles, settings, history, ratio)))
 
     if fresh:
         _set_aside(path)
-    with Journal(_journal_path(path)) as journal:
+    with Journal(_journal_path(path), _price(oracles)) as journal:
         history = History.of(journal.entries, any_version=replay)
         _say_what_is_there(journal, history)
         with _open_output(path, settings, oracles, history, replay) as output:
@@ -211,7 +211,7 @@ def _import(job: Dispatcher, journal: Journal, path: Path, source: Path) -> None
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path), cure="make it with --export") from None
-    cases = {digest_of(case.sample): case for case in job.cases if case.correctable}
+    cases = {case.digest: case for case in job.cases if case.correctable}
     counts: Counter[str] = Counter()
     entries: list[dict[str, Any]] = []
     for item in todo.read(text, str(path)):
@@ -363,6 +363,17 @@ def _ratio(settings: RectifySection, source: Path) -> tuple[Ratio, str]:
 
 def _journal_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.replies.jsonl")
+
+
+def _price(oracles: list[Oracle]) -> Callable[[Entry], float | None]:
+    """What a reply of the journal costs: by the prices that are given now, else as it was noted, else by litellm's."""
+    providers = {oracle.name: oracle for oracle in oracles if isinstance(oracle, ProviderOracle)}
+
+    def price(entry: Entry) -> float | None:
+        provider = providers.get(entry["oracle"])
+        return provider.cost_of(entry["usage"], entry["cost"]) if provider else entry["cost"]
+
+    return price
 
 
 def _keep_reviews(cases: list[Case], output: jsonl.Output) -> None:
@@ -525,32 +536,3 @@ def _raise_for(stopped: BaseException | None, result: RectifySummary, left: int)
     if stopped is not None:
         raise stopped
     raise Unfinished(f"some answers got no reply ({failed}); {kept}", cure="run the same command again")
-
-
-def _estimate(job: Dispatcher) -> dict[str, Any]:
-    """What the job would take, by the first request of each row that has no reply yet.
-
-    A rewrite is about as long as the answer; edits are about a quarter of it. ``min``: half of that; ``max``: every
-    reply as long as allowed, every attempt needed. Thinking tokens, which some models charge for, are in ``max`` only.
-    """
-    settings = job.settings
-    oracle = job.oracles[0]
-    open_cases = (case for case in job.cases if case.correctable)
-    steps = [(case, step) for case in open_cases if (step := job.next_step(case)) is not None]
-    for case in job.cases:
-        case.outcome = case.entry = None
-    found: dict[str, Any] = {"requests": len(steps), "prompt_tokens": 0, "reply_tokens": 0}
-    if not isinstance(oracle, ProviderOracle):
-        return found | {"min": 0.0, "likely": 0.0, "max": 0.0}
-    edited = settings.reply == "edits" and settings.mode == "surgery"
-    for case, step in steps:
-        request = job.request(case, step)
-        found["prompt_tokens"] += oracle.count_tokens(request)
-        found["reply_tokens"] += 40 + math.ceil(len(case.sample.response) / (16 if edited else 4))
-    most = settings.attempts + (2 if edited else 0)
-    prompt, reply = found["prompt_tokens"], found["reply_tokens"]
-    return found | {
-        "min": oracle.price_of(prompt, reply / 2),
-        "likely": oracle.price_of(prompt, reply),
-        "max": oracle.price_of(prompt * most, settings.max_tokens * len(steps) * most),
-    }
