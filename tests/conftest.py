@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+
+from tests.processes import alive_after
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +24,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the public benchmark files are not here (SPOT_SHARED names their folder)")
     return folder
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """Names the processes of one test (``tests.processes``); none of them may be left at its end."""
+    name = uuid4().hex
+    yield name
+    left = alive_after(name, 2)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from spotcli.console import warn
-from spotcli.errors import SpotError, Unfinished, UserError
+from spotcli.errors import Unfinished, UserError
 from spotcli.oracles import PassingFailure, Reply
 from spotcli.oracles.limiter import Limiter, backoff
 from spotcli.oracles.litellm import LitellmOracle
 from spotcli.policies import Answer, Failure, Request, Sampling
+from spotcli.policies.outbox import Outbox
 from spotcli.policies.prompts import SWITCHES
 from spotcli.recipe import RectifySection
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 RATE_LIMIT_PATIENCE = 4
 # Requests given up in a row: all will be.
 HOPELESS = 10
-# Finished answers that wait to be written; when writing is slower than answering, the endpoint is asked more slowly.
-WAITING = 1024
 
 
 class ApiPolicy:
@@ -54,7 +51,7 @@ class ApiPolicy:
             ),
         )
         self._more = self._parameters()
-        self._queue: queue.Queue[Answer | Failure | BaseException | None] = queue.Queue()
+        self._answers: Outbox[Answer | Failure] = Outbox()
         self._stopped = threading.Event()
         self._dropped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -90,25 +87,7 @@ class ApiPolicy:
         todo = (request for request in requests if not done(request))
         self._thread = threading.Thread(target=self._run, args=(todo, total), name="api", daemon=True)
         self._thread.start()
-        ended = False
-        while not ended:
-            rows: list[Answer | Failure] = []
-            error = None
-            with contextlib.suppress(queue.Empty):
-                item = self._queue.get()
-                while True:
-                    if item is None:
-                        ended = True
-                        break
-                    if isinstance(item, BaseException):
-                        error = item
-                    else:
-                        rows.append(item)
-                    item = self._queue.get_nowait()
-            if rows:
-                yield rows  # what was answered is kept, whatever happened then
-            if error:
-                raise error
+        yield from self._answers.groups()
 
     def stop(self) -> None:
         """Ask nothing more; what is in flight is waited for, since it may be paid for."""
@@ -127,9 +106,9 @@ class ApiPolicy:
         try:
             asyncio.run(self._ask_all(requests, min(self._settings.concurrency, total)))
         except BaseException as error:
-            self._queue.put(error)
-        finally:
-            self._queue.put(None)
+            self._answers.end(error)
+        else:
+            self._answers.end()
 
     async def _ask_all(self, requests: Iterator[Request], workers: int) -> None:
         limiter = Limiter(self._settings.concurrency, rpm=self._settings.rpm, tpm=self._settings.tpm)
@@ -156,21 +135,28 @@ class ApiPolicy:
 
     async def _work(self, requests: Iterator[Request], limiter: Limiter) -> None:
         while not self._stopped.is_set():
-            while self._queue.qsize() > WAITING and not self._stopped.is_set():
+            while self._answers.full and not self._stopped.is_set():
                 await asyncio.sleep(0.05)
-            request = next(requests, None)
-            if request is None:
-                return
             try:
-                reply = await self._ask(request, limiter)
-                if reply is not None:
-                    self._lost = 0
-                    self._queue.put(self._read(request, reply))
-            except SpotError:
-                self._stopped.set()  # no request can succeed any more
+                request = next(requests, None)
+                if request is None:
+                    return
+                await self._settle(request, limiter)
+            except Exception:
+                self._stopped.set()  # no request can succeed any more, or there are none; what is in flight may be paid
                 raise
-            except PassingFailure as failure:
-                self._fail(request, failure)
+
+    async def _settle(self, request: Request, limiter: Limiter) -> None:
+        """Ask until there is an answer or a failure, and hand it out."""
+        try:
+            reply = await self._ask(request, limiter)
+        except PassingFailure as failure:
+            self._answers.put(Failure(request, failure.kind))
+            self._count_lost(failure)
+        else:
+            if reply is not None:
+                self._lost = 0
+                self._answers.put(self._read(request, reply))
 
     async def _ask(self, request: Request, limiter: Limiter) -> Reply | None:
         """One reply; None where the run was stopped before it was asked for.
@@ -206,19 +192,15 @@ class ApiPolicy:
             if not limited:
                 await asyncio.sleep(backoff(failures))
 
-    def _fail(self, request: Request, failure: PassingFailure) -> None:
-        self._queue.put(Failure(request, failure.kind))
+    def _count_lost(self, failure: PassingFailure) -> None:
         self._lost += 1
         if self._lost == 1:
             warn(f"{self._provider.name}: {failure.kind}: {failure}")
         if self._lost >= HOPELESS and not self._stopped.is_set():
-            self._stopped.set()
-            self._queue.put(
-                Unfinished(
-                    f"{HOPELESS} requests in a row failed, the last with: {failure}",
-                    where=self._settings.base_url or self._provider.name,
-                    cure="see that the endpoint is up, then run the same command again",
-                )
+            raise Unfinished(
+                f"{HOPELESS} requests in a row failed, the last with: {failure}",
+                where=self._settings.base_url or self._provider.name,
+                cure="see that the endpoint is up, then run the same command again",
             )
 
     def _read(self, request: Request, reply: Reply) -> Answer | Failure:
@@ -230,13 +212,16 @@ class ApiPolicy:
                 where="sample.keep_tokens",
                 cure="take the vllm engine, or leave keep_tokens out",
             )
+        cut, tokens = reply.finish_reason == "length", reply.usage.get("completion_tokens", 0)
+        # An answer that was cut before its limit has filled the endpoint's context.
+        limit = min(tokens or self.sampling.max_new_tokens, self.sampling.max_new_tokens)
         return Answer(
             request,
             reply.text,
-            "length" if reply.finish_reason == "length" else "stop",
+            "length" if cut else "stop",
             reply.token_ids,
-            reply.usage.get("completion_tokens", 0),
-            self.sampling.max_new_tokens,
+            tokens,
+            limit if cut else self.sampling.max_new_tokens,
             reply.cost,
         )
 

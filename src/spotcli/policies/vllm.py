@@ -47,28 +47,41 @@ class VllmPolicy:
             raise UserError(
                 "there is no such interpreter", where=f"sample.python: {settings.python}", cure="name a python3"
             )
+        location = resolve(model)
+        if Path(location, "adapter_config.json").is_file():
+            raise UserError(
+                "this is an adapter without its model, which vLLM does not load from here",
+                where=model,
+                cure="merge it into its base model, or take --engine transformers",
+            )
         config = {
-            "model": resolve(model),
+            "model": location,
             "engine": {"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype} | settings.vllm,
             "sampling": {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k,
+                "max_tokens": sampling.max_new_tokens,
                 "stop_token_ids": sorted(self.prompter.ends),
             },
         }
+        # Where this interpreter finds its packages is no business of another one.
+        foreign = {"PYTHONPATH", "PYTHONHOME"} if settings.python else set()
+        env = {name: value for name, value in os.environ.items() if name not in foreign}
         self._jobs = [
-            Job([python, "-P", str(WORKER)], os.environ | device, config, log.with_suffix(f".worker-{number}.log"))
+            Job([python, "-P", str(WORKER)], env | device, config, log.with_suffix(f".worker-{number}.log"))
             for number, device in enumerate(_devices(settings))
         ]
         self._pool: WorkerPool | None = None
         self._stopped = False
-        self._finished = False
+        self._smooth = False
 
     def facts(self, first: Request) -> dict[str, Any]:
+        job = self._jobs[0]
         return {
             "workers": len(self._jobs),
-            "interpreter": self._jobs[0].command[0],
+            "interpreter": job.command[0],
+            "effective": job.config["sampling"] | (self._pool.ready if self._pool else {}),
             **self.prompter.facts(first.messages),
         }
 
@@ -81,21 +94,25 @@ class VllmPolicy:
         def items() -> Iterator[dict[str, Any]]:
             for number, request in enumerate(request for request in requests if not done(request)):
                 ids = self.prompter.ids(request.messages)
-                room = self.prompter.room(ids, self.sampling.max_new_tokens)
-                asked[number] = request, room
-                yield {"n": number, "ids": ids, "seed": request.seed, "max_tokens": room}
+                asked[number] = request, len(ids)
+                yield {"n": number, "ids": ids, "seed": request.seed}
 
+        for job in self._jobs:
+            job.log.unlink(missing_ok=True)
         self._pool = WorkerPool(self._jobs, items(), total)
         if self._stopped:
             return
+        failed = False
         for rows in self._pool.results():
+            failed |= any("failed" in row for row in rows)
             yield [self._read(row, *asked.pop(row["n"])) for row in rows]
-        self._finished = not self._stopped
+        self._smooth = not failed and not self._stopped and not self._pool.deaths
 
-    def _read(self, row: dict[str, Any], request: Request, room: int) -> Answer | Failure:
+    def _read(self, row: dict[str, Any], request: Request, prompt: int) -> Answer | Failure:
         if "failed" in row:
             return Failure(request, row["failed"])
-        limit = len(row["ids"]) if row["finish"] == "length" else room
+        assert self._pool
+        limit = min(self.sampling.max_new_tokens, self._pool.ready["context"] - prompt)
         return Answer(request, row["text"], row["finish"], row["ids"], len(row["ids"]), limit)
 
     def stop(self) -> None:
@@ -106,7 +123,7 @@ class VllmPolicy:
     def close(self) -> None:
         if self._pool:
             self._pool.close()
-        if self._finished:  # a log is of use only where something went wrong
+        if self._smooth:  # a log is of use only where something went wrong
             for job in self._jobs:
                 job.log.unlink(missing_ok=True)
 

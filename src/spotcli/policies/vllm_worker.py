@@ -6,8 +6,9 @@ Runs in whatever environment has vLLM, so it imports nothing else that is not in
 launched by path. A small guard process stands around the engine: when the command that started us is gone, or the
 engine is, it ends the whole process group, because an engine's own children do not notice that their parent died.
 
-    in    {"model", "engine": {...}, "sampling": {...}}, then {"n", "ids", "seed", "max_tokens"} ...
-    out   {"ready": {"capacity", "context", "vllm"}}, then {"n", "text", "ids", "finish"} or {"n", "failed"} ...
+    in    {"model", "engine": {...}, "sampling": {...}}, then {"n", "ids", "seed"} ...
+    out   {"ready": {"capacity", "context", "vllm"}}, then {"n", "text", "ids", "finish"} or {"n", "failed"} ...;
+          {"alive": true} now and then
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any, TextIO
 
 # Seconds that the engine has to end by itself before its group is killed.
 GRACE = 5.0
+# Seconds between two signs of life.
+BEAT = 10.0
 
 
 def main() -> None:
@@ -84,19 +87,31 @@ def serve(answers: TextIO) -> None:
         inbox.put("")
 
     threading.Thread(target=listen, daemon=True).start()
+    told = time.monotonic()
     while True:
+        if time.monotonic() - told > BEAT:
+            send(answers, [{"alive": True}])
+            told = time.monotonic()
         while not inbox.empty() or not engine.has_unfinished_requests():
-            line = inbox.get()
+            try:
+                line = inbox.get(timeout=BEAT)
+            except queue.Empty:
+                break
             if not line:
                 return
             asked = json.loads(line)
-            room = min(asked["max_tokens"], context - len(asked["ids"]))
+            room = min(config["sampling"]["max_tokens"], context - len(asked["ids"]))
             if room <= 0:
                 send(answers, [{"n": asked["n"], "failed": "the prompt fills the context"}])
                 continue
-            sampling = SamplingParams(**config["sampling"], max_tokens=room, seed=asked["seed"])
-            engine.add_request(str(asked["n"]), TokensPrompt(prompt_token_ids=asked["ids"]), sampling)
-        send(answers, [as_row(output) for output in engine.step() if output.finished])
+            sampling = SamplingParams(**config["sampling"] | {"max_tokens": room}, seed=asked["seed"])
+            try:
+                engine.add_request(str(asked["n"]), TokensPrompt(prompt_token_ids=asked["ids"]), sampling)
+            except ValueError as error:
+                print(f"request {asked['n']}: {error}", file=sys.stderr, flush=True)
+                send(answers, [{"n": asked["n"], "failed": "the engine refuses it"}])
+        if engine.has_unfinished_requests():
+            send(answers, [as_row(output) for output in engine.step() if output.finished])
 
 
 def as_row(output: Any) -> dict[str, Any]:

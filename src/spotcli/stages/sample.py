@@ -140,6 +140,7 @@ def sample(
                 output.note(engine=facts, complete=False)
                 _say_facts(facts)
                 _answer(recipe, policy, problems, output, there, work)
+                output.note(engine=facts | policy.facts(first))  # with what only the started engine could tell
             finally:
                 policy.close()
         verdicts = there.verdicts

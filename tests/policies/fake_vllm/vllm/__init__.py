@@ -1,0 +1,87 @@
+"""Stands in for vLLM in worker processes: its calls, and real processes to kill, without a model.
+
+A prompt ``[length, ...]`` gets ``length`` tokens, one a step; a real one, which starts with the token 0, some number
+from 1 to 30. The text is the id of the engine's process. What a prompt holds beside that may be POISON, HANG or REFUSED.
+As with vLLM, a child process does the work, and does not notice that its parent died.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+__version__ = "0.0-fake"
+
+POISON, HANG, REFUSED = 666, 667, 668
+CORE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+
+
+class SamplingParams:
+    def __init__(
+        self, *, max_tokens: int, seed: int, temperature: float, top_p: float, top_k: int, stop_token_ids: Any
+    ) -> None:
+        self.max_tokens = max_tokens
+
+
+class LLM:
+    """``start`` is what happens when it is made: ``fails``, ``hangs``, or nothing special."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        trust_remote_code: bool,
+        generation_config: str,
+        tensor_parallel_size: int = 1,
+        dtype: str = "auto",
+        max_num_seqs: int = 4,
+        max_model_len: int = 2000,
+        pace: float = 0.001,
+        start: str = "",
+    ) -> None:
+        assert not trust_remote_code
+        assert generation_config == "vllm"
+        if start == "fails":
+            raise RuntimeError("there is no room on the device")
+        if start == "hangs":
+            time.sleep(3600)
+        self.core = subprocess.Popen([sys.executable, "-c", CORE])
+        self.pace = pace
+        self.model_config = SimpleNamespace(max_model_len=max_model_len)
+        self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=max_num_seqs))
+        self.llm_engine = self
+        self.open: dict[str, list[Any]] = {}
+
+    def add_request(self, name: str, prompt: dict[str, list[int]], sampling: SamplingParams) -> None:
+        ids = prompt["prompt_token_ids"]
+        if REFUSED in ids:
+            raise ValueError("Token id 668 is out of vocabulary")
+        wanted = ids[0] or 1 + sum(ids) % 30
+        self.open[name] = [ids, wanted, min(wanted, sampling.max_tokens), 0]
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.open)
+
+    def step(self) -> list[Any]:
+        time.sleep(self.pace)
+        if self.core.poll() is not None:
+            raise RuntimeError("the core is dead")
+        outputs = []
+        for name in list(self.open)[: self.vllm_config.scheduler_config.max_num_seqs]:
+            ids, wanted, length, said = self.open[name]
+            if POISON in ids:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if HANG in ids:
+                time.sleep(3600)
+            self.open[name][3] += 1
+            if said + 1 == length:
+                del self.open[name]
+                finish = "stop" if length == wanted else "length"
+                answer = SimpleNamespace(finish_reason=finish, text=f"{os.getpid()}", token_ids=[7] * length)
+                outputs.append(SimpleNamespace(request_id=name, finished=True, outputs=[answer]))
+        return outputs
