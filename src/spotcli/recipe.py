@@ -193,7 +193,7 @@ class TrainSection(Section):
     """Precision of the matrix products; ``auto`` is bfloat16 where the processor computes with it. Weights and
     optimiser state are float32 all the same (with DeepSpeed: its own copies); the result is saved as its source was."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the chat template; take the values of ``sample``."""
+    """Handed to the chat template; what is not given here is taken from ``sample``, thinking included."""
     lora: LoraSection | None = None
     """Train LoRA adapters and merge nothing; full fine-tuning when absent."""
     processes: Positive = 1
