@@ -187,6 +187,9 @@ class TrainSection(Section):
     batch_size: Positive | None = None
     """Pairs of one optimiser step, over all processes and accumulated micro-batches. 32 where neither this nor
     ``per_device_train_batch_size`` or ``gradient_accumulation_steps`` is given; with those alone, their product."""
+    tokens_per_micro_batch: Positive | None = None
+    """Micro-batches are made up by tokens instead of pairs: none has more than this, so that memory is known
+    beforehand. Each step has the same number of them, as few as hold it; what is learned stays the same."""
     share_prefix: Literal["auto"] | bool = "auto"
     """Run the prompt and the common beginning of both answers once. ``auto``: where the model can and it saves work."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"

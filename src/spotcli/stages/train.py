@@ -43,6 +43,7 @@ from spotcli.stages import train_settings as settings
 from spotcli.stages.train_report import Metrics, Report
 
 if TYPE_CHECKING:
+    from spotcli.core.packing import Layout
     from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
@@ -110,12 +111,12 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
     settings.quiet_deepspeed()
     settings.check_keys(section)
-    micro, accumulate = settings.layout(section)
+    settings.batch(section)
     data, output = folder / section.data, folder / section.output
     found = _encoded(recipe, data)
     share, why_not = _sharing(recipe, found.pairs)
-    steps = settings.steps(section, len(found.pairs), micro, accumulate)
-    tokens, shared_tokens = _tokens(recipe, found.pairs, micro, accumulate)
+    layout = settings.layout(recipe, found.pairs, share=share)
+    tokens, shared_tokens = _tokens(recipe, found.pairs, layout)
     summary = TrainSummary(
         checkpoint=str(output),
         objective=section.objective,
@@ -124,8 +125,8 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         dropped=dict(found.dropped),
         emitted=found.emitted,
         epochs=float(settings.argument(section, "num_train_epochs")),
-        batch_size=micro * accumulate * section.processes,
-        steps=steps,
+        batch_size=layout.step,
+        steps=settings.steps(section, len(found.pairs)),
         tokens=tokens,
         shared_tokens=shared_tokens,
         shares_prefix=share,
@@ -134,7 +135,7 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         _describe(summary, why_not)
     if dry_run:
         return summary
-    identity = _identity(recipe, data, micro, accumulate)
+    identity = _identity(recipe, data, layout)
     if fresh and output.exists():
         _set_aside(output)
     done = _finished(output, identity)
@@ -143,26 +144,24 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         return done
     if section.processes > 1 and "RANK" not in os.environ:
         return _launch(recipe, summary, identity, output, folder, started)
-    return _train(recipe, found.pairs, summary, identity, folder, started, micro, accumulate)
+    return _train(recipe, found.pairs, summary, identity, folder, started, layout)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def _tokens(recipe: Recipe, pairs: list[EncodedPair], micro: int, accumulate: int) -> tuple[int, int]:
+def _tokens(recipe: Recipe, pairs: list[EncodedPair], layout: Layout) -> tuple[int, int]:
     """Tokens of the first epoch: of separate rows, and of rows that share what they have in common."""
-    from spotcli.core.packing import plan_epoch, row_tokens
+    from spotcli.core.packing import plan_epoch, row_tokens, sizes
 
-    section = recipe.train
-    rejected = section.objective not in CHOSEN_ONLY
+    rejected = recipe.train.objective not in CHOSEN_ONLY
     whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
-    sizes = [pair.shared_tokens for pair in pairs]
-    plan = plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=section.processes, seed=recipe.seed, epoch=0)
+    plan = plan_epoch(sizes(pairs, share=not layout.padded), layout=layout, seed=recipe.seed, epoch=0)
     rows = [[pairs[at] for at in batch.members] for turn in plan for batch in turn if not batch.idle]
     return whole, sum(row_tokens(row, rejected=rejected) for row in rows)
 
 
-def _identity(recipe: Recipe, data: Path, micro: int, accumulate: int) -> dict[str, Any]:
+def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
     """All that the weights depend on, as it is compared with an earlier start's."""
     from spotcli.policies.reference import fingerprint
 
@@ -170,9 +169,9 @@ def _identity(recipe: Recipe, data: Path, micro: int, accumulate: int) -> dict[s
     free = {"data", "output", "processes", "zero", "batch_size"}
     shaping = section.model_dump(mode="json", include=set(TrainSection.model_fields) - free)
     arguments = settings.DEFAULTS | section.training_arguments
-    arguments |= {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate}
+    arguments |= {"per_device_train_batch_size": layout.micro, "gradient_accumulation_steps": layout.accumulate}
     shaping |= {name: value for name, value in arguments.items() if not name.startswith(settings.FREE)}
-    shaping |= {"seed": recipe.seed, "processes": section.processes}
+    shaping |= {"seed": recipe.seed, "processes": section.processes, "batch_size": layout.step}
     if section.processes > 1:
         shaping["zero"] = section.zero
     inputs = {
@@ -312,8 +311,7 @@ def _train(
     identity: Mapping[str, Any],
     folder: Path,
     started: float,
-    micro: int,
-    accumulate: int,
+    layout: Layout,
 ) -> TrainSummary:
     """Train in this process, alone or as one of several ranks."""
     import torch
@@ -321,7 +319,7 @@ def _train(
     from spotcli.stages.trainer import PairTrainer, checkpoints, last_checkpoint, step_of
 
     section, main, output = recipe.train, _is_main(), folder / recipe.train.output
-    arguments = settings.arguments(recipe, output, micro, accumulate, summary.steps)
+    arguments = settings.arguments(recipe, output, layout, summary.steps)
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     begun = jsonl.read_json(output / META).get("started") or datetime.now(UTC).isoformat(timespec="seconds")
@@ -340,7 +338,7 @@ def _train(
                     shutil.rmtree(torn)
             if checkpoint is not None:
                 say(f"going on after step {resumed_from} of {summary.steps}")
-        model, task, stock = _prepare(recipe, pairs, summary, identity, folder, micro, display)
+        model, task, stock = _prepare(recipe, pairs, summary, identity, folder, layout, display)
         report = Report(display, *_work(summary, resumed_from), metrics) if metrics is not None else None
         trainer = PairTrainer(model=model, args=arguments, task=task, report=report)
         trainer.resume(checkpoint)
@@ -380,7 +378,7 @@ def _prepare(
     summary: TrainSummary,
     identity: Mapping[str, Any],
     folder: Path,
-    micro: int,
+    layout: Layout,
     display: Any,
 ) -> tuple[Any, Task, _Stock]:
     """The policy with its head and attention, and what it is trained on, reference included."""
@@ -402,7 +400,7 @@ def _prepare(
         model.set_attn_implementation(attention.NAME)
     reference = None
     if objective.reference:
-        reference = _reference(model, pairs, identity, precision, share, micro, folder, display)
+        reference = _reference(model, pairs, identity, precision, share, layout, folder, display)
     if section.lora is not None:
         model = _with_lora(model, recipe)
     mean_length = sum(max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs) / len(pairs)
@@ -414,6 +412,7 @@ def _prepare(
         beta=section.beta,
         shift=RewardShift.of(section.shift if objective.shifted else "none", decay=section.shift_decay),
         share=share,
+        layout=layout,
         precision=precision,
         # Rounding adds up like a random walk over the tokens of an answer.
         tolerance=noise * (0.05 + section.beta * math.sqrt(mean_length)),
@@ -456,13 +455,13 @@ def _reference(
     identity: Mapping[str, Any],
     precision: settings.Precision,
     share: bool,
-    micro: int,
+    layout: Layout,
     folder: Path,
     display: Any,
 ) -> list[tuple[float, float]]:
     import torch
 
-    from spotcli.core.packing import pack
+    from spotcli.core.packing import micro_batches, pack, sizes
     from spotcli.policies.reference import reference_logps
 
     device = next(model.parameters()).device
@@ -481,7 +480,7 @@ def _reference(
         cache=folder / "reference.jsonl",
         basis=basis,
         score=score,
-        batch=micro,
+        cut=lambda members: micro_batches(members, sizes(pairs, share=share), layout),
         advance=lambda number: display.advance(bar, number) if display is not None else None,
         rank=int(os.environ.get("RANK", "0")),
         ranks=ranks,

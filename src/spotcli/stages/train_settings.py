@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spotcli import recipe as recipes
+from spotcli.core.encoding import EncodedPair
 from spotcli.errors import MissingExtra, RecipeError
 from spotcli.policies import models
 from spotcli.policies.prompts import switch
 from spotcli.recipe import Recipe, TrainSection
+
+if TYPE_CHECKING:
+    from spotcli.core.packing import Layout
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-6,
@@ -138,16 +142,24 @@ def template_kwargs(recipe: Recipe, template: str) -> dict[str, Any]:
     return switch(template, sampling.thinking) | sampling.chat_template_kwargs | recipe.train.chat_template_kwargs
 
 
-def layout(section: TrainSection) -> tuple[int, int]:
-    """Pairs of a micro-batch, and micro-batches of an optimiser step on each process.
+def batch(section: TrainSection) -> tuple[int, int | None]:
+    """Pairs of an optimiser step, and micro-batches of it on each process; None where ``fit`` decides them by tokens.
 
     Raises:
         RecipeError: the batch cannot be made of such micro-batches.
     """
     given, step = section.training_arguments, section.batch_size
     micro, accumulate = given.get("per_device_train_batch_size"), given.get("gradient_accumulation_steps")
+    if section.tokens_per_micro_batch is not None and (micro or accumulate):
+        raise RecipeError(
+            "tokens decide how many pairs a micro-batch has, and a number is given too",
+            where="train.tokens_per_micro_batch",
+            cure="set train.batch_size alone beside it",
+        )
+    if section.tokens_per_micro_batch is not None:
+        return step or _STEP, None
     if step is None and (micro or accumulate):
-        return int(micro or _MICRO), int(accumulate or 1)
+        return int(micro or _MICRO) * int(accumulate or 1) * section.processes, int(accumulate or 1)
     step = step or _STEP
     each, rest = divmod(step, section.processes)
     if micro is None:
@@ -159,16 +171,40 @@ def layout(section: TrainSection) -> tuple[int, int]:
             where="train.batch_size",
             cure="batch_size = processes * per_device_train_batch_size * gradient_accumulation_steps",
         )
-    return int(micro), each // int(micro)
+    return step, each // int(micro)
 
 
-def steps(section: TrainSection, pairs: int, micro: int, accumulate: int) -> int:
+def layout(recipe: Recipe, pairs: Sequence[EncodedPair], *, share: bool) -> Layout:
+    """How each optimiser step is cut.
+
+    Raises:
+        RecipeError: the batch cannot be made of such micro-batches, or a pair is larger than a micro-batch may be.
+    """
+    from spotcli.core.packing import Layout, fit, sizes
+
+    section = recipe.train
+    step, accumulate = batch(section)
+    if accumulate is not None:
+        return Layout(step, accumulate, section.processes, padded=not share)
+    budget, tokens = section.tokens_per_micro_batch or 0, sizes(pairs, share=share)
+    if max(tokens) > budget:
+        raise RecipeError(
+            f"a pair has {max(tokens)} tokens, more than a micro-batch may have ({budget})",
+            where="train.tokens_per_micro_batch",
+            cure=f"{max(tokens)} or more, or leave longer pairs out by a smaller train.max_length",
+        )
+    epochs = math.ceil(steps(section, len(pairs)) / math.ceil(len(pairs) / step))
+    return fit(
+        tokens, step=step, ranks=section.processes, tokens=budget, padded=not share, seed=recipe.seed, epochs=epochs
+    )
+
+
+def steps(section: TrainSection, pairs: int) -> int:
     """Optimiser steps of the whole run."""
     most = int(argument(section, "max_steps") or -1)
     if most > 0:
         return most
-    each = math.ceil(math.ceil(pairs / (micro * section.processes)) / accumulate)
-    return math.ceil(float(argument(section, "num_train_epochs")) * each)
+    return math.ceil(float(argument(section, "num_train_epochs")) * math.ceil(pairs / batch(section)[0]))
 
 
 @dataclass(frozen=True)
@@ -211,13 +247,12 @@ def keeps_checkpoints(section: TrainSection) -> bool:
     return any(name in section.training_arguments for name in ("save_strategy", "save_steps", "save_total_limit"))
 
 
-def arguments(recipe: Recipe, output: Path, micro: int, accumulate: int, steps: int) -> Any:
+def arguments(recipe: Recipe, output: Path, layout: Layout, steps: int) -> Any:
     """transformers' TrainingArguments of a run.
 
     Args:
         output: the folder of the trained model.
-        micro: pairs of a micro-batch.
-        accumulate: micro-batches of an optimiser step, on each process.
+        layout: how a step is cut.
         steps: of the whole run.
 
     Raises:
@@ -238,8 +273,8 @@ def arguments(recipe: Recipe, output: Path, micro: int, accumulate: int, steps: 
     deepspeed = section.processes > 1 and section.zero > 0
     values |= {
         "output_dir": str(output),
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulate,
+        "per_device_train_batch_size": layout.micro,
+        "gradient_accumulation_steps": layout.accumulate,
         "seed": recipe.seed,
         "remove_unused_columns": False,
         "label_names": [],
