@@ -193,13 +193,16 @@ class TrainSection(Section):
     batch_size: Positive | None = None
     """Pairs of one optimiser step, over all processes and accumulated micro-batches. 32 where neither this nor
     ``per_device_train_batch_size`` or ``gradient_accumulation_steps`` is given; with those alone, their product."""
+    tokens_per_micro_batch: Positive | None = None
+    """Micro-batches are made up by tokens instead of pairs: none has more than this, so that memory is known
+    beforehand. Each step has the same number of them, as few as hold it; what is learned stays the same."""
     share_prefix: Literal["auto"] | bool = "auto"
     """Run the prompt and the common beginning of both answers once. ``auto``: where the model can and it saves work."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the matrix products; ``auto`` is bfloat16 where the processor computes with it. Weights and
     optimiser state are float32 all the same (with DeepSpeed: its own copies); the result is saved as its source was."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the chat template; take the values of ``sample``."""
+    """Handed to the chat template; what is not given here is taken from ``sample``, thinking included."""
     lora: LoraSection | None = None
     """Train LoRA adapters and merge nothing; full fine-tuning when absent."""
     processes: Positive = 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spotcli.core import attention, logps
 from spotcli.core.encoding import EncodedPair
-from spotcli.core.packing import pack, plan_epoch, rounds_in_epoch, row_tokens
+from spotcli.core.packing import Layout, fit, micro_batches, pack, plan_epoch, row_tokens
 from spotcli.errors import SpotError
 
 Build = Callable[[], Any]
@@ -215,34 +215,76 @@ def test_which_models_can() -> None:
 SIZES_OF_PAIRS = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 
 
+def laid(micro: int, accumulate: int, ranks: int) -> Layout:
+    return Layout(micro * accumulate * ranks, accumulate, ranks)
+
+
 @given(SIZES_OF_PAIRS, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3))
 def test_a_plan_takes_every_pair_once(sizes: list[int], micro: int, accumulate: int, ranks: int, epoch: int) -> None:
-    plan = list(plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=ranks, seed=5, epoch=epoch))
+    layout = laid(micro, accumulate, ranks)
+    assert layout.micro == micro
+    plan = list(plan_epoch(sizes, layout=layout, seed=5, epoch=epoch))
     taken = [index for turn in plan for batch in turn if not batch.idle for index in batch.members]
     assert sorted(taken) == list(range(len(sizes)))
-    assert len(plan) == rounds_in_epoch(len(sizes), micro=micro, ranks=ranks)
+    assert len(plan) == layout.rounds_in_epoch(len(sizes))
     for turn in plan:
         assert len(turn) == ranks
         assert all(1 <= len(batch.members) <= micro for batch in turn)
 
 
-def steps(sizes: list[int], micro: int, accumulate: int, ranks: int) -> list[set[int]]:
-    plan = list(plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=ranks, seed=5, epoch=1))
+@given(SIZES_OF_PAIRS, st.integers(1, 20), st.integers(1, 3), st.integers(50, 200), st.booleans(), st.integers(1, 3))
+def test_no_micro_batch_has_more_tokens_than_its_budget(
+    sizes: list[int], step: int, ranks: int, tokens: int, padded: bool, epochs: int
+) -> None:
+    layout = fit(sizes, step=step, ranks=ranks, tokens=tokens, padded=padded, seed=5, epochs=epochs)
+    for epoch in range(epochs):
+        plan = list(plan_epoch(sizes, layout=layout, seed=5, epoch=epoch))
+        assert len(plan) == layout.rounds_in_epoch(len(sizes))
+        rows = [[sizes[at] for at in batch.members] for turn in plan for batch in turn if not batch.idle]
+        assert max(len(row) * max(row) if padded else sum(row) for row in rows) <= tokens
+        taken = [index for turn in plan for batch in turn if not batch.idle for index in batch.members]
+        assert sorted(taken) == list(range(len(sizes)))
+        assert steps(sizes, layout, epoch) == steps(sizes, Layout(step, step), epoch)
+
+
+def test_a_budget_by_hand() -> None:
+    # One step of all pairs, the longest first: 50 | 30 20 | 20 10 10 by 60 tokens; two micro-batches would not hold
+    # it. Of the three the largest can be as small as 50.
+    sizes = [10, 20, 30, 10, 50, 20]
+    layout = fit(sizes, step=6, ranks=1, tokens=60, padded=False, seed=0, epochs=1)
+    assert (layout.accumulate, layout.micro, layout.rounds_in_epoch(6)) == (3, 2, 3)
+    plan = [batch.members for (batch,) in plan_epoch(sizes, layout=layout, seed=0, epoch=0)]
+    assert plan == [(4,), (2, 1), (5, 0, 3)]
+    # Padded to the longest, 30 20 has 60 tokens and 20 10 10 has 60.
+    assert fit(sizes, step=6, ranks=1, tokens=60, padded=True, seed=0, epochs=1).accumulate == 3
+    assert fit(sizes, step=6, ranks=1, tokens=59, padded=True, seed=0, epochs=1).accumulate == 4
+    # Four ranks run one round, for which the heaviest micro-batch that can be is cut in two: 30 and 20.
+    four = fit(sizes, step=6, ranks=4, tokens=60, padded=False, seed=0, epochs=1)
+    (turn,) = plan_epoch(sizes, layout=four, seed=0, epoch=0)
+    assert [batch.members for batch in turn] == [(4,), (2,), (1,), (5, 0, 3)]
+    # Without a plan's fixed number, as for the reference.
+    assert micro_batches([4, 2, 1, 5, 0, 3], sizes, layout) == [[4], [2, 1], [5, 0, 3]]
+    assert micro_batches([4, 2, 1], sizes, Layout(4, 2)) == [[4, 2], [1]]
+
+
+def steps(sizes: list[int], layout: Layout, epoch: int = 1) -> list[set[int]]:
+    plan = list(plan_epoch(sizes, layout=layout, seed=5, epoch=epoch))
     return [
-        {index for turn in plan[at : at + accumulate] for batch in turn if not batch.idle for index in batch.members}
-        for at in range(0, len(plan), accumulate)
-    ]
+        {index for turn in plan[at : at + layout.accumulate] for batch in turn if not batch.idle
+         for index in batch.members}
+        for at in range(0, len(plan), layout.accumulate)
+    ]  # fmt: skip
 
 
 @given(SIZES_OF_PAIRS)
 def test_the_same_pairs_meet_in_a_step_however_it_is_laid_out(sizes: list[int]) -> None:
-    whole = steps(sizes, 12, 1, 1)
-    assert steps(sizes, 3, 4, 1) == steps(sizes, 3, 2, 2) == steps(sizes, 1, 4, 3) == whole
+    whole = steps(sizes, laid(12, 1, 1))
+    assert steps(sizes, laid(3, 4, 1)) == steps(sizes, laid(3, 2, 2)) == steps(sizes, laid(1, 4, 3)) == whole
 
 
 def test_epochs_and_seeds_differ() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, ...]]:
-        plan = plan_epoch([1] * 40, micro=1, accumulate=1, ranks=1, seed=seed, epoch=epoch)
+        plan = plan_epoch([1] * 40, layout=Layout(1, 1), seed=seed, epoch=epoch)
         return [turn[0].members for turn in plan]
 
     assert order(0, 0) == order(0, 0)

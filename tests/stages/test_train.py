@@ -190,6 +190,7 @@ def test_dry_run_loads_no_weights(tiny_model: Path, tmp_path: Path, monkeypatch:
         ({"eval_strategy": "steps"}, "spot eval"),
         ({"batch_size": 10, "per_device_train_batch_size": 4}, "cannot be made"),
         ({"batch_size": 8, "processes": 3}, "cannot be made"),
+        ({"tokens_per_micro_batch": 500, "per_device_train_batch_size": 4}, "a number is given too"),
         ({"lr_scheduler_type": "triangle"}, "transformers refuses"),
     ],
 )
@@ -225,6 +226,40 @@ def test_the_accumulation_layout_changes_nothing(tiny_model: Path, tmp_path: Pat
     one, two = (metrics(folder) for folder in folders)
     for name in ("loss", "shift") if objective == "spot-bco" else ("loss",):
         assert [row[name] for row in one] == pytest.approx([row[name] for row in two], abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_budget_of_tokens_changes_nothing_but_memory(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: bool
+) -> None:
+    from spotcli.stages import trainer
+
+    write(tmp_path, [pair(number) for number in range(36)])
+    train(recipe(tiny_model, output="pairs", batch_size=16, share_prefix=share, **SGD), folder=tmp_path)
+    rows: list[int] = []
+    pack = trainer.pack
+
+    def counted(*given: Any, **options: Any) -> Any:
+        batch = pack(*given, **options)
+        rows.append(batch.ids_RL.numel())
+        return batch
+
+    monkeypatch.setattr(trainer, "pack", counted)
+    budget = {"batch_size": 16, "tokens_per_micro_batch": 400, "share_prefix": share}
+    found = train(recipe(tiny_model, output="tokens", **budget, **SGD), folder=tmp_path)
+    assert (found.batch_size, found.steps) == (16, 6)
+    assert 200 < max(rows) <= 400
+    assert apart(tmp_path / "pairs", tmp_path / "tokens") < 2e-6
+    one, two = metrics(tmp_path / "pairs"), metrics(tmp_path / "tokens")
+    assert [row["pairs"] for row in two] == [16, 16, 4, 16, 16, 4]
+    assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], abs=1e-5)
+
+
+def test_a_pair_must_fit_into_the_budget(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(number) for number in range(5)])
+    with pytest.raises(RecipeError, match="more than a micro-batch may have") as caught:
+        train(recipe(tiny_model, tokens_per_micro_batch=20), folder=tmp_path)
+    assert "max_length" in str(caught.value.cure)
 
 
 @pytest.mark.parametrize("objective", ["spot-bce", "dpo", "reward-sft", "dft"])

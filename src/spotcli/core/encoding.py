@@ -1,4 +1,4 @@
-"""Pairs as token ids: what the policy saw, and the two answers as it would have emitted them.
+"""Pairs as token ids: what the policy saw, and the two answers as it emitted them, or would have.
 
     prompt_ids + chosen_ids       x, y+ and the end-of-turn token
     prompt_ids + rejected_ids     x, y- and the end-of-turn token (unless y- was cut at the token limit)
@@ -7,22 +7,31 @@ An answer is tokenised by itself and set behind the prompt's ids, because that i
 begins its answer with a line feed emits a token of its own, where tokenising the joined text could merge it with the
 prompt's last one. So the prompt is a prefix of the whole by construction, and nothing is ever cut: what is too long is
 left out and counted.
+
+Where a row has ``response_ids`` (``sample.keep_tokens``), y- is exactly those. A model may cut a text into other tokens
+than its tokenizer would; y+ then keeps the emitted ones up to where its text departs, so that both answers share them.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spotcli.errors import UserError
 from spotcli.records import Message, Pair
 
 REJECTED_IN_REVIEW = "rejected in review"
 TOO_LONG = "longer than max_length"
 IDENTICAL = "chosen and rejected are the same"
 CHANGED = "text changed by the tokenizer"
+FOREIGN = "response_ids are not the tokens of the answer"
+
+SEAM = 64
+"""Emitted tokens that are given up at most to find an end that a correction's own tokens have too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,8 @@ class Encoded:
     pairs: list[EncodedPair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     read: int = 0
+    emitted: int = 0
+    """Of ``pairs``: those whose y- (or lone y+) is made of the ids that the policy emitted."""
 
 
 def encode(
@@ -75,7 +86,9 @@ def encode(
     *,
     tokenizer: Any,
     render: Callable[[list[Message]], list[int]],
+    follows: Callable[[list[Message], str], bool],
     end_ids: Sequence[int],
+    ends: Collection[int],
     max_length: int,
 ) -> Encoded:
     """Tokenise pairs and leave out what cannot be trained on, counted by reason.
@@ -84,39 +97,119 @@ def encode(
         pairs: rows of a dataset.
         tokenizer: the policy's.
         render: chat messages to the ids of the prompt, ending where the answer starts.
+        follows: whether the chat template, given the answer too, still begins with that prompt.
         end_ids: what ends the policy's turn.
+        ends: all tokens at which the policy stops.
         max_length: tokens that prompt and answer may have together.
+
+    Raises:
+        UserError: an answer does not stand behind its prompt, and no emitted ids say what does.
     """
+    turn = _Turn(tokenizer, render, follows, tuple(end_ids), frozenset({*ends, *end_ids}), max_length)
     found = Encoded()
     for pair in pairs:
         found.read += 1
-        one = _encode(pair, tokenizer, render, tuple(end_ids), max_length)
+        one = turn.encoded(pair)
         if isinstance(one, str):
             found.dropped[one] += 1
         else:
-            found.pairs.append(one)
+            found.pairs.append(one[0])
+            found.emitted += one[1]
     return found
 
 
-def _encode(
-    pair: Pair, tokenizer: Any, render: Callable[[list[Message]], list[int]], end_ids: tuple[int, ...], max_length: int
-) -> EncodedPair | str:
-    if pair.review == "reject":
-        return REJECTED_IN_REVIEW
-    texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
-    chosen, *others = [response_ids(tokenizer, text) for text in texts]
-    if chosen in others:
-        return IDENTICAL
-    for text, ids in zip(texts, [chosen, *others], strict=True):
-        if not _kept(tokenizer, text, ids):
+@dataclass(frozen=True)
+class _Turn:
+    """How the policy's turn is put into ids."""
+
+    tokenizer: Any
+    render: Callable[[list[Message]], list[int]]
+    follows: Callable[[list[Message], str], bool]
+    end_ids: tuple[int, ...]
+    ends: frozenset[int]
+    max_length: int
+
+    def encoded(self, pair: Pair) -> tuple[EncodedPair, bool] | str:
+        """The pair and whether it is made of emitted ids; or why it cannot be trained on."""
+        if pair.review == "reject":
+            return REJECTED_IN_REVIEW
+        if pair.chosen == pair.rejected:
+            return IDENTICAL
+        extra = pair.model_extra or {}
+        emitted = self._emitted(extra.get("response_ids"), pair.original)
+        if emitted is None and extra.get("response_ids") is not None and pair.rejected is not None:
+            return FOREIGN
+        if emitted is None:
+            sides = self._tokenised(pair, cut=extra.get("finish_reason") == "length")
+        elif pair.rejected is None:
+            sides = (emitted, ())
+        else:
+            sides = self._corrected(pair.chosen, emitted)
+        if isinstance(sides, str):
+            return sides
+        if emitted is None and not self.follows(pair.messages, pair.original):
+            raise UserError(
+                "the prompt is not a prefix of prompt and response: given the answer, the chat template writes the end "
+                "of the prompt in another way, so nothing says what the policy read before it answered",
+                where=f"pair {pair.id}",
+                cure="sample with keep_tokens: true; or give train.chat_template_kwargs what sampling had",
+            )
+        one = EncodedPair(tuple(self.render(pair.messages)), *sides)
+        return TOO_LONG if one.longest > self.max_length else (one, emitted is not None)
+
+    def _tokenised(self, pair: Pair, *, cut: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
+        """Both answers, from their texts."""
+        texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
+        chosen, *others = [response_ids(self.tokenizer, text) for text in texts]
+        if chosen in others:
+            return IDENTICAL
+        for text, ids in zip(texts, [chosen, *others], strict=True):
+            if not _same(text, self._text(ids, special=False)):
+                return CHANGED
+        end = () if cut else self.end_ids
+        return (*chosen, *self.end_ids), tuple(token for ids in others for token in (*ids, *end))
+
+    def _emitted(self, ids: Any, text: str) -> tuple[int, ...] | None:
+        """The emitted ids, where they are those of the text."""
+        if not isinstance(ids, list) or not ids or not all(type(token) is int for token in ids):
+            return None
+        if not 0 <= min(ids) <= max(ids) < len(self.tokenizer):
+            return None
+        words = ids[:-1] if ids[-1] in self.ends else ids
+        return tuple(ids) if _same(text, self._text(words)) else None
+
+    def _corrected(self, text: str, emitted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
+        """y+ beside an y- that was emitted as these ids, ending as that one did; and y-."""
+        stopped = emitted[-1] in self.ends
+        words = list(emitted[:-1] if stopped else emitted)
+        ids = response_ids(self.tokenizer, text)
+        if not _same(text, self._text(ids, special=False)):
             return CHANGED
-    cut = (pair.model_extra or {}).get("finish_reason") == "length"
-    one = EncodedPair(
-        prompt_ids=tuple(render(pair.messages)),
-        chosen_ids=(*chosen, *end_ids),
-        rejected_ids=tuple(token for ids in others for token in (*ids, *(() if cut else end_ids))),
-    )
-    return TOO_LONG if one.longest > max_length else one
+        if words != response_ids(self.tokenizer, self._text(words)):
+            ids = self._spliced(words, ids, text)
+        chosen = (*ids, *(emitted[-1:] if stopped else self.end_ids))
+        return IDENTICAL if chosen == emitted else (chosen, emitted)
+
+    def _spliced(self, emitted: list[int], own: list[int], text: str) -> list[int]:
+        """Emitted ids while they spell the text, then the text's own, joined where both have a token's end."""
+        most = bisect_left(
+            range(1, len(emitted) + 1), True, key=lambda n: not text.startswith(self._whole(emitted[:n]))
+        )
+        for kept in range(most, max(most - SEAM, 0), -1):
+            start = self._text(emitted[:kept])
+            at = bisect_left(range(len(own)), len(start), key=lambda n: len(self._whole(own[:n])))
+            if text.startswith(start) and self._text(own[:at]) == start:
+                return emitted[:kept] + own[at:]
+        return own
+
+    def _whole(self, ids: list[int]) -> str:
+        """What ids spell, without the part of a character at their end, which is spelled as U+FFFD."""
+        return self._text(ids).rstrip("\ufffd")
+
+    def _text(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """What ids spell, without special tokens or, where ``special`` is off, with them."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=special, clean_up_tokenization_spaces=False)
+        return text
 
 
 def response_ids(tokenizer: Any, text: str) -> list[int]:
@@ -125,7 +218,6 @@ def response_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _kept(tokenizer: Any, text: str, ids: list[int]) -> bool:
-    """Whether the ids give the text back. Some tokenizers compose accents; that is no loss."""
-    again = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+def _same(text: str, again: str) -> bool:
+    """Whether ids gave the text back. Some tokenizers compose accents; that is no loss."""
     return again == text or unicodedata.normalize("NFC", again) == unicodedata.normalize("NFC", text)

@@ -188,3 +188,22 @@ def render(
     )
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def follows(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[Message],
+    answer: str,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> bool:
+    """Whether a chat with its answer, as the template writes it, begins with the prompt that asks for the answer."""
+    prompt, whole = (
+        tokenizer.apply_chat_template(
+            cast(list[dict[str, str]], chat),
+            tokenize=False,
+            add_generation_prompt=asking,
+            **(chat_template_kwargs or {}),
+        )
+        for chat, asking in ((messages, True), ([*messages, {"role": "assistant", "content": answer}], False))
+    )
+    return str(whole).startswith(str(prompt))

@@ -59,7 +59,7 @@ def reference_logps(
     cache: Path,
     basis: str,
     score: Callable[[Sequence[EncodedPair]], tuple[Sequence[float], Sequence[float]]],
-    batch: int,
+    cut: Callable[[Sequence[int]], Sequence[Sequence[int]]],
     advance: Callable[[int], None] = lambda number: None,
     rank: int = 0,
     ranks: int = 1,
@@ -72,7 +72,7 @@ def reference_logps(
         cache: the JSONL file; rows of other weights or data may stand in it.
         basis: what the numbers depend on beside the pair.
         score: computes both for a micro-batch.
-        batch: pairs of a micro-batch.
+        cut: makes micro-batches of pairs, which are given by their indices, the longest first.
         advance: told how many pairs were done.
         rank: this process, of ``ranks``; each computes its part, the first one writes.
         ranks: processes.
@@ -92,7 +92,7 @@ def reference_logps(
     advance(len(pairs) - len(missing))
     if missing:
         mine = missing[rank::ranks]
-        found = _compute(mine, pairs, keys, score, batch, advance, cache if rank == 0 else None)
+        found = _compute(mine, pairs, keys, score, cut, advance, cache if rank == 0 else None)
         for part in share_out(found) if share_out is not None else [found]:
             known |= part
         if rank == 0 and ranks > 1:
@@ -107,21 +107,22 @@ def _compute(
     pairs: Sequence[EncodedPair],
     keys: Sequence[str],
     score: Callable[[Sequence[EncodedPair]], tuple[Sequence[float], Sequence[float]]],
-    batch: int,
+    cut: Callable[[Sequence[int]], Sequence[Sequence[int]]],
     advance: Callable[[int], None],
     cache: Path | None,
 ) -> dict[str, tuple[float, float]]:
     found: dict[str, tuple[float, float]] = {}
     unsaved: list[dict[str, Any]] = []
     with Appender(cache) if cache else nullcontext() as file:
-        for start in range(0, len(missing), batch):
-            members = missing[start : start + batch]
+        left = len(missing)
+        for members in cut(missing):
+            left -= len(members)
             chosen, rejected = score([pairs[at] for at in members])
             for at, right, wrong in zip(members, chosen, rejected, strict=True):
                 found[keys[at]] = (right, wrong)
                 unsaved.append(_row(keys[at], (right, wrong)))
             advance(len(members))
-            if file is not None and (len(unsaved) >= SAVE_EVERY or start + batch >= len(missing)):
+            if file is not None and (len(unsaved) >= SAVE_EVERY or not left):
                 file.append(unsaved)
                 unsaved.clear()
     return found

@@ -24,100 +24,31 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spotcli import jsonl
 from spotcli import recipe as recipes
-from spotcli.console import progress, say, warn
+from spotcli.console import progress, say
 from spotcli.core.encoding import Encoded, EncodedPair, encode
 from spotcli.errors import DataError, MissingExtra, RecipeError, SettingsChanged, SpotError, UserError
 from spotcli.policies import models
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Contrast, Pair
+from spotcli.stages import train_settings as settings
+from spotcli.stages.train_report import Metrics, Report
 
 if TYPE_CHECKING:
+    from spotcli.core.packing import Layout
     from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
 CHOSEN_ONLY = ("sft", "dft")
 """Objectives that never look at y-, so that rows without one can be trained on. A test compares it with the losses."""
-
-DEFAULTS: dict[str, Any] = {
-    "learning_rate": 1e-6,
-    "num_train_epochs": 2,
-    "optim": "adamw_torch_fused",
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.95,
-    "weight_decay": 0.01,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.05,
-    "max_grad_norm": 1.0,
-    "logging_steps": 1,
-    "report_to": "none",
-    "log_level": "error",
-    "save_total_limit": 2,
-    "ddp_find_unused_parameters": False,
-}
-"""Of TrainingArguments, where a recipe says nothing; the method's own."""
-
-_MICRO, _STEP = 4, 32
-
-OWNED: dict[str, str] = {
-    "output_dir": "the folder is train.output",
-    "seed": "the seed is the recipe's own, at its top",
-    "data_seed": "the seed is the recipe's own, at its top",
-    "bf16": "the precision is train.dtype",
-    "fp16": "the precision is train.dtype",
-    "remove_unused_columns": "pairs are not columns",
-    "label_names": "pairs have no labels",
-    "resume_from_checkpoint": "resuming is what a rerun does; --fresh starts anew",
-    "save_only_model": "without the optimiser's state a run could not resume",
-    "ignore_data_skip": "a resumed run must not see the same pairs again",
-    "restore_callback_states_from_checkpoint": "the reward shift is restored always",
-    "enable_jit_checkpoint": "checkpoints are ours",
-    "auto_find_batch_size": "the batch decides what is learned; choose per_device_train_batch_size",
-    "train_sampling_strategy": "pairs of like size meet in a micro-batch already",
-    "length_column_name": "pairs of like size meet in a micro-batch already",
-    "dataloader_drop_last": "every pair is trained on",
-    "average_tokens_across_devices": "losses are averaged over the whole step always",
-    "label_smoothing_factor": "the loss is train.objective",
-    "use_liger_kernel": "it would replace the head that the log-probabilities come from",
-    "neftune_noise_alpha": "noise would make the policy another model than its reference",
-    "deepspeed": "processes and train.zero say it",
-    "fsdp": "processes and train.zero say it",
-    "fsdp_config": "processes and train.zero say it",
-    "accelerator_config": "the launch is ours",
-    "parallelism_config": "the launch is ours",
-    "local_rank": "the launch is ours",
-    "eval_strategy": "evaluation is `spot eval`",
-    "eval_on_start": "evaluation is `spot eval`",
-    "do_eval": "evaluation is `spot eval`",
-    "do_predict": "evaluation is `spot eval`",
-    "load_best_model_at_end": "evaluation is `spot eval`",
-    "metric_for_best_model": "evaluation is `spot eval`",
-    "disable_tqdm": "the display is ours",
-    "use_cache": "there is nothing to cache in training",
-}
-"""Keys of TrainingArguments that a recipe cannot set, and why."""
-
-# What may differ between the first start of a run and its continuation: it does not reach the weights.
-_FREE = (
-    "save_",
-    "logging_",
-    "log_",
-    "report_to",
-    "run_name",
-    "dataloader_",
-    "push_to_hub",
-    "hub_",
-    "project",
-    "trackio",
-)
 
 
 @dataclass(frozen=True)
@@ -133,6 +64,8 @@ class TrainSummary:
     """Rows of the data: ``pairs`` and everything in ``dropped``."""
     dropped: dict[str, int]
     """Rows left out, by reason."""
+    emitted: int
+    """Of ``pairs``: those trained on the token ids that the policy emitted (``sample.keep_tokens``)."""
     epochs: float
     batch_size: int
     """Pairs of an optimiser step."""
@@ -176,23 +109,24 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
     section = recipe.train
     if recipe.model is None:
         raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
-    _quiet_deepspeed()
-    _check_keys(section)
-    micro, accumulate = _layout(section)
+    settings.quiet_deepspeed()
+    settings.check_keys(section)
+    settings.batch(section)
     data, output = folder / section.data, folder / section.output
     found = _encoded(recipe, data)
     share, why_not = _sharing(recipe, found.pairs)
-    steps = _steps(section, len(found.pairs), micro, accumulate)
-    tokens, shared_tokens = _tokens(recipe, found.pairs, micro, accumulate)
+    layout = settings.layout(recipe, found.pairs, share=share)
+    tokens, shared_tokens = _tokens(recipe, found.pairs, layout)
     summary = TrainSummary(
         checkpoint=str(output),
         objective=section.objective,
         pairs=len(found.pairs),
         read=found.read,
         dropped=dict(found.dropped),
-        epochs=float(_argument(section, "num_train_epochs")),
-        batch_size=micro * accumulate * section.processes,
-        steps=steps,
+        emitted=found.emitted,
+        epochs=float(settings.argument(section, "num_train_epochs")),
+        batch_size=layout.step,
+        steps=settings.steps(section, len(found.pairs)),
         tokens=tokens,
         shared_tokens=shared_tokens,
         shares_prefix=share,
@@ -201,7 +135,7 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         _describe(summary, why_not)
     if dry_run:
         return summary
-    identity = _identity(recipe, data, micro, accumulate)
+    identity = _identity(recipe, data, layout)
     if fresh and output.exists():
         _set_aside(output)
     done = _finished(output, identity)
@@ -210,117 +144,43 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         return done
     if section.processes > 1 and "RANK" not in os.environ:
         return _launch(recipe, summary, identity, output, folder, started)
-    return _train(recipe, found.pairs, summary, identity, folder, started, micro)
+    return _train(recipe, found.pairs, summary, identity, folder, started, layout)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def _quiet_deepspeed() -> None:
-    """Tell DeepSpeed, which accelerate imports wherever it is installed, what it would otherwise warn of on stdout."""
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtra("train", "training") from None
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-
-def _argument(section: TrainSection, name: str) -> Any:
-    return section.training_arguments.get(name, DEFAULTS.get(name))
-
-
-def _check_keys(section: TrainSection) -> None:
-    """Refuse what TrainingArguments does not know, and what a recipe cannot decide.
-
-    Raises:
-        RecipeError: with the nearest name, or with the reason.
-        MissingExtra: transformers is not installed.
-    """
-    given = section.training_arguments
-    if not given:
-        return
-    try:
-        from transformers import TrainingArguments
-    except ImportError:
-        raise MissingExtra("train", "training") from None
-    known = {each.name for each in fields(TrainingArguments)}
-    for name in given:
-        if name in OWNED:
-            raise RecipeError(f"this key cannot be set: {OWNED[name]}", where=f"train.{name}")
-        if name not in known:
-            ours = list(TrainSection.model_fields)
-            raise RecipeError(
-                "unknown key", where=f"train.{name}", cure=recipes.suggest(name, sorted((known | {*ours}) - {*OWNED}))
-            )
-
-
-def _layout(section: TrainSection) -> tuple[int, int]:
-    """Pairs of a micro-batch, and micro-batches of an optimiser step on each process.
-
-    Raises:
-        RecipeError: the batch cannot be made of such micro-batches.
-    """
-    given, step = section.training_arguments, section.batch_size
-    micro, accumulate = given.get("per_device_train_batch_size"), given.get("gradient_accumulation_steps")
-    if step is None and (micro or accumulate):
-        return int(micro or _MICRO), int(accumulate or 1)
-    step = step or _STEP
-    each, rest = divmod(step, section.processes)
-    if micro is None:
-        micro = each // accumulate if accumulate else math.gcd(each, _MICRO)
-    if rest or not micro or each % micro or (accumulate and micro * accumulate != each):
-        raise RecipeError(
-            f"{step} pairs a step cannot be made of {section.processes} process(es) with micro-batches of {micro}"
-            + (f", {accumulate} of them" if accumulate else ""),
-            where="train.batch_size",
-            cure="batch_size = processes * per_device_train_batch_size * gradient_accumulation_steps",
-        )
-    return int(micro), each // int(micro)
-
-
-def _steps(section: TrainSection, pairs: int, micro: int, accumulate: int) -> int:
-    """Optimiser steps of the whole run."""
-    most = int(_argument(section, "max_steps") or -1)
-    if most > 0:
-        return most
-    each = math.ceil(math.ceil(pairs / (micro * section.processes)) / accumulate)
-    return math.ceil(float(_argument(section, "num_train_epochs")) * each)
-
-
-def _tokens(recipe: Recipe, pairs: list[EncodedPair], micro: int, accumulate: int) -> tuple[int, int]:
+def _tokens(recipe: Recipe, pairs: list[EncodedPair], layout: Layout) -> tuple[int, int]:
     """Tokens of the first epoch: of separate rows, and of rows that share what they have in common."""
-    from spotcli.core.packing import plan_epoch, row_tokens
+    from spotcli.core.packing import plan_epoch, row_tokens, sizes
 
-    section = recipe.train
-    rejected = section.objective not in CHOSEN_ONLY
+    rejected = recipe.train.objective not in CHOSEN_ONLY
     whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
-    sizes = [pair.shared_tokens for pair in pairs]
-    plan = plan_epoch(sizes, micro=micro, accumulate=accumulate, ranks=section.processes, seed=recipe.seed, epoch=0)
+    plan = plan_epoch(sizes(pairs, share=not layout.padded), layout=layout, seed=recipe.seed, epoch=0)
     rows = [[pairs[at] for at in batch.members] for turn in plan for batch in turn if not batch.idle]
     return whole, sum(row_tokens(row, rejected=rejected) for row in rows)
 
 
-def _identity(recipe: Recipe, data: Path, micro: int, accumulate: int) -> dict[str, Any]:
+def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
     """All that the weights depend on, as it is compared with an earlier start's."""
     from spotcli.policies.reference import fingerprint
 
     section = recipe.train
     free = {"data", "output", "processes", "zero", "batch_size"}
-    settings = section.model_dump(mode="json", include=set(TrainSection.model_fields) - free)
-    arguments = DEFAULTS | section.training_arguments
-    arguments |= {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate}
-    settings |= {name: value for name, value in arguments.items() if not name.startswith(_FREE)}
-    settings |= {"seed": recipe.seed, "processes": section.processes}
+    shaping = section.model_dump(mode="json", include=set(TrainSection.model_fields) - free)
+    arguments = settings.DEFAULTS | section.training_arguments
+    arguments |= {"per_device_train_batch_size": layout.micro, "gradient_accumulation_steps": layout.accumulate}
+    shaping |= {name: value for name, value in arguments.items() if not name.startswith(settings.FREE)}
+    shaping |= {"seed": recipe.seed, "processes": section.processes, "batch_size": layout.step}
     if section.processes > 1:
-        settings["zero"] = section.zero
+        shaping["zero"] = section.zero
     inputs = {
         "data": jsonl.digest(data),
         "model": recipe.model,
         "model weights": fingerprint(models.resolve(recipe.model or "")),
     }
     # What went through JSON once compares equal to what is read back.
-    return json.loads(json.dumps({"settings": settings, "inputs": inputs}))  # type: ignore[no-any-return]
+    return json.loads(json.dumps({"settings": shaping, "inputs": inputs}))  # type: ignore[no-any-return]
 
 
 def _finished(output: Path, identity: Mapping[str, Any]) -> TrainSummary | None:
@@ -372,12 +232,17 @@ def _encoded(recipe: Recipe, data: Path) -> Encoded:
     section = recipe.train
     jsonl.count(data)
     tokenizer = models.load_tokenizer(recipe.model or "")
+    _, generation = models.load_configs(recipe.model or "")
+    ends = generation.get("eos_token_id")
+    template_kwargs = settings.template_kwargs(recipe, str(tokenizer.chat_template or ""))
     renamed: dict[str, str] = {}
     found = encode(
         jsonl.read(data, Pair if section.objective in CHOSEN_ONLY else Contrast, renamed=renamed),
         tokenizer=tokenizer,
-        render=lambda messages: models.render(tokenizer, messages, section.chat_template_kwargs),
+        render=lambda messages: models.render(tokenizer, messages, template_kwargs),
+        follows=lambda messages, answer: models.follows(tokenizer, messages, answer, template_kwargs),
         end_ids=_end_of_turn(tokenizer),
+        ends=[token for token in (ends if isinstance(ends, list) else [ends]) if token is not None],
         max_length=section.max_length,
     )
     if renamed and _is_main():
@@ -425,7 +290,8 @@ def _sharing(recipe: Recipe, pairs: list[EncodedPair]) -> tuple[bool, str | None
 
 def _describe(summary: TrainSummary, why_not: str | None) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items()))
-    say(f"{summary.pairs} of {summary.read} pairs" + (f"; left out: {dropped}" if dropped else ""))
+    emitted = f", {summary.emitted} of them on the emitted token ids" if summary.emitted else ""
+    say(f"{summary.pairs} of {summary.read} pairs{emitted}" + (f"; left out: {dropped}" if dropped else ""))
     say(
         f"{summary.steps} steps of {summary.batch_size} pairs, {summary.epochs:g} epochs; tokens an epoch: "
         f"{summary.tokens:,} whole, {summary.shared_tokens:,} with common beginnings once "
@@ -438,41 +304,6 @@ def _describe(summary: TrainSummary, why_not: str | None) -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Precision:
-    """How the policy and its reference compute."""
-
-    weights: models.Dtype
-    """What they are loaded as."""
-    compute: str
-    """What matrix products are computed in."""
-    autocast: bool
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        with torch.autocast(device, getattr(torch, self.compute)) if self.autocast else nullcontext():
-            yield
-
-    def __str__(self) -> str:
-        return f"{self.weights}/{self.compute}/{'autocast' if self.autocast else 'plain'}"
-
-
-def _precision(section: TrainSection) -> _Precision:
-    """float32 weights with bfloat16 products; under DeepSpeed bfloat16 weights, of which it keeps copies in float32.
-
-    LoRA's base weights never move, so bfloat16 is enough for them; its adapters are float32.
-    """
-    compute = str(models.torch_dtype(section.dtype)).removeprefix("torch.")
-    if compute == "float32":
-        return _Precision("float32", "float32", autocast=False)
-    if section.processes > 1 and section.zero:
-        return _Precision("bfloat16", compute, autocast=False)
-    return _Precision("bfloat16" if section.lora else "float32", compute, autocast=True)
-
-
 def _train(
     recipe: Recipe,
     pairs: list[EncodedPair],
@@ -480,7 +311,7 @@ def _train(
     identity: Mapping[str, Any],
     folder: Path,
     started: float,
-    micro: int,
+    layout: Layout,
 ) -> TrainSummary:
     """Train in this process, alone or as one of several ranks."""
     import torch
@@ -488,7 +319,7 @@ def _train(
     from spotcli.stages.trainer import PairTrainer, checkpoints, last_checkpoint, step_of
 
     section, main, output = recipe.train, _is_main(), folder / recipe.train.output
-    arguments = _arguments(recipe, output, summary, micro)
+    arguments = settings.arguments(recipe, output, layout, summary.steps)
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     begun = jsonl.read_json(output / META).get("started") or datetime.now(UTC).isoformat(timespec="seconds")
@@ -496,7 +327,7 @@ def _train(
     checkpoint = last_checkpoint(output)
     resumed_from = step_of(checkpoint) if checkpoint else 0
     with ExitStack() as stack:
-        metrics = stack.enter_context(closing(_Metrics(output / "metrics.jsonl"))) if main else None
+        metrics = stack.enter_context(closing(Metrics(output / "metrics.jsonl"))) if main else None
         display = stack.enter_context(progress("pairs")) if main else None
         if metrics is not None:
             jsonl.write_json(output / META, meta | {"complete": False})
@@ -507,8 +338,8 @@ def _train(
                     shutil.rmtree(torn)
             if checkpoint is not None:
                 say(f"going on after step {resumed_from} of {summary.steps}")
-        model, task, stock = _prepare(recipe, pairs, summary, identity, folder, micro, display)
-        report = _Report(display, summary, resumed_from, metrics) if metrics is not None else None
+        model, task, stock = _prepare(recipe, pairs, summary, identity, folder, layout, display)
+        report = Report(display, *_work(summary, resumed_from), metrics) if metrics is not None else None
         trainer = PairTrainer(model=model, args=arguments, task=task, report=report)
         trainer.resume(checkpoint)
         _save(trainer, output, recipe.model or "", stock)
@@ -521,7 +352,7 @@ def _train(
                 final=report.final,
                 resumed_from=resumed_from or None,
             )
-            if not _keeps_checkpoints(section):
+            if not settings.keeps_checkpoints(section):
                 for old in checkpoints(output):
                     shutil.rmtree(old)
             finished = datetime.now(UTC).isoformat(timespec="seconds")
@@ -547,7 +378,7 @@ def _prepare(
     summary: TrainSummary,
     identity: Mapping[str, Any],
     folder: Path,
-    micro: int,
+    layout: Layout,
     display: Any,
 ) -> tuple[Any, Task, _Stock]:
     """The policy with its head and attention, and what it is trained on, reference included."""
@@ -559,7 +390,7 @@ def _prepare(
     from spotcli.stages.trainer import Task
 
     section, name, share = recipe.train, recipe.model or "", summary.shares_prefix
-    objective, precision = OBJECTIVES[section.objective], _precision(section)
+    objective, precision = OBJECTIVES[section.objective], settings.precision(section)
     model: Any = models.load_model(name, precision.weights)
     stored = AutoConfig.from_pretrained(models.resolve(name), trust_remote_code=False).dtype
     stock = _Stock(model.config._attn_implementation, model.config.use_cache, stored or torch.float32)
@@ -569,7 +400,7 @@ def _prepare(
         model.set_attn_implementation(attention.NAME)
     reference = None
     if objective.reference:
-        reference = _reference(model, pairs, identity, precision, share, micro, folder, display)
+        reference = _reference(model, pairs, identity, precision, share, layout, folder, display)
     if section.lora is not None:
         model = _with_lora(model, recipe)
     mean_length = sum(max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs) / len(pairs)
@@ -581,10 +412,11 @@ def _prepare(
         beta=section.beta,
         shift=RewardShift.of(section.shift if objective.shifted else "none", decay=section.shift_decay),
         share=share,
+        layout=layout,
         precision=precision,
         # Rounding adds up like a random walk over the tokens of an answer.
         tolerance=noise * (0.05 + section.beta * math.sqrt(mean_length)),
-        keep_last=_keeps_checkpoints(section),
+        keep_last=settings.keeps_checkpoints(section),
     )
     return model, task, stock
 
@@ -599,7 +431,7 @@ def _launch(
     say(f"{recipe.train.processes} processes, " + (f"ZeRO-{recipe.train.zero}" if recipe.train.zero else "plain"))
     checkpoint = last_checkpoint(output)
     with progress("pairs") as display:
-        report = _Report(display, summary, step_of(checkpoint) if checkpoint else 0)
+        report = Report(display, *_work(summary, step_of(checkpoint) if checkpoint else 0))
         launch(recipe, folder=folder, metrics=output / "metrics.jsonl", on_row=report)
     done = _finished(output, identity)
     if done is None:
@@ -607,68 +439,29 @@ def _launch(
     return replace(done, seconds=round(time.monotonic() - started, 1))
 
 
+def _work(summary: TrainSummary, resumed_from: int) -> tuple[str, int, int]:
+    """What the progress line counts: its name, all pairs of the run, those that are done."""
+    total = round(summary.pairs * summary.epochs)
+    return summary.objective, total, min(total, resumed_from * summary.batch_size)
+
+
 def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-def _keeps_checkpoints(section: TrainSection) -> bool:
-    """Checkpoints that nobody asked for serve resuming only, and go when the model is saved."""
-    return any(name in section.training_arguments for name in ("save_strategy", "save_steps", "save_total_limit"))
-
-
-def _arguments(recipe: Recipe, output: Path, summary: TrainSummary, micro: int) -> Any:
-    """transformers' TrainingArguments of this run.
-
-    Raises:
-        RecipeError: transformers does not take a value.
-    """
-    import torch
-    from transformers import TrainingArguments
-
-    section = recipe.train
-    values: dict[str, Any] = {"save_strategy": "steps", "save_steps": max(1, math.ceil(summary.steps / 4))} | DEFAULTS
-    values |= section.training_arguments
-    # Newer transformers have another name for it and warn of the old one.
-    known = {each.name for each in fields(TrainingArguments)}
-    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
-        new = old.replace("gradient", "activation")
-        if old in values and new in known:
-            values[new] = values.pop(old)
-    deepspeed = section.processes > 1 and section.zero > 0
-    values |= {
-        "output_dir": str(output),
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": summary.batch_size // (micro * section.processes),
-        "seed": recipe.seed,
-        "remove_unused_columns": False,
-        "label_names": [],
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": deepspeed and _precision(section).compute == "bfloat16",
-    }
-    try:
-        arguments = TrainingArguments(**values)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"transformers refuses a training argument: {error}", where="train") from None
-    if "RANK" not in os.environ:
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for several processes
-    return arguments
 
 
 def _reference(
     model: Any,
     pairs: list[EncodedPair],
     identity: Mapping[str, Any],
-    precision: _Precision,
+    precision: settings.Precision,
     share: bool,
-    micro: int,
+    layout: Layout,
     folder: Path,
     display: Any,
 ) -> list[tuple[float, float]]:
     import torch
 
-    from spotcli.core.packing import pack
+    from spotcli.core.packing import micro_batches, pack, sizes
     from spotcli.policies.reference import reference_logps
 
     device = next(model.parameters()).device
@@ -687,7 +480,7 @@ def _reference(
         cache=folder / "reference.jsonl",
         basis=basis,
         score=score,
-        batch=micro,
+        cut=lambda members: micro_batches(members, sizes(pairs, share=share), layout),
         advance=lambda number: display.advance(bar, number) if display is not None else None,
         rank=int(os.environ.get("RANK", "0")),
         ranks=ranks,
@@ -753,102 +546,6 @@ def _save(trainer: PairTrainer, output: Path, name: str, stock: _Stock) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model.save_pretrained(output, state_dict=state)
     models.load_tokenizer(name).save_pretrained(output)
-
-
-# --- what is seen while it runs ---------------------------------------------------------------------------------------
-
-
-class _Metrics:
-    """metrics.jsonl: one row a logged step. Holding it open is the lock on the output folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = jsonl.Appender(path)
-
-    def keep_until(self, step: int) -> None:
-        """Forget the steps after the checkpoint that the run goes on from: they come again."""
-        rows = list(self.file.rows())
-        kept = [row for row in rows if row["step"] <= step]
-        if len(kept) < len(rows):
-            path = self.file.path
-            self.file.close()
-            path.unlink()
-            self.file = jsonl.Appender(path)
-            self.file.append(kept)
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class _Report:
-    """The progress line, metrics.jsonl, and a sentence when rewards go where nobody would want them."""
-
-    def __init__(self, display: Any, summary: TrainSummary, resumed_from: int, metrics: _Metrics | None = None) -> None:
-        self.display, self.metrics = display, metrics
-        total = round(summary.pairs * summary.epochs)
-        self.bar = display.add_task(summary.objective, total=total, note="")
-        display.advance(self.bar, min(total, resumed_from * summary.batch_size))
-        before = list(metrics.file.rows()) if metrics is not None else []
-        self.final = self._numbers(before[-1]) if before else {}
-        self.pairs = self.seconds = 0.0
-        self.smooth: dict[str, float] = {}
-        self.said: set[str] = set()
-
-    @property
-    def pairs_per_second(self) -> float | None:
-        return round(self.pairs / self.seconds, 3) if self.seconds else None
-
-    def __call__(self, row: dict[str, Any]) -> None:
-        if self.metrics is not None:
-            self.metrics.file.append([row])
-        self.final = self._numbers(row)
-        self.pairs += row["pairs"]
-        self.seconds += row["seconds"]
-        note = self._note(row)
-        self.display.update(self.bar, advance=row["pairs"], note=note)
-        tenth = max(1, row["steps"] // 10)
-        if self.display.disable and (row["step"] % tenth == 0 or row["step"] in (1, row["steps"])):
-            say(f"step {row['step']} of {row['steps']}: {note}, {row['pairs_per_second']:.2f} pairs/s")
-        self._watch(row)
-
-    @staticmethod
-    def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-        return {name: value for name, value in row.items() if name not in ("step", "steps", "pairs", "seconds")}
-
-    @staticmethod
-    def _note(row: Mapping[str, Any]) -> str:
-        parts = [f"loss {row['loss']:.4f}"]
-        if "rewards_chosen" in row:
-            parts.append(f"rewards {row['rewards_chosen']:+.3f} / {row['rewards_rejected']:+.3f}")
-            parts.append(f"margin {row['margin']:.3f}")
-        if "shift" in row:
-            parts.append(f"shift {row['shift']:+.3f}")
-        if "tether" in row:
-            parts.append(f"tether {row['tether']:.2f}")
-        return ", ".join(parts)
-
-    def _watch(self, row: Mapping[str, Any]) -> None:
-        if "rewards_chosen" not in row:
-            return
-        for name in ("rewards_chosen", "rewards_rejected"):
-            self.smooth[name] = 0.8 * self.smooth.get(name, 0.0) + 0.2 * row[name]
-        chosen, rejected = self.smooth["rewards_chosen"], self.smooth["rewards_rejected"]
-        if chosen < -0.05:
-            self._once(
-                "falling",
-                f"the chosen answers have become less likely than they were (mean reward {chosen:+.2f}): the policy "
-                "unlearns both answers. A smaller learning rate, a larger beta or spot-bce hold them up.",
-            )
-        if rejected > 0.05:
-            self._once(
-                "pull-up",
-                f"the rejected answers have become more likely than they were (mean reward {rejected:+.2f}): what "
-                "both answers share pulls them up. spot-bce and spot-bco push them down.",
-            )
-
-    def _once(self, name: str, text: str) -> None:
-        if name not in self.said:
-            self.said.add(name)
-            warn(text)
 
 
 def _worker(arguments: list[str]) -> None:

@@ -28,7 +28,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from spotcli.core.encoding import EncodedPair
 from spotcli.core.loss import LossInputs, Objective, RewardShift
-from spotcli.core.packing import Batch, MicroBatch, pack, plan_epoch, rounds_in_epoch
+from spotcli.core.packing import Batch, Layout, MicroBatch, pack, plan_epoch, sizes
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json, write_json
 
@@ -46,6 +46,8 @@ class Task:
     beta: float
     shift: RewardShift
     share: bool
+    layout: Layout
+    """How a step is cut; it agrees with the Trainer's arguments."""
     precision: Callable[[], AbstractContextManager[Any]]
     """The context of every forward pass; the reference was computed in the same."""
     tolerance: float
@@ -57,20 +59,16 @@ class Task:
 class _Rounds:
     """The batch sampler of one rank: the micro-batches of the epoch that the trainer is in."""
 
-    def __init__(self, task: Task, micro: int, accumulate: int, rank: int, ranks: int, seed: int) -> None:
-        self.sizes = [pair.shared_tokens if task.share else pair.whole_tokens for pair in task.pairs]
-        self.micro, self.accumulate, self.rank, self.ranks, self.seed = micro, accumulate, rank, ranks, seed
+    def __init__(self, task: Task, rank: int, seed: int) -> None:
+        self.sizes = sizes(task.pairs, share=task.share)
+        self.layout, self.rank, self.seed = task.layout, rank, seed
         self.epoch: Callable[[], int] = lambda: 0
 
     def __len__(self) -> int:
-        return rounds_in_epoch(len(self.sizes), micro=self.micro, ranks=self.ranks)
+        return self.layout.rounds_in_epoch(len(self.sizes))
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        plan = plan_epoch(
-            self.sizes, micro=self.micro, accumulate=self.accumulate, ranks=self.ranks, seed=self.seed,
-            epoch=self.epoch(),
-        )  # fmt: skip
-        for turn in plan:
+        for turn in plan_epoch(self.sizes, layout=self.layout, seed=self.seed, epoch=self.epoch()):
             yield [turn[self.rank]]
 
 
@@ -143,10 +141,7 @@ class PairTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         args = self.args
-        rounds = _Rounds(
-            self.task, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.process_index,
-            args.world_size, args.seed,
-        )  # fmt: skip
+        rounds = _Rounds(self.task, args.process_index, args.seed)
         steps = math.ceil(len(rounds) / args.gradient_accumulation_steps)
         rounds.epoch = lambda: self.state.global_step // steps
         return torch.utils.data.DataLoader(

@@ -1,0 +1,102 @@
+"""What is seen while a policy trains: metrics.jsonl, the progress line, and a sentence when rewards go astray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spotcli import jsonl
+from spotcli.console import say, warn
+
+
+class Metrics:
+    """metrics.jsonl: one row a logged step. Holding it open is the lock on the output folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = jsonl.Appender(path)
+
+    def keep_until(self, step: int) -> None:
+        """Forget the steps after the checkpoint that the run goes on from: they come again."""
+        rows = list(self.file.rows())
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) < len(rows):
+            path = self.file.path
+            self.file.close()
+            path.unlink()
+            self.file = jsonl.Appender(path)
+            self.file.append(kept)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Report:
+    """The progress line, metrics.jsonl, and a sentence when rewards go where nobody would want them."""
+
+    def __init__(self, display: Any, name: str, total: int, done: int, metrics: Metrics | None = None) -> None:
+        self.display, self.metrics = display, metrics
+        self.bar = display.add_task(name, total=total, note="")
+        display.advance(self.bar, done)
+        before = list(metrics.file.rows()) if metrics is not None else []
+        self.final = self._numbers(before[-1]) if before else {}
+        self.pairs = self.seconds = 0.0
+        self.smooth: dict[str, float] = {}
+        self.said: set[str] = set()
+
+    @property
+    def pairs_per_second(self) -> float | None:
+        return round(self.pairs / self.seconds, 3) if self.seconds else None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if self.metrics is not None:
+            self.metrics.file.append([row])
+        self.final = self._numbers(row)
+        self.pairs += row["pairs"]
+        self.seconds += row["seconds"]
+        note = self._note(row)
+        self.display.update(self.bar, advance=row["pairs"], note=note)
+        tenth = max(1, row["steps"] // 10)
+        if self.display.disable and (row["step"] % tenth == 0 or row["step"] in (1, row["steps"])):
+            say(f"step {row['step']} of {row['steps']}: {note}, {row['pairs_per_second']:.2f} pairs/s")
+        self._watch(row)
+
+    @staticmethod
+    def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+        return {name: value for name, value in row.items() if name not in ("step", "steps", "pairs", "seconds")}
+
+    @staticmethod
+    def _note(row: Mapping[str, Any]) -> str:
+        parts = [f"loss {row['loss']:.4f}"]
+        if "rewards_chosen" in row:
+            parts.append(f"rewards {row['rewards_chosen']:+.3f} / {row['rewards_rejected']:+.3f}")
+            parts.append(f"margin {row['margin']:.3f}")
+        if "shift" in row:
+            parts.append(f"shift {row['shift']:+.3f}")
+        if "tether" in row:
+            parts.append(f"tether {row['tether']:.2f}")
+        return ", ".join(parts)
+
+    def _watch(self, row: Mapping[str, Any]) -> None:
+        if "rewards_chosen" not in row:
+            return
+        for name in ("rewards_chosen", "rewards_rejected"):
+            self.smooth[name] = 0.8 * self.smooth.get(name, 0.0) + 0.2 * row[name]
+        chosen, rejected = self.smooth["rewards_chosen"], self.smooth["rewards_rejected"]
+        if chosen < -0.05:
+            self._once(
+                "falling",
+                f"the chosen answers have become less likely than they were (mean reward {chosen:+.2f}): the policy "
+                "unlearns both answers. A smaller learning rate, a larger beta or spot-bce hold them up.",
+            )
+        if rejected > 0.05:
+            self._once(
+                "pull-up",
+                f"the rejected answers have become more likely than they were (mean reward {rejected:+.2f}): what "
+                "both answers share pulls them up. spot-bce and spot-bco push them down.",
+            )
+
+    def _once(self, name: str, text: str) -> None:
+        if name not in self.said:
+            self.said.add(name)
+            warn(text)

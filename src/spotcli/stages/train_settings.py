@@ -1,0 +1,292 @@
+"""What a recipe's train section means to transformers: defaults, keys that it cannot set, batches, precision."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spotcli import recipe as recipes
+from spotcli.core.encoding import EncodedPair
+from spotcli.errors import MissingExtra, RecipeError
+from spotcli.policies import models
+from spotcli.policies.prompts import switch
+from spotcli.recipe import Recipe, TrainSection
+
+if TYPE_CHECKING:
+    from spotcli.core.packing import Layout
+
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1e-6,
+    "num_train_epochs": 2,
+    "optim": "adamw_torch_fused",
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.95,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,
+    "max_grad_norm": 1.0,
+    "logging_steps": 1,
+    "report_to": "none",
+    "log_level": "error",
+    "save_total_limit": 2,
+    "ddp_find_unused_parameters": False,
+}
+"""Of TrainingArguments, where a recipe says nothing; the method's own."""
+
+_MICRO, _STEP = 4, 32
+
+OWNED: dict[str, str] = {
+    "output_dir": "the folder is train.output",
+    "seed": "the seed is the recipe's own, at its top",
+    "data_seed": "the seed is the recipe's own, at its top",
+    "bf16": "the precision is train.dtype",
+    "fp16": "the precision is train.dtype",
+    "remove_unused_columns": "pairs are not columns",
+    "label_names": "pairs have no labels",
+    "resume_from_checkpoint": "resuming is what a rerun does; --fresh starts anew",
+    "save_only_model": "without the optimiser's state a run could not resume",
+    "ignore_data_skip": "a resumed run must not see the same pairs again",
+    "restore_callback_states_from_checkpoint": "the reward shift is restored always",
+    "enable_jit_checkpoint": "checkpoints are ours",
+    "auto_find_batch_size": "the batch decides what is learned; choose per_device_train_batch_size",
+    "train_sampling_strategy": "pairs of like size meet in a micro-batch already",
+    "length_column_name": "pairs of like size meet in a micro-batch already",
+    "dataloader_drop_last": "every pair is trained on",
+    "average_tokens_across_devices": "losses are averaged over the whole step always",
+    "label_smoothing_factor": "the loss is train.objective",
+    "use_liger_kernel": "it would replace the head that the log-probabilities come from",
+    "neftune_noise_alpha": "noise would make the policy another model than its reference",
+    "deepspeed": "processes and train.zero say it",
+    "fsdp": "processes and train.zero say it",
+    "fsdp_config": "processes and train.zero say it",
+    "accelerator_config": "the launch is ours",
+    "parallelism_config": "the launch is ours",
+    "local_rank": "the launch is ours",
+    "eval_strategy": "evaluation is `spot eval`",
+    "eval_on_start": "evaluation is `spot eval`",
+    "do_eval": "evaluation is `spot eval`",
+    "do_predict": "evaluation is `spot eval`",
+    "load_best_model_at_end": "evaluation is `spot eval`",
+    "metric_for_best_model": "evaluation is `spot eval`",
+    "disable_tqdm": "the display is ours",
+    "use_cache": "there is nothing to cache in training",
+}
+"""Keys of TrainingArguments that a recipe cannot set, and why."""
+
+# What may differ between the first start of a run and its continuation: it does not reach the weights.
+FREE = (
+    "save_",
+    "logging_",
+    "log_",
+    "report_to",
+    "run_name",
+    "dataloader_",
+    "push_to_hub",
+    "hub_",
+    "project",
+    "trackio",
+)
+
+
+def quiet_deepspeed() -> None:
+    """Tell DeepSpeed, which accelerate imports wherever it is installed, what it would otherwise warn of on stdout."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtra("train", "training") from None
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def argument(section: TrainSection, name: str) -> Any:
+    return section.training_arguments.get(name, DEFAULTS.get(name))
+
+
+def check_keys(section: TrainSection) -> None:
+    """Refuse what TrainingArguments does not know, and what a recipe cannot decide.
+
+    Raises:
+        RecipeError: with the nearest name, or with the reason.
+        MissingExtra: transformers is not installed.
+    """
+    given = section.training_arguments
+    if not given:
+        return
+    try:
+        from transformers import TrainingArguments
+    except ImportError:
+        raise MissingExtra("train", "training") from None
+    known = {each.name for each in fields(TrainingArguments)}
+    for name in given:
+        if name in OWNED:
+            raise RecipeError(f"this key cannot be set: {OWNED[name]}", where=f"train.{name}")
+        if name not in known:
+            ours = list(TrainSection.model_fields)
+            raise RecipeError(
+                "unknown key", where=f"train.{name}", cure=recipes.suggest(name, sorted((known | {*ours}) - {*OWNED}))
+            )
+
+
+def template_kwargs(recipe: Recipe, template: str) -> dict[str, Any]:
+    """What the chat template is handed: as in sampling, unless the train section says otherwise.
+
+    Raises:
+        RecipeError: thinking is wanted, and the template has no switch for it.
+    """
+    sampling = recipe.sample
+    return switch(template, sampling.thinking) | sampling.chat_template_kwargs | recipe.train.chat_template_kwargs
+
+
+def batch(section: TrainSection) -> tuple[int, int | None]:
+    """Pairs of an optimiser step, and micro-batches of it on each process; None where ``fit`` decides them by tokens.
+
+    Raises:
+        RecipeError: the batch cannot be made of such micro-batches.
+    """
+    given, step = section.training_arguments, section.batch_size
+    micro, accumulate = given.get("per_device_train_batch_size"), given.get("gradient_accumulation_steps")
+    if section.tokens_per_micro_batch is not None and (micro or accumulate):
+        raise RecipeError(
+            "tokens decide how many pairs a micro-batch has, and a number is given too",
+            where="train.tokens_per_micro_batch",
+            cure="set train.batch_size alone beside it",
+        )
+    if section.tokens_per_micro_batch is not None:
+        return step or _STEP, None
+    if step is None and (micro or accumulate):
+        return int(micro or _MICRO) * int(accumulate or 1) * section.processes, int(accumulate or 1)
+    step = step or _STEP
+    each, rest = divmod(step, section.processes)
+    if micro is None:
+        micro = each // accumulate if accumulate else math.gcd(each, _MICRO)
+    if rest or not micro or each % micro or (accumulate and micro * accumulate != each):
+        raise RecipeError(
+            f"{step} pairs a step cannot be made of {section.processes} process(es) with micro-batches of {micro}"
+            + (f", {accumulate} of them" if accumulate else ""),
+            where="train.batch_size",
+            cure="batch_size = processes * per_device_train_batch_size * gradient_accumulation_steps",
+        )
+    return step, each // int(micro)
+
+
+def layout(recipe: Recipe, pairs: Sequence[EncodedPair], *, share: bool) -> Layout:
+    """How each optimiser step is cut.
+
+    Raises:
+        RecipeError: the batch cannot be made of such micro-batches, or a pair is larger than a micro-batch may be.
+    """
+    from spotcli.core.packing import Layout, fit, sizes
+
+    section = recipe.train
+    step, accumulate = batch(section)
+    if accumulate is not None:
+        return Layout(step, accumulate, section.processes, padded=not share)
+    budget, tokens = section.tokens_per_micro_batch or 0, sizes(pairs, share=share)
+    if max(tokens) > budget:
+        raise RecipeError(
+            f"a pair has {max(tokens)} tokens, more than a micro-batch may have ({budget})",
+            where="train.tokens_per_micro_batch",
+            cure=f"{max(tokens)} or more, or leave longer pairs out by a smaller train.max_length",
+        )
+    epochs = math.ceil(steps(section, len(pairs)) / math.ceil(len(pairs) / step))
+    return fit(
+        tokens, step=step, ranks=section.processes, tokens=budget, padded=not share, seed=recipe.seed, epochs=epochs
+    )
+
+
+def steps(section: TrainSection, pairs: int) -> int:
+    """Optimiser steps of the whole run."""
+    most = int(argument(section, "max_steps") or -1)
+    if most > 0:
+        return most
+    return math.ceil(float(argument(section, "num_train_epochs")) * math.ceil(pairs / batch(section)[0]))
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the policy and its reference compute."""
+
+    weights: models.Dtype
+    """What they are loaded as."""
+    compute: str
+    """What matrix products are computed in."""
+    autocast: bool
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with torch.autocast(device, getattr(torch, self.compute)) if self.autocast else nullcontext():
+            yield
+
+    def __str__(self) -> str:
+        return f"{self.weights}/{self.compute}/{'autocast' if self.autocast else 'plain'}"
+
+
+def precision(section: TrainSection) -> Precision:
+    """float32 weights with bfloat16 products; under DeepSpeed bfloat16 weights, of which it keeps copies in float32.
+
+    LoRA's base weights never move, so bfloat16 is enough for them; its adapters are float32.
+    """
+    compute = str(models.torch_dtype(section.dtype)).removeprefix("torch.")
+    if compute == "float32":
+        return Precision("float32", "float32", autocast=False)
+    if section.processes > 1 and section.zero:
+        return Precision("bfloat16", compute, autocast=False)
+    return Precision("bfloat16" if section.lora else "float32", compute, autocast=True)
+
+
+def keeps_checkpoints(section: TrainSection) -> bool:
+    """Checkpoints that nobody asked for serve resuming only, and go when the model is saved."""
+    return any(name in section.training_arguments for name in ("save_strategy", "save_steps", "save_total_limit"))
+
+
+def arguments(recipe: Recipe, output: Path, layout: Layout, steps: int) -> Any:
+    """transformers' TrainingArguments of a run.
+
+    Args:
+        output: the folder of the trained model.
+        layout: how a step is cut.
+        steps: of the whole run.
+
+    Raises:
+        RecipeError: transformers does not take a value.
+    """
+    import torch
+    from transformers import TrainingArguments
+
+    section = recipe.train
+    values: dict[str, Any] = {"save_strategy": "steps", "save_steps": max(1, math.ceil(steps / 4))} | DEFAULTS
+    values |= section.training_arguments
+    # Newer transformers have another name for it and warn of the old one.
+    known = {each.name for each in fields(TrainingArguments)}
+    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        new = old.replace("gradient", "activation")
+        if old in values and new in known:
+            values[new] = values.pop(old)
+    deepspeed = section.processes > 1 and section.zero > 0
+    values |= {
+        "output_dir": str(output),
+        "per_device_train_batch_size": layout.micro,
+        "gradient_accumulation_steps": layout.accumulate,
+        "seed": recipe.seed,
+        "remove_unused_columns": False,
+        "label_names": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": deepspeed and precision(section).compute == "bfloat16",
+    }
+    try:
+        given = TrainingArguments(**values)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"transformers refuses a training argument: {error}", where="train") from None
+    if "RANK" not in os.environ:
+        given._n_gpu = min(given.n_gpu, 1)  # several GPUs are for several processes
+    return given
