@@ -36,7 +36,7 @@ def evaluations(folder: Path, *prompts: str) -> Evaluations:
         LONG.replace(" and ", ", ", 1),
         "Solve this step by step.\n\n" + LONG + "\n\nEnd with Answer:",
         "Consider this. " + LONG + " Give a decimal.",
-        "Compute \\(\\displaystyle \\dbinom 8 {4}\\)".replace("\\(", "").replace("\\)", "?"),
+        "compute \\(\\displaystyle \\dbinom 8 {4}\\)",
         "Solve this.\n\n" + SHORT + "\n\nEnd with a box.",
     ],
 )

@@ -26,7 +26,7 @@ SHARE = 0.25
 _WORD = re.compile(r"[^\W_]+")
 # What typesetting adds: dollars, backslashes, braces, and commands that only change how it looks.
 _LAYOUT = re.compile(
-    r"\\(?:left|right|displaystyle|textstyle|text|mathrm|mathbf|mathit|operatorname)(?![a-z])|\\[,;:! ]|[\s$\\{}]"
+    r"\\(?:left|right|displaystyle|textstyle|text|mathrm|mathbf|mathit|operatorname)(?![a-z])|\\[,;:! ()\[\]]|[\s$\\{}]"
 )
 _PARAGRAPH = re.compile(r"\n\s*\n")
 

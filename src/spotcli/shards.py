@@ -96,7 +96,8 @@ def merge(output: Path, *, fresh: bool = False) -> MergeSummary:
         return True
 
     with jsonl.Output(output, command="spot sample", settings=settings, inputs=inputs, scan=see, fresh=fresh) as merged:
-        merged.note(engine=metas[0].get("engine"), merged=[path.name for path in parts], complete=False)
+        facts = {name: metas[0][name] for name in ("asked", "engine") if name in metas[0]}
+        merged.note(**facts, merged=[path.name for path in parts], complete=False)
         in_parts = Seen()
         for path in parts:
             rows = jsonl.rows(path)

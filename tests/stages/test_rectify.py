@@ -130,6 +130,17 @@ def test_wrong_answers_become_pairs(tmp_path: Path) -> None:
     assert KEY not in everything_written(tmp_path)
 
 
+def test_cut_answers_are_corrected_only_on_request(tmp_path: Path) -> None:
+    cut = wrong(1) | {"verdict": "undecided", "reason": "cut", "finish_reason": "length"}
+    write_rows(tmp_path / "samples.jsonl", [wrong(0), cut, wrong(2) | {"verdict": "undecided"}])
+    with FakeProvider(script(3)) as provider:
+        found = ask(tmp_path, provider)
+        assert (found.undecided, found.wrong, found.pairs) == (2, 1, 1)
+        found = ask(tmp_path, provider, cut=True)
+    assert (found.undecided, found.wrong, found.pairs) == (1, 2, 2)
+    assert sorted(request["tag"] for request in provider.requests) == [tag(0), tag(1)]
+
+
 def test_the_reference_can_be_hidden(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     with FakeProvider(script(1)) as provider:

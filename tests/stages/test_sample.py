@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from spotcli import jsonl
 from spotcli.errors import DataError, RecipeError, SettingsChanged, UserError
+from spotcli.policies.models import load_tokenizer
 from spotcli.recipe import load
 from spotcli.records import Sample
 from spotcli.stages.sample import sample
@@ -102,7 +104,7 @@ def count_lines(path: Path) -> int:
         ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", "ans', r"problems\.jsonl:2: the last line is cut off"),
         ('{"prompt": "a"}\nnot json\n{"prompt": "c"}\n', r"problems\.jsonl:2: not a line of JSON"),
         ('{"id": "1", "answer": "1"}\n', r"problems\.jsonl:1: the field 'prompt' is missing"),
-        ('{"prompt": "a", "answer": 5}\n', r"problems\.jsonl:1: the field 'answer'"),
+        ('{"prompt": "a", "answer": [5]}\n', r"problems\.jsonl:1: the field 'answer'"),
     ],
 )
 def test_a_broken_input_is_named_with_its_line(tiny_model: Path, tmp_path: Path, content: str, message: str) -> None:
@@ -160,3 +162,194 @@ def test_a_problem_says_how_it_is_graded(tiny_model: Path, tmp_path: Path) -> No
     write_rows(tmp_path / "problems.jsonl", [{"prompt": "a", "answer": "1", "grader": "chioce"}])
     with pytest.raises(UserError, match="there is no grader 'chioce'"):
         sample(recipe(tiny_model), folder=tmp_path)
+
+
+def test_a_larger_limit_adds_only_the_new_problems(tiny_model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "problems.jsonl", problems(5))
+    assert sample(recipe(tiny_model, limit=2, trials=2), folder=tmp_path).new == 4
+    first = (tmp_path / "samples.jsonl").read_bytes()
+    assert sample(recipe(tiny_model, limit=4, trials=2), folder=tmp_path).new == 4
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 2
+    assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)
+    assert jsonl.read_meta(tmp_path / "samples.jsonl")["asked"] == {"trials": 2, "limit": None}
+    # Asked for less again, what is there stays, and still counts.
+    again = sample(recipe(tiny_model, limit=1), folder=tmp_path)
+    assert (again.new, again.answers) == (0, 10)
+
+
+def test_pass_rates_count_what_is_undecided_as_not_right(tiny_model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "problems.jsonl", problems(3))
+    sample(recipe(tiny_model, trials=2), folder=tmp_path)
+    rows = list(jsonl.rows(tmp_path / "samples.jsonl"))
+    said = {("p0", 0): "right", ("p0", 1): "right", ("p1", 0): "right", ("p1", 1): "undecided", ("p2", 0): "wrong"}
+    write_rows(
+        tmp_path / "samples.jsonl",
+        [row | {"verdict": said.get((row["id"], row["trial"]), "undecided")} for row in rows],
+    )
+    # p0 2 of 2, p1 1 of 2, p2 0 of 2: the mean of 1, 1/2 and 0.
+    rates = {"mean": 0.5, "never": 1, "sometimes": 1, "always": 1}
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).pass_rate == rates
+    assert jsonl.read_meta(tmp_path / "samples.jsonl")["counts"]["pass_rate"] == rates
+    assert list(jsonl.rows(tmp_path / "samples.rates.jsonl")) == [
+        {"id": "p0", "trials": 2, "right": 2, "pass_rate": 1.0},
+        {"id": "p1", "trials": 2, "right": 1, "undecided": 1, "pass_rate": 0.5},
+        {"id": "p2", "trials": 2, "wrong": 1, "undecided": 1, "pass_rate": 0.0},
+    ]
+
+
+def test_the_recipes_words_stand_around_every_problem(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = [{"role": "system", "content": "You add."}, {"role": "user", "content": "1 + 2?"}]
+    write_rows(tmp_path / "problems.jsonl", [{"id": "plain", "prompt": "1 + 1?"}, {"id": "chat", "prompt": chat}])
+    settings = recipe(tiny_model, system="Be brief.", instruction="Box it.")
+    sample(settings, folder=tmp_path)
+    rows = {row.id: row.prompt for row in jsonl.read(tmp_path / "samples.jsonl", Sample)}
+    assert rows["plain"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1 + 1?\n\nBox it."},
+    ]
+    # A system prompt of its own stays.
+    assert rows["chat"] == [
+        {"role": "system", "content": "You add."},
+        {"role": "user", "content": "1 + 2?\n\nBox it."},
+    ]
+    tail = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1 + 1?\n\nBox it.<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert jsonl.read_meta(tmp_path / "samples.jsonl")["engine"]["prompt_tail"] == tail
+    assert f"prompts end with: {tail!r}" in capsys.readouterr().err
+    with pytest.raises(SettingsChanged, match=r'instruction was "Box it\.", now "No box\."'):
+        sample(recipe(tiny_model, system="Be brief.", instruction="No box."), folder=tmp_path)
+
+
+def test_tokens_are_kept_on_request(tiny_model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "problems.jsonl", problems(4))
+    sample(recipe(tiny_model, output="without.jsonl"), folder=tmp_path)
+    assert not any("response_ids" in row for row in jsonl.rows(tmp_path / "without.jsonl"))
+    sample(recipe(tiny_model, keep_tokens=True, max_new_tokens=300), folder=tmp_path)
+    tokenizer = load_tokenizer(str(tiny_model))
+    ends = set()
+    for row in jsonl.read(tmp_path / "samples.jsonl", Sample):
+        ids = row.model_dump()["response_ids"]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == row.response
+        assert len(ids) == row.model_dump()["tokens"]
+        # The end of turn is one of the emitted tokens, and a cut answer has none.
+        assert (ids[-1] == tokenizer.eos_token_id) == (row.finish_reason == "stop")
+        ends.add(row.finish_reason)
+    assert "stop" in ends
+
+
+@pytest.mark.parametrize(
+    ("thinking", "tail"),
+    [("auto", "assistant\n"), ("on", "assistant\n"), ("off", "assistant\n<think>\n\n</think>\n\n")],
+)
+def test_thinking_is_switched_by_the_templates_own_name(
+    tiny_model: Path, tmp_path: Path, thinking: str, tail: str
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    template = (model / "chat_template.jinja").read_text()
+    switched = template.replace(
+        "assistant\n{% endif %}",
+        "assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
+    )
+    assert switched != template
+    (model / "chat_template.jinja").write_text(switched)
+    write_rows(tmp_path / "problems.jsonl", problems(1))
+    sample(recipe(model, thinking=thinking), folder=tmp_path)
+    facts = jsonl.read_meta(tmp_path / "samples.jsonl")["engine"]
+    assert facts["prompt_tail"].endswith(f"<|im_start|>{tail}")
+    assert facts["chat_template_kwargs"] == ({} if thinking == "auto" else {"enable_thinking": thinking == "on"})
+
+
+def test_a_template_without_a_switch_cannot_be_made_to_think(tiny_model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "problems.jsonl", problems(1))
+    with pytest.raises(RecipeError, match="the model's chat template has no switch for thinking"):
+        sample(recipe(tiny_model, thinking="on"), folder=tmp_path)
+
+
+def test_parameters_are_recorded_and_the_models_own_do_not_replace_them(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "generation_config.json").write_text(
+        json.dumps({"do_sample": True, "temperature": 0.3, "top_k": 5, "repetition_penalty": 1.1, "eos_token_id": 1})
+    )
+    # A token a letter, and 1 + 5 + 1 + 1 + 1 + 10 of the template: of 4096 tokens of context, 5 are left.
+    long = {"id": "long", "prompt": "x" * 4072, "answer": "1"}
+    write_rows(tmp_path / "problems.jsonl", [*problems(1), long])
+    requested = {"temperature": 0.9, "top_p": 0.7, "top_k": 3, "max_new_tokens": 9}
+    settings = recipe(model, **requested)
+    sample(settings, folder=tmp_path)
+    assert (
+        "not used of the model's own defaults: temperature 0.3 (here 0.9), top_k 5 (here 3), repetition_penalty 1.1"
+    ) in capsys.readouterr().err
+    meta = jsonl.read_meta(tmp_path / "samples.jsonl")
+    assert meta["engine"]["requested"] == requested
+    assert meta["engine"]["model_defaults_not_used"] == {"temperature": 0.3, "top_k": 5, "repetition_penalty": 1.1}
+    assert (meta["engine"]["name"], meta["engine"]["dtype"]) == ("transformers", "float32")
+    rows = {row.id: row.sampling for row in jsonl.read(tmp_path / "samples.jsonl", Sample)}
+    assert rows["p0"].items() >= requested.items()
+    assert rows["long"]["max_new_tokens"] == 5
+    assert rows["p0"]["seed"] != rows["long"]["seed"]
+    assert {row["model"] for row in rows.values()} == {str(model)}
+    # What is known of the engine outlives a start that had nothing to do.
+    sample(settings, folder=tmp_path)
+    assert jsonl.read_meta(tmp_path / "samples.jsonl")["engine"] == meta["engine"]
+
+
+def test_problems_that_evaluations_hold_are_left_out(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spotcli.tasks import arithmetic
+
+    held = [problem.model_dump(include={"id", "prompt", "answer"}) for problem in arithmetic.problems(0, 3)]
+    write_rows(tmp_path / "problems.jsonl", [*problems(5), *held])
+    write_rows(tmp_path / "mine.jsonl", [{"question": "What is  $2 + 2$"}])
+    # The flag alone: the tasks of the recipe, whose default is arithmetic.
+    summary = sample(recipe(tiny_model), folder=tmp_path, decontaminated=True)
+    assert (summary.problems, summary.answers, summary.decontaminated) == (5, 5, {"arithmetic": 3})
+    assert "3 problems that evaluations hold are left out (arithmetic 3)" in capsys.readouterr().err
+    meta = jsonl.read_meta(tmp_path / "samples.jsonl")
+    assert meta["counts"]["decontaminated"] == {"arithmetic": 3}
+    assert meta["settings"]["decontaminate"] == ["arithmetic"]
+    with pytest.raises(SettingsChanged, match="decontaminate was"):
+        sample(recipe(tiny_model), folder=tmp_path)
+    # The setting needs no flag, and its files are inputs.
+    summary = sample(recipe(tiny_model, decontaminate=["mine.jsonl"], output="other.jsonl"), folder=tmp_path)
+    assert summary.decontaminated == {"arithmetic": 3, "mine.jsonl": 1}
+    assert "4 problems that evaluations hold are left out (arithmetic 3, mine.jsonl 1)" in capsys.readouterr().err
+    assert set(jsonl.read_meta(tmp_path / "other.jsonl")["inputs"]) == {"problems.jsonl", "mine.jsonl"}
+    write_rows(tmp_path / "problems.jsonl", held)
+    with pytest.raises(UserError, match=r"problems\.jsonl: no problem is left"):
+        sample(recipe(tiny_model, output="none.jsonl"), folder=tmp_path, decontaminated=True)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "problems.jsonl", problems(60))
+    command = [sys.executable, "-m", "spotcli", "sample", "--model", str(tiny_model), "--max-new-tokens", "60"]
+    command += ["-s", "sample.batch_size=4"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not count_lines(tmp_path / "samples.jsonl"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    assert out == ""
+    assert "stopping; finished answers are kept" in said
+    kept = count_lines(tmp_path / "samples.jsonl")
+    assert 0 < kept < 60
+    assert f"stopped; {kept} answers are kept, {60 - kept} are still to come" in said
+    assert "cure: the same command goes on from here" in said
+    assert "Traceback" not in said
+    first = (tmp_path / "samples.jsonl").read_bytes()
+    meta = jsonl.read_meta(tmp_path / "samples.jsonl")
+    assert (meta["complete"], meta["counts"]["left"]) == (False, 60 - kept)
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)
+    keys = [row.key for row in jsonl.read(tmp_path / "samples.jsonl", Sample)]
+    assert len(keys) == len(set(keys)) == 60
