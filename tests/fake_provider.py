@@ -12,6 +12,7 @@ last step repeats. What a step can hold:
     correct   {old: new}: the student's answer with these replacements, in the fence that the request asked for
     text      the whole message; "{fence}" stands for the random part of the request's tags
     finish    finish_reason, "stop" when absent
+    message   more fields of the message; ``choice``: of what is around it
     status    an HTTP error with ``body`` (an object or text) and ``headers``
     delay     seconds before the answer
     reset     the connection is cut before a byte was sent
@@ -177,7 +178,9 @@ def completion(body: dict[str, Any], step: Step, told: str) -> dict[str, Any]:
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": f"{body['model']}-as-served",
-        "choices": [{"index": 0, "message": message, "finish_reason": step.get("finish", "stop")}],
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": step.get("finish", "stop")} | step.get("choice", {})
+        ],
         "usage": usage | {"total_tokens": usage["prompt_tokens"] + usage["completion_tokens"]},
     }
 

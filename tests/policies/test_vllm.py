@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from spotcli import jsonl
-from spotcli.errors import RecipeError, UserError
+from spotcli.errors import RecipeError, Unfinished, UserError
 from spotcli.policies import Sampling, vllm
 from spotcli.policies.vllm import VllmPolicy
 from spotcli.recipe import SampleSection, load
@@ -73,8 +73,6 @@ def test_what_the_engine_was_really_given_is_recorded(tiny_model: Path, tmp_path
 
 def test_a_failure_is_asked_again_and_its_log_is_kept(tiny_model: Path, tmp_path: Path) -> None:
     problems(tmp_path, 3)
-    from spotcli.errors import Unfinished
-
     # 29 tokens of prompt fill this context.
     with pytest.raises(Unfinished, match=r"3 answers did not come \(the prompt fills the context 3\)"):
         sample(recipe(tiny_model, vllm={"max_model_len": 29}), folder=tmp_path)
@@ -84,9 +82,8 @@ def test_a_failure_is_asked_again_and_its_log_is_kept(tiny_model: Path, tmp_path
 
 
 def command(model: Path, pace: float) -> list[str]:
-    engine = f"sample.vllm={{pace: {pace}}}"
-    return [sys.executable, "-m", "spotcli", "sample", "--model", str(model), "--engine", "vllm", "--max-new-tokens", "20",
-            "-s", "sample.workers=2", "-s", engine]  # fmt: skip
+    options = ["--model", str(model), "--engine", "vllm", "--max-new-tokens", "20", "-s", "sample.workers=2"]
+    return [sys.executable, "-m", "spotcli", "sample", *options, "-s", f"sample.vllm={{pace: {pace}}}"]
 
 
 def wait_for_lines(path: Path, number: int) -> None:

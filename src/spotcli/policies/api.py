@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ class ApiPolicy:
         self._answers: Outbox[Answer | Failure] = Outbox()
         self._stopped = threading.Event()
         self._dropped = threading.Event()
+        self._woken = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._lost = 0
 
@@ -128,6 +130,7 @@ class ApiPolicy:
         while not self._stopped.is_set():
             await asyncio.sleep(0.1)
         limiter.wake()
+        self._woken.set()
         while not self._dropped.is_set():
             await asyncio.sleep(0.1)
         for task in tasks:
@@ -190,7 +193,9 @@ class ApiPolicy:
             finally:
                 limiter.release(ticket, tokens=used)
             if not limited:
-                await asyncio.sleep(backoff(failures))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff(failures)):
+                        await self._woken.wait()
 
     def _count_lost(self, failure: PassingFailure) -> None:
         self._lost += 1

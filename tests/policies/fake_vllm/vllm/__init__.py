@@ -1,8 +1,8 @@
 """Stands in for vLLM in worker processes: its calls, and real processes to kill, without a model.
 
 A prompt ``[length, ...]`` gets ``length`` tokens, one a step; a real one, which starts with the token 0, some number
-from 1 to 30. The text is the id of the engine's process. What a prompt holds beside that may be POISON, HANG or REFUSED.
-As with vLLM, a child process does the work, and does not notice that its parent died.
+from 1 to 30. The text is the id of the engine's process. Beside that a prompt may hold POISON, HANG or REFUSED. As with
+vLLM, a child process does the work, and does not notice that its parent died.
 """
 
 from __future__ import annotations
