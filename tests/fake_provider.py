@@ -17,8 +17,8 @@ last step repeats. What a step can hold:
     delay     seconds before the answer
     reset     the connection is cut before a byte was sent
     half      the connection is cut in the middle of the body
-    garbage   200 with a body that is not JSON
-    usage     {"prompt_tokens": ..., "completion_tokens": ...}; by default four characters are a token
+    garbage   200 with a body that is not JSON, or with this text for a body
+    usage     {"prompt_tokens": ..., "completion_tokens": ...}; by default four characters are a token; False: not told
 """
 
 from __future__ import annotations
@@ -145,9 +145,12 @@ class FakeProvider:
             )
         if step.get("garbage"):
             self.billed_tokens += 1
-            return web.Response(text="<html>not what you hoped for</html>", content_type="application/json")
+            body_text = step["garbage"] if isinstance(step["garbage"], str) else "<html>not what you hoped for</html>"
+            return web.Response(text=body_text, content_type="application/json")
         answer = completion(body, step, told)
         self.billed_tokens += answer["usage"]["completion_tokens"]
+        if step.get("usage") is False:
+            del answer["usage"]
         payload = json.dumps(answer)
         if step.get("half"):
             response = web.StreamResponse(headers={"content-length": str(len(payload))})

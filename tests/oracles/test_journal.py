@@ -48,6 +48,8 @@ def test_many_that_wait_share_one_write(tmp_path: Path, monkeypatch: pytest.Monk
         ([reply("a", reserved=0.2)], 0.0),
         ([{"kind": "free", "key": "a", "reserved": 0.2}], 0.0),
         ([reply("other", reserved=0.2)], 0.2),
+        # What the reply cost is unknown, so it may be as much as was reserved.
+        ([reply("a", reserved=0.2) | {"cost": None}], 0.2),
         # Sent by a process that was killed, and again by the next: one of the two reservations stays open.
         ([{"kind": "sent", "key": "a", "reserved": 0.2}, reply("a", reserved=0.2)], 0.2),
     ],
@@ -60,6 +62,16 @@ def test_a_reservation_counts_until_its_end_is_known(
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     with Journal(path) as journal:
         assert journal.unsettled == pytest.approx(unsettled)
+
+
+def test_replies_can_be_priced_anew(tmp_path: Path) -> None:
+    path = tmp_path / "x.replies.jsonl"
+    write(path, {"kind": "sent", "key": "a", "reserved": 0.2}, reply("a", reserved=0.2) | {"cost": None}, reply("b"))
+    before = path.read_bytes()
+    with Journal(path, lambda entry: 0.125) as journal:
+        assert (journal.spent, journal.unsettled) == (0.25, 0.0)
+        assert [entry.get("cost") for entry in journal.entries] == [None, 0.125, 0.125]
+    assert path.read_bytes() == before
 
 
 def test_nothing_is_written_behind_half_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

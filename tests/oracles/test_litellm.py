@@ -68,6 +68,9 @@ def test_given_prices_replace_litellms() -> None:
 
 def test_an_unknown_price_is_none_and_not_nothing() -> None:
     assert correct({"text": "hi"}, model="hosted_vllm/mine").cost is None
+    # The price is known, but not of how much.
+    assert correct({"text": "hi", "usage": False}).cost is None
+    assert correct({"text": "hi", "usage": False}, price_in=1.0, price_out=5.0).cost is None
 
 
 def test_parameters_reach_the_provider() -> None:
@@ -125,9 +128,11 @@ def test_passing_failures_are_told_apart(step: dict[str, Any], kind: str, billed
     assert found.retry == (kind != "bad request")
 
 
-def test_a_body_that_is_no_json_may_have_been_charged() -> None:
-    assert failure({"garbage": True}).maybe_billed
-    assert failure({"garbage": True}, model="hosted_vllm/mine").maybe_billed
+@pytest.mark.parametrize("model", ["gpt-4o", "hosted_vllm/mine"])
+@pytest.mark.parametrize("body", [True, "[]", "7", "{}", '{"choices": null}', '{"choices": [{}]}', '{"choices": {}}'])
+def test_a_body_that_is_no_reply_may_have_been_charged(body: bool | str, model: str) -> None:
+    found = failure({"garbage": body}, model=model)
+    assert (found.kind, found.maybe_billed, found.retry) == ("unreadable", True, True)
 
 
 def test_a_slow_reply_times_out() -> None:
@@ -169,11 +174,8 @@ def test_the_time_to_wait_is_the_providers(step: dict[str, Any], seconds: float 
         ({"status": 403, "body": body("no access")}, "does not accept the key", "may use this model"),
         ({"status": 404, "body": body("no such model")}, "has no such model", "check --oracle"),
         ({"status": 402, "body": body("pay first")}, "quota is used up", "add credit"),
-        (
-            {"status": 429, "body": body("You exceeded your current quota", code="insufficient_quota")},
-            "quota",
-            "credit",
-        ),
+        ({"status": 429, "body": body("You exceeded your current quota")}, "quota", "credit"),
+        ({"status": 429, "body": body("See your plan", code="insufficient_quota")}, "quota", "credit"),
     ],
 )
 def test_what_cannot_pass_stops_with_the_cure(step: dict[str, Any], told: str, cure: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +292,64 @@ def test_a_bad_key_stops_at_once_and_is_shown_nowhere(tmp_path: Path, capsys: py
         assert ask(tmp_path, provider).pairs == 50
 
 
+def test_a_quota_that_is_used_up_stops_at_once_and_keeps_what_is_paid_for(tmp_path: Path) -> None:
+    samples(tmp_path, 50)
+    used_up = {"status": 429, "body": {"error": {"message": "check your plan", "code": "insufficient_quota"}}}
+    answers = script(50) | {tag(number): [used_up] for number in range(3, 50)}
+    with FakeProvider(answers) as provider:
+        with pytest.raises(UserError, match="quota is used up") as caught:
+            ask(tmp_path, provider, concurrency=2)
+        assert "add credit" in str(caught.value)
+        assert caught.value.exit_code == 2
+        # Three were answered, and at most two asked when it ended.
+        assert len(provider.requests) <= 5
+    assert len(pairs(tmp_path)) == 3
+    with FakeProvider(script(50)) as provider:
+        assert ask(tmp_path, provider).pairs == 50
+        assert len(provider.requests) == 47
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "requests"),
+    [
+        # Cut: again, with twice the tokens. Empty or unreadable: again, with what was wrong. Both within `attempts`.
+        ({"text": "10 +", "finish": "length"}, "length", 3),
+        ({"text": ""}, "empty", 3),
+        ({"text": "no fence"}, "unfenced", 3),
+        # Not again by this oracle: it would say the same.
+        ({"text": "", "finish": "content_filter"}, "filtered", 1),
+        ({"text": None, "message": {"refusal": "I will not."}}, "refused", 1),
+        # No reply: sent again within `retries`, and left for another run.
+        ({"delay": 5}, "failed: time-out", 2),
+        ({"reset": True}, "failed: connection", 2),
+        ({"garbage": True}, "failed: unreadable", 2),
+        ({"status": 500}, "failed: server", 2),
+        ({"status": 400, "body": {"error": {"message": "no"}}}, "failed: bad request", 1),
+    ],
+)
+def test_each_failure_has_a_policy_of_its_own(
+    tmp_path: Path, step: Step, reason: str, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples(tmp_path, 2)
+    with FakeProvider({tag(0): [step], tag(1): [good(1)]}) as provider:
+        options = {"attempts": 3, "retries": 1, "max_tokens": 100, "timeout": 0.5, "concurrency": 1}
+        if reason.startswith("failed"):
+            with pytest.raises(Unfinished, match=reason):
+                ask(tmp_path, provider, **options)
+        else:
+            found = ask(tmp_path, provider, **options)
+            assert (found.pairs, found.reasons) == (1, {reason: 1})
+        assert (provider.count(tag(0)), provider.count(tag(1))) == (requests, 1)
+        bodies = [request["body"] for request in provider.requests if request["tag"] == tag(0)]
+        assert [body["max_tokens"] for body in bodies] == [
+            100,
+            *([200 if reason == "length" else 100] * (requests - 1)),
+        ]
+        said = ["not accepted" in body["messages"][1]["content"] for body in bodies]
+        assert said == [False, *([not reason.startswith("failed")] * (requests - 1))]
+    assert jsonl.read_meta(tmp_path / "data.jsonl")["counts"]["reasons"] == {reason: 1}
+
+
 def test_passing_failures_are_tried_again(tmp_path: Path) -> None:
     samples(tmp_path, 6)
     answers = script(6)
@@ -360,6 +420,32 @@ def test_too_many_requests_slow_everybody_down(tmp_path: Path) -> None:
         assert provider.most_in_flight <= 8
         # The refused ones once more, and nothing else twice.
         assert len(provider.requests) == 24 + 8
+
+
+def test_after_a_refusal_the_speed_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 60)
+    answers = script(60, delay=0.02)
+    answers[tag(7)].insert(0, {"status": 429, "headers": {"retry-after": "0.1"}, "delay": 0.01})
+    speeds: list[float] = []
+    halve, raise_ = limits.Limiter.too_many, limits.Limiter.succeeded
+
+    def halved(self: limits.Limiter, *given: Any) -> None:
+        halve(self, *given)
+        speeds.append(self.limit)
+
+    def raised(self: limits.Limiter) -> None:
+        raise_(self)
+        speeds.append(self.limit)
+
+    monkeypatch.setattr(limits.Limiter, "too_many", halved)
+    monkeypatch.setattr(limits.Limiter, "succeeded", raised)
+    with FakeProvider(answers) as provider:
+        assert ask(tmp_path, provider, concurrency=8).pairs == 60
+        assert provider.most_in_flight == 8
+    # Halved once; each round of replies then adds about one, and after 4 + 5 + 6 + 7 the limit is close to 8 again.
+    assert min(speeds) == 4
+    assert speeds[speeds.index(4) + 22] == pytest.approx(8, abs=0.3)
+    assert speeds[-1] == 8
 
 
 def test_a_long_pause_is_left_to_another_run(tmp_path: Path) -> None:
@@ -455,6 +541,25 @@ def test_a_ladder_asks_the_next_oracle_only_about_what_is_left(tmp_path: Path) -
     assert {name: row["pairs"] for name, row in found.oracles.items()} == {"gpt-4o-mini": 1, "gpt-4o": 1}
     strong = found.oracles["gpt-4o"]
     assert strong["cost_per_pair"] == pytest.approx(strong["cost"])
+
+
+def test_a_ladder_ends_at_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 3)
+    off = {"correct": {}}
+    # The first corrects row 0, the second row 1, the person row 2. A reply costs 100 tokens at 10 dollars a million.
+    usage = {"prompt_tokens": 0, "completion_tokens": 100}
+    answers = {tag(0): [good(0, usage=usage)], tag(1): [off | {"usage": usage}, good(1, usage=usage)]}
+    answers[tag(2)] = [off | {"usage": usage}]
+    monkeypatch.delenv("VISUAL", raising=False)
+    code = "assert 'row-0002' in text\nfile.write_text(text.replace('13', '12').replace('18', '17'))"
+    monkeypatch.setenv("EDITOR", editor(tmp_path, code))
+    with FakeProvider(answers) as provider:
+        found = ask(tmp_path, provider, oracle="gpt-4o-mini", then=["gpt-4o", "human"], price_in=0.0, price_out=10.0)
+    assert (found.pairs, found.reasons) == (3, {})
+    assert [row["oracle"]["name"] for row in pairs(tmp_path)] == ["gpt-4o-mini", "gpt-4o", "human"]
+    # Three replies for a pair, then two, then nothing.
+    price = {name: row["cost_per_pair"] for name, row in found.oracles.items()}
+    assert price == {"gpt-4o-mini": pytest.approx(0.003), "gpt-4o": pytest.approx(0.002), "human": 0.0}
 
 
 def test_the_symbolic_oracle_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -675,9 +780,12 @@ def test_self_keeps_every_different_right_answer(tmp_path: Path, monkeypatch: py
 
 
 def test_a_dry_run_prices_the_job_and_sends_nothing(tmp_path: Path) -> None:
+    import litellm
+
     samples(tmp_path, 3)
+    prices = {"price_in": 1.0, "price_out": 10.0, "max_tokens": 1000}
     with FakeProvider(script(3)) as provider:
-        found = ask(tmp_path, provider, dry_run=True, price_in=1.0, price_out=10.0, max_tokens=1000)
+        found = ask(tmp_path, provider, dry_run=True, **prices)
         assert not provider.requests
     assert list(tmp_path.glob("data.*")) == []
     estimate = found.estimate
@@ -685,10 +793,36 @@ def test_a_dry_run_prices_the_job_and_sends_nothing(tmp_path: Path) -> None:
     assert estimate["requests"] == 3
     tokens, reply = estimate["prompt_tokens"], estimate["reply_tokens"]
     assert 900 < tokens < 3000
+    # As many tokens as the answers have, and 20 around each.
+    assert reply == 60 + sum(litellm.token_counter("gpt-4o", text=wrong(number)["response"]) for number in range(3))
     assert estimate["likely"] == pytest.approx(tokens * 1e-6 + reply * 1e-5)
+    # Replies of half that length.
+    assert estimate["min"] == pytest.approx(tokens * 1e-6 + reply * 0.5e-5)
     # Three replies of 1,000 tokens.
     assert estimate["max"] == pytest.approx(tokens * 1e-6 + 0.03)
-    assert estimate["min"] < estimate["likely"] < estimate["max"]
+
+
+def test_a_dry_run_knows_attempts_and_rungs(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    prices = {"price_in": 1.0, "price_out": 10.0, "max_tokens": 1000, "dry_run": True}
+    with FakeProvider(script(1)) as provider:
+        once = ask(tmp_path, provider, **prices).estimate
+        found = ask(tmp_path, provider, attempts=3, then=["gpt-4o-mini", "human"], reply="edits", **prices).estimate
+        free = ask(tmp_path, provider, oracle="symbolic", then=["gpt-4o"], **prices).estimate
+        unknown = ask(tmp_path, provider, oracle="openai/mine", dry_run=True).estimate
+        assert not provider.requests
+    assert None not in (once, found, free, unknown)
+    # Two rungs of three attempts and two more for hunks: each time one reply of 1,000 tokens, then four of 2,000 after
+    # prompts that hold the attempt before (2,000 tokens) and what was wrong with it (500).
+    tokens = found["prompt_tokens"]
+    assert found["max"] == pytest.approx(2 * ((5 * tokens + 4 * 2500) * 1e-6 + 9000 * 1e-5))
+    assert found["reply_tokens"] < once["reply_tokens"]
+    # What corrects for nothing comes first, and may be enough.
+    # The random fence is one to three tokens more or less, each a few times.
+    assert (free["min"], free["requests"]) == (0.0, 1)
+    assert free["likely"] == pytest.approx(once["likely"], abs=5e-5)
+    assert free["max"] == pytest.approx(once["max"], abs=5e-5)
+    assert (unknown["requests"], unknown["min"], unknown["max"]) == (1, None, None)
 
 
 def test_a_dry_run_knows_what_is_paid_already(tmp_path: Path) -> None:
@@ -735,6 +869,40 @@ def test_what_may_have_been_charged_counts_against_the_limit(tmp_path: Path) -> 
     assert found.cost == pytest.approx(0.003)
 
 
+def test_a_reply_of_unknown_price_counts_as_all_that_was_reserved(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    prices = {"price_in": 0.0, "price_out": 10.0, "max_tokens": 400, "concurrency": 1}
+    with FakeProvider(script(3, usage=False)) as provider:
+        # 0.004 are reserved for each, and nobody says that less was used: two are 0.008, and 0.004 more pass 0.0119.
+        for _ in range(2):
+            with pytest.raises(BudgetReached):
+                ask(tmp_path, provider, max_cost=0.0119, **prices)
+            assert len(provider.requests) == 2
+        found = ask(tmp_path, provider, max_cost=0.0121, **prices)
+    assert (found.pairs, found.cost, found.unpriced) == (3, 0.0, 3)
+    assert found.unsettled == pytest.approx(0.012)
+
+
+def test_a_replay_prices_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 2)
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    with FakeProvider(script(2, usage=usage)) as provider:
+        found = ask(tmp_path, provider, oracle="hosted_vllm/mine")
+    assert (found.cost, found.unpriced) == (0.0, 2)
+    journal = (tmp_path / "data.replies.jsonl").read_bytes()
+    found = ask(tmp_path, oracle="hosted_vllm/mine", replay=True, price_in=2.0, price_out=30.0)
+    # Each 1,000 x 2 + 100 x 30 US dollars a million.
+    assert (found.cost, found.unpriced) == (pytest.approx(0.01), 0)
+    assert found.oracles["hosted_vllm/mine"]["cost_per_pair"] == pytest.approx(0.005)
+    assert [row["oracle"]["cost"] for row in pairs(tmp_path)] == [pytest.approx(0.005)] * 2
+    assert jsonl.read_meta(tmp_path / "data.jsonl")["counts"]["cost"] == pytest.approx(0.01)
+    # The prices of today, and yesterday's record as it was.
+    assert ask(tmp_path, oracle="hosted_vllm/mine", replay=True, price_in=0.0, price_out=10.0).cost == pytest.approx(
+        0.002
+    )
+    assert (tmp_path / "data.replies.jsonl").read_bytes() == journal
+
+
 def test_an_unknown_price_is_refused_under_a_limit(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     with FakeProvider(script(1)) as provider:
@@ -756,6 +924,31 @@ def test_a_target_takes_the_first_pairs_and_asks_little_more(tmp_path: Path) -> 
     assert jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
 
 
+def test_a_target_cancels_what_waits_behind_it(tmp_path: Path) -> None:
+    samples(tmp_path, 40)
+    answers = script(40, delay=0.2)
+    # By Laplace's rule four are asked at once for two pairs; the third and fourth would have to wait for a minute.
+    for number in (2, 3):
+        answers[tag(number)].insert(0, {"status": 429, "headers": {"retry-after": "60"}})
+    with FakeProvider(answers) as provider:
+        began = time.monotonic()
+        found = ask(tmp_path, provider, target=2)
+        assert time.monotonic() - began < 30
+        assert [provider.count(tag(number)) for number in range(5)] == [1, 1, 1, 1, 0]
+    assert (found.pairs, found.reasons) == (2, {"not needed": 38})
+    assert jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+
+
+def test_a_target_waits_for_what_comes_before_it(tmp_path: Path) -> None:
+    samples(tmp_path, 10)
+    answers = script(10)
+    answers[tag(0)].insert(0, {"status": 429, "headers": {"retry-after": "0.3"}})
+    with FakeProvider(answers) as provider:
+        assert ask(tmp_path, provider, target=2).pairs == 2
+    # Rows 1 and 2 were there first; which rows are kept does not depend on that.
+    assert [row["id"] for row in pairs(tmp_path)] == [tag(0), tag(1)]
+
+
 # Stops.
 
 
@@ -765,6 +958,79 @@ def command(folder: Path, provider: FakeProvider, *options: str) -> subprocess.P
          provider.base_url, "--concurrency", "4", *options],
         cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OPENAI_API_KEY": KEY},
     )  # fmt: skip
+
+
+def test_the_command_of_the_first_page(tmp_path: Path) -> None:
+    # `spot rectify --oracle gpt-4o` with nothing but the environment: the provider's usual variables, or a cure.
+    samples(tmp_path, 3)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    with FakeProvider(script(3), key=KEY) as provider:
+        for variable, code in ((None, 2), ("OPENAI_BASE_URL", 0), ("OPENAI_API_BASE", 0)):
+            env = bare | ({variable: provider.base_url, "OPENAI_API_KEY": KEY} if variable else {})
+            done = subprocess.run(
+                [sys.executable, "-W", "error", "-m", "spotcli", "rectify", "--oracle", "gpt-4o", "--json", "--fresh"],
+                cwd=tmp_path, text=True, capture_output=True, env=env, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == code, done.stderr
+            if variable:
+                assert json.loads(done.stdout)["pairs"] == 3
+            else:
+                assert "needs OPENAI_API_KEY" in done.stderr
+                assert "export OPENAI_API_KEY=" in done.stderr
+                assert "Traceback" not in done.stderr
+                assert not provider.requests
+        assert len(provider.requests) == 6
+
+
+def test_parameters_come_from_flags_and_the_recipe(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider(script(1)) as provider:
+        (tmp_path / "recipe.yaml").write_text(
+            f"rectify:\n  oracle: hosted_vllm/thinker\n  base_url: {provider.base_url}\n  temperature: 0.9\n"
+            "  params:\n    reasoning_effort: high\n    extra_body: {chat_template_kwargs: {thinking_budget: 512}}\n"
+        )
+        flags = ["--temperature", "0.2", "--max-tokens", "900", "-s", "rectify.params.reasoning_effort=low"]
+        done = subprocess.run(
+            [sys.executable, "-m", "spotcli", "rectify", "--recipe", "recipe.yaml", *flags],
+            cwd=tmp_path, text=True, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        body = provider.requests[0]["body"]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("thinker", 0.2, 900)
+    assert body["reasoning_effort"] == "low"
+    assert body["chat_template_kwargs"] == {"thinking_budget": 512}
+    # What shapes a reply binds the output to it.
+    assert "reasoning_effort=low" in jsonl.read_meta(tmp_path / "data.jsonl")["settings"]["version"]
+
+
+def test_a_parameter_that_the_model_does_not_know_stops_with_the_cure(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider(script(1)) as provider:
+        with pytest.raises(UserError, match="reasoning_effort") as caught:
+            ask(tmp_path, provider, params={"reasoning_effort": "low"})
+        assert "leave that parameter out" in str(caught.value)
+        assert not provider.requests
+
+
+def test_the_progress_line_tells_the_cost(tmp_path: Path) -> None:
+    samples(tmp_path, 4)
+    ours, theirs = pty.openpty()
+    with FakeProvider(script(4, delay=0.3, usage={"prompt_tokens": 0, "completion_tokens": 100})) as provider:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "spotcli", "rectify", "--oracle", "gpt-4o", "--base-url", provider.base_url,
+             "--concurrency", "1", "--price-in", "0", "--price-out", "10"],
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | {"COLUMNS": "160"},
+        )  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the terminal is gone with the process
+            while part := os.read(ours, 1 << 16):
+                shown += part
+        os.close(ours)
+        assert process.wait(60) == 0, shown
+    # 100 tokens at 10 US dollars a million each, while it runs.
+    for accepted in (1, 2, 3, 4):
+        assert f"{accepted} accepted, 0 not, ${accepted * 0.001:.4f}".encode() in shown
 
 
 def wait_for(provider: FakeProvider, requests: int, process: subprocess.Popen[str]) -> None:

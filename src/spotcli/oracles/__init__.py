@@ -53,7 +53,8 @@ class Reply:
 class PassingFailure(Exception):
     """No reply this time; the same request can succeed later.
 
-    ``kind`` is what failures are counted by: ``rate limit``, ``time-out``, ``connection``, ``server``, ``bad request``.
+    ``kind`` is what failures are counted by: ``rate limit``, ``time-out``, ``connection``, ``server``, ``unreadable``
+    (a body that is no reply), ``bad request``.
     ``retry_after`` is in seconds, where the provider named a time. ``maybe_billed``: the request may have been worked
     on before it failed, so a money limit has to count it as spent. ``retry``: sending it again soon makes sense.
     """

@@ -221,10 +221,12 @@ class LitellmOracle:
         status = getattr(error, "status_code", None)
         headers = getattr(error, "litellm_response_headers", None)
         message = redact(_first_line(error))
+        # The body has codes that the message may leave out.
+        told = f"{error} {getattr(error, 'body', None) or ''}"
         refused = status == 400
-        if isinstance(error, litellm.ContextWindowExceededError) or (refused and _TOO_LONG.search(str(error))):
+        if isinstance(error, litellm.ContextWindowExceededError) or (refused and _TOO_LONG.search(told)):
             return Reply(finish_reason="declined", reason="too long for the model")
-        if isinstance(error, litellm.ContentPolicyViolationError) or (refused and _FILTERED.search(str(error))):
+        if isinstance(error, litellm.ContentPolicyViolationError) or (refused and _FILTERED.search(told)):
             return Reply(finish_reason="filtered", text=message)
         if isinstance(error, litellm.UnsupportedParamsError):
             raise UserError(
@@ -242,8 +244,8 @@ class LitellmOracle:
             raise UserError(
                 f"the provider has no such model: {message}", where=self.name, cure="check --oracle and --base-url"
             ) from None
-        after = _retry_after(headers, str(error))
-        if status == 402 or (status == 429 and _quota_used_up(str(error), after)):
+        after = _retry_after(headers, told)
+        if status == 402 or (status == 429 and _quota_used_up(told, after)):
             raise UserError(
                 f"the provider's quota is used up: {message}",
                 where=self.name,
@@ -255,10 +257,12 @@ class LitellmOracle:
             raise PassingFailure("time-out", message, maybe_billed=headers is None) from None
         if status is not None and 400 <= status < 500:
             raise PassingFailure("bad request", message, retry=False) from None
-        if headers is None:
-            raise PassingFailure("connection", message, maybe_billed=not _never_sent(error)) from None
-        # 200 with a body that is no reply: it may have been charged for.
-        raise PassingFailure("server", message, retry_after=after, maybe_billed=status == 200) from None
+        if _caused_by(error, _BROKEN):
+            raise PassingFailure("connection", message, maybe_billed=not _caused_by(error, _NOT_MADE)) from None
+        if status == 200 or headers is None:
+            # There was an answer, which litellm could not make out: it may have been charged for.
+            raise PassingFailure("unreadable", message, maybe_billed=True) from None
+        raise PassingFailure("server", message, retry_after=after) from None
 
 
 def providers() -> set[str]:
@@ -306,15 +310,14 @@ def _quota_used_up(message: str, retry_after: float | None) -> bool:
     return bool(_USED_UP.search(message)) or ("exceeded your current quota" in message and retry_after is None)
 
 
-def _never_sent(error: BaseException | None) -> bool:
-    """True where the connection was not even made."""
+# By name, since litellm takes httpx or aiohttp: a connection that broke, and one that was never made.
+_BROKEN = {"OSError", "ClientError", "TransportError"}
+_NOT_MADE = {"ConnectionRefusedError", "ClientConnectorError", "ConnectError", "gaierror"}
+
+
+def _caused_by(error: BaseException | None, names: set[str]) -> bool:
     while error is not None:
-        if isinstance(error, ConnectionRefusedError) or type(error).__name__ in {
-            "ClientConnectorError",
-            "ClientConnectorDNSError",
-            "ConnectError",
-            "gaierror",
-        }:
+        if not names.isdisjoint(kind.__name__ for kind in type(error).__mro__):
             return True
         error = error.__cause__ or error.__context__
     return False
