@@ -337,7 +337,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tiny_model: 
     while process.poll() is None and not count_lines(tmp_path / "samples.jsonl"):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=120)
     assert process.returncode == 3, said
     assert out == ""
     assert "stopping; finished answers are kept" in said
