@@ -5,7 +5,7 @@
     python benchmarks/sample.py million                    scripted answers: rows a second, memory, resume after a kill
 
 The first two use SmolLM2-135M on a mixture of sums (short answers) and open questions (long ones), so that lengths are
-uneven. `transformers` decodes greedily, so that both say the same; start-up is not counted on either side.
+uneven. `transformers` decodes greedily, so that both say the same; neither side's start and end are counted.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def main():
     from vllm.inputs import TokensPrompt
     job = json.load(sys.stdin)
     llm = LLM(job["model"], generation_config="vllm", **job["engine"])
-    params = [SamplingParams(**job["sampling"], max_tokens=job["max_tokens"], seed=seed) for seed in job["seeds"]]
+    params = [SamplingParams(**job["sampling"], seed=seed) for seed in job["seeds"]]
     prompts = [TokensPrompt(prompt_token_ids=ids) for ids in job["prompts"]]
     started = time.perf_counter()
     said = llm.generate(prompts, params, use_tqdm=False)
@@ -133,7 +133,6 @@ def vllm_main(options: argparse.Namespace) -> None:
                 "model": config["model"],
                 "engine": config["engine"],
                 "sampling": config["sampling"],
-                "max_tokens": options.max_new_tokens,
                 "prompts": [policy.prompter.ids(request.messages) for request in requests],
                 "seeds": [request.seed for request in requests],
                 "result": str(result),
@@ -142,10 +141,12 @@ def vllm_main(options: argparse.Namespace) -> None:
             subprocess.run([options.python, "-P", str(script)], input=json.dumps(job), text=True, env=env, check=True)
             seconds, tokens["bare"] = json.loads(result.read_text())
             times["bare"].append(seconds)
-            groups = list(policy.answers(iter(requests), len(requests), lambda request: False))
+            tokens["ours"] = 0
+            for group in policy.answers(iter(requests), len(requests), lambda request: False):
+                tokens["ours"] += sum(item.tokens for item in group if isinstance(item, Answer))
+                last = time.monotonic()
             assert policy._pool
-            times["ours"].append(time.monotonic() - policy._pool.ready_since)
-            tokens["ours"] = sum(item.tokens for group in groups for item in group if isinstance(item, Answer))
+            times["ours"].append(last - policy._pool.ready_since)
             policy.close()
             print(f"bare {times['bare'][-1]:.1f} s, ours {times['ours'][-1]:.1f} s; tokens {tokens}", file=sys.stderr)
     report("vllm engine", "LLM.generate", times["ours"], times["bare"], len(requests), tokens["ours"])

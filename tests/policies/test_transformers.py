@@ -57,6 +57,28 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_batch(tiny_model: Path) ->
     assert one != {a.request.key: a.token_ids for a in all_answers(alone, other)}
 
 
+def test_whoever_is_next_takes_a_free_slot_and_answers_as_if_alone(tiny_model: Path) -> None:
+    sampling = Sampling(60, temperature=1.0, top_p=1.0)
+    wanted = requests([f"{'word ' * (at % 5)}{at}" for at in range(24)])
+    alone = TransformersPolicy(str(tiny_model), sampling, batch_size=1, dtype="float32")
+    filled = TransformersPolicy(str(tiny_model), sampling, batch_size=6, dtype="float32")
+    before = {a.request.key: a.token_ids for a in all_answers(alone, wanted)}
+    # A random model ends its turn with a probability of about 1/258 a token, so lengths are made uneven here.
+    for policy in (alone, filled):
+        policy.prompter.ends = set(range(0, 258, 12))
+    one = {a.request.key: a.token_ids for a in all_answers(alone, wanted)}
+    widths = []
+    forward = filled.model.forward
+    filled.model.forward = lambda *a, **k: (widths.append(len(k["input_ids"])), forward(*a, **k))[1]  # type: ignore[method-assign]
+    six = {a.request.key: a.token_ids for a in all_answers(filled, wanted)}
+    assert one == six != before
+    assert len({len(ids) for ids in one.values()}) > 8
+    # One prefix; four prompts of six at first, then those that join; and few steps beyond what full slots would take.
+    steps = sum(width == 6 for width in widths)
+    assert steps > len(widths) / 2
+    assert len(widths) < sum(map(len, one.values())) / 6 * 2
+
+
 def test_the_finish_reason_tells_a_cut_answer_from_an_ended_one(tiny_model: Path) -> None:
     policy = TransformersPolicy(str(tiny_model), Sampling(400, temperature=1.0, top_p=1.0), batch_size=6)
     answers = all_answers(policy, requests(TEXTS))

@@ -1,9 +1,11 @@
-"""The transformers policy: batched by length, the shared start of the prompts computed once, one seed an answer."""
+"""The transformers policy: slots that are filled again as answers end, and what prompts share is computed once."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby, islice, takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,33 @@ from spotcli.policies.prompts import Prompter, Thinking
 
 if TYPE_CHECKING:
     import torch
+    from transformers import DynamicCache
 
 # Nucleus sampling looks at this many tokens before it sorts the whole vocabulary.
 CANDIDATES = 128
 # Requests that are sorted by length together: many, so that batches are even; not all, so that a stream can be long.
 WINDOW = 4096
+# Batches that are answered together. More of them leave fewer slots empty, and let a stop cost more: see ``answers``.
+BLOCK = 4
 # Seconds that a finished answer waits at most for others of its batch.
 PATIENCE = 1.0
+
+
+@dataclass
+class _Batch:
+    """Answers that are decoded together."""
+
+    cache: DynamicCache
+    mask_BW: torch.Tensor
+    """1 where a column of the cache is this row's, 0 where it is padding."""
+    tokens_B: torch.Tensor
+    """Chosen, and not in the cache yet."""
+
+    def keep(self, rows: list[int]) -> _Batch:
+        import torch
+
+        self.cache.batch_select_indices(torch.tensor(rows, device=self.mask_BW.device))
+        return _Batch(self.cache, self.mask_BW[rows], self.tokens_B[rows])
 
 
 class TransformersPolicy:
@@ -48,8 +70,9 @@ class TransformersPolicy:
         self.batch_size = batch_size
         self._stopped = False
         kinds = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
-        # A recurrent layer's state cannot be taken over from a shared prefix that padding follows.
-        self._shares_prefix = kinds <= {"full_attention"}
+        # A recurrent layer's state cannot be taken over from a shared prefix that padding follows, and a window's keys
+        # cannot be moved to other columns.
+        self._plain = kinds <= {"full_attention"}
 
     def facts(self, first: Request) -> dict[str, Any]:
         return {"dtype": str(self.model.dtype).removeprefix("torch."), **self.prompter.facts(first.messages)}
@@ -63,48 +86,49 @@ class TransformersPolicy:
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
-        """Answer batch by batch.
+        """Answer block by block; in a block, whoever is next takes the slot of an answer that ended.
 
-        Rounding makes an answer depend on its batch. So the same requests give the same batches, whatever of them is
-        done already, and a job that was stopped ends up with the file of one that was not.
+        Rounding makes an answer depend on those beside it. So the same requests give the same blocks, whatever of them
+        is done already, and a job that was stopped ends up with the file of one that was not.
         """
+        size = self.batch_size * (BLOCK if self._plain else 1)
         for _, same_trial in groupby(requests, key=lambda request: request.trial):
             while window := list(islice(same_trial, WINDOW)):
                 prompts = {request.key: self.prompter.ids(request.messages) for request in window}
                 window.sort(key=lambda request: (len(prompts[request.key]), str(request.key)))
-                for at in range(0, len(window), self.batch_size):
-                    batch = window[at : at + self.batch_size]
-                    if not all(map(done, batch)):
-                        yield from self._batch(batch, [prompts[request.key] for request in batch], done)
+                for at in range(0, len(window), size):
+                    block = window[at : at + size]
+                    if not all(map(done, block)):
+                        yield from self._block(block, [prompts[request.key] for request in block], done)
                     if self._stopped:
                         return
 
-    def _batch(
-        self, batch: list[Request], prompts: list[list[int]], done: Callable[[Request], bool]
+    def _block(
+        self, block: list[Request], prompts: list[list[int]], done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
-        """Decode one batch; rows leave it as they finish."""
+        """Answer one block; what ends is handed out soon."""
         import torch
 
         rooms = [self.prompter.room(prompt, self.sampling.max_new_tokens) for prompt in prompts]
         finished: list[Answer | Failure] = [
             Failure(request, "the prompt fills the context")
-            for request, room in zip(batch, rooms, strict=True)
+            for request, room in zip(block, rooms, strict=True)
             if not room and not done(request)
         ]
         fitting = [at for at, room in enumerate(rooms) if room]
         if fitting:
             # As many numbers whatever the room is, so that an answer does not depend on it.
-            uniforms_BT = torch.stack(
+            uniforms_NT = torch.stack(
                 [
-                    torch.rand(self.sampling.max_new_tokens, generator=torch.Generator().manual_seed(batch[at].seed))
+                    torch.rand(self.sampling.max_new_tokens, generator=torch.Generator().manual_seed(block[at].seed))
                     for at in fitting
                 ]
             )
             since = time.monotonic()
-            rows = self._decode([prompts[at] for at in fitting], [rooms[at] for at in fitting], uniforms_BT)
+            rows = self._decode([prompts[at] for at in fitting], [rooms[at] for at in fitting], uniforms_NT)
             with torch.inference_mode():
                 for row, ids in rows:
-                    request, room = batch[fitting[row]], rooms[fitting[row]]
+                    request, room = block[fitting[row]], rooms[fitting[row]]
                     if not done(request):
                         finished.append(self._answer(request, ids, room))
                     if finished and time.monotonic() - since > PATIENCE:
@@ -131,58 +155,105 @@ class TransformersPolicy:
         return logits
 
     def _decode(
-        self, prompts: list[list[int]], rooms: list[int], uniforms_BT: torch.Tensor
+        self, prompts: list[list[int]], rooms: list[int], uniforms_NT: torch.Tensor
     ) -> Iterator[tuple[int, list[int]]]:
-        """Yield (row, generated ids) as each row ends. Layout: shared prefix | left padding | rest | generated."""
+        """Yield (row, generated ids) as each row ends."""
+        import torch
+
+        device = self.model.device
+        waiting = deque(range(len(prompts)))
+        generated: list[list[int]] = [[] for _ in prompts]
+        living = set(waiting)
+        slots: list[int] = []
+        parts: list[_Batch] = []
+
+        def chosen(rows: list[int], logits_BV: torch.Tensor) -> torch.Tensor:
+            steps = [min(len(generated[row]), uniforms_NT.shape[1] - 1) for row in rows]
+            tokens_B = choose(logits_BV.float(), uniforms_NT[rows, steps].to(device), self.sampling)
+            for row, token in zip(rows, tokens_B.tolist(), strict=True):
+                if row in living:
+                    generated[row].append(token)
+            return tokens_B
+
+        while waiting or slots:
+            # Copying the cache costs about one step, so slots are emptied and filled a quarter of them at a time.
+            kept = [at for at, row in enumerate(slots) if row in living]
+            if len(kept) <= 0.75 * (self.batch_size if waiting else len(slots)):
+                slots = [slots[at] for at in kept]
+                parts = [part.keep(kept) for part in parts if kept]
+                if joining := [waiting.popleft() for _ in range(min(len(waiting), self.batch_size - len(kept)))]:
+                    cache, mask_BW, logits_BV = self._prefill([prompts[row] for row in joining])
+                    parts.append(_Batch(cache, mask_BW, chosen(joining, logits_BV)))
+                    slots += joining
+                if not slots:
+                    return
+                if len(parts) > 1:
+                    parts = [self._together(parts)]
+            else:
+                batch = parts[0]
+                batch.mask_BW = torch.cat([batch.mask_BW, batch.mask_BW.new_ones(len(slots), 1)], dim=-1)
+                logits_BV = self.model(
+                    input_ids=batch.tokens_B[:, None],
+                    attention_mask=batch.mask_BW,
+                    position_ids=batch.mask_BW.sum(-1, keepdim=True) - 1,
+                    past_key_values=batch.cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits[:, -1]
+                batch.tokens_B = chosen(slots, logits_BV)
+            for row in slots:
+                if row in living and (generated[row][-1] in self.prompter.ends or len(generated[row]) == rooms[row]):
+                    living.remove(row)
+                    yield row, generated[row]
+            if self._stopped:
+                return
+
+    def _prefill(self, prompts: list[list[int]]) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
+        """Cache, mask [B, W] and logits [B, V] behind some prompts. Layout: shared prefix | left padding | rest."""
         import torch
         from transformers import DynamicCache
 
         device = self.model.device
-        shared = shared_prefix(prompts) if self._shares_prefix else 0
         cache = DynamicCache(config=self.model.config)
+        shared = shared_prefix(prompts) if self._plain and len(prompts) > 1 else 0
         if shared:
             prefix = torch.tensor([prompts[0][:shared]], device=device)
             self.model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            if len(prompts) > 1:
-                cache.batch_repeat_interleave(len(prompts))
+            cache.batch_repeat_interleave(len(prompts))
         width = max(map(len, prompts)) - shared
         pads = [width - (len(prompt) - shared) for prompt in prompts]
         input_ids = torch.tensor([[0] * pad + prompt[shared:] for pad, prompt in zip(pads, prompts, strict=True)])
-        mask = torch.tensor([[1] * shared + [0] * pad + [1] * (width - pad) for pad in pads], device=device)
-        position_ids = (mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]
+        mask_BW = torch.tensor([[1] * shared + [0] * pad + [1] * (width - pad) for pad in pads], device=device)
+        logits_BV = self.model(
+            input_ids=input_ids.to(device),
+            attention_mask=mask_BW,
+            position_ids=(mask_BW.cumsum(-1) - 1).clamp(min=0)[:, shared:],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return cache, mask_BW, logits_BV
 
-        rows = list(range(len(prompts)))
-        generated: list[list[int]] = [[] for _ in prompts]
-        alive = [True] * len(rows)
-        input_ids = input_ids.to(device)
-        for step in range(uniforms_BT.shape[1]):
-            logits = self.model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            tokens = choose(logits.float(), uniforms_BT[rows, step].to(device), self.sampling)
-            for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-                if not alive[at]:
-                    continue
-                generated[row].append(token)
-                if token in self.prompter.ends or step + 1 == rooms[row]:
-                    alive[at] = False
-                    yield row, generated[row]
-            if not any(alive) or self._stopped:
-                return
-            input_ids, position_ids = tokens[:, None], position_ids[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-            # Copying the cache costs about one step, so finished rows are dropped a quarter of the batch at a time.
-            if sum(alive) <= 0.75 * len(rows):
-                keep = torch.tensor([at for at, living in enumerate(alive) if living], device=device)
-                cache.batch_select_indices(keep)
-                input_ids, position_ids, mask = input_ids[keep], position_ids[keep], mask[keep]
-                rows = [row for row, living in zip(rows, alive, strict=True) if living]
-                alive = [True] * len(rows)
+    def _together(self, parts: list[_Batch]) -> _Batch:
+        """Batches as one, padded on the left to the longest."""
+        import torch
+        from torch.nn.functional import pad
+        from transformers import DynamicCache
+
+        # Columns on the left that nobody uses any more are left behind.
+        starts = [int(part.mask_BW.any(0).int().argmax()) for part in parts]
+        masks = [part.mask_BW[:, start:] for part, start in zip(parts, starts, strict=True)]
+        width = max(mask.shape[1] for mask in masks)
+
+        def aligned(states: list[torch.Tensor]) -> torch.Tensor:
+            cut = [state[:, :, start:] for state, start in zip(states, starts, strict=True)]
+            return torch.cat([pad(state, (0, 0, width - state.shape[2], 0)) for state in cut])
+
+        cache = DynamicCache(config=self.model.config)
+        for number, layers in enumerate(zip(*(part.cache.layers for part in parts), strict=True)):
+            cache.update(aligned([one.keys for one in layers]), aligned([one.values for one in layers]), number)
+        mask_BW = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+        return _Batch(cache, mask_BW, torch.cat([part.tokens_B for part in parts]))
 
 
 def shared_prefix(prompts: list[list[int]]) -> int:
