@@ -1,9 +1,11 @@
 """Requests a second of `spot rectify` beside the bare client libraries, in one run against one local provider.
 
-    python benchmarks/oracle.py --requests 1000 --concurrency 64 256
+    python benchmarks/oracle.py --requests 1000 --concurrency 64 256 --pin
 
-The provider answers after 50 ms with about 8 kB. `spot rectify` also journals, reads, grades and measures each reply.
-`threads` is a thread for each request in flight with the openai client, as the paper's reference code does.
+The provider answers after 50 ms with about 8 kB; all clients send the same messages. `spot rectify` also journals,
+reads, grades and measures each reply. `openai aiohttp` is the openai client on aiohttp, `threads` a thread for each
+request in flight with the openai client, as the paper's reference code does. ``--pin`` gives the provider one core and
+the clients another.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ import argparse
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from spotcli.core import prompts
 
 ROOT = Path(__file__).parent.parent
 FILLER = "So we go on, step by step, and check what we have. " * 150
@@ -36,8 +42,10 @@ def sample(number: int) -> dict[str, Any]:
             "verdict": "wrong"}  # fmt: skip
 
 
-def messages(number: int) -> list[dict[str, str]]:
-    return [{"role": "user", "content": f"row-{number:05d}: {response(number, 1)}"}]
+def messages(number: int) -> Any:
+    """What `spot rectify` asks about a row."""
+    row = sample(number)
+    return prompts.build(row["prompt"], row["response"], row["answer"], mode="rewrite", fence="a1b2c3").messages
 
 
 def rectify(url: str, count: int, concurrency: int) -> None:
@@ -87,13 +95,30 @@ def bare_aiohttp(url: str, count: int, concurrency: int) -> None:
     asyncio.run(work())
 
 
+def openai_aiohttp(url: str, count: int, concurrency: int) -> None:
+    import openai
+
+    async def work() -> None:
+        gate = asyncio.Semaphore(concurrency)
+        http = openai.DefaultAioHttpClient()
+        async with openai.AsyncOpenAI(base_url=url, max_retries=0, http_client=http) as client:
+
+            async def one(number: int) -> None:
+                async with gate:
+                    await client.chat.completions.create(model="gpt-4o", messages=messages(number))
+
+            await asyncio.gather(*(one(number) for number in range(count)))
+
+    asyncio.run(work())
+
+
 def threads(url: str, count: int, concurrency: int) -> None:
     import openai
 
     client = openai.OpenAI(base_url=url, max_retries=0)
 
     def one(number: int) -> None:
-        client.chat.completions.create(model="gpt-4o", messages=messages(number))  # type: ignore[arg-type]
+        client.chat.completions.create(model="gpt-4o", messages=messages(number))
 
     with ThreadPoolExecutor(concurrency) as pool:
         list(pool.map(one, range(count)))
@@ -102,6 +127,7 @@ def threads(url: str, count: int, concurrency: int) -> None:
 
 CLIENTS: dict[str, Callable[[str, int, int], None]] = {
     "aiohttp": bare_aiohttp,
+    "openai aiohttp": openai_aiohttp,
     "litellm": bare_litellm,
     "spot rectify": rectify,
     "threads": threads,
@@ -112,6 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--rounds", type=int, default=3, help="Times that each client is timed; medians are told.")
+    parser.add_argument("--pin", action="store_true", help="Provider on core 1, clients on core 0.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         script = Path(name) / "script.json"
@@ -124,21 +152,37 @@ def main() -> None:
         script.write_text(json.dumps({"answers": answers}))
         command = [sys.executable, str(ROOT / "tests" / "fake_provider.py"), "--script", str(script)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as provider:
-            assert provider.stdout
-            url = provider.stdout.readline().strip()
-            import litellm  # noqa: F401 - not part of what is timed
-            import openai  # noqa: F401
+            try:
+                assert provider.stdout
+                url = provider.stdout.readline().strip()
+                if options.pin:
+                    os.sched_setaffinity(provider.pid, {1})
+                    os.sched_setaffinity(0, {0})
+                compare(url, options.requests, options.concurrency, options.rounds)
+            finally:
+                provider.terminate()
 
-            for concurrency in options.concurrency:
-                for client, ask in CLIENTS.items():
-                    began, used = time.perf_counter(), time.process_time()
-                    ask(url, options.requests, concurrency)
-                    seconds, used = time.perf_counter() - began, time.process_time() - used
-                    print(
-                        f"{concurrency:4d} in flight  {client:13s} {options.requests / seconds:7.0f} requests/s  "
-                        f"{used / options.requests * 1000:5.2f} ms of processor a request"
-                    )
-            provider.terminate()
+
+def compare(url: str, count: int, flights: list[int], rounds: int) -> None:
+    clients = dict(CLIENTS)
+    if not find_spec("httpx_aiohttp"):
+        del clients["openai aiohttp"]  # comes with openai[aiohttp]
+    for ask in clients.values():
+        ask(url, 20, 4)  # what is imported and made once is not part of what is timed
+    for concurrency in flights:
+        taken: dict[str, list[tuple[float, float]]] = {client: [] for client in clients}
+        for _ in range(rounds):
+            for client, ask in clients.items():
+                began, used = time.perf_counter(), time.process_time()
+                ask(url, count, concurrency)
+                taken[client].append((time.perf_counter() - began, time.process_time() - used))
+        cost = {client: statistics.median(used for _, used in times) / count * 1e3 for client, times in taken.items()}
+        for client, times in taken.items():
+            speed = count / statistics.median(seconds for seconds, _ in times)
+            print(
+                f"{concurrency:4d} in flight  {client:14s} {speed:7.0f} requests/s  "
+                f"{cost[client]:5.2f} ms of processor a request, {cost[client] / cost['litellm']:.2f} of litellm's"
+            )
 
 
 if __name__ == "__main__":

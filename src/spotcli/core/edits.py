@@ -27,15 +27,16 @@ MAX_CELLS = 1 << 31
 CLOSE = 0.85
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-# Alternatives in falling order.
+# Alternatives in falling order, the frequent first: nearly every word is plain letters in front of a plain sign.
 _PIECE = rf"""
-      \\(?:[A-Za-z]+|[^\n])?                        # a LaTeX command, an escaped sign, or a lone backslash
-    | \d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?        # a number with its thousands in groups
-    | \d+(?:\.\d+)?                                 # any other number
-    | [{_CJK}]                                      # scripts that put no blanks between words: a character at a time
+      [A-Za-z]++(?=[\x00-&(-\x7f])
     | (?:[A-Za-z]+[\u0300-\u036f]*                  # a word with its combining marks; plain letters in one go,
         |(?![{_CJK}])[^\W\d_][\u0300-\u036f]*)+
       (?:['’](?:[^\W\d_][\u0300-\u036f]*)+)*        # and with what stands behind an apostrophe
+    | \d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?        # a number with its thousands in groups
+    | \d+(?:\.\d+)?                                 # any other number
+    | \\(?:[A-Za-z]+|[^\n])?                        # a LaTeX command, an escaped sign, or a lone backslash
+    | [{_CJK}]                                      # scripts that put no blanks between words: a character at a time
     | \*\*|<=|>=|!=|==|->|=>                        # signs that belong together
 """
 # Blanks are pieces too, and the last alternative takes any character, so that none is ever lost.

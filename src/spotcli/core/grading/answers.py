@@ -83,6 +83,8 @@ _OPEN_OR_CLOSE = re.compile(rf"<(/?)(?:{_TAGS})>|(◁)(/?)think▷", re.IGNORECA
 def strip_thinking(text: str) -> str:
     """What stands after the last thinking block. A block that was never closed leaves only what came before
     it."""
+    if "<" not in text and "◁" not in text:
+        return text
     kept: list[str] = []
     position, depth = 0, 0
     for mark in _OPEN_OR_CLOSE.finditer(text):
@@ -105,7 +107,8 @@ def strip_thinking(text: str) -> str:
 
 # An escaped sign such as \{ or \\ must not count as a brace. Doubled backslashes before "boxed" come from
 # JSON.
-_BRACES = re.compile(r"\\+(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?|\\[^a-zA-Z]|[{}]", re.DOTALL)
+# Each alternative begins with one sign, which is what lets the search skip plain text.
+_BRACES = re.compile(r"\\(?:\\*(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?|[^a-zA-Z])|\{|\}", re.DOTALL)
 _FENCE = re.compile(r"^```[ \t]*([A-Za-z+#]*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PROGRAMS = {
     "python",
