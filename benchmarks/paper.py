@@ -1,0 +1,398 @@
+"""The paper's claim at small scale: what each objective gains, and what that costs.
+
+    nox -s paper                                        about two hours on two cores; the same command goes on
+    python benchmarks/paper.py run --folder paper       the same by hand
+    python benchmarks/paper.py report --folder paper    the table and the figure of docs/paper-at-small-scale.md
+
+All runs share the pairs of ``recipes/smollm2-135m.yaml``: made once, by the untrained policy and the symbolic oracle.
+Rows of ``results.jsonl`` are runs, each with the outcome of every problem, so all that is reported can be computed
+again. The plan, phase by phase:
+
+    base      the untrained policy, with the sampling seeds of the trained ones
+    sweep     each objective at three learning rates, those with rewards also at two betas, at seed 0
+    seeds     each objective at its best, and with rewards at its best of either beta, at two more seeds
+    skills    the untrained policy on the test problems again, eight times: what it never, sometimes and always can
+
+Best: the most right answers to the *validation* problems among the runs whose drift is at most ``DRIFT`` nats a token,
+or the least drift where none is. No number that is reported comes from validation problems, and the problems of all
+three splits are disjoint by their expressions.
+
+Measured of each run: accuracy on held-out problems; accuracy on families that nothing was trained on, two of them
+near (the same sums asked otherwise) and six far; drift as ``spot eval`` measures it. Seconds are the processor's,
+because the experiment gives way to everything else on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import re
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from spotcli import jsonl
+from spotcli import recipe as recipes
+from spotcli.policies import Answer, Request, Sampling, answer_seed
+from spotcli.records import Message
+from spotcli.tasks import arithmetic, neutral
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
+MODEL = "builtin:smollm2-135m"
+RATES = (1e-5, 3e-5, 1e-4)
+BETAS = (0.1, 1.0)
+SEEDS = (0, 1, 2)
+SKILL_SEEDS = range(100, 108)
+DRIFT = 0.02
+TEST, VALIDATION, BATCH = 320, 160, 160
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained policy, or the untrained one."""
+
+    objective: str
+    rate: float = 0.0
+    beta: float = 0.0
+    """0 where the objective has none."""
+    seed: int = 0
+    """Of the order of the pairs, and of the answers that are measured."""
+    epochs: int = 2
+
+    @property
+    def key(self) -> str:
+        if self.objective == "none":
+            return f"none-s{self.seed}"
+        return f"{self.objective}-b{self.beta:g}-lr{self.rate:g}-e{self.epochs}-s{self.seed}"
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something to answer, and whether an answer is right."""
+
+    id: str
+    messages: list[Message]
+    right: Callable[[str], bool]
+
+
+def turns(*texts: str) -> list[Message]:
+    """A chat that the user begins."""
+    return [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(texts)]
+
+
+def ends_in(number: int) -> Callable[[str], bool]:
+    return lambda response: re.findall(r"-?\d+", response)[-1:] == [str(number)]
+
+
+def holds(word: str) -> Callable[[str], bool]:
+    return lambda response: re.search(rf"\b{re.escape(word)}\b", response, re.IGNORECASE) is not None
+
+
+def arithmetic_questions() -> list[Question]:
+    """The test split's first problems, those of validation behind them."""
+    return [
+        Question(problem.id, problem.messages, lambda said, problem=problem: _right(said, problem))
+        for problem in arithmetic.take(0, "test", TEST + VALIDATION)
+    ]
+
+
+def _right(response: str, problem: Any) -> bool:
+    return arithmetic.grade(response, problem).verdict == "right"
+
+
+CAPITALS = (
+    "France Paris;Japan Tokyo;Italy Rome;Spain Madrid;Germany Berlin;Greece Athens;Egypt Cairo;Cuba Havana;Peru Lima;"
+    "Chile Santiago;Kenya Nairobi;Norway Oslo;Sweden Stockholm;Finland Helsinki;Denmark Copenhagen;Poland Warsaw;"
+    "Austria Vienna;Hungary Budapest;Portugal Lisbon;Ireland Dublin;Russia Moscow;China Beijing;Thailand Bangkok;"
+    "Vietnam Hanoi;Iran Tehran;Iraq Baghdad;Turkey Ankara;Canada Ottawa;Australia Canberra;Belgium Brussels;"
+    "Bulgaria Sofia;Romania Bucharest;Mongolia Ulaanbaatar;Jamaica Kingston;Venezuela Caracas;Ecuador Quito;"
+    "Uruguay Montevideo;Ghana Accra;Nepal Kathmandu;Lebanon Beirut"
+)
+PAST = (
+    "go went;see saw;take took;give gave;write wrote;eat ate;run ran;sing sang;find found;keep kept;buy bought;"
+    "think thought;teach taught;catch caught;bring brought;know knew;grow grew;throw threw;break broke;speak spoke;"
+    "choose chose;drive drove;ride rode;rise rose;fall fell;feel felt;leave left;lose lost;make made;meet met;pay paid;"
+    "say said;sell sold;send sent;sit sat;sleep slept;stand stood;swim swam;tell told;win won"
+)
+PLURALS = (
+    "cat cats;dog dogs;book books;tree trees;box boxes;bus buses;baby babies;city cities;leaf leaves;knife knives;"
+    "child children;man men;woman women;foot feet;tooth teeth;mouse mice;goose geese;house houses;car cars;"
+    "watch watches;dish dishes;fox foxes;lady ladies;story stories;wolf wolves;half halves;hero heroes;"
+    "potato potatoes;tomato tomatoes;church churches;bench benches;key keys;toy toys;day days;boy boys;apple apples;"
+    "friend friends;game games;hand hands;idea ideas"
+)
+NAMES = ["Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Irene", "Jack"]
+NOUNS = ["apple", "river", "stone", "cloud", "table", "horse", "paper", "window", "garden", "music", "silver", "orange"]
+NEAR = ("one-step", "in-words")
+FAR = ("largest", "lookup", "reverse", "capitals", "past", "plural")
+EACH = 40
+
+
+def families() -> dict[str, list[Question]]:
+    """Questions of which no kind is trained on. The base policy has some of each kind right, and not all."""
+    r = random.Random("families")
+
+    def one_step() -> tuple[str, list[Message], Callable[[str], bool]]:
+        a, b = r.randint(2, 60), r.randint(2, 39)
+        shown = ("12 + 30", "12 + 30 = 42\n\\boxed{42}", "25 + 8", "25 + 8 = 33\n\\boxed{33}")
+        return f"{a}+{b}", turns(*shown, f"{a} + {b}"), ends_in(a + b)
+
+    def in_words() -> tuple[str, list[Message], Callable[[str], bool]]:
+        a, b, c = r.randint(2, 9), r.randint(2, 9), r.randint(2, 30)
+        shown = (
+            "Take 6, multiply it by 8 and add 15.", "6 * 8 = 48\n48 + 15 = 63\n\\boxed{63}",
+            "Take 12, add 30 and subtract 7.", "12 + 30 = 42\n42 - 7 = 35\n\\boxed{35}",
+        )  # fmt: skip
+        return f"{a}*{b}+{c}", turns(*shown, f"Take {a}, multiply it by {b} and add {c}."), ends_in(a * b + c)
+
+    def largest() -> tuple[str, list[Message], Callable[[str], bool]]:
+        a, b, c = r.sample(range(10, 999), 3)
+        shown = ("Which is the largest of 48, 84 and 12?", "84", "Which is the largest of 71, 17 and 36?", "71")
+        return f"{a}-{b}-{c}", turns(*shown, f"Which is the largest of {a}, {b} and {c}?"), ends_in(max(a, b, c))
+
+    def lookup() -> tuple[str, list[Message], Callable[[str], bool]]:
+        who, ages, at = r.sample(NAMES, 3), r.sample(range(11, 90), 3), r.randrange(3)
+        facts = ", ".join(f"{name} is {age}" for name, age in zip(who, ages, strict=True))
+        shown = (
+            "Olga is 41, Paul is 23, Rosa is 65. How old is Paul?", "23",
+            "Tom is 18, Uma is 77, Vera is 52. How old is Vera?", "52",
+        )  # fmt: skip
+        return f"{facts}-{at}", turns(*shown, f"{facts}. How old is {who[at]}?"), ends_in(ages[at])
+
+    def reverse() -> tuple[str, list[Message], Callable[[str], bool]]:
+        words = r.sample(NOUNS, 3)
+        back = ", ".join(words[::-1])
+        shown = ("Write in reverse order: red, green, blue", "blue, green, red",
+                 "Write in reverse order: one, two, three", "three, two, one")  # fmt: skip
+        asked = f"Write in reverse order: {', '.join(words)}"
+        return back, turns(*shown, asked), lambda response: response.strip() == back
+
+    def known(pairs: str, ask: str, *shown: str) -> list[tuple[str, list[Message], Callable[[str], bool]]]:
+        split = [pair.split(" ") for pair in pairs.split(";")]
+        return [(one, turns(*shown, ask.format(one)), holds(other)) for one, other in split]
+
+    made = {
+        "one-step": _distinct(one_step),
+        "in-words": _distinct(in_words),
+        "largest": _distinct(largest),
+        "lookup": _distinct(lookup),
+        "reverse": _distinct(reverse),
+        "capitals": known(CAPITALS, "What is the capital of {}?"),
+        "past": known(PAST, "Past tense of '{}'?", "Past tense of 'walk'?", "walked", "Past tense of 'come'?", "came"),
+        "plural": known(PLURALS, "Plural of '{}'?", "Plural of 'bird'?", "birds", "Plural of 'glass'?", "glasses"),
+    }
+    return {name: [Question(f"{name}:{id}", asked, right) for id, asked, right in made[name]] for name in NEAR + FAR}
+
+
+def _distinct(draw: Callable[[], tuple[str, list[Message], Callable[[str], bool]]]) -> list[Any]:
+    seen: dict[str, Any] = {}
+    while len(seen) < EACH:
+        one = draw()
+        seen.setdefault(one[0], one)
+    return list(seen.values())
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path) -> None:
+    """The pairs, and the starting policy's log-probabilities of them."""
+    from spotcli.stages.rectify import rectify
+    from spotcli.stages.sample import sample
+    from spotcli.stages.train import train
+
+    recipe = recipes.load(RECIPE)
+    sample(recipe, folder=folder)
+    rectify(recipe, folder=folder)
+    # One step of any objective with a reference leaves the cache that all runs then begin with.
+    overrides = ["train.max_steps=1", "train.save_strategy='no'", "train.output=first-step"]
+    train(recipes.load(RECIPE, overrides), folder=folder)
+    shutil.rmtree(folder / "first-step")
+
+
+def one(folder: Path, run: Run) -> dict[str, Any]:
+    """Train and measure; the row of it."""
+    from spotcli.stages.train import train
+
+    started, row = processor_seconds(), {"key": run.key, **asdict(run)}
+    if run.objective == "none":
+        if run.seed in SKILL_SEEDS:
+            outcomes = answers(MODEL, arithmetic_questions()[:TEST], run.seed)
+            return row | {"outcomes": {"test": outcomes}, "cpu_seconds": processor_seconds() - started}
+        return row | measured(MODEL, run.seed) | {"cpu_seconds": processor_seconds() - started}
+    work = folder / "work" / run.key
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    shutil.copy(folder / "reference.jsonl", work)
+    overrides = [
+        f"seed={run.seed}", f"train.objective={run.objective}", f"train.learning_rate={run.rate}",
+        f"train.beta={run.beta or 1.0}", f"train.num_train_epochs={run.epochs}",
+        "train.save_strategy='no'", "train.data=../../data.jsonl",
+    ]  # fmt: skip
+    trained = train(recipes.load(RECIPE, overrides), folder=work)
+    halfway = processor_seconds()
+    row |= measured(trained.checkpoint, run.seed)
+    row |= {"steps": trained.steps, "pairs": trained.pairs, "final": trained.final}
+    row |= {"train_cpu_seconds": halfway - started, "cpu_seconds": processor_seconds() - started}
+    shutil.rmtree(work)
+    return row
+
+
+def measured(model: str, seed: int) -> dict[str, Any]:
+    problems = arithmetic_questions()
+    outcomes = {
+        "test": answers(model, problems[:TEST], seed),
+        "validation": answers(model, problems[TEST:], seed),
+        **{name: answers(model, questions, seed) for name, questions in families().items()},
+    }
+    _POLICIES.clear()
+    return {"outcomes": outcomes, "drift": drift(model)}
+
+
+def answers(model: str, questions: list[Question], seed: int) -> dict[str, int]:
+    """1 for each question that is answered rightly, else 0; an answer that was cut is not right."""
+    policy = _policy(model)
+    known = {(question.id,): question for question in questions}
+    requests = [Request(key, question.messages, answer_seed(seed, question.id, 0)) for key, question in known.items()]
+    said = [item for group in policy.answers(requests, len(requests), lambda request: False) for item in group]
+    assert all(isinstance(item, Answer) for item in said)
+    return {
+        item.request.key[0]: int(item.finish_reason == "stop" and known[item.request.key].right(item.response))
+        for item in sorted(said, key=lambda item: str(item.request.key))
+    }
+
+
+_POLICIES: dict[str, Any] = {}
+
+
+def _policy(model: str) -> Any:
+    from spotcli.policies.transformers import TransformersPolicy
+
+    if model not in _POLICIES:
+        sampling = Sampling(arithmetic.MAX_NEW_TOKENS, temperature=0.7, top_p=0.8)
+        _POLICIES[model] = TransformersPolicy(model, sampling, batch_size=BATCH)
+    return _POLICIES[model]
+
+
+def drift(model: str) -> float:
+    """Mean KL(base || model) in nats a token on the neutral prompts, as ``spot eval`` has it."""
+    from spotcli.core.drift import token_kl
+
+    policy = _exact(model)
+    total = tokens = 0.0
+    for answer, logits in _base_answers():
+        total += float(token_kl(logits, policy.logits(answer)).sum())
+        tokens += answer.tokens
+    return total / tokens
+
+
+def _exact(model: str) -> Any:
+    from spotcli.policies.transformers import TransformersPolicy
+
+    sampling = Sampling(neutral.MAX_NEW_TOKENS, temperature=1.0, top_p=1.0)
+    return TransformersPolicy(model, sampling, batch_size=64, dtype="float32")
+
+
+@cache
+def _base_answers() -> list[tuple[Answer, Any]]:
+    """The base policy's answers to the neutral prompts, with its logits: 350 MB, once a process."""
+    base = _exact(MODEL)
+    requests = [Request((one.id,), one.messages, answer_seed(0, one.id, 0)) for one in neutral.problems()]
+    said = [item for group in base.answers(requests, len(requests), lambda request: False) for item in group]
+    return [(item, base.logits(item)) for item in said]
+
+
+def processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
+    """The phases; the later ones depend on the results of those before."""
+    yield [Run("none", seed=seed) for seed in SEEDS]
+    yield [Run(objective, rate, beta) for objective, beta in CONFIGURATIONS for rate in RATES]
+    yield [
+        Run(objective, best(rows, objective, beta)["rate"], beta, seed)
+        for objective, beta in CONFIGURATIONS
+        for seed in SEEDS[1:]
+    ]
+    yield [Run("none", seed=seed) for seed in SKILL_SEEDS]
+
+
+REWARDED = ("spot-bce", "spot-bco", "dpo", "reward-sft")
+CONFIGURATIONS = [("sft", 0.0), *((name, beta) for beta in BETAS for name in REWARDED)]
+
+
+def best(rows: dict[str, dict[str, Any]], objective: str, beta: float) -> dict[str, Any]:
+    """The row of the learning rate to take; see the head of this file."""
+    tried = [rows[Run(objective, rate, beta).key] for rate in RATES]
+    near = [row for row in tried if row["drift"] <= DRIFT]
+    if not near:
+        return min(tried, key=lambda row: row["drift"])
+    return max(near, key=lambda row: (sum(row["outcomes"]["validation"].values()), -row["drift"]))
+
+
+def run_main(options: argparse.Namespace) -> None:
+    folder: Path = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    spawn = multiprocessing.get_context("spawn")
+    with jsonl.Appender(folder / "results.jsonl") as file:
+        rows = {row["key"]: row for row in file.rows()}
+        with ProcessPoolExecutor(options.lanes, mp_context=spawn) as pool:
+            pool.submit(prepare, folder).result()
+            for phase in plan(rows):
+                todo = iter([run for run in phase if run.key not in rows])
+                under_way: set[Future[dict[str, Any]]] = {
+                    pool.submit(one, folder, run) for run in islice(todo, options.lanes)
+                }
+                while under_way:
+                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                    for each in done:
+                        row = each.result()
+                        file.append([row])
+                        rows[row["key"]] = row
+                        print(time.strftime("%T"), summary(row), flush=True)
+                    under_way |= {pool.submit(one, folder, run) for run in islice(todo, len(done))}
+
+
+def summary(row: dict[str, Any]) -> str:
+    scores = {name: sum(each.values()) / len(each) for name, each in row["outcomes"].items()}
+    text = " ".join(f"{name} {100 * score:.1f}" for name, score in scores.items())
+    return f"{row['key']}: {text} drift {row.get('drift', 0.0):.5f}, {row['cpu_seconds']:.0f} s"
+
+
+def report_main(options: argparse.Namespace) -> None:
+    for row in jsonl.rows(options.folder / "results.jsonl"):
+        print(summary(row))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, work in (("run", run_main), ("report", report_main)):
+        command = commands.add_parser(name)
+        command.set_defaults(work=work)
+        command.add_argument("--folder", type=Path, default=Path("paper"))
+        command.add_argument("--lanes", type=int, default=2, help="runs at a time, of one thread each")
+    options = parser.parse_args()
+    options.work(options)
+
+
+if __name__ == "__main__":
+    main()
