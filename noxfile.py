@@ -59,7 +59,7 @@ def vllm(session: nox.Session) -> None:
 
 def vllm_environment(session: nox.Session) -> Path:
     """The interpreter that has vLLM, made once: its packages cannot live beside those that train."""
-    folder = (Path(session.cache_dir).parent / "vllm-engine").absolute()
+    folder = Path(session.cache_dir).absolute().parent / "vllm-engine"
     python = folder / "bin" / "python"
     if not (folder / "made").exists():
         session.run("python", "-m", "venv", "--clear", str(folder))
