@@ -205,6 +205,11 @@ class TrainSection(Section):
     """DeepSpeed ZeRO stage for more than one process; 0 is plain data parallel."""
 
     @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.processes
+
+    @property
     def training_arguments(self) -> dict[str, Any]:
         """The keys that are transformers' own."""
         return dict(self.model_extra or {})

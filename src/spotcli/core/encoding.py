@@ -19,8 +19,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
+from spotcli.core.edits import words
 from spotcli.errors import UserError
 from spotcli.records import Message, Pair
 
@@ -115,6 +117,25 @@ def encode(
         else:
             found.pairs.append(one[0])
             found.emitted += one[1]
+    return found
+
+
+def rough_pairs(pairs: Iterable[Pair], *, max_length: int) -> Encoded:
+    """Pairs as words and signs, numbered: near enough for an estimate where no tokenizer is at hand."""
+    found, known, fresh = Encoded(), dict[str, int](), count()
+
+    def numbered(text: str) -> tuple[int, ...]:
+        return tuple(known.setdefault(word, next(fresh)) for word in words(text) if word != " ")
+
+    for pair in pairs:
+        found.read += 1
+        prompt = numbered("\n".join(message["content"] for message in pair.messages))
+        one = EncodedPair(prompt or (-1,), numbered(pair.chosen), numbered(pair.rejected or ""))
+        reason = REJECTED_IN_REVIEW if pair.review == "reject" else TOO_LONG if one.longest > max_length else None
+        if reason:
+            found.dropped[reason] += 1
+        else:
+            found.pairs.append(one)
     return found
 
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from spotcli.core.encoding import EncodedPair
+from spotcli.core.plan import Work
 
 Span = tuple[int, int, int, int]
 """Start in the row, tokens of the prefix, of the chosen tail, of the rejected tail."""
@@ -144,6 +145,31 @@ def row_tokens(pairs: Sequence[EncodedPair], *, rejected: bool = True) -> int:
     common = _common([pair.prompt_ids for pair in pairs])
     each = (pair.shared_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
     return sum(each) - common * (len(pairs) - 1)
+
+
+def row_work(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True) -> Work:
+    """What a forward pass over the pairs runs, without laying them out."""
+    prompts = [len(pair.prompt_ids) for pair in pairs]
+    chosen = [len(pair.chosen_ids) for pair in pairs]
+    wrong = [len(pair.rejected_ids) if rejected else 0 for pair in pairs]
+    shared = [pair.shared if rejected and share else 0 for pair in pairs]
+    scored = sum(chosen) + sum(wrong) - sum(shared)
+    if not share:
+        rows = len(pairs) * (2 if rejected else 1)
+        length = max(prompt + max(a, b) for prompt, a, b in zip(prompts, chosen, wrong, strict=True))
+        return Work(rows * length, scored, rows * _triangle(length))
+    common = _common([pair.prompt_ids for pair in pairs])
+    attended = _triangle(common)
+    for prompt, one, other, both in zip(prompts, chosen, wrong, shared, strict=True):
+        # The whole first answer behind the common start, and the tail of the second behind start and prefix.
+        attended += _triangle(prompt + one) - _triangle(common)
+        attended += _triangle(prompt + other) - _triangle(prompt + both) if other else 0
+    return Work(row_tokens(pairs, rejected=rejected), scored, attended)
+
+
+def _triangle(length: int) -> int:
+    """Pairs of a position and one that it sees in a causal row."""
+    return length * (length + 1) // 2
 
 
 def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool, pad_id: int) -> Batch:

@@ -34,11 +34,12 @@ from typing import TYPE_CHECKING, Any
 from spotcli import jsonl
 from spotcli import recipe as recipes
 from spotcli.console import progress, say
-from spotcli.core.encoding import Encoded, EncodedPair, encode
+from spotcli.core.encoding import Encoded, EncodedPair, encode, rough_pairs
 from spotcli.errors import DataError, MissingExtra, RecipeError, SettingsChanged, SpotError, UserError
 from spotcli.policies import models
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Contrast, Pair
+from spotcli.stages import estimate
 from spotcli.stages import train_settings as settings
 from spotcli.stages.train_report import Metrics, Report
 
@@ -84,20 +85,32 @@ class TrainSummary:
     """The last step's loss, rewards, margin, shift, tether ..."""
     resumed_from: int | None = None
     """The step that this start went on from."""
+    estimate: dict[str, Any] | None = None
+    """Of a dry run: operations, memory, minutes; see ``stages.estimate``."""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
 
 
-def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = False) -> TrainSummary:
+def train(
+    recipe: Recipe,
+    *,
+    folder: Path,
+    fresh: bool = False,
+    dry_run: bool = False,
+    device: str = "h800",
+    utilisation: float = 0.4,
+) -> TrainSummary:
     """Train ``recipe.model`` on ``recipe.train.data``.
 
     Args:
         recipe: paths of its train section are meant relative to ``folder``.
         folder: the run's.
         fresh: put an existing result aside and start anew.
-        dry_run: say what would be trained; load no weights, write nothing.
+        dry_run: say what would be trained and what it costs; load no weights, write nothing.
+        device: of a dry run: which GPU, by its name in ``core.plan.DEVICES``.
+        utilisation: of a dry run: the share of the GPU's peak that is reached.
 
     Raises:
         RecipeError: no model is named; an unknown or reserved key; settings that do not go together.
@@ -113,7 +126,7 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
     settings.check_keys(section)
     settings.batch(section)
     data, output = folder / section.data, folder / section.output
-    found = _encoded(recipe, data)
+    found = _encoded(recipe, data, rough=dry_run)
     share, why_not = _sharing(recipe, found.pairs)
     layout = settings.layout(recipe, found.pairs, share=share)
     tokens, shared_tokens = _tokens(recipe, found.pairs, layout)
@@ -134,7 +147,9 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
     if _is_main():
         _describe(summary, why_not)
     if dry_run:
-        return summary
+        costs = estimate.estimate(recipe, found.pairs, layout, share=share, device=device, utilisation=utilisation)
+        estimate.describe(costs)
+        return replace(summary, estimate=costs.as_dict())
     identity = _identity(recipe, data, layout)
     if fresh and output.exists():
         _set_aside(output)
@@ -223,21 +238,28 @@ def _set_aside(output: Path) -> None:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def _encoded(recipe: Recipe, data: Path) -> Encoded:
-    """The pairs as token ids.
+def _encoded(recipe: Recipe, data: Path, *, rough: bool) -> Encoded:
+    """The pairs as token ids; ``rough``: as words and signs, where there is no tokenizer.
 
     Raises:
         DataError: a row is wrong, or nothing is left.
     """
     section = recipe.train
     jsonl.count(data)
-    tokenizer = models.load_tokenizer(recipe.model or "")
+    kind = Pair if section.objective in CHOSEN_ONLY else Contrast
+    try:
+        tokenizer = models.load_tokenizer(recipe.model or "")
+    except UserError:
+        if not rough:
+            raise
+        say(f"{recipe.model}: no tokenizer can be loaded, so tokens are words and signs")
+        return rough_pairs(jsonl.read(data, kind), max_length=section.max_length)
     _, generation = models.load_configs(recipe.model or "")
     ends = generation.get("eos_token_id")
     template_kwargs = settings.template_kwargs(recipe, str(tokenizer.chat_template or ""))
     renamed: dict[str, str] = {}
     found = encode(
-        jsonl.read(data, Pair if section.objective in CHOSEN_ONLY else Contrast, renamed=renamed),
+        jsonl.read(data, kind, renamed=renamed),
         tokenizer=tokenizer,
         render=lambda messages: models.render(tokenizer, messages, template_kwargs),
         follows=lambda messages, answer: models.follows(tokenizer, messages, answer, template_kwargs),
@@ -270,11 +292,9 @@ def _sharing(recipe: Recipe, pairs: list[EncodedPair]) -> tuple[bool, str | None
     section = recipe.train
     if section.share_prefix is False:
         return False, None
-    from transformers import AutoConfig
-
     from spotcli.core import attention
 
-    config = AutoConfig.from_pretrained(models.resolve(recipe.model or ""), trust_remote_code=False)
+    config, _ = models.load_configs(recipe.model or "")
     reason = attention.unsupported(config)
     if reason is None and section.lora is not None and section.lora.dropout:
         reason = "the LoRA dropout is not 0, and shared tokens would share one draw"

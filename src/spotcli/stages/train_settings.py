@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli import recipe as recipes
 from spotcli.core.encoding import EncodedPair
@@ -77,6 +77,12 @@ OWNED: dict[str, str] = {
     "use_cache": "there is nothing to cache in training",
 }
 """Keys of TrainingArguments that a recipe cannot set, and why."""
+
+MEMORY_CURE = (
+    "a smaller train.tokens_per_micro_batch (or per_device_train_batch_size: 1), gradient_checkpointing: true, zero: 3 "
+    "on more processes, train.offload, or train.lora"
+)
+"""What to turn, in this order, where a device's memory is too small."""
 
 # What may differ between the first start of a run and its continuation: it does not reach the weights.
 FREE = (
@@ -205,6 +211,13 @@ def steps(section: TrainSection, pairs: int) -> int:
     if most > 0:
         return most
     return math.ceil(float(argument(section, "num_train_epochs")) * math.ceil(pairs / batch(section)[0]))
+
+
+def sharding(section: TrainSection) -> Literal["none", "zero2", "zero3", "fsdp"]:
+    """What is divided among the processes."""
+    if section.ranks == 1 or section.zero == 0:
+        return "none"
+    return "zero3" if section.zero == 3 else "zero2"
 
 
 @dataclass(frozen=True)
