@@ -99,9 +99,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         UserError: there is no such model, or it is out of reach.
     """
     from_pretrained = _auto("AutoTokenizer")
-    tokenizer: Any = _loaded(name, lambda path: from_pretrained(path, trust_remote_code=False))
-    # Of a folder without a vocabulary transformers makes an empty tokenizer.
-    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+    try:
+        tokenizer: Any = _loaded(name, lambda path: from_pretrained(path, trust_remote_code=False))
+    except ValueError:
+        tokenizer = None
+    # Without the files, transformers raises ValueError for some models and makes an empty tokenizer for others.
+    if tokenizer is None or not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise UserError("the model has no tokenizer", where=name, cure="put its tokenizer's files beside config.json")
     return cast("PreTrainedTokenizerBase", tokenizer)
 
