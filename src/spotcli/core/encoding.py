@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from spotcli.core.edits import words
+from rapidfuzz.distance import LCSseq
+
+from spotcli.core.edits import MAX_CELLS, words
 from spotcli.errors import UserError
 from spotcli.records import Message, Pair
 
@@ -55,6 +57,20 @@ class EncodedPair:
             (at for at, (chosen, rejected) in enumerate(both) if chosen != rejected),
             min(len(self.chosen_ids), len(self.rejected_ids)),
         )
+
+    def edited(self) -> tuple[list[bool], list[bool]]:
+        """Of each token of y+ and of y-, whether the other answer lacks it, by the alignment with the fewest edits."""
+        head = self.shared
+        old, new = self.rejected_ids[head:], self.chosen_ids[head:]
+        chosen, rejected = [False] * head + [True] * len(new), [False] * head + [True] * len(old)
+        if len(old) * len(new) <= MAX_CELLS:
+            for step in LCSseq.opcodes(old, new):
+                if step.tag == "equal":
+                    for side, start, end in (
+                        (rejected, step.src_start, step.src_end), (chosen, step.dest_start, step.dest_end),
+                    ):  # fmt: skip
+                        side[head + start : head + end] = [False] * (end - start)
+        return chosen, rejected
 
     @property
     def longest(self) -> int:

@@ -6,6 +6,7 @@ Reads the pairs, tokenises them, computes the starting policy's log-probabilitie
 ``Trainer`` (``stages.trainer``) and saves the model as transformers and vLLM load it. The output folder holds
 
     config.json, *.safetensors, tokenizer ...    the trained model, in the precision of its source (or a LoRA adapter)
+    README.md                                    the model card, made from what happened
     recipe.yaml                                  the resolved recipe
     spot-train.json                              how it was made: settings, inputs, versions, counts, summary
     metrics.jsonl                                the numbers of every logged step
@@ -41,10 +42,12 @@ from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Contrast, Pair
 from spotcli.stages import estimate
 from spotcli.stages import train_settings as settings
+from spotcli.stages.card import card
 from spotcli.stages.train_report import Metrics, Report
 
 if TYPE_CHECKING:
     from spotcli.core.packing import Layout
+    from spotcli.policies.reference import Logps
     from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
@@ -377,6 +380,7 @@ def _train(
                     shutil.rmtree(old)
             finished = datetime.now(UTC).isoformat(timespec="seconds")
             done = {"complete": True, "finished": finished, "summary": summary.as_dict()}
+            (output / "README.md").write_text(card(meta | done, lora=section.lora is not None), encoding="utf-8")
             jsonl.write_json(output / META, meta | done)
     return summary
 
@@ -478,7 +482,7 @@ def _reference(
     layout: Layout,
     folder: Path,
     display: Any,
-) -> list[tuple[float, float]]:
+) -> list[Logps]:
     import torch
 
     from spotcli.core.packing import micro_batches, pack, sizes
@@ -486,11 +490,12 @@ def _reference(
 
     device = next(model.parameters()).device
 
-    def score(members: Any) -> tuple[list[float], list[float]]:
+    def score(members: Any) -> list[Logps]:
         batch = pack(members, share=share).to(device)
         with torch.no_grad(), precision():
-            chosen_B, rejected_B = batch.sequence_logps(model(**batch.model_inputs()))
-        return chosen_B.tolist(), rejected_B.tolist()
+            logps_N = model(**batch.model_inputs())
+        sums = (*batch.sequence_logps(logps_N), *batch.edited_logps(logps_N))
+        return list(zip(*(each_B.tolist() for each_B in sums), strict=True))
 
     bar = display.add_task("reference", total=len(pairs), note="") if display is not None else None
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
