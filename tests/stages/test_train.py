@@ -252,6 +252,7 @@ def test_dry_run_loads_no_weights(tiny_model: Path, tmp_path: Path, monkeypatch:
         ({"batch_size": 10, "per_device_train_batch_size": 4}, "cannot be made"),
         ({"batch_size": 8, "processes": 3}, "cannot be made"),
         ({"tokens_per_micro_batch": 500, "per_device_train_batch_size": 4}, "a number is given too"),
+        ({"report_to": ["tensorboard"]}, "tensorboard is not installed"),
         ({"lr_scheduler_type": "triangle"}, "transformers refuses"),
     ],
 )
@@ -260,6 +261,7 @@ def test_wrong_keys_are_refused_before_anything_is_loaded(
 ) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
     monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("spotcli.stages.train_settings.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=words):
         train(recipe(tiny_model, **section), folder=tmp_path)
 

@@ -165,6 +165,7 @@ def setup_of(section: TrainSection) -> Setup:
     return Setup(
         ranks=section.ranks,
         sharding=sharding,
+        offload=section.offload,
         checkpointing=bool(arguments.get("gradient_checkpointing") or arguments.get("activation_checkpointing")),
         weight_bytes=2 if low else 4,
         compute_bytes=4 if exact else 2,

@@ -26,7 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,11 +122,14 @@ def train(
         SpotError: the first loss is not what it must be.
     """
     started = time.monotonic()
+    recipe = recipe.model_copy(update={"train": settings.placed(recipe.train, os.environ)})
     section = recipe.train
     if recipe.model is None:
         raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
     settings.quiet_deepspeed()
     settings.check_keys(section)
+    if not dry_run:
+        settings.check_launch(section)
     settings.batch(section)
     data, output = folder / section.data, folder / section.output
     found = _encoded(recipe, data, rough=dry_run)
@@ -160,7 +163,7 @@ def train(
     if done is not None:
         say(f"{output}: already trained with these settings; nothing to do")
         return done
-    if section.processes > 1 and "RANK" not in os.environ:
+    if (section.ranks > 1 or section.offload != "none") and "RANK" not in os.environ:
         return _launch(recipe, summary, identity, output, folder, started)
     return _train(recipe, found.pairs, summary, identity, folder, started, layout)
 
@@ -184,14 +187,13 @@ def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
     from spotcli.policies.reference import fingerprint
 
     section = recipe.train
-    free = {"data", "output", "processes", "zero", "batch_size"}
+    free = {"data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size"}
     shaping = section.model_dump(mode="json", include=set(TrainSection.model_fields) - free)
     arguments = settings.DEFAULTS | section.training_arguments
     arguments |= {"per_device_train_batch_size": layout.micro, "gradient_accumulation_steps": layout.accumulate}
     shaping |= {name: value for name, value in arguments.items() if not name.startswith(settings.FREE)}
-    shaping |= {"seed": recipe.seed, "processes": section.processes, "batch_size": layout.step}
-    if section.processes > 1:
-        shaping["zero"] = section.zero
+    shaping |= {"seed": recipe.seed, "processes": section.ranks, "batch_size": layout.step}
+    shaping["sharding"] = settings.sharding(section)
     inputs = {
         "data": jsonl.digest(data),
         "model": recipe.model,
@@ -364,7 +366,10 @@ def _train(
         model, task, stock = _prepare(recipe, pairs, summary, identity, folder, layout, display)
         report = Report(display, *_work(summary, resumed_from), metrics) if metrics is not None else None
         trainer = PairTrainer(model=model, args=arguments, task=task, report=report)
-        trainer.resume(checkpoint)
+        try:
+            trainer.resume(checkpoint)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise SpotError(f"memory ran out: {str(error).splitlines()[0]}", cure=settings.MEMORY_CURE) from error
         _save(trainer, output, recipe.model or "", stock)
         if report is not None:
             summary = replace(
@@ -452,12 +457,17 @@ def _launch(
     from spotcli.stages.launch import launch
     from spotcli.stages.trainer import last_checkpoint, step_of
 
-    say(f"{recipe.train.processes} processes, " + (f"ZeRO-{recipe.train.zero}" if recipe.train.zero else "plain"))
+    section = recipe.train
+    kind = {"none": "plain", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp": "FSDP"}[settings.sharding(section)]
+    machine = f", machine {section.node} of {section.nodes}" if (section.nodes or 1) > 1 else ""
+    say(f"{section.ranks} processes, {kind}{machine}")
     checkpoint = last_checkpoint(output)
     with progress("pairs") as display:
         report = Report(display, *_work(summary, step_of(checkpoint) if checkpoint else 0))
         launch(recipe, folder=folder, metrics=output / "metrics.jsonl", on_row=report)
     done = _finished(output, identity)
+    if done is None and section.node:
+        return summary  # machine 0 saves, and its folder may be out of sight
     if done is None:
         raise SpotError("training ended without a result and without an error")
     return replace(done, seconds=round(time.monotonic() - started, 1))
@@ -500,17 +510,28 @@ def _reference(
     bar = display.add_task("reference", total=len(pairs), note="") if display is not None else None
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     basis = f"{identity['inputs']['model weights']}|{precision}|{device.type}|{'shared' if share else 'plain'}"
-    return reference_logps(
-        pairs,
-        cache=folder / "reference.jsonl",
-        basis=basis,
-        score=score,
-        cut=lambda members: micro_batches(members, sizes(pairs, share=share), layout),
-        advance=lambda number: display.advance(bar, number) if display is not None else None,
-        rank=int(os.environ.get("RANK", "0")),
-        ranks=ranks,
-        share_out=_gather if ranks > 1 else None,
-    )
+    with _whole(model):
+        return reference_logps(
+            pairs,
+            cache=folder / "reference.jsonl",
+            basis=basis,
+            score=score,
+            cut=lambda members: micro_batches(members, sizes(pairs, share=share), layout),
+            advance=lambda number: display.advance(bar, number) if display is not None else None,
+            rank=int(os.environ.get("RANK", "0")),
+            ranks=ranks,
+            share_out=_gather if ranks > 1 else None,
+        )
+
+
+def _whole(model: Any) -> Any:
+    """A context in which each rank has all weights: ZeRO-3 divides them while they are loaded."""
+    weights = list(model.parameters())
+    if not any(hasattr(weight, "ds_id") for weight in weights):
+        return nullcontext()
+    from deepspeed.runtime.zero import GatheredParameters
+
+    return GatheredParameters(weights)
 
 
 def _gather(mine: Any) -> list[Any]:
@@ -555,9 +576,10 @@ def _save(trainer: PairTrainer, output: Path, name: str, stock: _Stock) -> None:
     from transformers.utils import logging
 
     model: Any = trainer.model
-    # Under ZeRO-3 no rank has the whole of any weight; all of them take part in putting them together.
-    sharded = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
-    state = trainer.accelerator.get_state_dict(trainer.deepspeed) if sharded else None
+    # Under ZeRO-3 and FSDP no rank has the whole of any weight; all of them take part in putting them together.
+    third = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+    sharded = third or trainer.is_fsdp_enabled
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if not _is_main():
         return
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
