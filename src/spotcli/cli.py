@@ -243,7 +243,11 @@ def inspect(
 def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load no weights; say what would be trained.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Load no weights; say what it would train, take and cost.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="The GPU that a dry run reckons with.")] = "h800",
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="The share of its peak that is reached.")] = 0.4,
     seed: Seed = None,
     fresh: Fresh = False,
     as_json: Json = False,
@@ -252,7 +256,10 @@ def train(
     from spotcli.stages.train import train as stage
 
     settings = _settings(recipe, overrides, {"seed": seed})
-    _show("Checkpoint", _work(lambda: stage(settings, folder=Path(), fresh=fresh, dry_run=dry_run)).as_dict(), as_json)
+    summary = _work(
+        lambda: stage(settings, folder=Path(), fresh=fresh, dry_run=dry_run, device=device, utilisation=mfu)
+    )
+    _show("Checkpoint", summary.as_dict(), as_json)
 
 
 @app.command(

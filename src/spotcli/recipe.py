@@ -206,9 +206,25 @@ class TrainSection(Section):
     lora: LoraSection | None = None
     """Train LoRA adapters and merge nothing; full fine-tuning when absent."""
     processes: Positive = 1
-    """Processes (GPUs) on this machine; more than one are launched by accelerate."""
+    """Processes (GPUs) on each machine; more than one are launched by accelerate."""
+    nodes: Positive | None = None
+    """Machines that train together, with one folder that all see; what Slurm says where absent, else 1."""
+    node: Annotated[int, Field(ge=0)] | None = None
+    """This machine's number, from 0; Slurm's where absent."""
+    main_address: str | None = None
+    """HOST or HOST:PORT of machine 0; the first of Slurm's where absent."""
     zero: Literal[0, 2, 3] = 2
     """DeepSpeed ZeRO stage for more than one process; 0 is plain data parallel."""
+    fsdp: bool = False
+    """PyTorch's FSDP2 instead of ZeRO: weights, gradients and optimiser are divided among the processes."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What is kept in the machine's own memory instead of the GPU's: the optimiser, or (ZeRO-3, FSDP) weights too.
+    Slower; the optimiser is torch's own, so nothing is compiled."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.processes * (self.nodes or 1)
 
     @property
     def training_arguments(self) -> dict[str, Any]:

@@ -208,3 +208,9 @@ def test_a_prompt_that_the_answer_does_not_follow_stops() -> None:
     # The emitted ids say what followed.
     pair = one(made, {"rejected": "ab", "chosen": "12", "response_ids": ids(made, "ab", END)})
     assert made.decode(pair.prompt_ids).endswith("<|im_start|><think>\n")
+
+
+def test_edited_tokens_are_those_that_the_other_answer_lacks() -> None:
+    # y- 1 2 3 4 9, y+ 1 5 3 4 6 9: 1, 3, 4 and 9 are kept.
+    pair = EncodedPair((0,), (1, 5, 3, 4, 6, 9), (1, 2, 3, 4, 9))
+    assert pair.edited() == ([False, True, False, False, True, False], [False, True, False, False, False])

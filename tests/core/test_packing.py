@@ -55,6 +55,16 @@ def test_the_layout_of_one_pair() -> None:
     assert batch.chosen_token_logps(torch.tensor([-1.0, -2.0, -4.0, -8.0])).tolist() == [-1.0, -2.0, -4.0]
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_sums_over_kept_and_edited_tokens(share: bool) -> None:
+    # y+ 3 4 5, y- 3 6 5: 3 and 5 are kept, 4 and 6 edited.
+    batch = pack([EncodedPair((1, 2), (3, 4, 5), (3, 6, 5))], share=share)
+    values = {True: [1.0, 2.0, 4.0, 8.0, 16.0], False: [1.0, 2.0, 4.0, 1.0, 8.0, 16.0]}
+    logps_N = torch.tensor(values[share])
+    assert batch.span_sums(logps_N).tolist() == [5.0, 2.0, 8.0]
+    assert [each.tolist() for each in batch.edited_logps(logps_N)] == [[2.0], [8.0]]
+
+
 def test_what_all_prompts_of_a_row_begin_with_stands_once() -> None:
     # Common start 1 2; the second prompt has nothing else but its last token, which stays with the pair.
     rows = [EncodedPair((1, 2, 3, 4), (5,), (6,)), EncodedPair((1, 2, 3), (7, 8), (7, 9))]

@@ -101,6 +101,36 @@ def test_the_summary_tells_what_happened(trained: tuple[Path, TrainSummary]) -> 
     assert {"rewards_chosen", "rewards_rejected", "margin", "tether", "shift", "pairs_per_second"} <= rows[0].keys()
 
 
+def test_the_edited_tokens_move_and_the_kept_ones_hardly(trained: tuple[Path, TrainSummary]) -> None:
+    rows = metrics(trained[0] / "checkpoint")
+    # The first step's numbers are those before any update.
+    assert [rows[0][name] for name in ("moved_kept", "moved_chosen", "moved_rejected")] == pytest.approx(
+        [0, 0, 0], abs=1e-5
+    )
+    assert rows[-1]["moved_rejected"] < -0.01
+    assert rows[-1]["moved_chosen"] > rows[-1]["moved_rejected"]
+    assert all(row["tokens_per_second"] > 0 for row in rows)
+
+
+def test_pull_up_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    from spotcli.console import progress
+    from spotcli.stages.train_report import WINDOW, Report
+
+    row = {"loss": 0.5, "rewards_chosen": 0.4, "rewards_rejected": 0.2, "margin": 0.2, "pairs": 8, "seconds": 1.0,
+           "pairs_per_second": 8.0, "tokens_per_second": 80.0, "steps": 20}  # fmt: skip
+    with progress("pairs") as display:
+        report = Report(display, "reward-sft", 160, 0)
+        for step in range(1, WINDOW):
+            report({"step": step, **row})
+        assert "pull-up" not in capsys.readouterr().err
+        report({"step": WINDOW, **row})
+        report({"step": WINDOW + 1, **row})
+        assert capsys.readouterr().err.count("pull-up") == 1
+        for step in range(WINDOW):
+            report({"step": step, **row, "rewards_chosen": -1.0})
+        assert "the chosen answers have become less likely" in capsys.readouterr().err
+
+
 def test_the_shift_follows_the_rewards_of_earlier_steps(trained: tuple[Path, TrainSummary]) -> None:
     rows = metrics(trained[0] / "checkpoint")
     d = 0.0
@@ -122,6 +152,37 @@ def test_the_result_is_a_model_folder(trained: tuple[Path, TrainSummary], tiny_m
     import torch
 
     assert model.generate(torch.tensor([prompt]), max_new_tokens=2, do_sample=False).shape[1] > len(prompt)
+
+
+def test_the_model_card_tells_what_happened(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+    import yaml
+
+    folder, summary = trained
+    text = (folder / "checkpoint" / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    # The base is a folder here, which is no name on the hub; the licence is the base's own.
+    assert yaml.safe_load(front) == {
+        "library_name": "transformers", "pipeline_tag": "text-generation",
+        "tags": ["spot", "surgical-post-training", "spot-bco"],
+    }  # fmt: skip
+    digest = json.loads((folder / "checkpoint" / "spot-train.json").read_text())["inputs"]["data"]
+    for part in (
+        str(tiny_model), "21 pairs", "6 steps of 8 pairs", digest, "1 rejected in review", "| beta | 0.5 |",
+        "| learning_rate | 0.001 |", f"| loss | {summary.final['loss']:.4g} |", "| first loss | 1.386 |", "torch 2",
+    ):  # fmt: skip
+        assert part in body, part
+
+
+def test_the_card_names_a_base_of_the_hub(trained: tuple[Path, TrainSummary]) -> None:
+    from spotcli.stages.card import card
+
+    meta = json.loads((trained[0] / "checkpoint" / "spot-train.json").read_text())
+    meta["inputs"]["model"] = "Qwen/Qwen3-8B"
+    text = card(meta, lora=True)
+    assert 'base_model: "Qwen/Qwen3-8B"' in text
+    assert "library_name: peft" in text
+    meta["inputs"]["model"] = "evil\n---\nlicense: mit"
+    assert "\nlicense: mit" not in card(meta, lora=True).split("---\n")[1]
 
 
 def test_a_rerun_does_nothing(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
@@ -191,6 +252,7 @@ def test_dry_run_loads_no_weights(tiny_model: Path, tmp_path: Path, monkeypatch:
         ({"batch_size": 10, "per_device_train_batch_size": 4}, "cannot be made"),
         ({"batch_size": 8, "processes": 3}, "cannot be made"),
         ({"tokens_per_micro_batch": 500, "per_device_train_batch_size": 4}, "a number is given too"),
+        ({"report_to": ["tensorboard"]}, "tensorboard is not installed"),
         ({"lr_scheduler_type": "triangle"}, "transformers refuses"),
     ],
 )
@@ -199,6 +261,7 @@ def test_wrong_keys_are_refused_before_anything_is_loaded(
 ) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
     monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("spotcli.stages.train_settings.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=words):
         train(recipe(tiny_model, **section), folder=tmp_path)
 

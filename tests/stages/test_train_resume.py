@@ -129,6 +129,24 @@ def test_a_run_killed_after_its_last_step_only_saves(
     assert summary.final["loss"] == metrics(output)[-1]["loss"]
 
 
+def test_adapters_resume_exactly(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    write(tmp_path, [pair(number) for number in range(20)])
+    lora = {"lora": {"r": 4, "alpha": 8}, "save_steps": 2, "save_total_limit": 3}
+    train(recipe(tiny_model, **lora), folder=tmp_path)
+    output = tmp_path / "checkpoint"
+    whole = load_file(output / "adapter_model.safetensors")
+    meta = json.loads((output / "spot-train.json").read_text())
+    (output / "spot-train.json").write_text(json.dumps(meta | {"complete": False}))
+    (output / "adapter_model.safetensors").unlink()
+    shutil.rmtree(output / "checkpoint-6")
+    assert train(recipe(tiny_model, **lora), folder=tmp_path).resumed_from == 4
+    again = load_file(output / "adapter_model.safetensors")
+    assert again.keys() == whole.keys()
+    assert all((again[name] == whole[name]).all() for name in whole)
+
+
 def test_one_checkpoint_is_enough(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(20)])
     train(recipe(tiny_model, save_steps=2, save_total_limit=1), folder=tmp_path)

@@ -19,8 +19,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
+from rapidfuzz.distance import LCSseq
+
+from spotcli.core.edits import MAX_CELLS, words
 from spotcli.errors import UserError
 from spotcli.records import Message, Pair
 
@@ -53,6 +57,20 @@ class EncodedPair:
             (at for at, (chosen, rejected) in enumerate(both) if chosen != rejected),
             min(len(self.chosen_ids), len(self.rejected_ids)),
         )
+
+    def edited(self) -> tuple[list[bool], list[bool]]:
+        """Of each token of y+ and of y-, whether the other answer lacks it, by the alignment with the fewest edits."""
+        head = self.shared
+        old, new = self.rejected_ids[head:], self.chosen_ids[head:]
+        chosen, rejected = [False] * head + [True] * len(new), [False] * head + [True] * len(old)
+        if len(old) * len(new) <= MAX_CELLS:
+            for step in LCSseq.opcodes(old, new):
+                if step.tag == "equal":
+                    for side, start, end in (
+                        (rejected, step.src_start, step.src_end), (chosen, step.dest_start, step.dest_end),
+                    ):  # fmt: skip
+                        side[head + start : head + end] = [False] * (end - start)
+        return chosen, rejected
 
     @property
     def longest(self) -> int:
@@ -115,6 +133,25 @@ def encode(
         else:
             found.pairs.append(one[0])
             found.emitted += one[1]
+    return found
+
+
+def rough_pairs(pairs: Iterable[Pair], *, max_length: int) -> Encoded:
+    """Pairs as words and signs, numbered: near enough for an estimate where no tokenizer is at hand."""
+    found, known, fresh = Encoded(), dict[str, int](), count()
+
+    def numbered(text: str) -> tuple[int, ...]:
+        return tuple(known.setdefault(word, next(fresh)) for word in words(text) if word != " ")
+
+    for pair in pairs:
+        found.read += 1
+        prompt = numbered("\n".join(message["content"] for message in pair.messages))
+        one = EncodedPair(prompt or (-1,), numbered(pair.chosen), numbered(pair.rejected or ""))
+        reason = REJECTED_IN_REVIEW if pair.review == "reject" else TOO_LONG if one.longest > max_length else None
+        if reason:
+            found.dropped[reason] += 1
+        else:
+            found.pairs.append(one)
     return found
 
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from spotcli.core.encoding import EncodedPair
+from spotcli.core.plan import Work
 
 Span = tuple[int, int, int, int]
 """Start in the row, tokens of the prefix, of the chosen tail, of the rejected tail."""
@@ -50,6 +51,8 @@ class Batch:
     """Whether it counts for the chosen answer."""
     rejected_N: Tensor
     """Whether it counts for the rejected answer; both for shared tokens."""
+    edited_N: Tensor
+    """Whether the other answer lacks it; the rest was kept."""
     pairs: int
     attention_mask_RL: Tensor | None = None
     """Of the plain layout."""
@@ -79,6 +82,15 @@ class Batch:
         chosen_B = zeros_B.index_add(0, self.pair_N, logps_N * self.chosen_N)
         rejected_B = zeros_B.index_add(0, self.pair_N, logps_N * self.rejected_N)
         return chosen_B, rejected_B
+
+    def span_sums(self, values_N: Tensor) -> Tensor:
+        """Sums over the kept tokens of y+, its edited ones, and the edited ones of y-, [3]."""
+        spans = (self.chosen_N & ~self.edited_N, self.chosen_N & self.edited_N, self.rejected_N & self.edited_N)
+        return torch.stack([(values_N * span_N).sum() for span_N in spans])
+
+    def edited_logps(self, logps_N: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``sequence_logps``, over the edited tokens alone."""
+        return self.sequence_logps(logps_N * self.edited_N)
 
     def chosen_token_logps(self, logps_N: Tensor) -> Tensor:
         """The log-probabilities of the chosen answers' tokens, [T]."""
@@ -116,15 +128,17 @@ def _pack_shared(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
         shared = pair.shared if rejected else len(pair.chosen_ids)
         prefix = prompt + shared
         chosen, wrong = pair.chosen_ids[shared:], pair.rejected_ids[shared:] if rejected else ()
+        new, old = pair.edited()
         ids += [*pair.prompt_ids[common:], *pair.chosen_ids, *wrong]
         positions += [*range(common, common + prefix + len(chosen))]
         positions += [*range(common + prefix, common + prefix + len(wrong))]
         spans.append((start, prefix, len(chosen), len(wrong)))
         # The prefix's last position predicts the first token of both tails, so it is scored twice and stored once.
         last, tail = start + prefix - 1, start + prefix + len(chosen)
-        scored.add(number, range(start + prompt - 1, last), pair.chosen_ids[:shared], True, rejected)
-        scored.add(number, range(last, last + len(chosen)), chosen, True, False)
-        scored.add(number, [last, *range(tail, tail + len(wrong) - 1)][: len(wrong)], wrong, False, True)
+        scored.add(number, range(start + prompt - 1, last), pair.chosen_ids[:shared], new[:shared], True, rejected)
+        scored.add(number, range(last, last + len(chosen)), chosen, new[shared:], True, False)
+        rows = [last, *range(tail, tail + len(wrong) - 1)][: len(wrong)]
+        scored.add(number, rows, wrong, old[shared:] if rejected else [], False, True)
     return Batch(
         ids_RL=torch.tensor([ids]), positions_RL=torch.tensor([positions]), pairs=len(pairs), common=common,
         spans=tuple(spans), **scored.tensors(),
@@ -146,7 +160,33 @@ def row_tokens(pairs: Sequence[EncodedPair], *, rejected: bool = True) -> int:
     return sum(each) - common * (len(pairs) - 1)
 
 
+def row_work(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True) -> Work:
+    """What a forward pass over the pairs runs, without laying them out."""
+    prompts = [len(pair.prompt_ids) for pair in pairs]
+    chosen = [len(pair.chosen_ids) for pair in pairs]
+    wrong = [len(pair.rejected_ids) if rejected else 0 for pair in pairs]
+    shared = [pair.shared if rejected and share else 0 for pair in pairs]
+    scored = sum(chosen) + sum(wrong) - sum(shared)
+    if not share:
+        rows = len(pairs) * (2 if rejected else 1)
+        length = max(prompt + max(a, b) for prompt, a, b in zip(prompts, chosen, wrong, strict=True))
+        return Work(rows * length, scored, rows * _triangle(length))
+    common = _common([pair.prompt_ids for pair in pairs])
+    attended = _triangle(common)
+    for prompt, one, other, both in zip(prompts, chosen, wrong, shared, strict=True):
+        # The whole first answer behind the common start, and the tail of the second behind start and prefix.
+        attended += _triangle(prompt + one) - _triangle(common)
+        attended += _triangle(prompt + other) - _triangle(prompt + both) if other else 0
+    return Work(row_tokens(pairs, rejected=rejected), scored, attended)
+
+
+def _triangle(length: int) -> int:
+    """Pairs of a position and one that it sees in a causal row."""
+    return length * (length + 1) // 2
+
+
 def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool, pad_id: int) -> Batch:
+    edited = [pair.edited() for pair in pairs]
     answers = [(number, pair.prompt_ids, pair.chosen_ids, True) for number, pair in enumerate(pairs)]
     if rejected:
         answers += [(number, pair.prompt_ids, pair.rejected_ids, False) for number, pair in enumerate(pairs)]
@@ -159,7 +199,8 @@ def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool, pad_id: int) -> Ba
         ids_RL[row, :end] = torch.tensor([*prompt, *answer])
         mask_RL[row, :end] = 1
         first = row * length + len(prompt) - 1
-        scored.add(number, range(first, first + len(answer)), answer, chosen, not chosen)
+        changed = edited[number][0 if chosen else 1]
+        scored.add(number, range(first, first + len(answer)), answer, changed, chosen, not chosen)
     positions_RL = torch.arange(length).expand(len(answers), length).contiguous()
     return Batch(
         ids_RL=ids_RL, positions_RL=positions_RL, pairs=len(pairs), attention_mask_RL=mask_RL, **scored.tensors()
@@ -175,13 +216,17 @@ class _Scored:
         self.pair: list[int] = []
         self.chosen: list[bool] = []
         self.rejected: list[bool] = []
+        self.edited: list[bool] = []
 
-    def add(self, pair: int, rows: Sequence[int], targets: Sequence[int], chosen: bool, rejected: bool) -> None:
+    def add(
+        self, pair: int, rows: Sequence[int], targets: Sequence[int], edited: list[bool], chosen: bool, rejected: bool
+    ) -> None:
         self.rows += rows
         self.targets += targets
         self.pair += [pair] * len(targets)
         self.chosen += [chosen] * len(targets)
         self.rejected += [rejected] * len(targets)
+        self.edited += edited
 
     def tensors(self) -> dict[str, Any]:
         return {
@@ -190,6 +235,7 @@ class _Scored:
             "pair_N": torch.tensor(self.pair),
             "chosen_N": torch.tensor(self.chosen),
             "rejected_N": torch.tensor(self.rejected),
+            "edited_N": torch.tensor(self.edited),
         }
 
 

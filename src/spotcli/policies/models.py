@@ -99,7 +99,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         UserError: there is no such model, or it is out of reach.
     """
     from_pretrained = _auto("AutoTokenizer")
-    return cast("PreTrainedTokenizerBase", _loaded(name, lambda path: from_pretrained(path, trust_remote_code=False)))
+    try:
+        tokenizer: Any = _loaded(name, lambda path: from_pretrained(path, trust_remote_code=False))
+    except ValueError:
+        tokenizer = None
+    # Without the files, transformers raises ValueError for some models and makes an empty tokenizer for others.
+    if tokenizer is None or not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise UserError("the model has no tokenizer", where=name, cure="put its tokenizer's files beside config.json")
+    return cast("PreTrainedTokenizerBase", tokenizer)
 
 
 def load_configs(name: str) -> tuple[Any, dict[str, Any]]:

@@ -17,7 +17,11 @@ from typing import Any
 from spotcli.core.encoding import EncodedPair
 from spotcli.jsonl import Appender
 
-VERSION = "1"
+Logps = tuple[float, float, float, float]
+"""logp(y+), logp(y-), and of both the part that falls on edited tokens."""
+NAMES = ("chosen", "rejected", "chosen_edited", "rejected_edited")
+
+VERSION = "2"
 """Of how the numbers are computed; a change of it makes every cached row unknown."""
 
 SAVE_EVERY = 64
@@ -58,20 +62,20 @@ def reference_logps(
     *,
     cache: Path,
     basis: str,
-    score: Callable[[Sequence[EncodedPair]], tuple[Sequence[float], Sequence[float]]],
+    score: Callable[[Sequence[EncodedPair]], Sequence[Logps]],
     cut: Callable[[Sequence[int]], Sequence[Sequence[int]]],
     advance: Callable[[int], None] = lambda number: None,
     rank: int = 0,
     ranks: int = 1,
-    share_out: Callable[[dict[str, tuple[float, float]]], list[dict[str, tuple[float, float]]]] | None = None,
-) -> list[tuple[float, float]]:
-    """logp(y+) and logp(y-) of each pair under the starting policy, in nats.
+    share_out: Callable[[dict[str, Logps]], list[dict[str, Logps]]] | None = None,
+) -> list[Logps]:
+    """logp(y+) and logp(y-) of each pair under the starting policy, and of both the edited part, in nats.
 
     Args:
         pairs: the pairs to train on.
         cache: the JSONL file; rows of other weights or data may stand in it.
         basis: what the numbers depend on beside the pair.
-        score: computes both for a micro-batch.
+        score: computes them for a micro-batch.
         cut: makes micro-batches of pairs, which are given by their indices, the longest first.
         advance: told how many pairs were done.
         rank: this process, of ``ranks``; each computes its part, the first one writes.
@@ -81,7 +85,7 @@ def reference_logps(
     keys = [key(pair, basis) for pair in pairs]
     if rank == 0:
         with Appender(cache) as file:
-            known = {row["key"]: (row["chosen"], row["rejected"]) for row in file.rows()}
+            known = {row["key"]: _logps(row) for row in file.rows()}
     else:
         known = {}
     if share_out is not None:
@@ -106,21 +110,20 @@ def _compute(
     missing: Sequence[int],
     pairs: Sequence[EncodedPair],
     keys: Sequence[str],
-    score: Callable[[Sequence[EncodedPair]], tuple[Sequence[float], Sequence[float]]],
+    score: Callable[[Sequence[EncodedPair]], Sequence[Logps]],
     cut: Callable[[Sequence[int]], Sequence[Sequence[int]]],
     advance: Callable[[int], None],
     cache: Path | None,
-) -> dict[str, tuple[float, float]]:
-    found: dict[str, tuple[float, float]] = {}
+) -> dict[str, Logps]:
+    found: dict[str, Logps] = {}
     unsaved: list[dict[str, Any]] = []
     with Appender(cache) if cache else nullcontext() as file:
         left = len(missing)
         for members in cut(missing):
             left -= len(members)
-            chosen, rejected = score([pairs[at] for at in members])
-            for at, right, wrong in zip(members, chosen, rejected, strict=True):
-                found[keys[at]] = (right, wrong)
-                unsaved.append(_row(keys[at], (right, wrong)))
+            for at, value in zip(members, score([pairs[at] for at in members]), strict=True):
+                found[keys[at]] = value
+                unsaved.append(_row(keys[at], value))
             advance(len(members))
             if file is not None and (len(unsaved) >= SAVE_EVERY or not left):
                 file.append(unsaved)
@@ -128,5 +131,10 @@ def _compute(
     return found
 
 
-def _row(name: str, value: tuple[float, float]) -> dict[str, Any]:
-    return {"key": name, "chosen": value[0], "rejected": value[1]}
+def _row(name: str, value: Logps) -> dict[str, Any]:
+    return {"key": name, **dict(zip(NAMES, value, strict=True))}
+
+
+def _logps(row: dict[str, Any]) -> Logps:
+    chosen, rejected, *edited = (row.get(name, 0.0) for name in NAMES)
+    return chosen, rejected, edited[0], edited[1]

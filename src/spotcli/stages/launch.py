@@ -30,11 +30,15 @@ from spotcli import errors
 from spotcli import recipe as recipes
 from spotcli.errors import SpotError
 from spotcli.recipe import Recipe
+from spotcli.stages import train_settings as settings
 
 _RANKS = "SPOT_RANKS"
 """Environment variable of the ranks: the folder where each leaves its process id and its error."""
 _PARENT = "SPOT_PARENT"
 """Environment variable of the ranks: the process to end with."""
+
+PORT = 29_500
+"""Of the first machine, where several train together and nobody says another."""
 
 _GRACE = 15.0
 """Seconds that ranks have to end by themselves."""
@@ -91,36 +95,67 @@ def _write_config(recipe: Recipe, scratch: Path) -> Path:
     import torch
 
     section = recipe.train
+    nodes, sharding = section.nodes or 1, settings.sharding(section)
+    kinds = {"none": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp": "FSDP"}
     config: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "DEEPSPEED" if section.zero else "MULTI_GPU",
+        "distributed_type": kinds[sharding],
         "use_cpu": not torch.cuda.is_available(),
-        "num_processes": section.processes,
-        "num_machines": 1,
-        "machine_rank": 0,
-        "main_process_port": _free_port(),
+        "num_processes": section.ranks,
+        "num_machines": nodes,
+        "machine_rank": section.node or 0 if nodes > 1 else 0,
     }
-    if section.zero:
+    if nodes > 1:
+        host, _, port = (section.main_address or "").partition(":")
+        config |= {"main_process_ip": host, "main_process_port": int(port or PORT), "same_network": True}
+        config["rdzv_backend"] = "static"
+    else:
+        config["main_process_port"] = _free_port()
+    if sharding in ("zero2", "zero3"):
         deepspeed = scratch / "deepspeed.json"
-        deepspeed.write_text(json.dumps(deepspeed_config(section.zero)), encoding="utf-8")
+        deepspeed.write_text(json.dumps(deepspeed_config(section.zero, section.offload)), encoding="utf-8")
         config["deepspeed_config"] = {"deepspeed_config_file": str(deepspeed), "zero3_init_flag": False}
+        if nodes > 1:
+            config["deepspeed_config"]["deepspeed_multinode_launcher"] = "standard"
     else:
         config["mixed_precision"] = "no"
+    if sharding == "fsdp":
+        config["fsdp_config"] = fsdp_config(section.offload)
     path = scratch / "accelerate.json"
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
     return path
 
 
-def deepspeed_config(stage: int) -> dict[str, Any]:
+def deepspeed_config(stage: int, offload: str = "none") -> dict[str, Any]:
     """DeepSpeed's settings. It would clip gradients at 1.0 unless told; the Trainer fills in every ``auto``."""
+    zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": stage == 3}
+    if offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     return {
-        "zero_optimization": {"stage": stage, "stage3_gather_16bit_weights_on_model_save": stage == 3},
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own optimiser for a CPU would have to be compiled.
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": "auto"},
         "gradient_clipping": "auto",
         "gradient_accumulation_steps": "auto",
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
+    }
+
+
+def fsdp_config(offload: str = "none") -> dict[str, Any]:
+    """accelerate's settings of FSDP2: each decoder layer is a unit."""
+    return {
+        "fsdp_version": 2,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_reshard_after_forward": True,
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "fsdp_cpu_ram_efficient_loading": False,
+        "fsdp_offload_params": offload == "all",
+        "fsdp_activation_checkpointing": False,
     }
 
 
@@ -178,6 +213,7 @@ def _first_error(scratch: Path, log: Path) -> SpotError:
         why = f": rank {ended[2]} ended with code {ended[1]}" if ended else ""
         if ended and ended[1] == "-9":
             why += ", which is what the system does when memory runs out"
+            return SpotError(f"training ended without a word of its ranks{why}", cure=settings.MEMORY_CURE)
         return SpotError(f"training ended without a word of its ranks{why}", cure=f"the whole of it is in {log}")
     first = found[0]
     kind = getattr(errors, first["kind"], SpotError)
@@ -185,6 +221,20 @@ def _first_error(scratch: Path, log: Path) -> SpotError:
     if isinstance(kind, type) and issubclass(kind, SpotError):
         error.__class__ = kind
     return error
+
+
+# What libraries say, and the knob that cures it.
+_CURES = (
+    (r"out of memory|can't allocate memory|bad_alloc", settings.MEMORY_CURE),
+    (r"address already in use|EADDRINUSE", "another train.main_address=HOST:PORT; something listens on this one"),
+    (r"time-?d? ?out|Watchdog caught collective", "see whether all machines reach train.main_address and train.output"),
+    (r"No space left on device", "free space in the folder, or save less often: train.save_steps, save_total_limit: 1"),
+)
+
+
+def cure_of(error: BaseException) -> str | None:
+    """The knob for an error of torch, NCCL, DeepSpeed or the system; None where we know none."""
+    return next((cure for words, cure in _CURES if re.search(words, str(error), re.IGNORECASE)), None)
 
 
 def as_rank(work: Callable[[], None]) -> NoReturn:
@@ -201,12 +251,13 @@ def as_rank(work: Callable[[], None]) -> NoReturn:
         traceback.print_exc()
         ours = isinstance(error, SpotError)
         message = error.message if isinstance(error, SpotError) else f"rank {rank}: {type(error).__name__}: {error}"
+        cure = error.cure if isinstance(error, SpotError) else cure_of(error)
         report = {
             "at": time.time(),
             "kind": type(error).__name__ if ours else "SpotError",
             "message": message,
             "where": error.where if isinstance(error, SpotError) else None,
-            "cure": error.cure if isinstance(error, SpotError) else None,
+            "cure": cure,
         }
         scratch = folder / f".rank-{rank}"
         scratch.write_text(json.dumps(report))

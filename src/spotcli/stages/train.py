@@ -6,6 +6,7 @@ Reads the pairs, tokenises them, computes the starting policy's log-probabilitie
 ``Trainer`` (``stages.trainer``) and saves the model as transformers and vLLM load it. The output folder holds
 
     config.json, *.safetensors, tokenizer ...    the trained model, in the precision of its source (or a LoRA adapter)
+    README.md                                    the model card, made from what happened
     recipe.yaml                                  the resolved recipe
     spot-train.json                              how it was made: settings, inputs, versions, counts, summary
     metrics.jsonl                                the numbers of every logged step
@@ -25,7 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,16 +35,19 @@ from typing import TYPE_CHECKING, Any
 from spotcli import jsonl
 from spotcli import recipe as recipes
 from spotcli.console import progress, say
-from spotcli.core.encoding import Encoded, EncodedPair, encode
+from spotcli.core.encoding import Encoded, EncodedPair, encode, rough_pairs
 from spotcli.errors import DataError, MissingExtra, RecipeError, SettingsChanged, SpotError, UserError
 from spotcli.policies import models
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Contrast, Pair
+from spotcli.stages import estimate
 from spotcli.stages import train_settings as settings
+from spotcli.stages.card import card
 from spotcli.stages.train_report import Metrics, Report
 
 if TYPE_CHECKING:
     from spotcli.core.packing import Layout
+    from spotcli.policies.reference import Logps
     from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
@@ -84,20 +88,32 @@ class TrainSummary:
     """The last step's loss, rewards, margin, shift, tether ..."""
     resumed_from: int | None = None
     """The step that this start went on from."""
+    estimate: dict[str, Any] | None = None
+    """Of a dry run: operations, memory, minutes; see ``stages.estimate``."""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
 
 
-def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = False) -> TrainSummary:
+def train(
+    recipe: Recipe,
+    *,
+    folder: Path,
+    fresh: bool = False,
+    dry_run: bool = False,
+    device: str = "h800",
+    utilisation: float = 0.4,
+) -> TrainSummary:
     """Train ``recipe.model`` on ``recipe.train.data``.
 
     Args:
         recipe: paths of its train section are meant relative to ``folder``.
         folder: the run's.
         fresh: put an existing result aside and start anew.
-        dry_run: say what would be trained; load no weights, write nothing.
+        dry_run: say what would be trained and what it costs; load no weights, write nothing.
+        device: of a dry run: which GPU, by its name in ``core.plan.DEVICES``.
+        utilisation: of a dry run: the share of the GPU's peak that is reached.
 
     Raises:
         RecipeError: no model is named; an unknown or reserved key; settings that do not go together.
@@ -106,14 +122,17 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
         SpotError: the first loss is not what it must be.
     """
     started = time.monotonic()
+    recipe = recipe.model_copy(update={"train": settings.placed(recipe.train, os.environ)})
     section = recipe.train
     if recipe.model is None:
         raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
     settings.quiet_deepspeed()
     settings.check_keys(section)
+    if not dry_run:
+        settings.check_launch(section)
     settings.batch(section)
     data, output = folder / section.data, folder / section.output
-    found = _encoded(recipe, data)
+    found = _encoded(recipe, data, rough=dry_run)
     share, why_not = _sharing(recipe, found.pairs)
     layout = settings.layout(recipe, found.pairs, share=share)
     tokens, shared_tokens = _tokens(recipe, found.pairs, layout)
@@ -134,7 +153,9 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
     if _is_main():
         _describe(summary, why_not)
     if dry_run:
-        return summary
+        costs = estimate.estimate(recipe, found.pairs, layout, share=share, device=device, utilisation=utilisation)
+        estimate.describe(costs)
+        return replace(summary, estimate=costs.as_dict())
     identity = _identity(recipe, data, layout)
     if fresh and output.exists():
         _set_aside(output)
@@ -142,7 +163,7 @@ def train(recipe: Recipe, *, folder: Path, fresh: bool = False, dry_run: bool = 
     if done is not None:
         say(f"{output}: already trained with these settings; nothing to do")
         return done
-    if section.processes > 1 and "RANK" not in os.environ:
+    if (section.ranks > 1 or section.offload != "none") and "RANK" not in os.environ:
         return _launch(recipe, summary, identity, output, folder, started)
     return _train(recipe, found.pairs, summary, identity, folder, started, layout)
 
@@ -166,14 +187,13 @@ def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
     from spotcli.policies.reference import fingerprint
 
     section = recipe.train
-    free = {"data", "output", "processes", "zero", "batch_size"}
+    free = {"data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size"}
     shaping = section.model_dump(mode="json", include=set(TrainSection.model_fields) - free)
     arguments = settings.DEFAULTS | section.training_arguments
     arguments |= {"per_device_train_batch_size": layout.micro, "gradient_accumulation_steps": layout.accumulate}
     shaping |= {name: value for name, value in arguments.items() if not name.startswith(settings.FREE)}
-    shaping |= {"seed": recipe.seed, "processes": section.processes, "batch_size": layout.step}
-    if section.processes > 1:
-        shaping["zero"] = section.zero
+    shaping |= {"seed": recipe.seed, "processes": section.ranks, "batch_size": layout.step}
+    shaping["sharding"] = settings.sharding(section)
     inputs = {
         "data": jsonl.digest(data),
         "model": recipe.model,
@@ -223,21 +243,28 @@ def _set_aside(output: Path) -> None:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def _encoded(recipe: Recipe, data: Path) -> Encoded:
-    """The pairs as token ids.
+def _encoded(recipe: Recipe, data: Path, *, rough: bool) -> Encoded:
+    """The pairs as token ids; ``rough``: as words and signs, where there is no tokenizer.
 
     Raises:
         DataError: a row is wrong, or nothing is left.
     """
     section = recipe.train
     jsonl.count(data)
-    tokenizer = models.load_tokenizer(recipe.model or "")
+    kind = Pair if section.objective in CHOSEN_ONLY else Contrast
+    try:
+        tokenizer = models.load_tokenizer(recipe.model or "")
+    except UserError:
+        if not rough:
+            raise
+        say(f"{recipe.model}: no tokenizer can be loaded, so tokens are words and signs")
+        return rough_pairs(jsonl.read(data, kind), max_length=section.max_length)
     _, generation = models.load_configs(recipe.model or "")
     ends = generation.get("eos_token_id")
     template_kwargs = settings.template_kwargs(recipe, str(tokenizer.chat_template or ""))
     renamed: dict[str, str] = {}
     found = encode(
-        jsonl.read(data, Pair if section.objective in CHOSEN_ONLY else Contrast, renamed=renamed),
+        jsonl.read(data, kind, renamed=renamed),
         tokenizer=tokenizer,
         render=lambda messages: models.render(tokenizer, messages, template_kwargs),
         follows=lambda messages, answer: models.follows(tokenizer, messages, answer, template_kwargs),
@@ -270,11 +297,9 @@ def _sharing(recipe: Recipe, pairs: list[EncodedPair]) -> tuple[bool, str | None
     section = recipe.train
     if section.share_prefix is False:
         return False, None
-    from transformers import AutoConfig
-
     from spotcli.core import attention
 
-    config = AutoConfig.from_pretrained(models.resolve(recipe.model or ""), trust_remote_code=False)
+    config, _ = models.load_configs(recipe.model or "")
     reason = attention.unsupported(config)
     if reason is None and section.lora is not None and section.lora.dropout:
         reason = "the LoRA dropout is not 0, and shared tokens would share one draw"
@@ -341,7 +366,10 @@ def _train(
         model, task, stock = _prepare(recipe, pairs, summary, identity, folder, layout, display)
         report = Report(display, *_work(summary, resumed_from), metrics) if metrics is not None else None
         trainer = PairTrainer(model=model, args=arguments, task=task, report=report)
-        trainer.resume(checkpoint)
+        try:
+            trainer.resume(checkpoint)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise SpotError(f"memory ran out: {str(error).splitlines()[0]}", cure=settings.MEMORY_CURE) from error
         _save(trainer, output, recipe.model or "", stock)
         if report is not None:
             summary = replace(
@@ -357,6 +385,7 @@ def _train(
                     shutil.rmtree(old)
             finished = datetime.now(UTC).isoformat(timespec="seconds")
             done = {"complete": True, "finished": finished, "summary": summary.as_dict()}
+            (output / "README.md").write_text(card(meta | done, lora=section.lora is not None), encoding="utf-8")
             jsonl.write_json(output / META, meta | done)
     return summary
 
@@ -428,12 +457,17 @@ def _launch(
     from spotcli.stages.launch import launch
     from spotcli.stages.trainer import last_checkpoint, step_of
 
-    say(f"{recipe.train.processes} processes, " + (f"ZeRO-{recipe.train.zero}" if recipe.train.zero else "plain"))
+    section = recipe.train
+    kind = {"none": "plain", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp": "FSDP"}[settings.sharding(section)]
+    machine = f", machine {section.node} of {section.nodes}" if (section.nodes or 1) > 1 else ""
+    say(f"{section.ranks} processes, {kind}{machine}")
     checkpoint = last_checkpoint(output)
     with progress("pairs") as display:
         report = Report(display, *_work(summary, step_of(checkpoint) if checkpoint else 0))
         launch(recipe, folder=folder, metrics=output / "metrics.jsonl", on_row=report)
     done = _finished(output, identity)
+    if done is None and section.node:
+        return summary  # machine 0 saves, and its folder may be out of sight
     if done is None:
         raise SpotError("training ended without a result and without an error")
     return replace(done, seconds=round(time.monotonic() - started, 1))
@@ -458,7 +492,7 @@ def _reference(
     layout: Layout,
     folder: Path,
     display: Any,
-) -> list[tuple[float, float]]:
+) -> list[Logps]:
     import torch
 
     from spotcli.core.packing import micro_batches, pack, sizes
@@ -466,26 +500,38 @@ def _reference(
 
     device = next(model.parameters()).device
 
-    def score(members: Any) -> tuple[list[float], list[float]]:
+    def score(members: Any) -> list[Logps]:
         batch = pack(members, share=share).to(device)
         with torch.no_grad(), precision():
-            chosen_B, rejected_B = batch.sequence_logps(model(**batch.model_inputs()))
-        return chosen_B.tolist(), rejected_B.tolist()
+            logps_N = model(**batch.model_inputs())
+        sums = (*batch.sequence_logps(logps_N), *batch.edited_logps(logps_N))
+        return list(zip(*(each_B.tolist() for each_B in sums), strict=True))
 
     bar = display.add_task("reference", total=len(pairs), note="") if display is not None else None
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     basis = f"{identity['inputs']['model weights']}|{precision}|{device.type}|{'shared' if share else 'plain'}"
-    return reference_logps(
-        pairs,
-        cache=folder / "reference.jsonl",
-        basis=basis,
-        score=score,
-        cut=lambda members: micro_batches(members, sizes(pairs, share=share), layout),
-        advance=lambda number: display.advance(bar, number) if display is not None else None,
-        rank=int(os.environ.get("RANK", "0")),
-        ranks=ranks,
-        share_out=_gather if ranks > 1 else None,
-    )
+    with _whole(model):
+        return reference_logps(
+            pairs,
+            cache=folder / "reference.jsonl",
+            basis=basis,
+            score=score,
+            cut=lambda members: micro_batches(members, sizes(pairs, share=share), layout),
+            advance=lambda number: display.advance(bar, number) if display is not None else None,
+            rank=int(os.environ.get("RANK", "0")),
+            ranks=ranks,
+            share_out=_gather if ranks > 1 else None,
+        )
+
+
+def _whole(model: Any) -> Any:
+    """A context in which each rank has all weights: ZeRO-3 divides them while they are loaded."""
+    weights = list(model.parameters())
+    if not any(hasattr(weight, "ds_id") for weight in weights):
+        return nullcontext()
+    from deepspeed.runtime.zero import GatheredParameters
+
+    return GatheredParameters(weights)
 
 
 def _gather(mine: Any) -> list[Any]:
@@ -530,9 +576,10 @@ def _save(trainer: PairTrainer, output: Path, name: str, stock: _Stock) -> None:
     from transformers.utils import logging
 
     model: Any = trainer.model
-    # Under ZeRO-3 no rank has the whole of any weight; all of them take part in putting them together.
-    sharded = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
-    state = trainer.accelerator.get_state_dict(trainer.deepspeed) if sharded else None
+    # Under ZeRO-3 and FSDP no rank has the whole of any weight; all of them take part in putting them together.
+    third = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+    sharded = third or trainer.is_fsdp_enabled
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if not _is_main():
         return
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl
 from spotcli.console import say, warn
+
+WINDOW = 8
+"""Logged steps whose mean rewards are looked at."""
 
 
 class Metrics:
@@ -41,7 +45,7 @@ class Report:
         before = list(metrics.file.rows()) if metrics is not None else []
         self.final = self._numbers(before[-1]) if before else {}
         self.pairs = self.seconds = 0.0
-        self.smooth: dict[str, float] = {}
+        self.window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self.said: set[str] = set()
 
     @property
@@ -58,7 +62,8 @@ class Report:
         self.display.update(self.bar, advance=row["pairs"], note=note)
         tenth = max(1, row["steps"] // 10)
         if self.display.disable and (row["step"] % tenth == 0 or row["step"] in (1, row["steps"])):
-            say(f"step {row['step']} of {row['steps']}: {note}, {row['pairs_per_second']:.2f} pairs/s")
+            speed = f"{row['pairs_per_second']:.2f} pairs/s, {row['tokens_per_second']:.0f} tokens/s"
+            say(f"step {row['step']} of {row['steps']}: {note}, {speed}")
         self._watch(row)
 
     @staticmethod
@@ -71,6 +76,9 @@ class Report:
         if "rewards_chosen" in row:
             parts.append(f"rewards {row['rewards_chosen']:+.3f} / {row['rewards_rejected']:+.3f}")
             parts.append(f"margin {row['margin']:.3f}")
+        if "moved_kept" in row:
+            kept, chosen, rejected = row["moved_kept"], row["moved_chosen"], row["moved_rejected"]
+            parts.append(f"nats a token: kept {kept:+.3f}, edited {chosen:+.3f} / {rejected:+.3f}")
         if "shift" in row:
             parts.append(f"shift {row['shift']:+.3f}")
         if "tether" in row:
@@ -80,19 +88,22 @@ class Report:
     def _watch(self, row: Mapping[str, Any]) -> None:
         if "rewards_chosen" not in row:
             return
-        for name in ("rewards_chosen", "rewards_rejected"):
-            self.smooth[name] = 0.8 * self.smooth.get(name, 0.0) + 0.2 * row[name]
-        chosen, rejected = self.smooth["rewards_chosen"], self.smooth["rewards_rejected"]
+        self.window.append((row["rewards_chosen"], row["rewards_rejected"]))
+        if len(self.window) < WINDOW:
+            return
+        chosen, rejected = (sum(rewards) / WINDOW for rewards in zip(*self.window, strict=True))
         if chosen < -0.05:
             self._once(
                 "falling",
-                f"the chosen answers have become less likely than they were (mean reward {chosen:+.2f}): the policy "
+                f"the chosen answers have become less likely than they were (mean reward {chosen:+.2f} over "
+                f"{WINDOW} logged steps): the policy "
                 "unlearns both answers. A smaller learning rate, a larger beta or spot-bce hold them up.",
             )
         if rejected > 0.05:
             self._once(
                 "pull-up",
-                f"the rejected answers have become more likely than they were (mean reward {rejected:+.2f}): what "
+                f"the rejected answers have become more likely than they were (mean reward {rejected:+.2f} over "
+                f"{WINDOW} logged steps): pull-up, what "
                 "both answers share pulls them up. spot-bce and spot-bco push them down.",
             )
 

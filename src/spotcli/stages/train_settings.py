@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli import recipe as recipes
 from spotcli.core.encoding import EncodedPair
@@ -78,6 +81,12 @@ OWNED: dict[str, str] = {
 }
 """Keys of TrainingArguments that a recipe cannot set, and why."""
 
+MEMORY_CURE = (
+    "a smaller train.tokens_per_micro_batch (or per_device_train_batch_size: 1), gradient_checkpointing: true, zero: 3 "
+    "on more processes, train.offload, or train.lora"
+)
+"""What to turn, in this order, where a device's memory is too small."""
+
 # What may differ between the first start of a run and its continuation: it does not reach the weights.
 FREE = (
     "save_",
@@ -122,6 +131,7 @@ def check_keys(section: TrainSection) -> None:
     except ImportError:
         raise MissingExtra("train", "training") from None
     known = {each.name for each in fields(TrainingArguments)}
+    _check_trackers(given.get("report_to"))
     for name in given:
         if name in OWNED:
             raise RecipeError(f"this key cannot be set: {OWNED[name]}", where=f"train.{name}")
@@ -142,6 +152,22 @@ def template_kwargs(recipe: Recipe, template: str) -> dict[str, Any]:
     return switch(template, sampling.thinking) | sampling.chat_template_kwargs | recipe.train.chat_template_kwargs
 
 
+# What a tracker is called by transformers, and the package that it needs.
+_TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+
+
+def _check_trackers(wanted: Any) -> None:
+    """Say before anything is loaded that a tracker is not installed.
+
+    Raises:
+        RecipeError: its package is missing.
+    """
+    for name in [wanted] if isinstance(wanted, str) else wanted or []:
+        package = _TRACKERS.get(name)
+        if package is not None and find_spec(package) is None:
+            raise RecipeError(f"{name} is not installed", where="train.report_to", cure=f"pip install {package}")
+
+
 def batch(section: TrainSection) -> tuple[int, int | None]:
     """Pairs of an optimiser step, and micro-batches of it on each process; None where ``fit`` decides them by tokens.
 
@@ -159,14 +185,14 @@ def batch(section: TrainSection) -> tuple[int, int | None]:
     if section.tokens_per_micro_batch is not None:
         return step or _STEP, None
     if step is None and (micro or accumulate):
-        return int(micro or _MICRO) * int(accumulate or 1) * section.processes, int(accumulate or 1)
+        return int(micro or _MICRO) * int(accumulate or 1) * section.ranks, int(accumulate or 1)
     step = step or _STEP
-    each, rest = divmod(step, section.processes)
+    each, rest = divmod(step, section.ranks)
     if micro is None:
         micro = each // accumulate if accumulate else math.gcd(each, _MICRO)
     if rest or not micro or each % micro or (accumulate and micro * accumulate != each):
         raise RecipeError(
-            f"{step} pairs a step cannot be made of {section.processes} process(es) with micro-batches of {micro}"
+            f"{step} pairs a step cannot be made of {section.ranks} process(es) with micro-batches of {micro}"
             + (f", {accumulate} of them" if accumulate else ""),
             where="train.batch_size",
             cure="batch_size = processes * per_device_train_batch_size * gradient_accumulation_steps",
@@ -185,7 +211,7 @@ def layout(recipe: Recipe, pairs: Sequence[EncodedPair], *, share: bool) -> Layo
     section = recipe.train
     step, accumulate = batch(section)
     if accumulate is not None:
-        return Layout(step, accumulate, section.processes, padded=not share)
+        return Layout(step, accumulate, section.ranks, padded=not share)
     budget, tokens = section.tokens_per_micro_batch or 0, sizes(pairs, share=share)
     if max(tokens) > budget:
         raise RecipeError(
@@ -194,9 +220,7 @@ def layout(recipe: Recipe, pairs: Sequence[EncodedPair], *, share: bool) -> Layo
             cure=f"{max(tokens)} or more, or leave longer pairs out by a smaller train.max_length",
         )
     epochs = math.ceil(steps(section, len(pairs)) / math.ceil(len(pairs) / step))
-    return fit(
-        tokens, step=step, ranks=section.processes, tokens=budget, padded=not share, seed=recipe.seed, epochs=epochs
-    )
+    return fit(tokens, step=step, ranks=section.ranks, tokens=budget, padded=not share, seed=recipe.seed, epochs=epochs)
 
 
 def steps(section: TrainSection, pairs: int) -> int:
@@ -205,6 +229,78 @@ def steps(section: TrainSection, pairs: int) -> int:
     if most > 0:
         return most
     return math.ceil(float(argument(section, "num_train_epochs")) * math.ceil(pairs / batch(section)[0]))
+
+
+def sharding(section: TrainSection) -> Literal["none", "zero2", "zero3", "fsdp"]:
+    """What divides the work's memory among the processes; one process alone is plain, unless it offloads."""
+    if section.ranks == 1 and section.offload == "none":
+        return "none"
+    if section.fsdp:
+        return "fsdp"
+    return {0: "none", 2: "zero2", 3: "zero3"}[section.zero]  # type: ignore[return-value]
+
+
+def check_launch(section: TrainSection) -> None:
+    """Refuse what cannot be launched.
+
+    Raises:
+        RecipeError: offloading without what could offload; a machine of several that has no number.
+    """
+    if section.offload != "none" and not section.fsdp and section.zero == 0:
+        raise RecipeError("plain data parallel cannot offload", where="train.offload", cure="train.zero: 2 or 3")
+    if section.offload == "all" and not section.fsdp and section.zero != 3:
+        raise RecipeError("weights are offloaded by ZeRO-3 or FSDP", where="train.offload", cure="train.zero: 3")
+    if section.fsdp and section.offload == "optimizer":
+        raise RecipeError("FSDP offloads weights and optimiser together", where="train.offload", cure="offload: all")
+    if (section.nodes or 1) > 1 and (section.node is None or section.main_address is None):
+        raise RecipeError(
+            f"{section.nodes} machines train together, and it is not said which one this is or where the first is",
+            where="train.nodes",
+            cure="-s train.node=0 (1, ...) -s train.main_address=HOST on each, or start it by Slurm's srun",
+        )
+    if (section.nodes or 1) > 1 and not 0 <= (section.node or 0) < (section.nodes or 1):
+        raise RecipeError("machines are numbered from 0", where="train.node", cure=f"0 to {(section.nodes or 1) - 1}")
+
+
+def placed(section: TrainSection, environment: Mapping[str, str]) -> TrainSection:
+    """The section with what Slurm knows: how many machines, which one this is, where the first one is.
+
+    Raises:
+        RecipeError: Slurm's list of machines cannot be read.
+    """
+    nodes = int(environment.get("SLURM_NNODES", "1"))
+    if section.nodes is not None or nodes == 1:
+        return section
+    port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000
+    update = {
+        "nodes": nodes,
+        "node": section.node if section.node is not None else int(environment["SLURM_NODEID"]),
+        "main_address": section.main_address or f"{first_host(environment['SLURM_JOB_NODELIST'])}:{port}",
+    }
+    return section.model_copy(update=update)
+
+
+def first_host(machines: str) -> str:
+    """The first of Slurm's list of machines, such as ``gpu[03-05,9],login1``.
+
+    Raises:
+        RecipeError: the list has another form, and there is no ``scontrol`` to ask.
+    """
+    # A name, with at most one bracket of numbers in it.
+    simple = re.match(r"([\w.-]+)(?:\[(\d+)[\d,-]*\]([\w.-]*))?(?:,|$)", machines)
+    if simple:
+        return "".join(part or "" for part in simple.groups())
+    try:
+        shown = subprocess.run(
+            ["scontrol", "show", "hostnames", "--", machines], capture_output=True, text=True, timeout=30, check=True
+        )
+        return shown.stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        raise RecipeError(
+            f"Slurm's list of machines cannot be read: {machines!r}",
+            where="SLURM_JOB_NODELIST",
+            cure="-s train.main_address=HOST",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -237,7 +333,7 @@ def precision(section: TrainSection) -> Precision:
     compute = str(models.torch_dtype(section.dtype)).removeprefix("torch.")
     if compute == "float32":
         return Precision("float32", "float32", autocast=False)
-    if section.processes > 1 and section.zero:
+    if sharding(section).startswith("zero"):
         return Precision("bfloat16", compute, autocast=False)
     return Precision("bfloat16" if section.lora else "float32", compute, autocast=True)
 
@@ -270,7 +366,7 @@ def arguments(recipe: Recipe, output: Path, layout: Layout, steps: int) -> Any:
         new = old.replace("gradient", "activation")
         if old in values and new in known:
             values[new] = values.pop(old)
-    deepspeed = section.processes > 1 and section.zero > 0
+    deepspeed = sharding(section).startswith("zero")
     values |= {
         "output_dir": str(output),
         "per_device_train_batch_size": layout.micro,

@@ -31,8 +31,12 @@ from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.core.packing import Batch, Layout, MicroBatch, pack, plan_epoch, sizes
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json, write_json
+from spotcli.policies.reference import Logps
 
 STATE = "spot-state.json"
+SPANS = ("moved_kept", "moved_chosen", "moved_rejected")
+"""How far log-probabilities have moved since the start, in nats a token: on what both answers have (in y+), on what y+
+has alone, on what y- has alone."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Task:
     """What is trained, beside the model and the Trainer's own arguments."""
 
     pairs: Sequence[EncodedPair]
-    reference: Sequence[tuple[float, float]] | None
-    """logp(y+), logp(y-) under the starting policy; absent for objectives without one."""
+    reference: Sequence[Logps] | None
+    """Of each pair, under the starting policy; absent for objectives without one."""
     objective: Objective
     beta: float
     shift: RewardShift
@@ -171,15 +175,15 @@ class PairTrainer(Trainer):
         with self.task.precision():
             logps_N = model(**batch.model_inputs())
         chosen_B, rejected_B = batch.sequence_logps(logps_N)
-        reference_B2 = None
+        reference_B4 = None
         if "reference" in inputs:
-            reference_B2 = torch.tensor(inputs["reference"], dtype=chosen_B.dtype, device=chosen_B.device)
+            reference_B4 = torch.tensor(inputs["reference"], dtype=chosen_B.dtype, device=chosen_B.device)
         outputs = self.task.objective(
             LossInputs(
                 policy_chosen_logps_B=chosen_B,
                 policy_rejected_logps_B=rejected_B if self.task.objective.rejected else None,
-                reference_chosen_logps_B=None if reference_B2 is None else reference_B2[:, 0],
-                reference_rejected_logps_B=None if reference_B2 is None else reference_B2[:, 1],
+                reference_chosen_logps_B=None if reference_B4 is None else reference_B4[:, 0],
+                reference_rejected_logps_B=None if reference_B4 is None else reference_B4[:, 1],
                 chosen_token_logps_T=batch.chosen_token_logps(logps_N),
                 step_pairs=self._totals[0],
                 step_tokens=self._totals[1],
@@ -189,13 +193,24 @@ class PairTrainer(Trainer):
         )
         loss = outputs.loss * (0.0 if inputs["idle"] else 1.0)
         self._names = list(outputs.metrics)
-        sums = torch.stack([loss.detach(), *(metric_B.sum() for metric_B in outputs.metrics.values())]).double()
+        metrics = [loss.detach(), *(metric_B.sum() for metric_B in outputs.metrics.values())]
+        spans = self._spans(batch, logps_N.detach(), reference_B4)
+        sums = torch.cat([torch.stack(metrics).double(), spans, spans.new_tensor([batch.ids_RL.numel()])])
         if inputs["idle"]:
             sums.zero_()
         self._sums = sums if self._sums is None else self._sums + sums
         # DDP and DeepSpeed average gradients over ranks; the shares are to be added.
         loss = loss * self.args.world_size
         return (loss, None) if return_outputs else loss
+
+    @staticmethod
+    def _spans(batch: Batch, logps_N: torch.Tensor, reference_B4: torch.Tensor | None) -> torch.Tensor:
+        """How far the log-probabilities of each span have moved, and tokens of each span, [6]."""
+        if reference_B4 is None:
+            return logps_N.new_zeros(6, dtype=torch.double)
+        before = reference_B4.double().sum(0)
+        moved = batch.span_sums(logps_N.double()) - torch.stack([before[0] - before[2], before[2], before[3]])
+        return torch.cat([moved, batch.span_sums(torch.ones_like(logps_N, dtype=torch.double))])
 
     def _over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         if self.args.world_size == 1:
@@ -209,10 +224,15 @@ class PairTrainer(Trainer):
         """Gradients are complete: sum up the step, and at the very first one hold the loss against theory."""
         assert self._sums is not None
         loss, *sums = self._over_ranks(self._sums).tolist()
+        *sums, run = sums
+        sums, moved, tokens_of = sums[:-6], sums[-6:-3], sums[-3:]
         self._sums = None
         pairs, tokens = self._totals
         self._row = {"loss": loss} | {name: total / pairs for name, total in zip(self._names, sums, strict=True)}
-        self._row |= {"pairs": pairs, "tokens": tokens}
+        self._row |= {"pairs": pairs, "tokens": tokens, "tokens_run": run}
+        if self.task.reference is not None:
+            spans = zip(SPANS, moved, tokens_of, strict=True)
+            self._row |= {name: total / number if number else 0.0 for name, total, number in spans}
         if self.task.objective.shifted:
             self._row["shift"] = self.task.shift.value
         if self.state.global_step == 0:
@@ -247,12 +267,13 @@ class PairTrainer(Trainer):
         if rows and "loss" in logs:
             weight = sum(row["pairs"] for row in rows)
             for name in rows[-1]:
-                if name in ("pairs", "tokens", "seconds"):
+                if name in ("pairs", "tokens", "tokens_run", "seconds"):
                     logs[name] = sum(row[name] for row in rows)
                 elif name != "loss":
                     logs[name] = sum(row[name] * row["pairs"] for row in rows) / weight
             logs["loss"] = sum(row["loss"] for row in rows) / len(rows)
             logs["pairs_per_second"] = weight / max(logs["seconds"], 1e-9)
+            logs["tokens_per_second"] = logs.pop("tokens_run") / max(logs["seconds"], 1e-9)
         super().log(logs, start_time)
         if "loss" in logs and self.report is not None:
             self.report({"step": self.state.global_step, "steps": self.state.max_steps, **logs})
