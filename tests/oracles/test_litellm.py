@@ -222,6 +222,9 @@ def test_an_empty_key_is_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(RecipeError, match="'api_key' cannot be set here"):
         LitellmOracle("gpt-4o", RectifySection(params={"api_key": KEY}))
+    # It would pass by what is reserved under a limit.
+    with pytest.raises(RecipeError, match="'max_completion_tokens' cannot be set here"):
+        LitellmOracle("gpt-4o", RectifySection(params={"max_completion_tokens": 100_000}))
     with pytest.raises(RecipeError, match="prices come in pairs"):
         LitellmOracle("gpt-4o", RectifySection(price_in=1.0))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What the request itself is made of; from the recipe they would be ignored, double, or end up in a file.
 OURS = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n", "stream"}
-OURS |= {"num_retries", "max_retries", "client", "fallbacks"}
+OURS |= {"max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks"}
 
 _KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _KEY_LIKE = re.compile(
