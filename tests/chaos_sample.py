@@ -220,6 +220,7 @@ def vllm(options: argparse.Namespace, folder: Path, chance: random.Random) -> No
 
     kinds = ["command", "engine", "core", "guard"]
     kills: Counter[str] = Counter()
+    ended = 0
     since = time.monotonic()
     while kills.total() < options.kills:
         job.options = wanted(trials)
@@ -235,10 +236,11 @@ def vllm(options: argparse.Namespace, folder: Path, chance: random.Random) -> No
                 continue
             job.family.look(process.pid)
             moment = "answering" if job.lines() > before else "starting"
-            # Every fourth of the command's ends is a Ctrl-C.
-            interrupted = kind == "command" and kills["command starting"] + kills["command answering"] == 3
+            # Every fourth of the command's ends is a Ctrl-C, and no kill.
+            ended += kind == "command"
+            interrupted = kind == "command" and ended % 4 == 0
             os.kill(pid, signal.SIGINT if interrupted else signal.SIGKILL)
-            kills[f"{'Ctrl-C' if interrupted else kind} {moment}"] += 1
+            kills[f"{kind} {moment}"] += not interrupted
             print(f"{time.monotonic() - since:5.0f} s  {job.lines():5} rows  "
                   f"{'Ctrl-C' if interrupted else f'kill -9 of a {kind}'} while {moment}", flush=True)  # fmt: skip
             if kind == "command":
