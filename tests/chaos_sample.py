@@ -236,16 +236,14 @@ def vllm(options: argparse.Namespace, folder: Path, chance: random.Random) -> No
                 continue
             job.family.look(process.pid)
             moment = "answering" if job.lines() > before else "starting"
-            # Every fourth of the command's ends is a Ctrl-C, and no kill.
-            ended += kind == "command"
-            interrupted = kind == "command" and ended % 4 == 0
-            os.kill(pid, signal.SIGINT if interrupted else signal.SIGKILL)
-            kills[f"{kind} {moment}"] += not interrupted
-            print(f"{time.monotonic() - since:5.0f} s  {job.lines():5} rows  "
-                  f"{'Ctrl-C' if interrupted else f'kill -9 of a {kind}'} while {moment}", flush=True)  # fmt: skip
+            os.kill(pid, signal.SIGKILL)
+            kills[f"{kind} {moment}"] += 1
+            print(
+                f"{time.monotonic() - since:5.0f} s  {job.lines():5} rows  kill -9 of the {kind} while {moment}",
+                flush=True,
+            )
             if kind == "command":
-                code = process.wait(120)
-                assert code == (3 if interrupted else -9), (code, job.said()[-2000:])
+                assert process.wait(30) == -9
                 job.none_left()
             before = job.lines()
         if process.poll() is None:
@@ -255,19 +253,31 @@ def vllm(options: argparse.Namespace, folder: Path, chance: random.Random) -> No
         else:
             assert process.returncode in (3, -9), (process.returncode, job.said()[-2000:])
         job.none_left()
-    # The last victim was a worker: this command has to come through by itself.
-    if process.poll() is None:
-        while process.poll() is None:
-            job.family.look(process.pid)
-            time.sleep(0.2)
-        assert process.returncode in (0, 3), (process.returncode, job.said()[-2000:])
-        job.none_left()
+    # Where the last victim was a worker, this command has to come through by itself.
+    while process.poll() is None:
+        job.family.look(process.pid)
+        time.sleep(0.2)
+    assert process.returncode in (0, 3, -9), (process.returncode, job.said()[-2000:])
+    job.none_left()
     job.options = wanted(trials)
     job.finish()
+    check_rows(job.rows(), problems, trials)
+
+    job.options = wanted(trials + 1)
+    before, process = job.lines(), job.start()
+    while job.lines() == before:
+        job.family.look(process.pid)
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 3, job.said()[-2000:]
+    job.none_left()
+    print(f"Ctrl-C while answering: exit code 3, {job.lines() - before} of {problems} new rows kept")
+    job.finish()
+    trials += 1
     rows = job.rows()
     check_rows(rows, problems, trials)
-    print(f"{dict(kills)}: {len(rows)} rows, 0 twice; {job.commands} commands, {time.monotonic() - since:.0f} s; "
-          f"no process left of {len(job.family)}")  # fmt: skip
+    print(f"{dict(kills)}: {len(rows)} rows of {trials} trials, 0 twice")
+    print(f"{job.commands} commands, {time.monotonic() - since:.0f} s; no process left of {len(job.family)}")
 
     other = Job(folder / "transformers", [*common, "--engine", "transformers", "--limit", "8"], env)
     other.finish()
