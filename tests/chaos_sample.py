@@ -220,7 +220,6 @@ def vllm(options: argparse.Namespace, folder: Path, chance: random.Random) -> No
 
     kinds = ["command", "engine", "core", "guard"]
     kills: Counter[str] = Counter()
-    ended = 0
     since = time.monotonic()
     while kills.total() < options.kills:
         job.options = wanted(trials)

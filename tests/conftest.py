@@ -11,10 +11,18 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from tests.processes import alive_after
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says nothing on a machine that does other work.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+# A shell starts background jobs deaf to Ctrl-C, and every command that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
