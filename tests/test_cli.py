@@ -69,7 +69,7 @@ def test_the_list_of_options_is_frozen() -> None:
         | {"--then", "--attempts", "--rpm", "--tpm", "--max-tokens", "--temperature", "--price-in", "--price-out"}
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common | {"--id", "--where", "--html", "--limit"},
-        "train": {"--json", "--set", "--dry-run", "--seed", "--fresh"},
+        "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common | {"--task", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"},
         "run": {"--json", "--set", "--output", "--seed", "--fresh"},
     }
