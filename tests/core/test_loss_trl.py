@@ -1,0 +1,99 @@
+"""The losses and gradients beside TRL's, on the same batches with the same weights; runs where TRL is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spotcli.core import attention, logps
+from spotcli.core.encoding import EncodedPair
+from spotcli.core.loss import OBJECTIVES, LossInputs
+from spotcli.core.packing import pack
+
+pytest.importorskip("trl", reason="TRL is not installed")
+
+# TRL's own warnings, and those of what only TRL imports, are not ours to mend.
+pytestmark = pytest.mark.filterwarnings("default")
+
+BETA = 0.3
+PROMPT, SHARED = (5, 9, 4, 31, 7), (12, 13, 14, 15)
+# Surgical pairs, one without a common beginning, one with an answer that begins the other.
+PAIRS = [
+    EncodedPair(PROMPT, (*SHARED, 20, 21, 1), (*SHARED, 30, 1)),
+    EncodedPair((5, 9, 8), (*SHARED, 20, 1), (*SHARED, 30, 31, 32, 33, 1)),
+    EncodedPair((6, 9, 8, 2), (40, 41, 42, 1), (50, 51, 1)),
+    EncodedPair((5, 9, 8, 2, 3, 4), (60, 61, 62, 1), (60, 61)),
+]
+
+
+def trl_loss(model: Any, tokenizer: Any, loss_type: str, folder: Path) -> tuple[float, dict[str, torch.Tensor], Any]:
+    """TRL's loss and gradients, and the reference log-probabilities that it computed before the policy moved."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    class Tokenized(DPOTrainer):  # the same token ids on both sides
+        def _prepare_dataset(self, dataset: Any, *others: Any) -> Any:
+            return dataset
+
+    columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+    rows = Dataset.from_list([{name: list(getattr(pair, name)) for name in columns} for pair in PAIRS])
+    arguments = DPOConfig(
+        str(folder), loss_type=[loss_type], beta=BETA, precompute_ref_log_probs=True, bf16=False, use_cpu=True,
+        gradient_checkpointing=False, report_to="none", disable_tqdm=True, per_device_train_batch_size=len(PAIRS),
+    )  # fmt: skip
+    trainer = Tokenized(model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+    reference = trainer.train_dataset
+    move(model)
+    loss = trainer.compute_loss(model, trainer.data_collator([reference[at] for at in range(len(PAIRS))]))
+    loss.backward()
+    return loss.item(), gradients(model), reference
+
+
+def move(model: Any) -> None:
+    """The policy as it might be after some steps, so that rewards are far from 0."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("objective", "loss_type"), [("spot-bce", "bco_pair"), ("dpo", "sigmoid"), ("sft", "sft")])
+@pytest.mark.parametrize("share", [True, False])
+def test_loss_and_gradients_are_trl_s(
+    tiny_model: Path, tmp_path: Path, objective: str, loss_type: str, share: bool
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    peer = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    theirs, their_gradients, reference = trl_loss(peer, tokenizer, loss_type, tmp_path)
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    logps.install(model)
+    if share:
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
+    batch = pack(PAIRS, share=share)
+    with torch.no_grad():
+        before = batch.sequence_logps(model(**batch.model_inputs()))
+    for ours, name in zip(before, ("ref_chosen_logps", "ref_rejected_logps"), strict=True):
+        assert ours.tolist() == pytest.approx(list(reference[name]), rel=1e-4)
+    move(model)
+    logps_N = model(**batch.model_inputs())
+    chosen_B, rejected_B = batch.sequence_logps(logps_N)
+    out = OBJECTIVES[objective](
+        LossInputs(chosen_B, rejected_B, *before, chosen_token_logps_T=batch.chosen_token_logps(logps_N)), beta=BETA
+    )
+    out.loss.backward()
+    assert abs(theirs - OBJECTIVES[objective].first_loss) > 0.01 if OBJECTIVES[objective].first_loss else theirs > 1
+    assert out.loss.item() == pytest.approx(theirs, rel=1e-4)
+    for name, mine in gradients(model).items():
+        their = their_gradients[name]
+        assert (mine - their).norm() <= 1e-4 * their.norm(), name
