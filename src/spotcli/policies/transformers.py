@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +70,9 @@ class TransformersPolicy:
         self.sampling = sampling
         self.batch_size = batch_size
         self._stopped = False
+        # transformers renamed the argument in 5.24, and not every model's code follows at once.
+        arguments = inspect.signature(self.model.forward).parameters
+        self._cache = "cache" if "cache" in arguments else "past_key_values"
         kinds = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
         # A recurrent layer's state cannot be taken over from a shared prefix that padding follows, and a window's keys
         # cannot be moved to other columns.
@@ -196,9 +200,9 @@ class TransformersPolicy:
                     input_ids=batch.tokens_B[:, None],
                     attention_mask=batch.mask_BW,
                     position_ids=batch.mask_BW.sum(-1, keepdim=True) - 1,
-                    past_key_values=batch.cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **{self._cache: batch.cache},
                 ).logits[:, -1]
                 batch.tokens_B = chosen(slots, logits_BV)
             for row in slots:
@@ -218,7 +222,7 @@ class TransformersPolicy:
         shared = shared_prefix(prompts) if self._plain and len(prompts) > 1 else 0
         if shared:
             prefix = torch.tensor([prompts[0][:shared]], device=device)
-            self.model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.model(input_ids=prefix, use_cache=True, logits_to_keep=1, **{self._cache: cache})
             cache.batch_repeat_interleave(len(prompts))
         width = max(map(len, prompts)) - shared
         pads = [width - (len(prompt) - shared) for prompt in prompts]
@@ -228,9 +232,9 @@ class TransformersPolicy:
             input_ids=input_ids.to(device),
             attention_mask=mask_BW,
             position_ids=(mask_BW.cumsum(-1) - 1).clamp(min=0)[:, shared:],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache: cache},
         ).logits[:, -1]
         return cache, mask_BW, logits_BV
 
