@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, cast
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from spotcli import __version__
 from spotcli.errors import DataError, SettingsChanged, UserError
@@ -140,14 +141,18 @@ def _is_object(raw: bytes) -> bool:
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        # Python's own writer may leave NaN and Infinity in a file; they are no JSON, and nothing known.
-        row = json.loads(raw.strip(), parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as error:
-        why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise DataError(f"not a line of JSON ({why})", where=where, cure="mend or remove that line") from None
+        row = from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        # Python's own writer may leave NaN and Infinity in a file; they are no JSON, and nothing known. Lone surrogates
+        # are JSON, and no text.
+        try:
+            row = _mended(json.loads(raw.strip(), parse_constant=lambda _: None))
+        except (ValueError, RecursionError) as error:
+            why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            raise DataError(f"not a line of JSON ({why})", where=where, cure="mend or remove that line") from None
     if not isinstance(row, dict):
         raise DataError(f"a JSON {type(row).__name__}, not an object", where=where, cure="one object a line")
-    return _mended(row) if b"\\ud" in raw.lower() else row
+    return row
 
 
 def _mended(value: Any) -> Any:

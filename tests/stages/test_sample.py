@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import pytest
 from spotcli import jsonl
 from spotcli.errors import DataError, RecipeError, SettingsChanged, UserError
 from spotcli.policies.models import load_tokenizer
+from spotcli.problems import iter_problems
 from spotcli.recipe import load
-from spotcli.records import Sample
+from spotcli.records import Problem, Sample
+from spotcli.stages import sample as stage
 from spotcli.stages.sample import sample
 from tests.conftest import write_rows
 
@@ -175,6 +178,43 @@ def test_a_larger_limit_adds_only_the_new_problems(tiny_model: Path, tmp_path: P
     # Asked for less again, what is there stays, and still counts.
     again = sample(recipe(tiny_model, limit=1), folder=tmp_path)
     assert (again.new, again.answers) == (0, 10)
+
+
+def test_a_start_that_goes_on_does_not_count_the_problems_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bool] = []
+
+    def counting(*args: Any, quiet: bool, **more: Any) -> Iterator[Problem]:
+        read.append(quiet)
+        yield from iter_problems(*args, quiet=quiet, **more)
+
+    monkeypatch.setattr(stage, "iter_problems", counting)
+    write_rows(tmp_path / "problems.jsonl", problems(5))
+    sample(recipe(tiny_model, trials=3), folder=tmp_path)
+    # The same with only two of the three trials: 5 answers are others. Three rows are missing, one of them another.
+    output = tmp_path / "samples.jsonl"
+    rows = list(jsonl.rows(output))
+    gone = {("p1", 0), ("p2", 1), ("p3", 2)}
+    write_rows(output, [row for row in rows if (row["id"], row["trial"]) not in gone])
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 2
+    assert jsonl.read_meta(output)["counted"]["others"] == 4
+    read.clear()
+    kept = list(jsonl.rows(output))
+    write_rows(output, [row for row in kept if (row["id"], row["trial"]) != ("p4", 1)])
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 1
+    assert set(read) == {True}
+    read.clear()
+    # Another wish, or other problems, and all is counted anew.
+    assert sample(recipe(tiny_model, trials=3), folder=tmp_path).new == 1
+    assert read[0] is False
+    assert sorted((row["id"], row["trial"]) for row in jsonl.rows(output)) == sorted(
+        (row["id"], row["trial"]) for row in rows
+    )
+    with (tmp_path / "problems.jsonl").open("a") as file:
+        file.write('{"prompt": "another", "answer": "1"}\n')
+    with pytest.raises(SettingsChanged):
+        sample(recipe(tiny_model, trials=3), folder=tmp_path)
 
 
 def test_pass_rates_count_what_is_undecided_as_not_right(tiny_model: Path, tmp_path: Path) -> None:

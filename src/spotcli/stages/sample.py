@@ -10,6 +10,7 @@ answers, and any repair of them.
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -23,7 +24,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl
+import numpy
+
+from spotcli import __version__, jsonl
 from spotcli.console import progress, say, warn
 from spotcli.core.grading import Grade, grade_many
 from spotcli.core.grading.graders import grader_of
@@ -107,17 +110,22 @@ def sample(
             "no model is named", where="model", cure="spot sample --model MODEL, or `model:` in the recipe"
         )
     held_out = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
+    path = shard.path(folder / settings.output) if shard else folder / settings.output
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
+    shaping = _shaping(recipe, sampling, shard, held_out)
     problems = ProblemSet(recipe, folder, shard, held_out)
+    # What an earlier start counted need not be read again: of a million problems that takes longer than all the rest.
+    counted = {} if fresh else _counted(path, shaping, problems.digests, settings.trials, settings.limit)
+    problems.count(counted)
     engine, why = (policy.engine, "as given") if policy else choose(settings)
     location = resolve(recipe.model) if engine != "api" and policy is None else recipe.model
     for kind in problems.graders:
         grader_of(kind, recipe.grader)  # what is missing is said before anything is answered
-    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
     there = Answered()
     output = jsonl.Output(
-        shard.path(folder / settings.output) if shard else folder / settings.output,
+        path,
         command="spot sample",
-        settings=_shaping(recipe, sampling, shard, held_out),
+        settings=shaping,
         inputs=problems.digests,
         scan=there.see,
         fresh=fresh,
@@ -126,8 +134,18 @@ def sample(
         if output.torn:
             say(f"{output.path}: a line cut off by the last stop was set aside")
         there.ready()
-        output.note(asked={"trials": settings.trials, "limit": settings.limit})
-        missing = sum(not there.has(request) for request in _requests(problems, recipe.seed, settings.trials))
+        wanted = len(problems) * settings.trials
+        if counted:
+            missing = wanted - (len(there) - counted["others"])
+        elif len(there):
+            missing = sum(not there.has(request) for request in _requests(problems, recipe.seed, settings.trials))
+        else:
+            missing = wanted
+        output.note(
+            asked={"trials": settings.trials, "limit": settings.limit},
+            # Others: answers that this start does not want, to problems behind the limit or later trials.
+            counted={**problems.counts, "others": len(there) - (wanted - missing)},
+        )
         if len(there) and missing:
             say(f"{output.path}: {len(there)} answers are there already, {missing} to go")
         work = Work(missing)
@@ -187,41 +205,75 @@ def sample(
     return summary
 
 
+def _counted(
+    path: Path, shaping: dict[str, Any], digests: dict[str, str], trials: int, limit: int | None
+) -> dict[str, Any]:
+    """What an earlier start that asked for the same noted of its problems; empty where none did.
+
+    A set without a digest (of the hub) may have changed meanwhile, so it is read again.
+    """
+    meta = jsonl.read_meta(path) if digests and path.exists() else {}
+    counted: dict[str, Any] = meta.get("counted", {})
+    same = (
+        meta.get("settings") == json.loads(json.dumps(shaping))
+        and meta.get("inputs") == digests
+        and meta.get("versions", {}).get("spotcli") == __version__
+        and meta.get("asked") == {"trials": trials, "limit": limit}
+    )
+    return counted if same else {}
+
+
 class ProblemSet:
     """The problems of a run as they are asked: a stream that can be read again.
 
-    Reading it once, when it is made, counts it and finds every row that is none, before anything is answered.
+    Reading it once (``count``) finds every row that is none, before anything is answered.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, shard: Shard | None, held_out: list[str]) -> None:
         self._recipe = recipe
         self._folder = folder
         self._shard = shard
+        self._held_out = held_out
         self._evaluations = Evaluations(held_out, folder=folder, seed=recipe.seed) if held_out else None
-        name = recipe.sample.problems
-        files = {one: folder / one for one in (name, *held_out)}
+        files = {one: folder / one for one in (recipe.sample.problems, *held_out)}
         self.digests = {one: jsonl.digest(path) for one, path in files.items() if path.is_file()}
         self.left_out: Counter[str] = Counter()
         self.graders: set[str | None] = set()
         self._held: list[Problem] = []
         self._number = 0
-        for problem in self._stream(quiet=False):
-            self.graders.add(problem.grader)
-            self._number += 1
-            if len(self._held) < HELD:
-                self._held.append(problem)
-        if held_out:
-            listed = ", ".join(f"{name} {self.left_out[name]}" for name in held_out)
+
+    def count(self, counted: dict[str, Any]) -> None:
+        """Read all problems, or take over what an earlier start counted.
+
+        Raises:
+            UserError: no problem is left.
+        """
+        if counted:
+            self._number, self.graders = counted["problems"], set(counted["graders"])
+            self.left_out.update(counted["left_out"])
+        else:
+            for problem in self._stream(quiet=False):
+                self.graders.add(problem.grader)
+                self._number += 1
+                if len(self._held) < HELD:
+                    self._held.append(problem)
+        if self._held_out:
+            listed = ", ".join(f"{name} {self.left_out[name]}" for name in self._held_out)
             say(f"{self.left_out.total()} problems that evaluations hold are left out ({listed})")
-        if not self._number and not shard:
-            raise UserError("no problem is left", where=name, cure="take another set")
+        if not self._number and not self._shard:
+            raise UserError("no problem is left", where=self._recipe.sample.problems, cure="take another set")
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        graders = sorted(self.graders, key=str)
+        return {"problems": self._number, "graders": graders, "left_out": dict(self.left_out)}
 
     def __len__(self) -> int:
         return self._number
 
     def __iter__(self) -> Iterator[Problem]:
-        rest = self._stream(quiet=True) if self._number > HELD else iter(())
-        return chain(self._held, islice(rest, HELD, None))
+        rest = self._stream(quiet=True) if self._number > len(self._held) else iter(())
+        return chain(self._held, islice(rest, len(self._held), None))
 
     def _stream(self, *, quiet: bool) -> Iterator[Problem]:
         settings = self._recipe.sample
@@ -261,7 +313,8 @@ class Answered:
         self.verdicts[_verdict(row["verdict"], row.get("finish_reason"))] += 1
 
     def ready(self) -> None:
-        self._keys = array("Q", sorted(self._keys))
+        if self._keys:
+            numpy.frombuffer(self._keys, dtype=numpy.uint64).sort()
 
     def __len__(self) -> int:
         return len(self._keys)
