@@ -1,4 +1,4 @@
-"""The losses and gradients beside TRL's, on the same batches with the same weights; runs where TRL is installed."""
+"""The losses and gradients beside TRL's, on the same batches with the same weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from spotcli.core import attention, logps
 from spotcli.core.encoding import EncodedPair
 from spotcli.core.loss import OBJECTIVES, LossInputs
 from spotcli.core.packing import pack
-
-pytest.importorskip("trl", reason="TRL is not installed")
 
 # TRL's own warnings, and those of what only TRL imports, are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")

@@ -194,6 +194,25 @@ def test_closing_while_they_start_leaves_no_process(mark: str, tmp_path: Path) -
     assert alive_after(mark, 1) == []
 
 
+def test_an_engine_whose_guard_is_killed_ends_even_while_it_starts(mark: str, tmp_path: Path) -> None:
+    workers = WorkerPool(jobs(mark, tmp_path, 1, start="hangs"), asked([50]), 1)
+    workers._thread.start()
+    while len(old := alive(mark)) < 2:
+        time.sleep(0.01)
+    # The engine was forked from its guard.
+    engine = next(pid for pid in old if relative(pid, "guard") in old)
+    os.kill(relative(engine, "guard"), signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while set(old) & set(alive(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not set(old) & set(alive(mark))
+    while len(alive(mark)) < 2:  # started anew
+        assert time.monotonic() < deadline + 10
+        time.sleep(0.05)
+    workers.close()
+    assert alive_after(mark, 1) == []
+
+
 @pytest.mark.parametrize("error", [UserError("row 5 is none"), ValueError("a fault of ours")])
 def test_an_error_in_the_stream_of_requests_is_raised(mark: str, tmp_path: Path, error: Exception) -> None:
     def broken() -> Iterator[dict[str, Any]]:

@@ -171,6 +171,7 @@ class WorkerPool:
                     f"the interpreter cannot be started: {error.strerror}", where=job.command[0], cure="sample.python"
                 ) from None
         worker.process = process
+        watch = asyncio.create_task(_end_with_guard(process))
         try:
             if not self._ending:
                 _send(process, [job.config])
@@ -184,6 +185,7 @@ class WorkerPool:
             self._ending = True  # the stream broke, or there is no worker any more: nobody is fed from here on
             raise
         finally:
+            watch.cancel()
             await _end_group(process)
 
     async def _row(self, worker: _Worker, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
@@ -281,6 +283,14 @@ def _close_stdin(process: asyncio.subprocess.Process) -> None:
 def _kill_group(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _end_with_guard(process: asyncio.subprocess.Process) -> None:
+    """End a worker whose guard is gone: its engine would go on, and outlive us if we were killed now."""
+    # Not ``wait``, which in some versions of Python waits for the engine's end of the pipes too.
+    while process.returncode is None:
+        await asyncio.sleep(0.2)
+    _kill_group(process)
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:
