@@ -147,9 +147,10 @@ def api(options: argparse.Namespace, folder: Path, chance: random.Random) -> Non
         rough = job("rough", provider)
         kills = Counter[str]()
         since = time.monotonic()
-        while kills.total() < options.kills:
+        while kills["SIGKILL"] < options.kills:
             process = rough.start()
-            until = len(provider.requests) + chance.randint(0, 2 * expected // (options.kills + 1))
+            # On the average the signals, of which every fifth is a Ctrl-C, divide the job evenly.
+            until = len(provider.requests) + chance.randint(0, 8 * expected // (5 * (options.kills + 1)))
             while len(provider.requests) < until and process.poll() is None:
                 time.sleep(0.001)
             time.sleep(chance.uniform(0, 0.05))
