@@ -84,8 +84,8 @@ def vllm_environment(session: nox.Session) -> Path:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed beside peers, as ratios in one run: `nox -s bench -- help`, `-- grading --data DIR`, `-- oracle`."""
-    install(session, "test")
+    """Speed beside peers, as ratios in one run: `nox -s bench -- help`, or another of benchmarks/ with its options."""
+    install(session, "test", "bench")
     name, *arguments = session.posargs or ["help"]
     session.run("python", f"benchmarks/{name}.py", *arguments)
 

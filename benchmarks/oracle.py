@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -164,15 +163,12 @@ def main() -> None:
 
 
 def compare(url: str, count: int, flights: list[int], rounds: int) -> None:
-    clients = dict(CLIENTS)
-    if not find_spec("httpx_aiohttp"):
-        del clients["openai aiohttp"]  # comes with openai[aiohttp]
-    for ask in clients.values():
+    for ask in CLIENTS.values():
         ask(url, 20, 4)  # what is imported and made once is not part of what is timed
     for concurrency in flights:
-        taken: dict[str, list[tuple[float, float]]] = {client: [] for client in clients}
+        taken: dict[str, list[tuple[float, float]]] = {client: [] for client in CLIENTS}
         for _ in range(rounds):
-            for client, ask in clients.items():
+            for client, ask in CLIENTS.items():
                 began, used = time.perf_counter(), time.process_time()
                 ask(url, count, concurrency)
                 taken[client].append((time.perf_counter() - began, time.process_time() - used))
