@@ -40,6 +40,9 @@ _LAST = (
     "moved_kept",
     "moved_chosen",
     "moved_rejected",
+    "check_right",
+    "check_wrong",
+    "check_undecided",
 )
 
 

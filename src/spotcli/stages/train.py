@@ -14,6 +14,7 @@ Reads the pairs, tokenises them, computes the starting policy's log-probabilitie
 
 A rerun with the same settings goes on where the last whole checkpoint was, and does nothing when all is done. With
 other settings it refuses and says what differs. Left out on purpose: evaluation while training; that is ``spot eval``.
+``stages.train_check`` only asks whether the policy still answers.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from spotcli.stages.train_report import Metrics, Report
 if TYPE_CHECKING:
     from spotcli.core.packing import Layout
     from spotcli.policies.reference import Logps
+    from spotcli.stages.train_check import Check
     from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
@@ -152,6 +154,8 @@ def train(
     )
     if _is_main():
         _describe(summary, why_not)
+        if section.check_every and settings.sharding(section) in settings.DIVIDED:
+            say("no checks: with its weights divided among the processes, the policy cannot answer between two steps")
     if dry_run:
         costs = estimate.estimate(recipe, found.pairs, layout, share=share, device=device, utilisation=utilisation)
         estimate.describe(costs)
@@ -188,6 +192,7 @@ def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
 
     section = recipe.train
     free = {"data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size"}
+    free |= {"check_every", "check_problems"}
     shaping = section.model_dump(mode="json", include=set(TrainSection.model_fields) - free)
     arguments = settings.DEFAULTS | section.training_arguments
     arguments |= {"per_device_train_batch_size": layout.micro, "gradient_accumulation_steps": layout.accumulate}
@@ -446,8 +451,34 @@ def _prepare(
         # Rounding adds up like a random walk over the tokens of an answer.
         tolerance=noise * (0.05 + section.beta * math.sqrt(mean_length)),
         keep_last=settings.keeps_checkpoints(section),
+        check=_check(recipe, pairs, model, stock, precision, folder),
     )
     return model, task, stock
+
+
+def _check(
+    recipe: Recipe,
+    pairs: list[EncodedPair],
+    model: Any,
+    stock: _Stock,
+    precision: settings.Precision,
+    folder: Path,
+) -> Check | None:
+    from spotcli.stages.train_check import load_check
+
+    section = recipe.train
+    if section.check_every is None or settings.sharding(section) in settings.DIVIDED:
+        return None
+    return load_check(
+        recipe,
+        folder / section.data,
+        pairs,
+        model,
+        attention=stock.attention,
+        precision=precision,
+        rank=int(os.environ.get("RANK", "0")),
+        ranks=int(os.environ.get("WORLD_SIZE", "1")),
+    )
 
 
 def _launch(

@@ -102,6 +102,10 @@ FREE = (
 )
 
 
+DIVIDED = ("zero3", "fsdp")
+"""What leaves no process with whole weights between two steps."""
+
+
 def quiet_deepspeed() -> None:
     """Tell DeepSpeed, which accelerate imports wherever it is installed, what it would otherwise warn of on stdout."""
     try:
