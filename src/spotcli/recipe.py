@@ -210,6 +210,9 @@ class TrainSection(Section):
     """Problems of a check, out of the pairs that are trained on; those with a reference answer first."""
     lora: LoraSection | None = None
     """Train LoRA adapters and merge nothing; full fine-tuning when absent."""
+    quantize: Literal["nf4"] | None = None
+    """With LoRA: keep the weights of the frozen model's linear layers in 4 bits (QLoRA), a quarter of the memory, by
+    bitsandbytes. The reference is this quantised model."""
     processes: Positive = 1
     """Processes (GPUs) on each machine; more than one are launched by accelerate."""
     nodes: Positive | None = None

@@ -130,6 +130,7 @@ def train(
         raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
     settings.quiet_deepspeed()
     settings.check_keys(section)
+    settings.check_quantize(section)
     if not dry_run:
         settings.check_launch(section)
     settings.batch(section)
@@ -425,7 +426,7 @@ def _prepare(
 
     section, name, share = recipe.train, recipe.model or "", summary.shares_prefix
     objective, precision = OBJECTIVES[section.objective], settings.precision(section)
-    model: Any = models.load_model(name, precision.weights)
+    model: Any = models.load_model(name, precision.weights, precision.compute if section.quantize else None)
     stored = AutoConfig.from_pretrained(models.resolve(name), trust_remote_code=False).dtype
     stock = _Stock(model.config._attn_implementation, model.config.use_cache, stored or torch.float32)
     logps.install(model)
@@ -434,7 +435,7 @@ def _prepare(
         model.set_attn_implementation(attention.NAME)
     reference = None
     if objective.reference:
-        reference = _reference(model, pairs, identity, precision, share, layout, folder, display)
+        reference = _reference(model, pairs, identity, section.quantize, precision, share, layout, folder, display)
     if section.lora is not None:
         model = _with_lora(model, recipe)
     mean_length = sum(max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs) / len(pairs)
@@ -518,6 +519,7 @@ def _reference(
     model: Any,
     pairs: list[EncodedPair],
     identity: Mapping[str, Any],
+    quantize: str | None,
     precision: settings.Precision,
     share: bool,
     layout: Layout,
@@ -541,6 +543,7 @@ def _reference(
     bar = display.add_task("reference", total=len(pairs), note="") if display is not None else None
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     basis = f"{identity['inputs']['model weights']}|{precision}|{device.type}|{'shared' if share else 'plain'}"
+    basis += f"|{quantize}" if quantize else ""
     with _whole(model):
         return reference_logps(
             pairs,
