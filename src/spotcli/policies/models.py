@@ -5,9 +5,7 @@ Imports torch and transformers inside the functions: only the stages that run a 
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -160,12 +158,6 @@ def _nf4(compute: str) -> Any:
     """QLoRA's own format: 4-bit normal floats in blocks of 64, whose scales are quantised too."""
     from transformers import BitsAndBytesConfig
 
-    # It looks for an optional kernel on the hub, and says so where it has none.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # Of torch, about the way in which it declares its functions.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import bitsandbytes  # noqa: F401
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # the library's own lacks annotations
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
