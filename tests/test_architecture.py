@@ -18,6 +18,7 @@ HEAVY = {
     "datasets",
     "deepspeed",
     "peft",
+    "bitsandbytes",
     "accelerate",
     "sympy",
     "math_verify",

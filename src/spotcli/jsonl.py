@@ -40,7 +40,7 @@ COMPANIONS = (
     ".replies.torn",
 )
 
-VERSIONED = ("torch", "transformers", "vllm", "litellm", "math-verify", "sympy", "deepspeed", "peft")
+VERSIONED = ("torch", "transformers", "vllm", "litellm", "math-verify", "sympy", "deepspeed", "peft", "bitsandbytes")
 
 
 def read(path: Path, model: type[R], *, renamed: dict[str, str] | None = None) -> Iterator[R]:

@@ -203,8 +203,16 @@ class TrainSection(Section):
     optimiser state are float32 all the same (with DeepSpeed: its own copies); the result is saved as its source was."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Handed to the chat template; what is not given here is taken from ``sample``, thinking included."""
+    check_every: Positive | None = None
+    """After so many optimiser steps, and after the last one, the policy answers some of its problems greedily, graded
+    and counted; never when absent. What is learned stays the same."""
+    check_problems: Positive = 16
+    """Problems of a check, out of the pairs that are trained on; those with a reference answer first."""
     lora: LoraSection | None = None
     """Train LoRA adapters and merge nothing; full fine-tuning when absent."""
+    quantize: Literal["nf4"] | None = None
+    """With LoRA: keep the weights of the frozen model's linear layers in 4 bits (QLoRA), a quarter of the memory, by
+    bitsandbytes. The reference is this quantised model."""
     processes: Positive = 1
     """Processes (GPUs) on each machine; more than one are launched by accelerate."""
     nodes: Positive | None = None

@@ -83,6 +83,20 @@ def test_adapters_fit_on_one_small_gpu(tmp_path: Path) -> None:
     assert 17 < costs["memory_total"] < 20
 
 
+def test_weights_in_4_bits_take_a_third(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    costs = plan("qwen3-8b-lora.yaml", tmp_path, "train.quantize=nf4", device="rtx4090").estimate
+    assert costs is not None
+    # 36 layers: queries and output 4096 * 4096, keys and values 4096 * 1024, three of 4096 * 12288.
+    products = 36 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 12288)
+    assert costs["quantized"] == products == 6_945_767_424
+    # 0.5 bytes, a byte for 64 of them, 4 bytes for 64 * 256; embeddings, head and norms in bfloat16, adapters in
+    # float32; and one matrix of 4096 * 12288 unpacked.
+    expected = products * (0.5 + 1 / 64 + 4 / 16384) + 2 * (costs["parameters"] - products) + 4 * costs["trained"]
+    assert costs["memory"]["weights"] == pytest.approx((expected + 2 * 4096 * 12288) / 2**30)
+    assert 5.8 < costs["memory"]["weights"] < 6.0
+    assert "8.19 billion parameters, 6.95 of them in 4 bits, 43.6 million trained" in capsys.readouterr().err
+
+
 def test_an_unknown_device_is_refused_by_the_nearest_name(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(4)])
     with pytest.raises(RecipeError, match="there is no device 'h8000'") as caught:

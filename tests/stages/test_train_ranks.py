@@ -52,13 +52,16 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", [kind if kind == "zero2" else pytest.param(kind, marks=slow) for kind in KINDS])
-def test_two_ranks_learn_what_one_process_learns(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+def test_two_ranks_learn_what_one_process_learns(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     # 17 pairs in steps of 8: in the last step of an epoch, one pair for two ranks, one of which idles.
     write(tmp_path, [pair(number) for number in range(17)])
     train(recipe(tiny_model, output="one", **SGD), folder=tmp_path)
     # The ranks compute the reference themselves.
     (tmp_path / "reference.jsonl").unlink()
-    summary = train(recipe(tiny_model, output="two", processes=2, **KINDS[kind], **SGD), folder=tmp_path)
+    checks = {"check_every": 4, "check_problems": 3}
+    summary = train(recipe(tiny_model, output="two", processes=2, **checks, **KINDS[kind], **SGD), folder=tmp_path)
     assert (summary.pairs, summary.batch_size, summary.steps) == (17, 8, 6)
     assert apart(tmp_path / "one", tmp_path / "two") < 2e-6
     assert apart(tmp_path / "one", tiny_model) > 1e-4
@@ -66,6 +69,10 @@ def test_two_ranks_learn_what_one_process_learns(tiny_model: Path, tmp_path: Pat
     for name in ("loss", "shift", "grad_norm", "pairs"):
         assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-4, abs=1e-5), name
     assert (tmp_path / "reference.jsonl").read_text().count("\n") == 17
+    # Three problems for two ranks, which a random model answers without an end; divided weights answer nothing.
+    whole = kind in ("plain", "zero2")
+    assert [row.get("check_cut") for row in two] == [None, None, None, 3 if whole else None, None, 3 if whole else None]
+    assert ("no checks" in capsys.readouterr().err) is not whole
 
 
 def test_the_error_of_the_rank_that_failed_first(tiny_model: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ RESERVE = 2.0
 """GiB of a device that are nobody's: the driver's context, communication buffers, fragments."""
 BUCKET = 500_000_000
 """Gradients that DeepSpeed reduces at once."""
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in 4 bits: 64 share a scale of 8 bits, and 256 such scales one of 32."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Shape:
     """Queries and keys are normalised, head by head."""
     adapters: int = 0
     """Weights of LoRA adapters; then nothing else is trained."""
+    quantized: int = 0
+    """Of ``parameters``: those that are kept in 4 bits."""
 
     @property
     def trained(self) -> int:
@@ -109,7 +113,7 @@ class Setup:
     """``all``: weights too."""
     checkpointing: bool = False
     weight_bytes: float = 4
-    """Of a weight as it is loaded; about 0.55 in 4-bit quantisation."""
+    """Of a weight as it is loaded, where it is not quantised."""
     compute_bytes: int = 2
     """Of an operand of the matrix products."""
     autocast: bool = True
@@ -163,13 +167,15 @@ def memory(shape: Shape, work: Work, setup: Setup) -> dict[str, float]:
     shards = setup.ranks if setup.sharding != "none" else 1
     whole = setup.ranks if setup.sharding in ("zero3", "fsdp") else 1
     deepspeed = setup.sharding in ("zero2", "zero3")
-    base = shape.parameters * setup.weight_bytes
+    base = (shape.parameters - shape.quantized) * setup.weight_bytes + shape.quantized * NF4
     weights = (base + 4 * shape.adapters) / whole if setup.offload != "all" else 0.0
     if setup.casts:
         weights += setup.compute_bytes * shape.body / (1 if whole == 1 else shape.layers)
     elif whole > 1:
         # Two layers at a time, and the embeddings, are whole on every device.
         weights += setup.weight_bytes * (2 * shape.body / shape.layers + shape.head)
+    if shape.quantized:
+        weights += setup.compute_bytes * shape.hidden * shape.mlp  # one matrix at a time, unpacked for its product
     # Besides its share of bfloat16 gradients, DeepSpeed turns it into float32 before a step, and fills a bucket.
     gradients = (
         (2 + 4) * shape.trained / shards + 2 * min(BUCKET, shape.trained) if deepspeed else 4 * shape.trained / shards

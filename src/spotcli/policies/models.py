@@ -128,8 +128,13 @@ def load_configs(name: str) -> tuple[Any, dict[str, Any]]:
         return config, {}
 
 
-def load_model(name: str, dtype: Dtype = "auto") -> PreTrainedModel:
+def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreTrainedModel:
     """The model's weights in the asked precision, on the GPU where there is one; of LoRA, base and adapter.
+
+    Args:
+        name: of the model.
+        dtype: the precision.
+        nf4: keep linear layers but the head in 4 bits, and multiply in this precision.
 
     Raises:
         UserError: there is no such model, or it is out of reach.
@@ -137,8 +142,28 @@ def load_model(name: str, dtype: Dtype = "auto") -> PreTrainedModel:
     import torch
 
     from_pretrained = _auto("AutoModelForCausalLM")
-    model = _loaded(name, lambda path: from_pretrained(path, dtype=torch_dtype(dtype), trust_remote_code=False))
+    options = {"quantization_config": _nf4(nf4)} if nf4 else {}
+    model = _loaded(
+        name, lambda path: from_pretrained(path, dtype=torch_dtype(dtype), trust_remote_code=False, **options)
+    )
+    if nf4:
+        # On some CPUs a forward pass in eval mode would repack the weights, and no gradient comes through them then.
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     return cast("PreTrainedModel", model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
+
+
+def _nf4(compute: str) -> Any:
+    """QLoRA's own format: 4-bit normal floats in blocks of 64, whose scales are quantised too."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # the library's own lacks annotations
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
 
 
 def torch_dtype(dtype: Dtype) -> Any:

@@ -16,7 +16,7 @@ from spotcli.policies.prompts import Prompter, Thinking
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DynamicCache
+    from transformers import DynamicCache, PreTrainedModel
 
 # Nucleus sampling looks at this many tokens before it sorts the whole vocabulary.
 CANDIDATES = 128
@@ -46,7 +46,7 @@ class _Batch:
 
 
 class TransformersPolicy:
-    """A model in this process.
+    """A model in this process: read from its folder, or one that is ``loaded`` already and may be in training.
 
     Raises:
         UserError: the model is not there, or has no chat template.
@@ -64,14 +64,15 @@ class TransformersPolicy:
         dtype: Dtype = "auto",
         chat_template_kwargs: dict[str, Any] | None = None,
         thinking: Thinking = "auto",
+        loaded: PreTrainedModel | None = None,
     ) -> None:
         self.prompter = Prompter(model, chat_template_kwargs or {}, thinking)
-        self.model = load_model(model, dtype)
+        self.model = loaded if loaded is not None else load_model(model, dtype)
         self.sampling = sampling
         self.batch_size = batch_size
         self._stopped = False
         # transformers renamed the argument in 5.24, and not every model's code follows at once.
-        arguments = inspect.signature(self.model.forward).parameters
+        arguments = inspect.signature(type(self.model).forward).parameters
         self._cache = "cache" if "cache" in arguments else "past_key_values"
         kinds = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
         # A recurrent layer's state cannot be taken over from a shared prefix that padding follows, and a window's keys

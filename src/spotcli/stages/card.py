@@ -25,6 +25,7 @@ _SETTINGS = (
     "weight_decay",
     "max_grad_norm",
     "dtype",
+    "quantize",
     "seed",
     "processes",
     "zero",
@@ -40,6 +41,9 @@ _LAST = (
     "moved_kept",
     "moved_chosen",
     "moved_rejected",
+    "check_right",
+    "check_wrong",
+    "check_undecided",
 )
 
 
@@ -57,12 +61,18 @@ def card(meta: Mapping[str, Any], *, lora: bool) -> str:
     front += ["tags: [spot, surgical-post-training, " + name + "]"]
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary["dropped"].items())) or "none"
     final = summary["final"]
+    quantized = [
+        f"QLoRA: the base model's linear layers were in 4 bits ({settings['quantize']}) while the adapter was trained, "
+        "and the reference was that model. Beside whole weights the adapter is near what was trained, not the same.",
+        "",
+    ] if settings.get("quantize") else []  # fmt: skip
     parts = [
         "---", *front, "---", "",
         f"# {'LoRA adapter for' if lora else 'Trained from'} {base}", "",
         f"Trained by `spot train` on {summary['pairs']} pairs of a wrong answer and its smallest correction, with "
         f"{name}: {summary['steps']} steps of {summary['batch_size']} pairs, {summary['epochs']:g} epochs. The licence "
         "is that of the base model. What was gained and what was lost, `spot eval` says; nothing here does.", "",
+        *quantized,
         "## Data", "",
         f"- rows read: {summary['read']}; trained on: {summary['pairs']}; left out: {dropped}",
         f"- on the token ids that the policy emitted: {summary['emitted']}",

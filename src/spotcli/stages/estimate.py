@@ -30,6 +30,8 @@ class Estimate:
 
     parameters: int
     trained: int
+    quantized: int
+    """Parameters that are kept in 4 bits."""
     operations: dict[str, float]
     """Floating-point operations of the whole run, by part; ``reference`` is its one forward pass."""
     device: str
@@ -91,6 +93,7 @@ def estimate(
     return Estimate(
         parameters=shape.parameters,
         trained=shape.trained,
+        quantized=shape.quantized,
         operations=operations,
         device=device,
         devices=layout.ranks,
@@ -123,9 +126,10 @@ def shape_of(recipe: Recipe) -> Shape:
     heads = text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
     lora = recipe.train.lora
+    products = sum(each.weight.numel() for each in linear)
     return Shape(
         parameters=sum(each.numel() for each in model.parameters()),
-        body=sum(each.weight.numel() for each in linear) + experts * active // there,
+        body=products + experts * active // there,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         width=heads * size,
@@ -134,6 +138,8 @@ def shape_of(recipe: Recipe) -> Shape:
         vocabulary=text.vocab_size,
         head_norms=any(name.endswith("q_norm") for name, _ in model.named_modules()),
         adapters=_adapters(recipe, model, head) if lora is not None else 0,
+        # bitsandbytes knows linear layers alone: experts, embeddings and head stay as they are.
+        quantized=products if recipe.train.quantize else 0,
     )
 
 
@@ -179,7 +185,8 @@ def describe(found: Estimate) -> None:
     total = sum(found.operations.values())
     say(
         f"{found.parameters / 1e9:.2f} billion parameters"
-        + (f", {found.trained / 1e6:.1f} million of them trained" if found.trained < found.parameters else "")
+        + (f", {found.quantized / 1e9:.2f} of them in 4 bits" if found.quantized else "")
+        + (f", {found.trained / 1e6:.1f} million trained" if found.trained < found.parameters else "")
         + f"; {total:.2e} operations: "
         + ", ".join(f"{name} {value / total:.0%}" for name, value in found.operations.items())
     )

@@ -14,6 +14,7 @@ Reads the pairs, tokenises them, computes the starting policy's log-probabilitie
 
 A rerun with the same settings goes on where the last whole checkpoint was, and does nothing when all is done. With
 other settings it refuses and says what differs. Left out on purpose: evaluation while training; that is ``spot eval``.
+``stages.train_check`` only asks whether the policy still answers.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from spotcli.stages.train_report import Metrics, Report
 if TYPE_CHECKING:
     from spotcli.core.packing import Layout
     from spotcli.policies.reference import Logps
+    from spotcli.stages.train_check import Check
     from spotcli.stages.trainer import PairTrainer, Task
 
 META = "spot-train.json"
@@ -128,6 +130,7 @@ def train(
         raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
     settings.quiet_deepspeed()
     settings.check_keys(section)
+    settings.check_quantize(section)
     if not dry_run:
         settings.check_launch(section)
     settings.batch(section)
@@ -152,6 +155,8 @@ def train(
     )
     if _is_main():
         _describe(summary, why_not)
+        if section.check_every and settings.sharding(section) in settings.DIVIDED:
+            say("no checks: with its weights divided among the processes, the policy cannot answer between two steps")
     if dry_run:
         costs = estimate.estimate(recipe, found.pairs, layout, share=share, device=device, utilisation=utilisation)
         estimate.describe(costs)
@@ -188,6 +193,7 @@ def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
 
     section = recipe.train
     free = {"data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size"}
+    free |= {"check_every", "check_problems"}
     shaping = section.model_dump(mode="json", include=set(TrainSection.model_fields) - free)
     arguments = settings.DEFAULTS | section.training_arguments
     arguments |= {"per_device_train_batch_size": layout.micro, "gradient_accumulation_steps": layout.accumulate}
@@ -420,7 +426,7 @@ def _prepare(
 
     section, name, share = recipe.train, recipe.model or "", summary.shares_prefix
     objective, precision = OBJECTIVES[section.objective], settings.precision(section)
-    model: Any = models.load_model(name, precision.weights)
+    model: Any = models.load_model(name, precision.weights, precision.compute if section.quantize else None)
     stored = AutoConfig.from_pretrained(models.resolve(name), trust_remote_code=False).dtype
     stock = _Stock(model.config._attn_implementation, model.config.use_cache, stored or torch.float32)
     logps.install(model)
@@ -429,7 +435,7 @@ def _prepare(
         model.set_attn_implementation(attention.NAME)
     reference = None
     if objective.reference:
-        reference = _reference(model, pairs, identity, precision, share, layout, folder, display)
+        reference = _reference(model, pairs, identity, section.quantize, precision, share, layout, folder, display)
     if section.lora is not None:
         model = _with_lora(model, recipe)
     mean_length = sum(max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs) / len(pairs)
@@ -446,8 +452,34 @@ def _prepare(
         # Rounding adds up like a random walk over the tokens of an answer.
         tolerance=noise * (0.05 + section.beta * math.sqrt(mean_length)),
         keep_last=settings.keeps_checkpoints(section),
+        check=_check(recipe, pairs, model, stock, precision, folder),
     )
     return model, task, stock
+
+
+def _check(
+    recipe: Recipe,
+    pairs: list[EncodedPair],
+    model: Any,
+    stock: _Stock,
+    precision: settings.Precision,
+    folder: Path,
+) -> Check | None:
+    from spotcli.stages.train_check import load_check
+
+    section = recipe.train
+    if section.check_every is None or settings.sharding(section) in settings.DIVIDED:
+        return None
+    return load_check(
+        recipe,
+        folder / section.data,
+        pairs,
+        model,
+        attention=stock.attention,
+        precision=precision,
+        rank=int(os.environ.get("RANK", "0")),
+        ranks=int(os.environ.get("WORLD_SIZE", "1")),
+    )
 
 
 def _launch(
@@ -487,6 +519,7 @@ def _reference(
     model: Any,
     pairs: list[EncodedPair],
     identity: Mapping[str, Any],
+    quantize: str | None,
     precision: settings.Precision,
     share: bool,
     layout: Layout,
@@ -510,6 +543,7 @@ def _reference(
     bar = display.add_task("reference", total=len(pairs), note="") if display is not None else None
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     basis = f"{identity['inputs']['model weights']}|{precision}|{device.type}|{'shared' if share else 'plain'}"
+    basis += f"|{quantize}" if quantize else ""
     with _whole(model):
         return reference_logps(
             pairs,

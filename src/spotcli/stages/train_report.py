@@ -12,6 +12,8 @@ from spotcli.console import say, warn
 
 WINDOW = 8
 """Logged steps whose mean rewards are looked at."""
+FALL = 3
+"""Right answers that a check must have fewer, and half of the best check's too, before it is said."""
 
 
 class Metrics:
@@ -44,6 +46,7 @@ class Report:
         display.advance(self.bar, done)
         before = list(metrics.file.rows()) if metrics is not None else []
         self.final = self._numbers(before[-1]) if before else {}
+        self.best = max((_right(row) for row in before if "check_right" in row), default=0.0)
         self.pairs = self.seconds = 0.0
         self.window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self.said: set[str] = set()
@@ -65,6 +68,8 @@ class Report:
             speed = f"{row['pairs_per_second']:.2f} pairs/s, {row['tokens_per_second']:.0f} tokens/s"
             say(f"step {row['step']} of {row['steps']}: {note}, {speed}")
         self._watch(row)
+        if "check_right" in row:
+            self._checked(row)
 
     @staticmethod
     def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -107,7 +112,38 @@ class Report:
                 "both answers share pulls them up. spot-bce and spot-bco push them down.",
             )
 
+    def _checked(self, row: Mapping[str, Any]) -> None:
+        right, wrong, undecided, failed, cut, empty = (
+            int(row[f"check_{name}"]) for name in ("right", "wrong", "undecided", "failed", "cut", "empty")
+        )
+        answered = right + wrong + undecided
+        say(
+            f"check after step {row['step']}: {right} right, {wrong} wrong, {undecided} undecided ({cut} cut, {empty} "
+            f"empty)" + (f", {failed} failed" if failed else "") + f"; {row['check_tokens']:.0f} tokens an answer"
+        )
+        if answered and cut + empty == answered:
+            self._once(
+                "degenerate",
+                f"after step {row['step']} no answer of the check is one: {cut} of {answered} did not end, {empty} are "
+                "empty. Unless the policy was so before, training broke it: a smaller learning rate, a larger beta or "
+                "fewer epochs.",
+            )
+        share = _right(row)
+        if share <= self.best / 2 and (self.best - share) * answered >= FALL:
+            self._once(
+                "forgetting",
+                f"after step {row['step']} {share:.0%} of the check's answers are right, and {self.best:.0%} were "
+                "before: the policy unlearns its own problems. A smaller learning rate or fewer epochs.",
+            )
+        self.best = max(self.best, share)
+
     def _once(self, name: str, text: str) -> None:
         if name not in self.said:
             self.said.add(name)
             warn(text)
+
+
+def _right(row: Mapping[str, Any]) -> float:
+    """The share of a check's answers that are right."""
+    right, wrong, undecided = (float(row[f"check_{name}"]) for name in ("right", "wrong", "undecided"))
+    return right / max(right + wrong + undecided, 1.0)

@@ -83,7 +83,7 @@ OWNED: dict[str, str] = {
 
 MEMORY_CURE = (
     "a smaller train.tokens_per_micro_batch (or per_device_train_batch_size: 1), gradient_checkpointing: true, zero: 3 "
-    "on more processes, train.offload, or train.lora"
+    "on more processes, train.offload, or train.lora, and train.quantize: nf4 with it"
 )
 """What to turn, in this order, where a device's memory is too small."""
 
@@ -100,6 +100,10 @@ FREE = (
     "project",
     "trackio",
 )
+
+
+DIVIDED = ("zero3", "fsdp")
+"""What leaves no process with whole weights between two steps."""
 
 
 def quiet_deepspeed() -> None:
@@ -140,6 +144,26 @@ def check_keys(section: TrainSection) -> None:
             raise RecipeError(
                 "unknown key", where=f"train.{name}", cure=recipes.suggest(name, sorted((known | {*ours}) - {*OWNED}))
             )
+
+
+def check_quantize(section: TrainSection) -> None:
+    """Refuse quantised weights where they cannot be trained beside.
+
+    Raises:
+        RecipeError: there are no adapters, or something would divide the weights.
+    """
+    if section.quantize is None:
+        return
+    if section.lora is None:
+        raise RecipeError(
+            "weights in 4 bits are not trained: adapters are", where="train.quantize", cure="train.lora: {r: 16}"
+        )
+    if sharding(section) in DIVIDED:
+        raise RecipeError(
+            "ZeRO-3 and FSDP would divide weights that are packed in 4 bits",
+            where="train.quantize",
+            cure="train.zero: 2, which leaves them whole on each device",
+        )
 
 
 def template_kwargs(recipe: Recipe, template: str) -> dict[str, Any]:
@@ -245,7 +269,13 @@ def check_launch(section: TrainSection) -> None:
 
     Raises:
         RecipeError: offloading without what could offload; a machine of several that has no number.
+        MissingExtra: bitsandbytes is not installed, or too old for transformers.
     """
+    if section.quantize is not None:
+        from transformers.utils.import_utils import is_bitsandbytes_available
+
+        if not is_bitsandbytes_available():
+            raise MissingExtra("qlora", "train.quantize")
     if section.offload != "none" and not section.fsdp and section.zero == 0:
         raise RecipeError("plain data parallel cannot offload", where="train.offload", cure="train.zero: 2 or 3")
     if section.offload == "all" and not section.fsdp and section.zero != 3:

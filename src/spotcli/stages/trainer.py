@@ -32,6 +32,7 @@ from spotcli.core.packing import Batch, Layout, MicroBatch, pack, plan_epoch, si
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json, write_json
 from spotcli.policies.reference import Logps
+from spotcli.stages import train_check
 
 STATE = "spot-state.json"
 SPANS = ("moved_kept", "moved_chosen", "moved_rejected")
@@ -58,6 +59,7 @@ class Task:
     """How far the first loss may be from what policy = reference demands."""
     keep_last: bool
     """Write a checkpoint after the last step too, although the finished model follows at once."""
+    check: train_check.Check | None = None
 
 
 class _Rounds:
@@ -106,6 +108,8 @@ class _EachStep(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.after_update()
+        if self.trainer.check():
+            control.should_log = True
 
 
 class PairTrainer(Trainer):
@@ -139,6 +143,7 @@ class PairTrainer(Trainer):
         self._totals = (0.0, 0.0)
         self._row: dict[str, Any] = {}
         self._unlogged: list[dict[str, float]] = []
+        self._checked: dict[str, float] = {}
         self._started = time.monotonic()
 
     # --- data ---------------------------------------------------------------------------------------------------
@@ -261,6 +266,15 @@ class PairTrainer(Trainer):
         self._row["seconds"] = time.monotonic() - self._started
         self._unlogged.append(self._row)
 
+    def check(self) -> bool:
+        """Have the policy answer, where it is time to; the numbers stand in the row of this step."""
+        check = self.task.check
+        if check is None or not check.due(self.state.global_step, self.state.max_steps):
+            return False
+        sums = self._over_ranks(torch.tensor([*check.counts(), 1.0], dtype=torch.float64))
+        self._checked = train_check.row(sums.tolist())
+        return True
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Merge our numbers, averaged over the pairs since the last logged step, into the Trainer's."""
         rows, self._unlogged = self._unlogged, []
@@ -274,6 +288,8 @@ class PairTrainer(Trainer):
             logs["loss"] = sum(row["loss"] for row in rows) / len(rows)
             logs["pairs_per_second"] = weight / max(logs["seconds"], 1e-9)
             logs["tokens_per_second"] = logs.pop("tokens_run") / max(logs["seconds"], 1e-9)
+            logs |= self._checked
+            self._checked = {}
         super().log(logs, start_time)
         if "loss" in logs and self.report is not None:
             self.report({"step": self.state.global_step, "steps": self.state.max_steps, **logs})
