@@ -2,6 +2,7 @@
 
 tests    linters, type checker, tests: what must pass before a change lands
 newest   the same with the newest versions of everything, not those of tests/constraints.txt
+ranks    two real processes under every way of sharing, killed and resumed; what the tests leave out (15 minutes)
 vllm     vLLM for real, under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
 """
@@ -50,6 +51,14 @@ def check(session: nox.Session, *, pinned: bool) -> None:
     # Two processes of one thread each: torch with more threads than cores is many times slower.
     env = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env=env)
+
+
+@nox.session
+def ranks(session: nox.Session) -> None:
+    """Two processes on the CPU (plain, ZeRO-2, ZeRO-3, FSDP): the weights of one process, also after a kill."""
+    install(session, "test")
+    env = {"SPOT_SLOW": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+    session.run("pytest", "tests/stages/test_train_ranks.py", *session.posargs, env=env)
 
 
 @nox.session

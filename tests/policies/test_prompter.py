@@ -96,7 +96,9 @@ def test_the_end_of_the_prompt_shows_that_thinking_is_off(tiny_model: Path, tmp_
     assert Prompter(model, {"enable_thinking": True}, "off").facts(ASKED)["prompt_tail"].endswith("> ")
 
 
-DATED = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}\n"
+DATED = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}\n"
+)
 
 
 def test_a_prompt_is_the_same_tomorrow(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
