@@ -3,7 +3,7 @@
 tests    linters, type checker, tests: what must pass before a change lands
 newest   the same with the newest versions of everything, not those of tests/constraints.txt
 ranks    two real processes under every way of sharing, killed and resumed; what the tests leave out (15 minutes)
-vllm     vLLM for real, under kill -9 (long)
+vllm     vLLM for real: with a folder that was trained, and under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
 """
 
@@ -75,6 +75,8 @@ def vllm(session: nox.Session) -> None:
     """vLLM for real, in an environment of its own: its workers and the command are killed 20 times (20 minutes)."""
     install(session, "test")
     python = os.environ.get("SPOT_VLLM_PYTHON") or str(vllm_environment(session))
+    # What was trained is answered by vLLM as by transformers.
+    session.run("python", "tests/load_trained.py", "--python", python)
     session.run("python", "tests/chaos_sample.py", "vllm", "--python", python, *session.posargs)
 
 
