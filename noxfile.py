@@ -95,7 +95,7 @@ def vllm_environment(session: nox.Session) -> Path:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed beside peers, as ratios in one run: `nox -s bench -- help`, `-- grading --data DIR`, `-- oracle`."""
+    """Speed beside peers, as ratios in one run: `nox -s bench -- help`, `-- oracle`, `-- estimate` ..."""
     install(session, "test")
     name, *arguments = session.posargs or ["help"]
     session.run("python", f"benchmarks/{name}.py", *arguments)
