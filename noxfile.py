@@ -2,7 +2,8 @@
 
 tests    linters, type checker, tests: what must pass before a change lands
 newest   the same with the newest versions of everything, not those of tests/constraints.txt
-vllm     vLLM for real, under kill -9 (long)
+ranks    two real processes under every way of sharing, killed and resumed; what the tests leave out (15 minutes)
+vllm     vLLM for real: with a folder that was trained, and under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
 """
 
@@ -53,6 +54,14 @@ def check(session: nox.Session, *, pinned: bool) -> None:
 
 
 @nox.session
+def ranks(session: nox.Session) -> None:
+    """Two processes on the CPU (plain, ZeRO-2, ZeRO-3, FSDP): the weights of one process, also after a kill."""
+    install(session, "test")
+    env = {"SPOT_SLOW": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+    session.run("pytest", "tests/stages/test_train_ranks.py", *session.posargs, env=env)
+
+
+@nox.session
 def chaos(session: nox.Session) -> None:
     """Rectify 2,000 rows against a faulty server while it is killed 50 times: nothing lost, nothing paid twice."""
     install(session, "test")
@@ -66,6 +75,8 @@ def vllm(session: nox.Session) -> None:
     """vLLM for real, in an environment of its own: its workers and the command are killed 20 times (20 minutes)."""
     install(session, "test")
     python = os.environ.get("SPOT_VLLM_PYTHON") or str(vllm_environment(session))
+    # What was trained is answered by vLLM as by transformers.
+    session.run("python", "tests/load_trained.py", "--python", python)
     session.run("python", "tests/chaos_sample.py", "vllm", "--python", python, *session.posargs)
 
 

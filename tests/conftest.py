@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -88,3 +89,15 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """A JSONL file as a user would have it."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, date: str) -> None:
+    """Another today for the chat templates that ask transformers for it."""
+    from transformers.utils import chat_template_utils
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.fromisoformat(date)
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Clock)

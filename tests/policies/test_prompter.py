@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from spotcli.errors import RecipeError, UserError
 from spotcli.policies.prompts import Prompter, switch
 from spotcli.records import Message
+from tests.conftest import set_clock
 
 ASKED: list[Message] = [{"role": "user", "content": "Why?"}]
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}> {% endif %}"
@@ -92,6 +94,44 @@ def test_the_end_of_the_prompt_shows_that_thinking_is_off(tiny_model: Path, tmp_
         assert prompter.tokenizer.decode(prompter.ids(ASKED)) == "user: Why?\n" + tail
     # What the user sets by hand has the last word.
     assert Prompter(model, {"enable_thinking": True}, "off").facts(ASKED)["prompt_tail"].endswith("> ")
+
+
+DATED = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}\n"
+)
+
+
+def test_a_prompt_is_the_same_tomorrow(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = variant(tiny_model, tmp_path / "model", DATED + PLAIN)
+    prompts, plain = set(), set()
+    for day in ("2031-03-01", "2031-03-02"):
+        set_clock(monkeypatch, day)
+        prompter = Prompter(model, {})
+        prompts.add(prompter.tokenizer.decode(prompter.ids(ASKED)))
+        plain.add(prompter.tokenizer.apply_chat_template([dict(each) for each in ASKED], tokenize=False))
+        assert prompter.facts(ASKED)["template_date"] == "2024-07-26"
+    assert prompts == {"26 Jul 2024\nuser: Why?\n> "}
+    # What the library alone makes of it.
+    assert plain == {"01 Mar 2031\nuser: Why?\n", "02 Mar 2031\nuser: Why?\n"}
+    # What the user sets by hand has the last word.
+    told = Prompter(model, {"date_string": "1 May"})
+    assert told.tokenizer.decode(told.ids(ASKED)) == "1 May\nuser: Why?\n> "
+    assert "template_date" not in Prompter(str(tiny_model), {}).facts(ASKED)
+
+
+@pytest.mark.parametrize("name", ["llama3_2", "gptoss"])
+def test_templates_with_a_clock_write_what_they_would_write_that_day(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = files(pytest.importorskip("trl", reason="TRL is not installed")) / "chat_templates" / f"{name}.jinja"
+    prompter = Prompter(variant(tiny_model, tmp_path / "model", source.read_text()), {})
+    set_clock(monkeypatch, "2024-07-26")
+    plain = prompter.tokenizer.apply_chat_template(
+        [dict(each) for each in ASKED], tokenize=False, add_generation_prompt=True
+    )
+    assert "26 Jul 2024" in plain or "2024-07-26" in plain
+    set_clock(monkeypatch, "2031-03-01")
+    assert prompter.tokenizer.decode(prompter.ids(ASKED)) == plain
 
 
 def test_an_answer_has_what_the_context_leaves(tiny_model: Path, tmp_path: Path) -> None:

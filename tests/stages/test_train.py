@@ -15,6 +15,7 @@ from spotcli.errors import DataError, RecipeError, SettingsChanged, SpotError
 from spotcli.policies import models
 from spotcli.recipe import Recipe
 from spotcli.stages.train import TrainSummary, train
+from tests.conftest import set_clock
 
 PAIRS = 20
 
@@ -356,6 +357,39 @@ def test_the_reference_is_computed_once_and_shared_by_runs(tiny_model: Path, tmp
     train(recipe(tiny_model, output="four", num_train_epochs=1, dtype="bfloat16"), folder=tmp_path)
     assert cache.read_text().startswith(first)
     assert cache.read_text().count("\n") == 6 + 1 + 7
+
+
+def test_a_template_with_a_clock_trains_on_what_was_sampled(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spotcli.policies.prompts import Prompter
+    from spotcli.stages import trainer
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    template = model / "chat_template.jinja"
+    template.write_text("Today: {{ strftime_now('%d %B %Y') }}\n" + template.read_text())
+    rows = [pair(number) for number in range(8)]
+    write(tmp_path, rows)
+    set_clock(monkeypatch, "2031-03-01")
+    sampled = {tuple(Prompter(str(model), {}).ids([{"role": "user", "content": row["prompt"]}])) for row in rows}
+    train(recipe(model, num_train_epochs=1), folder=tmp_path)
+    reference = (tmp_path / "reference.jsonl").read_text()
+    assert "told 2024-07-26, as in sampling" in capsys.readouterr().err
+
+    trained: set[tuple[int, ...]] = set()
+    pack = trainer.pack
+
+    def noted(pairs: Any, **options: Any) -> Any:
+        trained.update(each.prompt_ids for each in pairs)
+        return pack(pairs, **options)
+
+    monkeypatch.setattr(trainer, "pack", noted)
+    set_clock(monkeypatch, "2031-03-02")
+    train(recipe(model, num_train_epochs=1, output="tomorrow"), folder=tmp_path)
+    assert trained == sampled
+    assert (tmp_path / "reference.jsonl").read_text() == reference
+    assert apart(tmp_path / "checkpoint", tmp_path / "tomorrow") == 0.0
 
 
 def test_a_wrong_reference_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:

@@ -75,6 +75,41 @@ def test_two_ranks_learn_what_one_process_learns(
     assert ("no checks" in capsys.readouterr().err) is not whole
 
 
+@pytest.fixture(scope="module")
+def cut(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which 48 pairs were learned by one process in 6 steps of 1 x 16: the way of the others below."""
+    folder = tmp_path_factory.mktemp("cut")
+    write(folder, [pair(number) for number in range(48)])
+    train(recipe(tiny_model, output="1x16", **cut_as(16, 1)), folder=folder)
+    assert apart(folder / "1x16", tiny_model) > 1e-3
+    return folder
+
+
+def cut_as(micro: int, accumulate: int, **section: Any) -> dict[str, Any]:
+    batch = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate}
+    return {"batch_size": 16, "shift": "running", **batch, **SGD, **section}
+
+
+CUTS = {
+    "4x4": cut_as(4, 4),
+    "16x1": cut_as(1, 16),
+    "2-ranks": cut_as(4, 2, processes=2, zero=0),
+    "2-ranks-zero2": cut_as(4, 2, processes=2, zero=2),
+    "2-ranks-zero3": cut_as(4, 2, processes=2, zero=3),
+}
+
+
+@pytest.mark.parametrize("name", [name if "ranks" not in name else pytest.param(name, marks=slow) for name in CUTS])
+def test_one_batch_is_one_step_however_it_is_cut(cut: Path, tiny_model: Path, name: str) -> None:
+    summary = train(recipe(tiny_model, output=name, **CUTS[name]), folder=cut)
+    assert (summary.pairs, summary.batch_size, summary.steps) == (48, 16, 6)
+    # In float32. The weights move by 0.05 at most, so that a pair that counted twice, or a missed average, would show.
+    assert apart(cut / "1x16", cut / name) < 2e-6
+    one, other = metrics(cut / "1x16"), metrics(cut / name)
+    for column in ("loss", "shift", "grad_norm", "pairs", "rewards_chosen", "rewards_rejected"):
+        assert [row[column] for row in other] == pytest.approx([row[column] for row in one], rel=1e-4, abs=1e-5), column
+
+
 def test_the_error_of_the_rank_that_failed_first(tiny_model: Path, tmp_path: Path) -> None:
     rows = [pair(number) for number in range(8)]
     write(tmp_path, rows)

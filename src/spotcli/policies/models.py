@@ -6,6 +6,7 @@ Imports torch and transformers inside the functions: only the stages that run a 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -21,6 +22,12 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 SMOLLM2 = "builtin:smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+DATE = datetime(2024, 7, 26)
+"""What chat templates are told when they ask for today: the one that Llama's write where they have no clock. With the
+real one, a prompt that was sampled yesterday would be trained on as another, under a reference of its own."""
+_SIGNS = (*"aAbBcdfHIjmMpSUwWxXyY", "-d", "-m")
+"""Of ``strftime``."""
 
 
 def cache_folder() -> Path:
@@ -212,12 +219,7 @@ def render(
         raise UserError(
             "this model has no chat template", where=tokenizer.name_or_path, cure="take an instruction-tuned model"
         )
-    text = tokenizer.apply_chat_template(
-        cast(list[dict[str, str]], messages),
-        tokenize=False,
-        add_generation_prompt=True,
-        **(chat_template_kwargs or {}),
-    )
+    text = _written(tokenizer, messages, chat_template_kwargs, asking=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
@@ -229,13 +231,30 @@ def follows(
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> bool:
     """Whether a chat with its answer, as the template writes it, begins with the prompt that asks for the answer."""
-    prompt, whole = (
-        tokenizer.apply_chat_template(
-            cast(list[dict[str, str]], chat),
-            tokenize=False,
-            add_generation_prompt=asking,
-            **(chat_template_kwargs or {}),
-        )
-        for chat, asking in ((messages, True), ([*messages, {"role": "assistant", "content": answer}], False))
+    prompt = _written(tokenizer, messages, chat_template_kwargs, asking=True)
+    answered: list[Message] = [*messages, {"role": "assistant", "content": answer}]
+    return _written(tokenizer, answered, chat_template_kwargs, asking=False).startswith(prompt)
+
+
+def dated(template: str) -> bool:
+    """Whether a chat template asks for today's date, and gets ``DATE``."""
+    return "strftime_now" in template
+
+
+def _written(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], given: dict[str, Any] | None, *, asking: bool
+) -> str:
+    template = tokenizer.get_chat_template()
+    if dated(template):
+        # Values that a template is handed become plain data, so that a function can only come inside it. The line feed
+        # belongs to the block, so the template starts on a line of its own as before.
+        told = "".join(f" | replace('%{sign}', '{DATE.strftime('%' + sign)}')" for sign in _SIGNS)
+        template = f"{{% macro strftime_now(format) %}}{{{{ format{told} }}}}{{% endmacro %}}\n{template}"
+    text = tokenizer.apply_chat_template(
+        cast(list[dict[str, str]], messages),
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=asking,
+        **(given or {}),
     )
-    return str(whole).startswith(str(prompt))
+    return cast(str, text)

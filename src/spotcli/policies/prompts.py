@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli.errors import RecipeError
-from spotcli.policies.models import load_configs, load_tokenizer, render
+from spotcli.policies.models import DATE, dated, load_configs, load_tokenizer, render
 from spotcli.records import Message
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class Prompter:
     def __init__(self, model: str, template_kwargs: dict[str, Any], thinking: Thinking = "auto") -> None:
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(model)
         config, generation = load_configs(model)
-        self.template_kwargs = switch(str(self.tokenizer.chat_template or ""), thinking) | template_kwargs
+        template = str(self.tokenizer.chat_template or "")
+        self.template_kwargs = switch(template, thinking) | template_kwargs
+        self.date = DATE.date().isoformat() if dated(template) else None
         ends = generation.get("eos_token_id")
         self.ends: set[int] = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
         self.context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -62,6 +64,7 @@ class Prompter:
             "prompt_tail": str(self.tokenizer.decode(ids))[-TAIL:],
             "prompt_bos": sum(token == self.tokenizer.bos_token_id for token in ids[:2]),
             "chat_template_kwargs": self.template_kwargs,
+            **({"template_date": self.date} if self.date else {}),
             "stop_token_ids": sorted(self.ends),
             "context": self.context,
             "model_defaults_not_used": self.defaults,

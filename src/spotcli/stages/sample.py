@@ -459,6 +459,8 @@ def _sampling(recipe: Recipe) -> dict[str, Any]:
 def _say_facts(facts: dict[str, Any]) -> None:
     if facts.get("prompt_tail"):
         say(f"prompts end with: {facts['prompt_tail']!r}")
+    if date := facts.get("template_date"):
+        say(f"the chat template asks for today's date and is told {date}, always")
     if unused := facts.get("model_defaults_not_used"):
         requested = facts["requested"]
         listed = ", ".join(

@@ -267,7 +267,8 @@ def _encoded(recipe: Recipe, data: Path, *, rough: bool) -> Encoded:
         return rough_pairs(jsonl.read(data, kind), max_length=section.max_length)
     _, generation = models.load_configs(recipe.model or "")
     ends = generation.get("eos_token_id")
-    template_kwargs = settings.template_kwargs(recipe, str(tokenizer.chat_template or ""))
+    template = str(tokenizer.chat_template or "")
+    template_kwargs = settings.template_kwargs(recipe, template)
     renamed: dict[str, str] = {}
     found = encode(
         jsonl.read(data, kind, renamed=renamed),
@@ -278,6 +279,8 @@ def _encoded(recipe: Recipe, data: Path, *, rough: bool) -> Encoded:
         ends=[token for token in (ends if isinstance(ends, list) else [ends]) if token is not None],
         max_length=section.max_length,
     )
+    if models.dated(template) and _is_main():
+        say(f"the chat template asks for today's date and is told {models.DATE.date()}, as in sampling")
     if renamed and _is_main():
         say(f"{data}: read " + ", ".join(f"{other} as {ours}" for other, ours in renamed.items()))
     if not found.pairs:
