@@ -10,7 +10,7 @@ again. The plan, phase by phase:
 
     base      the untrained policy, with the sampling seeds of the trained ones
     sweep     each objective at three learning rates, those with rewards also at two betas, at seed 0
-    seeds     each objective at its best, and with rewards at its best of either beta, at two more seeds
+    seeds     each objective at its best, at two more seeds
     skills    the untrained policy on the test problems again, eight times: what it never, sometimes and always can
 
 Best: the most right answers to the *validation* problems among the runs whose drift is at most ``DRIFT`` nats a token,
@@ -327,8 +327,9 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
     yield [Run("none", seed=seed) for seed in SEEDS]
     yield [Run(objective, rate, beta) for objective, beta in CONFIGURATIONS for rate in RATES]
     yield [
-        Run(objective, best(rows, objective, beta)["rate"], beta, seed)
-        for objective, beta in CONFIGURATIONS
+        Run(name, found["rate"], found["beta"], seed)
+        for name in dict(CONFIGURATIONS)
+        for found in [best(rows, name)]
         for seed in SEEDS[1:]
     ]
     yield [Run("none", seed=seed) for seed in SKILL_SEEDS]
@@ -338,9 +339,9 @@ REWARDED = ("spot-bce", "spot-bco", "dpo", "reward-sft")
 CONFIGURATIONS = [("sft", 0.0), *((name, beta) for beta in BETAS for name in REWARDED)]
 
 
-def best(rows: dict[str, dict[str, Any]], objective: str, beta: float) -> dict[str, Any]:
-    """The row of the learning rate to take; see the head of this file."""
-    tried = [rows[Run(objective, rate, beta).key] for rate in RATES]
+def best(rows: dict[str, dict[str, Any]], objective: str) -> dict[str, Any]:
+    """The row of the learning rate and beta to take; see the head of this file."""
+    tried = [rows[Run(name, rate, beta).key] for name, beta in CONFIGURATIONS if name == objective for rate in RATES]
     near = [row for row in tried if row["drift"] <= DRIFT]
     if not near:
         return min(tried, key=lambda row: row["drift"])
