@@ -66,7 +66,7 @@ def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatc
     assert seen == [(4, 9), (4, 9), (2, 9)] * 2
 
 
-def test_under_autocast_the_head_stays_in_float32() -> None:
+def test_under_autocast_the_logits_stay_in_float32() -> None:
     hidden_NH, weight_VH = torch.randn(6, 64), torch.randn(40, 64, requires_grad=True)
     targets_N = torch.arange(6)
     exact = logps.token_logps(hidden_NH, weight_VH, targets_N)
@@ -75,7 +75,9 @@ def test_under_autocast_the_head_stays_in_float32() -> None:
         (gradient,) = torch.autograd.grad(found.sum(), weight_VH)
     assert found.dtype == torch.float32
     assert torch.equal(found, exact)
-    assert torch.equal(gradient, torch.autograd.grad(exact.sum(), weight_VH)[0])
+    # Both operands and the product are rounded to 8 binary digits, each by at most 2 ** -9 of itself.
+    expected = torch.autograd.grad(exact.sum(), weight_VH)[0]
+    assert (gradient - expected).norm() < 3 * 2**-9 * expected.norm()
 
 
 def test_bfloat16_weights_give_float32_numbers() -> None:

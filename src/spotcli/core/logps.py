@@ -55,7 +55,7 @@ class _TokenLogps(torch.autograd.Function):
             logps_N[part] = target_C - total_C
             totals_N[part] = total_C
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, totals_N)
-        ctx.chunk, ctx.low, ctx.exact = chunk, low, exact
+        ctx.chunk, ctx.low, ctx.exact, ctx.products = chunk, low, exact, _compute_dtype(hidden_NH)
         return logps_N
 
     @staticmethod
@@ -69,6 +69,8 @@ class _TokenLogps(torch.autograd.Function):
         grad_bias_V = torch.zeros(len(weight_VH), dtype=ctx.exact, device=device) if needs_bias else None
         with torch.autocast(device.type, enabled=False):
             head_VH = weight_VH.to(ctx.low or ctx.exact)
+            # Only logits need float32; gradients are rounded as those of every other layer.
+            factor_VH = weight_VH.to(ctx.products or ctx.exact)
             for start in range(0, len(hidden_NH), ctx.chunk):
                 part = slice(start, start + ctx.chunk)
                 grad_C = grad_N[part].to(ctx.exact)
@@ -78,13 +80,15 @@ class _TokenLogps(torch.autograd.Function):
                 grad_CV.scatter_add_(1, targets_N[part, None], grad_C[:, None])
                 if grad_bias_V is not None:
                     grad_bias_V += grad_CV.sum(0)
-                small_CV = grad_CV.to(head_VH.dtype)
+                small_CV = grad_CV.to(factor_VH.dtype)
                 if grad_hidden_NH is not None:
-                    grad_hidden_NH[part] = torch.mm(small_CV, head_VH).to(hidden_NH.dtype)
+                    grad_hidden_NH[part] = torch.mm(small_CV, factor_VH).to(hidden_NH.dtype)
                 if grad_weight_VH is not None:
-                    hidden_CH = hidden_NH[part].to(head_VH.dtype)
-                    if ctx.low is None:
+                    hidden_CH = hidden_NH[part].to(factor_VH.dtype)
+                    if ctx.products is None:
                         grad_weight_VH.addmm_(small_CV.t(), hidden_CH)
+                    elif ctx.low is None:
+                        grad_weight_VH += torch.mm(small_CV.t(), hidden_CH)
                     else:
                         grad_weight_VH += torch.mm(small_CV.t(), hidden_CH, out_dtype=ctx.exact)
         return (
@@ -101,10 +105,14 @@ def _low_precision(hidden_NH: Tensor) -> torch.dtype | None:
 
     On a CPU such a product would be rounded to bf16, which costs a nat on a long answer.
     """
-    if hidden_NH.device.type != "cuda":
-        return None
-    if torch.is_autocast_enabled("cuda"):
-        return torch.get_autocast_dtype("cuda")
+    return _compute_dtype(hidden_NH) if hidden_NH.device.type == "cuda" else None
+
+
+def _compute_dtype(hidden_NH: Tensor) -> torch.dtype | None:
+    """bf16 or fp16 where the model computes in it, else None."""
+    device = hidden_NH.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
     return hidden_NH.dtype if hidden_NH.dtype in (torch.bfloat16, torch.float16) else None
 
 
