@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--micro", type=int, default=8, help="pairs of a micro-batch, which is a step")
+    parser.add_argument("--micro", type=int, default=16, help="pairs of a micro-batch, which is a step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="start no measurement after this long")

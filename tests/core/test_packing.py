@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -169,6 +171,64 @@ def test_the_numbers_of_two_separate_passes(
     for name, gradient in gradients(model, found).items():
         scale = expected_gradients[name].abs().max()
         assert (gradient - expected_gradients[name]).abs().max() < tolerance * scale, name
+
+
+def varlen_attn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """torch's kernel by its documentation, sequence by sequence: [tokens, heads, size], causal at the lower right."""
+    assert window_size == (-1, 0)
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert (cu_seq_q[0], cu_seq_q[-1], cu_seq_k[-1]) == (0, len(query), len(key))
+    assert (max_q, max_k) == (cu_seq_q.diff().max(), cu_seq_k.diff().max())
+    if enable_gqa:
+        key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], 1) for each in (key, value))
+    found = []
+    for (first, last), (low, high) in zip(pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", query[first:last], key[low:high]) * (scale or query.shape[-1] ** -0.5)
+        hidden = torch.ones(last - first, high - low, dtype=torch.bool).triu(high - low - (last - first) + 1)
+        found.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -math.inf).softmax(-1), value[low:high]))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("start", [(), tuple(range(20, 33))], ids=["", "common"])
+@pytest.mark.parametrize("rejected", [True, False], ids=["", "chosen only"])
+@pytest.mark.parametrize("build", [llama, qwen3])
+def test_one_call_a_layer_gives_the_same_numbers(
+    build: Build, rejected: bool, start: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = ready(build, torch.float64), pairs(start)
+    model.set_attn_implementation(attention.NAME)
+    batch = pack(rows, share=True, rejected=rejected)
+
+    def numbers() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        found = torch.cat(batch.sequence_logps(model(**batch.model_inputs())))
+        return found.detach(), gradients(model, found)
+
+    expected, expected_gradients = numbers()
+    calls = 0
+
+    def kernel(*args: Any, **more: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return varlen_attn(*args, **more)
+
+    monkeypatch.setattr(attention, "_varlen", lambda device, dtype: kernel)
+    found, found_gradients = numbers()
+    assert calls == 3  # layers
+    assert torch.allclose(found, expected, rtol=1e-9)
+    for name, gradient in found_gradients.items():
+        assert torch.allclose(gradient, expected_gradients[name], rtol=1e-7, atol=1e-12), name
 
 
 def test_without_the_rejected_answers() -> None:

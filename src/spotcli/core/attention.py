@@ -7,11 +7,17 @@ Every Llama-like model of transformers 5 hands unknown keyword arguments of its 
 models run unmodified: ``model(..., pair_spans=...)``. No mask function is registered on purpose: transformers then
 builds no mask, and would not know how. For the same reason this attention refuses rows without spans: padding would
 be attended to without a word.
+
+On a GPU that has it, one call of torch's varlen attention does a layer (written to its documentation, and not run on a
+GPU yet: the tests put a kernel of the same contract in its place). Everywhere else it is one call for each piece.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import inspect
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -109,9 +115,20 @@ def pair_attention(
         raise SpotError("shared-prefix attention met a row that is not packed")
     if sliding_window is not None and any(pair_common + p + max(a, b) > sliding_window for _, p, a, b in pair_spans):
         raise SpotError(f"a pair is longer than the sliding window of {sliding_window} tokens")
-    attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+    grouped = query.shape[1] != key.shape[1]
     # One split and no slices: the gradient of a slice is as long as the row, and there are several for each pair.
     sizes = [pair_common, *(size for _, *parts in pair_spans for size in parts)]
+    if (kernel := _varlen(query.device, query.dtype)) is not None:
+        sequences, *bounds = _sequences(tuple(sizes), query.device)
+        keys, values = (
+            torch.cat([pieces[at] for seen in sequences for at in seen], 2)[0].transpose(0, 1)
+            for pieces in (torch.split(key, sizes, 2), torch.split(value, sizes, 2))
+        )
+        found = kernel(
+            query[0].transpose(0, 1), keys, values, *bounds, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
+        )
+        return found[None], None
+    attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
     pieces = [torch.split(each, sizes, 2) for each in (query, key, value)]
     outputs = []
     if pair_common:
@@ -133,6 +150,47 @@ def pair_attention(
             else:
                 outputs.append(attend(query_Q, key_S, value_S, is_causal=True))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+
+
+@cache
+def _varlen(device: torch.device, dtype: torch.dtype) -> Callable[..., Any] | None:
+    """torch's varlen attention, where the device computes it in this precision; None elsewhere."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    # The first versions had another way to ask for causal attention.
+    wanted = {"window_size", "enable_gqa", "scale"}
+    return varlen_attn if wanted <= inspect.signature(varlen_attn).parameters.keys() else None
+
+
+@lru_cache(maxsize=8)  # all layers of a micro-batch ask for the same
+def _sequences(sizes: tuple[int, ...], device: torch.device) -> tuple[list[tuple[int, ...]], Tensor, Tensor, int, int]:
+    """A packed row as sequences, whose queries see all keys before their last ones (causal at the lower right).
+
+    Args:
+        sizes: tokens of the common start, then of P, A and B of each pair.
+        device: of the bounds.
+
+    Returns:
+        Of each sequence the pieces whose keys it sees; the bounds of queries and of keys, [sequences + 1]; the longest
+        of each. In the row's order: the common start, then of each pair P with A, and B.
+    """
+    asking = [(0,), *(part for at in range(1, len(sizes), 3) for part in ((at, at + 1), (at + 2,)))]
+    before = [(), *(part for at in range(1, len(sizes), 3) for part in ((0,), (0, at)))]
+    queries = [sum(sizes[at] for at in part) for part in asking]
+    there = [at for at, number in enumerate(queries) if number]
+    seen = [before[at] + asking[at] for at in there]
+    keys = [sum(sizes[at] for at in part) for part in seen]
+    bounds = [
+        torch.tensor([0, *accumulate(numbers)], dtype=torch.int32, device=device)
+        for numbers in ([queries[at] for at in there], keys)
+    ]
+    return seen, bounds[0], bounds[1], max(queries), max(keys)
 
 
 def _lower_right(queries: int, keys: int, like: Tensor) -> Any:
