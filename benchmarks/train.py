@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder with the real pairs")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--micro", type=int, default=16, help="pairs of a micro-batch, which is a step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
