@@ -5,6 +5,9 @@ newest   the same with the newest versions of everything, not those of tests/con
 ranks    two real processes under every way of sharing, killed and resumed; what the tests leave out (15 minutes)
 vllm     vLLM for real: with a folder that was trained, and under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
+chaos    rectify and sample, killed again and again beside faulty endpoints (15 minutes)
+bench    speed beside peers
+paper    the objectives beside each other, what they gain and what that costs (two hours)
 """
 
 import os
@@ -106,3 +109,11 @@ def demo(session: nox.Session) -> None:
     """A real language model learns from its own mistakes: `nox -s demo -- --seed 7` takes another seed."""
     install(session)
     session.run("spot", "run", "recipes/smollm2-135m.yaml", *session.posargs)
+
+
+@nox.session
+def paper(session: nox.Session) -> None:
+    """Each objective's gain against what it costs, at small scale: two hours on two cores; the same command goes on."""
+    install(session)
+    session.run("python", "benchmarks/paper.py", "run", *session.posargs)
+    session.run("python", "benchmarks/paper.py", "report", *session.posargs)
