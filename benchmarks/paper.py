@@ -2,7 +2,7 @@
 
     nox -s paper                                        about two hours on two cores; the same command goes on
     python benchmarks/paper.py run --folder paper       the same by hand
-    python benchmarks/paper.py report --folder paper    the table and the figure of docs/paper-at-small-scale.md
+    python benchmarks/paper.py report --folder paper    a line a run
 
 All runs share the pairs of ``recipes/smollm2-135m.yaml``: made once, by the untrained policy and the symbolic oracle.
 Rows of ``results.jsonl`` are runs, each with the outcome of every problem, so all that is reported can be computed
