@@ -162,14 +162,8 @@ def test_operations_beside_what_torch_counts(build: Callable[[], Any], checkpoin
     assert sum(found.values()) - uncounted == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
-@pytest.mark.parametrize("low", [False, True])
-@pytest.mark.parametrize("build", [llama, qwen3])
-def test_activations_beside_what_torch_keeps(build: Callable[[], Any], low: bool) -> None:
-    torch.manual_seed(0)
-    model = build().train()
-    logps.install(model)
-    attention.register()
-    model.set_attn_implementation(attention.NAME)
+def kept_bytes(model: Any, low: bool) -> int:
+    """What autograd keeps of a forward pass for the backward one, weights not counted."""
     weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
 
@@ -183,10 +177,21 @@ def test_activations_beside_what_torch_keeps(build: Callable[[], Any], low: bool
     # Without a common start: on a CPU its masks are kept too, which no GPU does.
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), context:
         model(**pack(rows(()), share=True).model_inputs())
+    return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("build", [llama, qwen3])
+def test_activations_beside_what_torch_keeps(build: Callable[[], Any], low: bool) -> None:
+    torch.manual_seed(0)
+    model = build().train()
+    logps.install(model)
+    attention.register()
+    model.set_attn_implementation(attention.NAME)
     shape = shape_of(model)
     setup = Setup(compute_bytes=2 if low else 4, autocast=low)
     casts = 2 * shape.body if low else 0
-    measured = sum(size for size, _ in kept.values()) - casts
+    measured = kept_bytes(model, low) - casts
     assert plan.activations(shape, row_work(rows(()), share=True), setup) == pytest.approx(measured, rel=0.1)
 
 
@@ -203,19 +208,7 @@ def test_activations_of_adapters_beside_what_torch_keeps(build: Callable[[], Any
     model.set_attn_implementation(attention.NAME)
     wrapped = _with_lora(model, Recipe.model_validate({"train": {"lora": {"r": 4}}}))
     shape = replace(shape, adapters=sum(each.numel() for each in wrapped.parameters() if each.requires_grad))
-    weights = {each.untyped_storage().data_ptr() for each in wrapped.parameters()}
-    kept: dict[int, tuple[int, torch.Tensor]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    context = torch.autocast("cpu", torch.bfloat16) if low else nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), context:
-        wrapped(**pack(rows(()), share=True).model_inputs())
     setup = Setup(weight_bytes=2 if low else 4, compute_bytes=2 if low else 4, autocast=low)
-    measured = sum(size for size, _ in kept.values())
+    measured = kept_bytes(wrapped, low)
     # Frozen norms keep less than the plan has them keep: too much is the right side to be wrong on.
     assert 0.9 < plan.activations(shape, row_work(rows(()), share=True), setup) / measured < 1.25

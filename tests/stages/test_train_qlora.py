@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from spotcli.policies import models
 from spotcli.stages.train import train
 from tests.stages.test_train import metrics, pair, recipe, write
 
-quantised = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="pip install 'spotcli[qlora]'")
 slow = pytest.mark.skipif(not os.environ.get("SPOT_SLOW"), reason="SPOT_SLOW=1 runs it")
 
 LORA: dict[str, Any] = {"lora": {"r": 4, "alpha": 8}, "learning_rate": 1e-2}
@@ -36,7 +34,6 @@ def apart(one: Path, two: Path) -> float:
     return max((first[name] - second[name]).abs().max().item() for name in first)
 
 
-@quantised
 def test_it_learns_what_adapters_beside_the_same_unpacked_weights_learn(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(20)])
     packed: Any = models.load_model(str(tiny_model), "float32", "float32")
@@ -57,7 +54,6 @@ def test_it_learns_what_adapters_beside_the_same_unpacked_weights_learn(tiny_mod
     assert apart(tmp_path / "packed", tmp_path / "whole") > 1e-3
 
 
-@quantised
 def test_the_reference_is_that_of_the_quantised_model(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(6)])
     cache = tmp_path / "reference.jsonl"
@@ -70,7 +66,6 @@ def test_the_reference_is_that_of_the_quantised_model(tiny_model: Path, tmp_path
     assert cache.read_text().count("\n") == 12
 
 
-@quantised
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_resumes_exactly_with_checkpointed_activations_and_checks(
     tiny_model: Path, tmp_path: Path, dtype: str
@@ -98,7 +93,6 @@ def test_it_resumes_exactly_with_checkpointed_activations_and_checks(
 
 
 @slow
-@quantised
 @pytest.mark.parametrize("zero", [0, 2])
 def test_two_ranks_learn_what_one_process_learns(tiny_model: Path, tmp_path: Path, zero: int) -> None:
     write(tmp_path, [pair(number) for number in range(17)])
