@@ -22,8 +22,11 @@ def tiny(dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
     return LlamaForCausalLM(config).to(dtype)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
-def test_the_same_values_and_gradients_as_log_softmax(chunk: int) -> None:
+# A row of probabilities is 11 * 8 = 88 bytes: none, two and all of the seven are kept.
+@pytest.mark.parametrize("keep", [0, 200, 10_000])
+@pytest.mark.parametrize("chunk", [1, 2, 7, 100])
+def test_the_same_values_and_gradients_as_log_softmax(chunk: int, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logps, "KEEP", keep)
     generator = torch.Generator().manual_seed(0)
     hidden_NH = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     weight_VH = torch.randn(11, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -62,8 +65,30 @@ def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(logps, "_logits", watch)
     weight_VH = torch.randn(9, 4, requires_grad=True)
-    logps.token_logps(torch.randn(10, 4), weight_VH, torch.zeros(10, dtype=torch.long), chunk=4).sum().backward()
-    assert seen == [(4, 9), (4, 9), (2, 9)] * 2
+    # A row is 9 * 4 = 36 bytes: there is room for none, for one chunk and half of the next, for all.
+    for keep, again in ((0, [(4, 9), (4, 9), (2, 9)]), (6 * 36, [(4, 9), (2, 9)]), (10 * 36, [])):
+        monkeypatch.setattr(logps, "KEEP", keep)
+        logps.token_logps(torch.randn(10, 4), weight_VH, torch.zeros(10, dtype=torch.long), chunk=4).sum().backward()
+        assert seen == [(4, 9), (4, 9), (2, 9), *again]
+        seen.clear()
+
+
+def test_a_sure_token_keeps_its_gradient_in_bfloat16() -> None:
+    # Logits 8 and 0: 1 - p = 1 / (1 + e^8) = 0.000335; p itself is 1 in bfloat16, and 1 - 1 would be 0.
+    hidden_NH = torch.tensor([[8.0]], dtype=torch.bfloat16, requires_grad=True)
+    weight_VH = torch.tensor([[1.0], [0.0]], dtype=torch.bfloat16)
+    logps.token_logps(hidden_NH, weight_VH, torch.tensor([0])).sum().backward()
+    assert hidden_NH.grad is not None
+    assert hidden_NH.grad.item() == pytest.approx(0.000335, rel=0.01)
+
+
+def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logps, "KEEP", 10**9)
+    kept: list[Any] = []
+    plain = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **more: kept.append(size) or plain(*size, **more))
+    logps.token_logps(torch.randn(10, 4), torch.randn(9, 4), torch.zeros(10, dtype=torch.long))
+    assert kept == [(10,), (0, 9)]
 
 
 def test_under_autocast_the_logits_stay_in_float32() -> None:

@@ -129,9 +129,20 @@ def pair_attention(
         )
         return found[None], None
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
+    if query.device.type != "cpu":
+        return _pieces(query, key, value, sizes, attend), None
+    # torch's kernels for CPUs turn every block of bfloat16 into float32: short pieces take twice as long so.
+    wanted = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    exact = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast("cpu", enabled=False):
+        return _pieces(query.to(exact), key.to(exact), value.to(exact), sizes, attend).to(wanted), None
+
+
+def _pieces(query: Tensor, key: Tensor, value: Tensor, sizes: list[int], attend: Callable[..., Tensor]) -> Tensor:
+    """A call of the kernel for each piece: the common start, of each pair P with A, and B."""
     pieces = [torch.split(each, sizes, 2) for each in (query, key, value)]
     outputs = []
-    if pair_common:
+    if sizes[0]:
         query_C, key_C, value_C = (each[0] for each in pieces)
         outputs.append(attend(query_C, key_C, value_C, is_causal=True))
     for first in range(1, len(sizes), 3):
@@ -149,7 +160,7 @@ def pair_attention(
                 outputs.append(attend(query_Q, key_S, value_S, attn_mask=mask))
             else:
                 outputs.append(attend(query_Q, key_S, value_S, is_causal=True))
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+    return torch.cat(outputs, 2).transpose(1, 2).contiguous()
 
 
 @cache

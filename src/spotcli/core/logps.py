@@ -7,13 +7,15 @@ Shapes, as suffixes of names:
     H   hidden size
     V   vocabulary
 
-Only scored positions go through the head, a chunk at a time, with logits in float32 (float64 for a float64 model); the
-backward pass computes each chunk's logits again. Memory is chunk * V instead of N * V, and twice less than that with
-autograd alone, which would keep the softmax beside the logits.
+Only scored positions go through the head, a chunk at a time, with logits in float32 (float64 for a float64 model). The
+backward pass needs each chunk's probabilities: the first ``KEEP`` bytes of them are kept, in the precision of the
+model's products; of the rest the logits are computed again. So memory is chunk * V and a constant instead of N * V, and
+twice less than that with autograd alone, which would keep the softmax beside the logits.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import MethodType
 from typing import Any
 
@@ -24,6 +26,9 @@ from spotcli.errors import UserError
 
 CHUNK = 256
 """Positions a chunk: with a vocabulary of 150,000, about 150 MB of float32 logits."""
+
+KEEP = 256 << 20
+"""Bytes of probabilities that wait for the backward pass. Of short answers that is all."""
 
 # Settings by which a model changes its logits after the head, which a head called by itself would not know.
 _LOGIT_CHANGES = (
@@ -44,53 +49,66 @@ class _TokenLogps(torch.autograd.Function):
     ) -> Tensor:
         low = _low_precision(hidden_NH)
         exact = torch.promote_types(hidden_NH.dtype, torch.float32)
+        products = _compute_dtype(hidden_NH)
         logps_N = torch.empty(len(hidden_NH), dtype=exact, device=hidden_NH.device)
         totals_N = torch.empty_like(logps_N)
         head_VH = weight_VH.to(low or exact)
+        kept = KEEP // (len(weight_VH) * (products or exact).itemsize) if any(ctx.needs_input_grad) else 0
+        # M: the positions, in whole chunks, whose probabilities are kept
+        kept = len(hidden_NH) if kept >= len(hidden_NH) else kept // chunk * chunk
+        others_MV = torch.empty(kept, len(weight_VH), dtype=products or exact, device=hidden_NH.device)
         for start in range(0, len(hidden_NH), chunk):
             part = slice(start, start + chunk)
             logits_CV = _logits(hidden_NH[part], head_VH, bias_V, exact)
             target_C = logits_CV.gather(1, targets_N[part, None])[:, 0]
-            total_C = torch.logsumexp(logits_CV, 1)
-            logps_N[part] = target_C - total_C
-            totals_N[part] = total_C
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, totals_N)
-        ctx.chunk, ctx.low, ctx.exact, ctx.products = chunk, low, exact, _compute_dtype(hidden_NH)
+            most_C = logits_CV.amax(1)
+            sum_C = logits_CV.sub_(most_C[:, None]).exp_().sum(1)
+            totals_N[part] = most_C + sum_C.log()
+            logps_N[part] = target_C - totals_N[part]
+            if start < kept:
+                others_MV[part] = logits_CV.div_(sum_C[:, None]).scatter_(1, targets_N[part, None], 0.0)
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, targets_N, totals_N, logps_N, others_MV)
+        ctx.chunk, ctx.low, ctx.exact, ctx.products = chunk, low, exact, products
         return logps_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         (grad_N,) = grads
-        hidden_NH, weight_VH, bias_V, targets_N, totals_N = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, targets_N, totals_N, logps_N, others_MV = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         device = hidden_NH.device
         grad_hidden_NH = torch.empty_like(hidden_NH) if needs_hidden else None
-        grad_weight_VH = torch.zeros(weight_VH.shape, dtype=ctx.exact, device=device) if needs_weight else None
-        grad_bias_V = torch.zeros(len(weight_VH), dtype=ctx.exact, device=device) if needs_bias else None
+        grad_weight_VH = grad_bias_V = None
         with torch.autocast(device.type, enabled=False):
             head_VH = weight_VH.to(ctx.low or ctx.exact)
             # Only logits need float32; gradients are rounded as those of every other layer.
             factor_VH = weight_VH.to(ctx.products or ctx.exact)
-            for start in range(0, len(hidden_NH), ctx.chunk):
-                part = slice(start, start + ctx.chunk)
+            kept = len(others_MV)
+            bounds = [*([0] if kept else []), *range(kept, len(hidden_NH), ctx.chunk), len(hidden_NH)]
+            for part in (slice(*bound) for bound in pairwise(bounds)):
+                # d logp / d logit_v = [v is the target] - p_v.  The target's 1 - p is worked out by itself: of a sure
+                # token nothing would be left of it if p were rounded first.
                 grad_C = grad_N[part].to(ctx.exact)
-                # d logp / d logit_v = [v is the target] - p_v
-                grad_CV = _logits(hidden_NH[part], head_VH, bias_V, ctx.exact)
-                grad_CV.sub_(totals_N[part, None]).exp_().mul_(-grad_C[:, None])
-                grad_CV.scatter_add_(1, targets_N[part, None], grad_C[:, None])
-                if grad_bias_V is not None:
-                    grad_bias_V += grad_CV.sum(0)
-                small_CV = grad_CV.to(factor_VH.dtype)
+                target_C = grad_C * -torch.expm1(logps_N[part])
+                if part.stop <= kept:
+                    others_CV = others_MV
+                else:
+                    exact_CV = _logits(hidden_NH[part], head_VH, bias_V, ctx.exact).sub_(totals_N[part, None]).exp_()
+                    others_CV = exact_CV.scatter_(1, targets_N[part, None], 0.0).to(factor_VH.dtype)
                 if grad_hidden_NH is not None:
-                    grad_hidden_NH[part] = torch.mm(small_CV, factor_VH).to(hidden_NH.dtype)
-                if grad_weight_VH is not None:
-                    hidden_CH = hidden_NH[part].to(factor_VH.dtype)
-                    if ctx.products is None:
-                        grad_weight_VH.addmm_(small_CV.t(), hidden_CH)
-                    elif ctx.low is None:
-                        grad_weight_VH += torch.mm(small_CV.t(), hidden_CH)
-                    else:
-                        grad_weight_VH += torch.mm(small_CV.t(), hidden_CH, out_dtype=ctx.exact)
+                    away_CH = torch.mm(others_CV, factor_VH).to(ctx.exact).mul_(grad_C[:, None])
+                    to_CH = weight_VH[targets_N[part]].to(ctx.exact).mul_(target_C[:, None])
+                    grad_hidden_NH[part] = to_CH.sub_(away_CH)
+                if needs_weight:
+                    hidden_CH = hidden_NH[part].to(ctx.exact)
+                    factor_CH = (hidden_CH * -grad_C[:, None]).to(factor_VH.dtype)
+                    out_dtype = {} if ctx.low is None else {"out_dtype": ctx.exact}
+                    found_VH = torch.mm(others_CV.t(), factor_CH, **out_dtype).to(ctx.exact)
+                    grad_weight_VH = found_VH if grad_weight_VH is None else grad_weight_VH.add_(found_VH)
+                    grad_weight_VH.index_add_(0, targets_N[part], hidden_CH * target_C[:, None])
+                if needs_bias:
+                    found_V = torch.mv(others_CV.to(ctx.exact).t(), -grad_C).index_add_(0, targets_N[part], target_C)
+                    grad_bias_V = found_V if grad_bias_V is None else grad_bias_V.add_(found_V)
         return (
             grad_hidden_NH,
             grad_weight_VH.to(weight_VH.dtype) if grad_weight_VH is not None else None,

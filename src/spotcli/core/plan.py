@@ -2,7 +2,8 @@
 
     forward     2 operations a weight and token, 4 * width a query-key pair and layer, the head on scored positions
     backward    twice that: gradients of inputs and of weights; a frozen weight has none of its own
-    recompute   the layers once more with checkpointed activations, the head once more always (see ``core.logps``)
+    recompute   the layers once more with checkpointed activations, the head once more (see ``core.logps``; at most: of
+                short answers what it found is kept)
 
 Only useful work is counted: of causal attention the half below the diagonal, of a shared beginning one run. Memory is
 what stands at the worst moment, at the end of a forward pass or in an optimiser step; the allocator's own waste and the
@@ -120,6 +121,8 @@ class Setup:
     """Weights that are more exact than operands are turned into them on the way, which takes a copy."""
     chunk: int = 256
     """Positions whose logits exist at once."""
+    keep: int = 256 << 20
+    """Bytes of probabilities that wait for the backward pass, at most."""
 
     @property
     def casts(self) -> bool:
@@ -215,8 +218,9 @@ def activations(shape: Shape, work: Work, setup: Setup) -> float:
 
 
 def _head(shape: Shape, work: Work, setup: Setup) -> float:
-    """Bytes around the head: a chunk of logits twice, the weight as operand, its gradient, the scored states."""
+    """Bytes around the head: a chunk of logits twice and what is kept, the weight as operand, its gradient, states."""
     logits = 2 * 4 * min(setup.chunk, work.scored) * shape.vocabulary
+    logits += min(setup.keep, setup.compute_bytes * work.scored * shape.vocabulary)
     operand = shape.head * setup.compute_bytes if setup.casts else 0
     gradient = 0 if shape.adapters else shape.head * (4 + min(4, setup.weight_bytes))
     return logits + operand + gradient + 2 * 4 * work.scored * shape.hidden

@@ -161,7 +161,7 @@ def _adapters(recipe: Recipe, model: Any, head: Any) -> int:
 
 def setup_of(section: TrainSection) -> Setup:
     """How the recipe trains, on GPUs that compute in bfloat16 unless it says float32."""
-    from spotcli.core.logps import CHUNK
+    from spotcli.core.logps import CHUNK, KEEP
 
     exact = section.dtype == "float32"
     sharding = settings.sharding(section)
@@ -177,6 +177,7 @@ def setup_of(section: TrainSection) -> Setup:
         compute_bytes=4 if exact else 2,
         autocast=not exact and not deepspeed,
         chunk=CHUNK,
+        keep=KEEP,
     )
 
 
