@@ -114,6 +114,6 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def paper(session: nox.Session) -> None:
     """Each objective's gain against what it costs, at small scale: two hours on two cores; the same command goes on."""
-    install(session)
+    install(session, "bench")
     session.run("python", "benchmarks/paper.py", "run", *session.posargs)
     session.run("python", "benchmarks/paper.py", "report", *session.posargs)

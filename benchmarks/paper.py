@@ -2,7 +2,7 @@
 
     nox -s paper                                        about two hours on two cores; the same command goes on
     python benchmarks/paper.py run --folder paper       the same by hand
-    python benchmarks/paper.py report --folder paper    a line a run
+    python benchmarks/paper.py report --folder paper    tables, and a figure beside the runs
 
 All runs share the pairs of ``recipes/smollm2-135m.yaml``: made once, by the untrained policy and the symbolic oracle.
 Rows of ``results.jsonl`` are runs, each with the outcome of every problem, so all that is reported can be computed
@@ -38,10 +38,12 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from spotcli import jsonl
 from spotcli import recipe as recipes
+from spotcli.core.stats import Comparison, compare
 from spotcli.policies import Answer, Request, Sampling, answer_seed
 from spotcli.records import Message
 from spotcli.tasks import arithmetic, neutral
@@ -378,9 +380,138 @@ def summary(row: dict[str, Any]) -> str:
     return f"{row['key']}: {text} drift {row.get('drift', 0.0):.5f}, {row['cpu_seconds']:.0f} s"
 
 
+# --- the report -------------------------------------------------------------------------------------------------------
+
+NAMES = {"sft": "SFT+", "spot-bce": "SPoT-BCE", "spot-bco": "SPoT-BCO", "dpo": "DPO", "reward-sft": "Reward-SFT"}
+COLOURS = {"sft": "#444444", "spot-bce": "#0072b2", "spot-bco": "#56b4e9", "dpo": "#d55e00", "reward-sft": "#009e73"}
+
+
 def report_main(options: argparse.Namespace) -> None:
-    for row in jsonl.rows(options.folder / "results.jsonl"):
-        print(summary(row))
+    """Tables in Markdown to stdout, the figure beside the runs; of what is there."""
+    rows = {row["key"]: row for row in jsonl.rows(options.folder / "results.jsonl")}
+    print(*best_table(rows), "", *sweep_table(rows), "", *skill_table(rows), sep="\n")
+    draw(rows, options.folder / "gain-against-cost.svg")
+
+
+def runs_at_best(rows: dict[str, dict[str, Any]], objective: str) -> list[dict[str, Any]]:
+    """An objective's runs at its best beta and learning rate, by seed; as far as they are there."""
+    found = best(rows, objective)
+    keys = [Run(objective, found["rate"], found["beta"], seed).key for seed in SEEDS]
+    return [rows[key] for key in keys if key in rows]
+
+
+def untrained(rows: dict[str, dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The base policy with the sampling seeds of the runs."""
+    return [rows[Run("none", seed=run["seed"]).key] for run in runs]
+
+
+def outcomes(runs: list[dict[str, Any]], *names: str) -> dict[str, list[float]]:
+    """Each question's outcomes over the runs."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name in names:
+            for id, right in run["outcomes"][name].items():
+                found.setdefault(id, []).append(float(right))
+    return found
+
+
+def change(before: list[dict[str, Any]], after: list[dict[str, Any]], *names: str) -> Comparison:
+    return compare(outcomes(before, *names), outcomes(after, *names))
+
+
+def points(found: Comparison) -> str:
+    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} … {100 * found.high:+.1f})"
+
+
+def header(*cells: str) -> list[str]:
+    return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
+
+
+def label(objective: str, beta: float) -> str:
+    return NAMES[objective] + (f", beta {beta:g}" if beta else "")
+
+
+def best_table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Each objective at its best. Intervals are over problems; the range is over seeds."""
+    lines = header(
+        "objective", "learning rate", "seeds", "test, %", "gain, points (95 %)", "of each seed", "beside SFT+ (95 %)",
+        "near families", "far families", "drift, nats a token",
+    )  # fmt: skip
+    plain = runs_at_best(rows, "sft")
+    for objective in NAMES:
+        runs = runs_at_best(rows, objective)
+        base = untrained(rows, runs)
+        test = change(base, runs, "test")
+        each = [100 * change([one], [run], "test").difference for one, run in zip(base, runs, strict=True)]
+        drifts = sorted(run["drift"] for run in runs)
+        beside = "" if objective == "sft" else points(change(plain[: len(runs)], runs, "test"))
+        cells = [
+            label(objective, runs[0]["beta"]), f"{runs[0]['rate']:g}", str(len(runs)),
+            f"{100 * test.before:.1f} → {100 * test.after:.1f}", points(test),
+            ", ".join(f"{gain:+.1f}" for gain in each), beside, points(change(base, runs, *NEAR)),
+            points(change(base, runs, *FAR)), f"{drifts[0]:.4f} … {drifts[-1]:.4f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def sweep_table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """All configurations at seed 0: gain in points, change on far families, drift."""
+    lines = header("objective", *(f"at {rate:g}" for rate in RATES))
+    for objective, beta in CONFIGURATIONS:
+        cells = [label(objective, beta)]
+        for rate in RATES:
+            run = [rows[Run(objective, rate, beta).key]]
+            test, far = (change(untrained(rows, run), run, *names) for names in (("test",), FAR))
+            cells.append(f"{100 * test.difference:+.1f}; {100 * far.difference:+.1f}; {run[0]['drift']:.4f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def skill_table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Accuracy by how often the untrained policy is right, which other answers than those compared have told."""
+    tried = outcomes([rows[Run("none", seed=seed).key] for seed in SKILL_SEEDS], "test")
+    groups = {
+        "never": [id for id, each in tried.items() if not sum(each)],
+        "once or twice in eight": [id for id, each in tried.items() if 1 <= sum(each) <= 2],
+        "more often": [id for id, each in tried.items() if sum(each) > 2],
+    }
+    lines = header("objective", *(f"{name} right: {len(ids)} problems" for name, ids in groups.items()))
+    for objective in NAMES:
+        runs = runs_at_best(rows, objective)
+        before, after = outcomes(untrained(rows, runs), "test"), outcomes(runs, "test")
+        cells = [label(objective, runs[0]["beta"])]
+        for ids in groups.values():
+            old, new = (fmean(x for id in ids for x in each[id]) for each in (before, after))
+            cells.append(f"{100 * old:.1f} → {100 * new:.1f} %")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
+    """Gain against drift, seed 0: a line joins the learning rates of one objective and beta."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "spot"  # the same file from the same rows
+    drawing = Figure(figsize=(8, 5), layout="constrained")
+    axes = drawing.subplots()
+    for objective, beta in CONFIGURATIONS:
+        runs = [rows[Run(objective, rate, beta).key] for rate in RATES]
+        gains = [change(untrained(rows, [run]), [run], "test") for run in runs]
+        middle = [100 * gain.difference for gain in gains]
+        below = [100 * (gain.difference - gain.low) for gain in gains]
+        above = [100 * (gain.high - gain.difference) for gain in gains]
+        axes.errorbar(
+            [run["drift"] for run in runs], middle, yerr=[below, above],
+            color=COLOURS[objective], linestyle=":" if beta == BETAS[0] else "-", marker="o", capsize=2, linewidth=1.2,
+            markerfacecolor="white" if beta == BETAS[0] else None, label=label(objective, beta), elinewidth=0.6,
+        )  # fmt: skip
+    axes.axvline(DRIFT, color="#aa0000", linestyle="--", linewidth=1)
+    axes.set(xscale="log", xlabel="drift, nats a token", ylabel="gain on held-out problems, points")
+    axes.grid(color="#dddddd")
+    axes.legend(fontsize="small")
+    drawing.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
