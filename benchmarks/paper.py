@@ -11,6 +11,7 @@ again. The plan, phase by phase:
     base      the untrained policy, with the sampling seeds of the trained ones
     sweep     each objective at three learning rates, those with rewards also at two betas, at seed 0
     seeds     each objective at its best, at two more seeds
+    longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
     skills    the untrained policy on the test problems again, eight times: what it never, sometimes and always can
 
 Best: the most right answers to the *validation* problems among the runs whose drift is at most ``DRIFT`` nats a token,
@@ -334,7 +335,16 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
         for found in [best(rows, name)]
         for seed in SEEDS[1:]
     ]
+    yield [longer(rows, name) for name in LONGER]
     yield [Run("none", seed=seed) for seed in SKILL_SEEDS]
+
+
+LONGER = ("sft", "spot-bce")
+
+
+def longer(rows: dict[str, dict[str, Any]], objective: str) -> Run:
+    found = best(rows, objective)
+    return Run(objective, found["rate"], found["beta"], epochs=2 * found["epochs"])
 
 
 REWARDED = ("spot-bce", "spot-bco", "dpo", "reward-sft")
@@ -389,7 +399,8 @@ COLOURS = {"sft": "#444444", "spot-bce": "#0072b2", "spot-bco": "#56b4e9", "dpo"
 def report_main(options: argparse.Namespace) -> None:
     """Tables in Markdown to stdout, the figure beside the runs; of what is there."""
     rows = {row["key"]: row for row in jsonl.rows(options.folder / "results.jsonl")}
-    print(*best_table(rows), "", *sweep_table(rows), "", *skill_table(rows), sep="\n")
+    tables = (best_table(rows), sweep_table(rows), longer_table(rows), skill_table(rows))
+    print(*("\n".join(table) for table in tables), sep="\n\n")
     draw(rows, options.folder / "gain-against-cost.svg")
 
 
@@ -465,6 +476,17 @@ def sweep_table(rows: dict[str, dict[str, Any]]) -> list[str]:
             test, far = (change(untrained(rows, run), run, *names) for names in (("test",), FAR))
             cells.append(f"{100 * test.difference:+.1f}; {100 * far.difference:+.1f}; {run[0]['drift']:.4f}")
         lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def longer_table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Twice the epochs, at seed 0: gain in points, change on far families, drift."""
+    lines = header("objective", "epochs", "gain, points (95 %)", "far families", "drift, nats a token")
+    for objective in LONGER:
+        for run in (best(rows, objective), rows[longer(rows, objective).key]):
+            test, far = (change(untrained(rows, [run]), [run], *names) for names in (("test",), FAR))
+            name = label(objective, run["beta"])
+            lines.append(f"| {name} | {run['epochs']} | {points(test)} | {points(far)} | {run['drift']:.4f} |")
     return lines
 
 
