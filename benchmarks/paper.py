@@ -11,8 +11,8 @@ again. The plan, phase by phase:
     base      the untrained policy, with the sampling seeds of the trained ones
     sweep     each objective at three learning rates, those with rewards also at two betas, at seed 0
     seeds     each objective at its best, at two more seeds
-    longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
     skills    the untrained policy on the test problems again, eight times: what it never, sometimes and always can
+    longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
 
 Best: the most right answers to the *validation* problems among the runs whose drift is at most ``DRIFT`` nats a token,
 or the least drift where none is. No number that is reported comes from validation problems, and the problems of all
@@ -335,8 +335,8 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
         for found in [best(rows, name)]
         for seed in SEEDS[1:]
     ]
-    yield [longer(rows, name) for name in LONGER]
     yield [Run("none", seed=seed) for seed in SKILL_SEEDS]
+    yield [longer(rows, name) for name in LONGER]
 
 
 LONGER = ("sft", "spot-bce")
