@@ -10,8 +10,8 @@ again. The plan, phase by phase:
 
     base      the untrained policy, with the sampling seeds of the trained ones
     sweep     each objective at three learning rates, those with rewards also at a second beta, at seed 0
-    seeds     each objective at its best, at two more seeds
     skills    the untrained policy on the test problems again, eight times: what it never, sometimes and always can
+    seeds     each objective at its best, at two more seeds
     longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
 
 The largest rate is tried at the first beta, and at the second with SPoT-BCE alone: it drifts several times further than
@@ -332,13 +332,13 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
     """The phases; the later ones depend on the results of those before."""
     yield [Run("none", seed=seed) for seed in SEEDS]
     yield [Run(objective, rate, beta) for objective, beta in CONFIGURATIONS for rate in rates(objective, beta)]
+    yield [Run("none", seed=seed) for seed in SKILL_SEEDS]
     yield [
         Run(name, found["rate"], found["beta"], seed)
         for name in dict(CONFIGURATIONS)
         for found in [best(rows, name)]
         for seed in SEEDS[1:]
     ]
-    yield [Run("none", seed=seed) for seed in SKILL_SEEDS]
     yield [longer(rows, name) for name in LONGER]
 
 
@@ -405,7 +405,7 @@ def summary(row: dict[str, Any]) -> str:
 
 # --- the report -------------------------------------------------------------------------------------------------------
 
-NAMES = {"sft": "SFT+", "spot-bce": "SPoT-BCE", "spot-bco": "SPoT-BCO", "dpo": "DPO", "reward-sft": "Reward-SFT"}
+TITLES = {"sft": "SFT+", "spot-bce": "SPoT-BCE", "spot-bco": "SPoT-BCO", "dpo": "DPO", "reward-sft": "Reward-SFT"}
 COLOURS = {"sft": "#444444", "spot-bce": "#0072b2", "spot-bco": "#56b4e9", "dpo": "#d55e00", "reward-sft": "#009e73"}
 
 
@@ -452,7 +452,7 @@ def header(*cells: str) -> list[str]:
 
 
 def label(objective: str, beta: float) -> str:
-    return NAMES[objective] + (f", beta {beta:g}" if beta else "")
+    return TITLES[objective] + (f", beta {beta:g}" if beta else "")
 
 
 def best_table(rows: dict[str, dict[str, Any]]) -> list[str]:
@@ -462,7 +462,7 @@ def best_table(rows: dict[str, dict[str, Any]]) -> list[str]:
         "near families", "far families", "drift, nats a token",
     )  # fmt: skip
     plain = runs_at_best(rows, "sft")
-    for objective in NAMES:
+    for objective in TITLES:
         runs = runs_at_best(rows, objective)
         base = untrained(rows, runs)
         test = change(base, runs, "test")
@@ -514,7 +514,7 @@ def skill_table(rows: dict[str, dict[str, Any]]) -> list[str]:
         "more often": [id for id, each in tried.items() if sum(each) > 2],
     }
     lines = header("objective", *(f"{name} right: {len(ids)} problems" for name, ids in groups.items()))
-    for objective in NAMES:
+    for objective in TITLES:
         runs = runs_at_best(rows, objective)
         before, after = outcomes(untrained(rows, runs), "test"), outcomes(runs, "test")
         cells = [label(objective, runs[0]["beta"])]
