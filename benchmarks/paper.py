@@ -531,7 +531,7 @@ def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     mpl.rcParams["svg.hashsalt"] = "spot"  # the same file from the same rows
-    drawing = Figure(figsize=(8, 5), layout="constrained")
+    drawing = Figure(figsize=(9, 5), layout="constrained")
     axes = drawing.subplots()
     for objective, beta in CONFIGURATIONS:
         runs = [rows[Run(objective, rate, beta).key] for rate in rates(objective, beta)]
@@ -547,7 +547,7 @@ def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
     axes.axvline(DRIFT, color="#aa0000", linestyle="--", linewidth=1)
     axes.set(xscale="log", xlabel="drift, nats a token", ylabel="gain on held-out problems, points")
     axes.grid(color="#dddddd")
-    axes.legend(fontsize="small")
+    drawing.legend(loc="outside right upper", fontsize="small")
     drawing.savefig(path, metadata={"Date": None})
 
 
