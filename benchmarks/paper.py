@@ -410,7 +410,7 @@ COLOURS = {"sft": "#444444", "spot-bce": "#0072b2", "spot-bco": "#56b4e9", "dpo"
 
 
 def report_main(options: argparse.Namespace) -> None:
-    """Tables in Markdown to stdout, the figure beside the runs; of what is there."""
+    """Tables in Markdown to stdout, the figure beside the runs; needs all phases up to the skills."""
     rows = {row["key"]: row for row in jsonl.rows(options.folder / "results.jsonl")}
     tables = (best_table(rows), sweep_table(rows), longer_table(rows), skill_table(rows))
     print(*("\n".join(table) for table in tables), sep="\n\n")

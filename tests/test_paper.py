@@ -63,7 +63,7 @@ def test_the_best_is_the_most_right_on_validation_within_the_bound(paper: Any) -
     assert paper.best(rows, "sft")["rate"] == 1e-5  # none is within it: the least drift
 
 
-def test_the_report_of_rows_worked_by_hand(paper: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_of_rows_worked_by_hand(paper: Any) -> None:
     rows = {}
     for seed in paper.SEEDS:
         run = paper.Run("none", seed=seed)

@@ -22,7 +22,7 @@ def tiny(dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
     return LlamaForCausalLM(config).to(dtype)
 
 
-# A row of probabilities is 11 * 8 = 88 bytes: none, two and all of the seven are kept.
+# A row of probabilities is 11 * 8 = 88 bytes: there is room for none, two and all of the seven, in whole chunks.
 @pytest.mark.parametrize("keep", [0, 200, 10_000])
 @pytest.mark.parametrize("chunk", [1, 2, 7, 100])
 def test_the_same_values_and_gradients_as_log_softmax(chunk: int, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:

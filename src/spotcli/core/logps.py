@@ -80,10 +80,10 @@ class _TokenLogps(torch.autograd.Function):
         grad_hidden_NH = torch.empty_like(hidden_NH) if needs_hidden else None
         grad_weight_VH = grad_bias_V = None
         with torch.autocast(device.type, enabled=False):
-            head_VH = weight_VH.to(ctx.low or ctx.exact)
             # Only logits need float32; gradients are rounded as those of every other layer.
             factor_VH = weight_VH.to(ctx.products or ctx.exact)
             kept = len(others_MV)
+            head_VH = weight_VH.to(ctx.low or ctx.exact) if kept < len(hidden_NH) else factor_VH
             bounds = [*([0] if kept else []), *range(kept, len(hidden_NH), ctx.chunk), len(hidden_NH)]
             for part in (slice(*bound) for bound in pairwise(bounds)):
                 # d logp / d logit_v = [v is the target] - p_v.  The target's 1 - p is worked out by itself: of a sure
