@@ -4,15 +4,18 @@
     python benchmarks/paper.py run --folder paper       the same by hand
     python benchmarks/paper.py report --folder paper    tables, and a figure beside the runs
 
-All runs share the pairs of ``recipes/smollm2-135m.yaml``: made once, by the untrained policy and the symbolic oracle.
-Rows of ``results.jsonl`` are runs, each with the outcome of every problem, so all that is reported can be computed
-again. The plan, phase by phase:
+All runs of a setting share pairs: made once, by the policy that it begins with and the symbolic oracle; in the first
+setting they are those of ``recipes/smollm2-135m.yaml``. Rows of ``results.jsonl`` are runs, each with the outcome of
+every problem, so all that is reported can be computed again. The plan, phase by phase:
 
     base      the untrained policy, with the sampling seeds of the trained ones
     sweep     each objective at three learning rates, those with rewards also at a second beta, at seed 0
     skills    the untrained policy on the test problems again, eight times: what it never, sometimes and always can
     seeds     each objective at its best, at two more seeds
     longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
+    strong    a policy that has most of the skill and slips: what SFT+ made with twice the epochs, its own answers to
+              problems that it has not seen, and their repairs; all objectives at their best beta
+    wordy     the untrained policy again, in a format with more than twice the tokens an answer
 
 The largest rate is tried at the first beta, and at the second with SPoT-BCE alone: it drifts several times further than
 the bound allows, whatever the objective.
@@ -39,7 +42,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -49,7 +52,7 @@ from spotcli import jsonl
 from spotcli import recipe as recipes
 from spotcli.core.stats import Comparison, compare
 from spotcli.policies import Answer, Request, Sampling, answer_seed
-from spotcli.records import Message
+from spotcli.records import Message, Problem
 from spotcli.tasks import arithmetic, neutral
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
@@ -60,6 +63,9 @@ SEEDS = (0, 1, 2)
 SKILL_SEEDS = range(100, 108)
 DRIFT = 0.02
 TEST, VALIDATION, BATCH = 320, 160, 160
+STRONG, WORDY = "strong", "wordy"
+FRESH = 640
+"""Problems of the strong policy, which is wrong in fewer."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,15 @@ class Run:
     seed: int = 0
     """Of the order of the pairs, and of the answers that are measured."""
     epochs: int = 2
+    setting: str = ""
+    """What it begins with, and in which format: ``strong``, ``wordy`` or that of the recipe."""
 
     @property
     def key(self) -> str:
+        setting = f"{self.setting}-" if self.setting else ""
         if self.objective == "none":
-            return f"none-s{self.seed}"
-        return f"{self.objective}-b{self.beta:g}-lr{self.rate:g}-e{self.epochs}-s{self.seed}"
+            return f"{setting}none-s{self.seed}"
+        return f"{setting}{self.objective}-b{self.beta:g}-lr{self.rate:g}-e{self.epochs}-s{self.seed}"
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -106,15 +115,34 @@ def holds(word: str) -> Callable[[str], bool]:
     return lambda response: re.search(rf"\b{re.escape(word)}\b", response, re.IGNORECASE) is not None
 
 
-def arithmetic_questions() -> list[Question]:
+def arithmetic_questions(setting: str = "") -> list[Question]:
     """The test split's first problems, those of validation behind them."""
     return [
-        Question(problem.id, problem.messages, lambda said, problem=problem: _right(said, problem))
-        for problem in arithmetic.take(0, "test", TEST + VALIDATION)
+        Question(problem.id, problem.messages, partial(_right, problem))
+        for problem in shown(setting, arithmetic.take(0, "test", TEST + VALIDATION))
     ]
 
 
-def _right(response: str, problem: Any) -> bool:
+def shown(setting: str, problems: list[Problem]) -> list[Problem]:
+    """The problems with the worked examples of a setting."""
+    if setting != WORDY:
+        return problems
+    return [one.model_copy(update={"prompt": [*WORDY_EXAMPLES, one.messages[-1]]}) for one in problems]
+
+
+WORDY_EXAMPLES = turns(
+    "6 * 8 + 15",
+    "The first step is to multiply the two numbers in front: 6 * 8 = 48.\n"
+    "The second step is to add what is left over to that: 48 + 15 = 63.\n"
+    "Both steps are done, so the result of the whole sum is \\boxed{63}.",
+    "12 + 30 - 7",
+    "The first step is to add the two numbers in front: 12 + 30 = 42.\n"
+    "The second step is to subtract what is left over from that: 42 - 7 = 35.\n"
+    "Both steps are done, so the result of the whole sum is \\boxed{35}.",
+)
+
+
+def _right(problem: Problem, response: str) -> bool:
     return arithmetic.grade(response, problem).verdict == "right"
 
 
@@ -213,65 +241,94 @@ def _distinct(draw: Callable[[], tuple[str, list[Message], Callable[[str], bool]
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path) -> None:
-    """The pairs, and the starting policy's log-probabilities of them."""
+def begins(folder: Path, setting: str) -> str:
+    """The policy that a setting begins with."""
+    return str(folder.resolve() / STRONG / "policy" / "checkpoint") if setting == STRONG else MODEL
+
+
+def prepare(folder: Path, setting: str, teacher: Run) -> None:
+    """The pairs of a setting, and its first policy's log-probabilities of them. ``teacher`` makes the strong policy."""
     from spotcli.stages.rectify import rectify
     from spotcli.stages.sample import sample
     from spotcli.stages.train import train
 
-    recipe = recipes.load(RECIPE)
-    sample(recipe, folder=folder)
-    rectify(recipe, folder=folder)
+    where, overrides = folder / setting, [f"model={begins(folder, setting)}"]
+    where.mkdir(exist_ok=True)
+    if setting == STRONG and not (where / "made").exists():
+        (where / "policy").mkdir(exist_ok=True)
+        train(recipes.load(RECIPE, settings(teacher)), folder=where / "policy")
+        (where / "made").touch()
+    if setting:
+        taken = recipes.load(RECIPE).sample.limit
+        assert taken is not None
+        seen = taken if setting == STRONG else 0
+        made = shown(setting, arithmetic.take(0, "train", seen + (FRESH if setting == STRONG else taken))[seen:])
+        jsonl.write_rows(where / "problems.jsonl", [problem.model_dump(exclude_none=True) for problem in made])
+        overrides += ["sample.problems=problems.jsonl", "sample.limit=null", f"sample.max_new_tokens={room(setting)}"]
+    recipe = recipes.load(RECIPE, overrides)
+    sample(recipe, folder=where)
+    rectify(recipe, folder=where)
     # One step of any objective with a reference leaves the cache that all runs then begin with.
-    overrides = ["train.max_steps=1", "train.save_strategy='no'", "train.output=first-step"]
-    train(recipes.load(RECIPE, overrides), folder=folder)
-    shutil.rmtree(folder / "first-step")
+    overrides += ["train.max_steps=1", "train.save_strategy='no'", "train.output=first-step"]
+    train(recipes.load(RECIPE, overrides), folder=where)
+    shutil.rmtree(where / "first-step")
+
+
+def room(setting: str) -> int:
+    """Tokens that an answer may have."""
+    return 112 if setting == WORDY else arithmetic.MAX_NEW_TOKENS
+
+
+def settings(run: Run) -> list[str]:
+    return [
+        f"seed={run.seed}", f"train.objective={run.objective}", f"train.learning_rate={run.rate}",
+        f"train.beta={run.beta or 1.0}", f"train.num_train_epochs={run.epochs}",
+        "train.save_strategy='no'", "train.data=../../data.jsonl",
+    ]  # fmt: skip
 
 
 def one(folder: Path, run: Run) -> dict[str, Any]:
     """Train and measure; the row of it."""
     from spotcli.stages.train import train
 
-    started, row = processor_seconds(), {"key": run.key, **asdict(run)}
+    started, row, base = processor_seconds(), {"key": run.key, **asdict(run)}, begins(folder, run.setting)
     if run.objective == "none":
         if run.seed in SKILL_SEEDS:
-            outcomes = answers(MODEL, arithmetic_questions()[:TEST], run.seed)
+            outcomes = answers(base, arithmetic_questions(run.setting)[:TEST], run)
             return row | {"outcomes": {"test": outcomes}, "cpu_seconds": processor_seconds() - started}
-        return row | measured(MODEL, run.seed) | {"cpu_seconds": processor_seconds() - started}
-    work = folder / "work" / run.key
+        return row | measured(base, base, run) | {"cpu_seconds": processor_seconds() - started}
+    where = folder / run.setting
+    work = where / "work" / run.key
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    shutil.copy(folder / "reference.jsonl", work)
-    overrides = [
-        f"seed={run.seed}", f"train.objective={run.objective}", f"train.learning_rate={run.rate}",
-        f"train.beta={run.beta or 1.0}", f"train.num_train_epochs={run.epochs}",
-        "train.save_strategy='no'", "train.data=../../data.jsonl",
-    ]  # fmt: skip
-    trained = train(recipes.load(RECIPE, overrides), folder=work)
+    shutil.copy(where / "reference.jsonl", work)
+    trained = train(recipes.load(RECIPE, [f"model={base}", *settings(run)]), folder=work)
     halfway = processor_seconds()
-    row |= measured(trained.checkpoint, run.seed)
+    row |= measured(trained.checkpoint, base, run)
     row |= {"steps": trained.steps, "pairs": trained.pairs, "final": trained.final}
     row |= {"train_cpu_seconds": halfway - started, "cpu_seconds": processor_seconds() - started}
     shutil.rmtree(work)
     return row
 
 
-def measured(model: str, seed: int) -> dict[str, Any]:
-    problems = arithmetic_questions()
+def measured(model: str, base: str, run: Run) -> dict[str, Any]:
+    problems = arithmetic_questions(run.setting)
     outcomes = {
-        "test": answers(model, problems[:TEST], seed),
-        "validation": answers(model, problems[TEST:], seed),
-        **{name: answers(model, questions, seed) for name, questions in families().items()},
+        "test": answers(model, problems[:TEST], run),
+        "validation": answers(model, problems[TEST:], run),
+        **{name: answers(model, questions, run) for name, questions in families().items()},
     }
     _POLICIES.clear()
-    return {"outcomes": outcomes, "drift": drift(model)}
+    return {"outcomes": outcomes, "drift": drift(model, base)}
 
 
-def answers(model: str, questions: list[Question], seed: int) -> dict[str, int]:
+def answers(model: str, questions: list[Question], run: Run) -> dict[str, int]:
     """1 for each question that is answered rightly, else 0; an answer that was cut is not right."""
-    policy = _policy(model)
+    policy = _policy(model, room(run.setting))
     known = {(question.id,): question for question in questions}
-    requests = [Request(key, question.messages, answer_seed(seed, question.id, 0)) for key, question in known.items()]
+    requests = [
+        Request(key, question.messages, answer_seed(run.seed, question.id, 0)) for key, question in known.items()
+    ]
     said = [item for group in policy.answers(requests, len(requests), lambda request: False) for item in group]
     assert all(isinstance(item, Answer) for item in said)
     return {
@@ -283,22 +340,22 @@ def answers(model: str, questions: list[Question], seed: int) -> dict[str, int]:
 _POLICIES: dict[str, Any] = {}
 
 
-def _policy(model: str) -> Any:
+def _policy(model: str, tokens: int) -> Any:
     from spotcli.policies.transformers import TransformersPolicy
 
     if model not in _POLICIES:
-        sampling = Sampling(arithmetic.MAX_NEW_TOKENS, temperature=0.7, top_p=0.8)
+        sampling = Sampling(tokens, temperature=0.7, top_p=0.8)
         _POLICIES[model] = TransformersPolicy(model, sampling, batch_size=BATCH)
     return _POLICIES[model]
 
 
-def drift(model: str) -> float:
+def drift(model: str, base: str) -> float:
     """Mean KL(base || model) in nats a token on the neutral prompts, as ``spot eval`` has it."""
     from spotcli.core.drift import token_kl
 
     policy = _exact(model)
     total = tokens = 0.0
-    for answer, logits in _base_answers():
+    for answer, logits in _base_answers(base):
         total += float(token_kl(logits, policy.logits(answer)).sum())
         tokens += answer.tokens
     return total / tokens
@@ -311,10 +368,10 @@ def _exact(model: str) -> Any:
     return TransformersPolicy(model, sampling, batch_size=64, dtype="float32")
 
 
-@cache
-def _base_answers() -> list[tuple[Answer, Any]]:
+@lru_cache(maxsize=1)
+def _base_answers(model: str) -> list[tuple[Answer, Any]]:
     """The base policy's answers to the neutral prompts, with its logits: 350 MB, once a process."""
-    base = _exact(MODEL)
+    base = _exact(model)
     requests = [Request((one.id,), one.messages, answer_seed(0, one.id, 0)) for one in neutral.problems()]
     said = [item for group in base.answers(requests, len(requests), lambda request: False) for item in group]
     return [(item, base.logits(item)) for item in said]
@@ -340,8 +397,22 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
         for seed in SEEDS[1:]
     ]
     yield [longer(rows, name) for name in LONGER]
+    yield [Run("none", setting=STRONG), *strong(rows)]
+    yield [Run("none", seed=seed, setting=STRONG) for seed in SKILL_SEEDS]
+    yield [Run("none", setting=WORDY), *(Run(*each, setting=WORDY) for each in IN_WORDY)]
 
 
+def strong(rows: dict[str, dict[str, Any]]) -> list[Run]:
+    """Of the strong policy: each objective at its best, the two of most interest also at the other low rate."""
+    found = {name: best(rows, name) for name in dict(CONFIGURATIONS)}
+    return [
+        Run(name, rate, row["beta"], setting=STRONG)
+        for name, row in found.items()
+        for rate in (RATES[:2] if name in LONGER else [row["rate"]])
+    ]
+
+
+IN_WORDY = (("sft", 3e-5, 0.0), ("spot-bce", 3e-5, 0.1), ("spot-bce", 3e-5, 1.0))
 LONGER = ("sft", "spot-bce")
 
 
@@ -381,8 +452,12 @@ def run_main(options: argparse.Namespace) -> None:
     with jsonl.Appender(folder / "results.jsonl") as file:
         rows = {row["key"]: row for row in file.rows()}
         with ProcessPoolExecutor(options.lanes, mp_context=spawn) as pool:
-            pool.submit(prepare, folder).result()
+            ready: set[str] = set()
             for phase in plan(rows):
+                if (setting := phase[0].setting) not in ready:
+                    teacher = longer(rows, "sft") if setting == STRONG else phase[0]
+                    pool.submit(prepare, folder, setting, teacher).result()
+                    ready.add(setting)
                 todo = iter([run for run in phase if run.key not in rows])
                 under_way: set[Future[dict[str, Any]]] = {
                     pool.submit(one, folder, run) for run in islice(todo, options.lanes)
