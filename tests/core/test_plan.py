@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from spotcli.core import attention, logps, plan
+from spotcli.core import attention, logps, operands, plan
 from spotcli.core.encoding import EncodedPair
 from spotcli.core.packing import pack, row_work
 from spotcli.core.plan import GIB, Device, Setup, Shape, Work
@@ -199,6 +199,7 @@ def test_activations_beside_what_torch_keeps(
     torch.manual_seed(0)
     model = build().train()
     logps.install(model)
+    operands.install(model)
     attention.register()
     model.set_attn_implementation(attention.NAME)
     shape = shape_of(model)

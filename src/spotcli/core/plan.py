@@ -203,8 +203,8 @@ def activations(shape: Shape, work: Work, setup: Setup) -> float:
     # Between the layers, states are as exact as the weights; under autocast the products round them.
     state = 4 if setup.casts else setup.compute_bytes
     part = setup.compute_bytes
-    # Two norms in float32, with their results; under autocast each of five products has its operand made for itself.
-    norms = 2 * (4 + state) * shape.hidden + (5 * part * shape.hidden if setup.casts else 0)
+    # Two norms in float32, with their results; under autocast also these as operands (see ``core.operands``).
+    norms = 2 * (4 + state) * shape.hidden + (2 * part * shape.hidden if setup.casts else 0)
     # Queries and keys before and after they are rotated, and gathered by pair with the values; the result twice.
     attention = part * (3 * (shape.width + shape.key_width) + shape.key_width + 2 * shape.width)
     if shape.head_norms:

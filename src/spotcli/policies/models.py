@@ -18,6 +18,10 @@ from spotcli.records import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# torch asks once, when it first takes memory, whether large tensors on a CPU may lie in huge pages. In small ones the
+# kernel would hand out a training step's memory 4 KiB at a time, again and again.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 SMOLLM2 = "builtin:smollm2-135m"

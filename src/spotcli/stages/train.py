@@ -423,7 +423,7 @@ def _prepare(
     import torch
     from transformers import AutoConfig
 
-    from spotcli.core import attention, logps
+    from spotcli.core import attention, logps, operands
     from spotcli.core.loss import OBJECTIVES, RewardShift
     from spotcli.stages.trainer import Task
 
@@ -433,6 +433,7 @@ def _prepare(
     stored = AutoConfig.from_pretrained(models.resolve(name), trust_remote_code=False).dtype
     stock = _Stock(model.config._attn_implementation, model.config.use_cache, stored or torch.float32)
     logps.install(model)
+    operands.install(model)
     if share:
         attention.register()
         model.set_attn_implementation(attention.NAME)
