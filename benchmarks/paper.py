@@ -399,7 +399,7 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
     yield [longer(rows, name) for name in LONGER]
     yield [Run("none", setting=STRONG), *strong(rows)]
     yield [Run("none", seed=seed, setting=STRONG) for seed in SKILL_SEEDS]
-    yield [Run("none", setting=WORDY), *(Run(*each, setting=WORDY) for each in IN_WORDY)]
+    yield [Run("none", setting=WORDY), *wordy()]
 
 
 def strong(rows: dict[str, dict[str, Any]]) -> list[Run]:
@@ -412,7 +412,12 @@ def strong(rows: dict[str, dict[str, Any]]) -> list[Run]:
     ]
 
 
-IN_WORDY = (("sft", 3e-5, 0.0), ("spot-bce", 3e-5, 0.1), ("spot-bce", 3e-5, 1.0))
+def wordy() -> list[Run]:
+    """Of the longer answers: does a smaller beta do where there are more tokens?"""
+    chosen = (("sft", 3e-5, 0.0), ("spot-bce", 3e-5, 0.1), ("spot-bce", 3e-5, 1.0))
+    return [Run(*each, setting=WORDY) for each in chosen]
+
+
 LONGER = ("sft", "spot-bce")
 
 
@@ -485,9 +490,17 @@ COLOURS = {"sft": "#444444", "spot-bce": "#0072b2", "spot-bco": "#56b4e9", "dpo"
 
 
 def report_main(options: argparse.Namespace) -> None:
-    """Tables in Markdown to stdout, the figure beside the runs; needs all phases up to the skills."""
+    """Tables in Markdown to stdout, as far as there are runs for them, and the figure beside the runs.
+
+    All phases up to the skills are needed.
+    """
     rows = {row["key"]: row for row in jsonl.rows(options.folder / "results.jsonl")}
-    tables = (best_table(rows), sweep_table(rows), longer_table(rows), skill_table(rows))
+    first, *others = ([run for run in phase if run.key in rows] for phase in (strong(rows), wordy()))
+    tables = [
+        best_table(rows), sweep_table(rows), longer_table(rows),
+        skill_table(rows, [runs_at_best(rows, objective) for objective in TITLES]), setting_table(rows, first),
+        skill_table(rows, [[rows[run.key]] for run in first]), *(setting_table(rows, runs) for runs in others),
+    ]  # fmt: skip
     print(*("\n".join(table) for table in tables), sep="\n\n")
     draw(rows, options.folder / "gain-against-cost.svg")
 
@@ -500,8 +513,8 @@ def runs_at_best(rows: dict[str, dict[str, Any]], objective: str) -> list[dict[s
 
 
 def untrained(rows: dict[str, dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The base policy with the sampling seeds of the runs."""
-    return [rows[Run("none", seed=run["seed"]).key] for run in runs]
+    """What the runs began with, with their sampling seeds."""
+    return [rows[Run("none", seed=run["seed"], setting=run.get("setting", "")).key] for run in runs]
 
 
 def outcomes(runs: list[dict[str, Any]], *names: str) -> dict[str, list[float]]:
@@ -579,9 +592,32 @@ def longer_table(rows: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def skill_table(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """Accuracy by how often the untrained policy is right, which other answers than those compared have told."""
-    keys = [Run("none", seed=seed).key for seed in SKILL_SEEDS]
+def setting_table(rows: dict[str, dict[str, Any]], runs: list[Run]) -> list[str]:
+    """Runs of a setting, one seed each, beside what they began with."""
+    lines = header(
+        "objective", "learning rate", "test, %", "gain, points (95 %)", "near families", "far families",
+        "drift, nats a token",
+    )  # fmt: skip
+    for run in (rows[each.key] for each in runs):
+        test, near, far = (change(untrained(rows, [run]), [run], *names) for names in (("test",), NEAR, FAR))
+        cells = [
+            label(run["objective"], run["beta"]), f"{run['rate']:g}",
+            f"{100 * test.before:.1f} → {100 * test.after:.1f}",
+            points(test), points(near), points(far), f"{run['drift']:.4f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def skill_table(rows: dict[str, dict[str, Any]], table: list[list[dict[str, Any]]]) -> list[str]:
+    """Accuracy by how often the first policy is right, which other answers than those compared have told.
+
+    Args:
+        rows: all runs.
+        table: the runs of each line: of one objective, and all of one setting.
+    """
+    setting = table[0][0].get("setting", "") if table else ""
+    keys = [Run("none", seed=seed, setting=setting).key for seed in SKILL_SEEDS]
     tried = outcomes([rows[key] for key in keys if key in rows], "test")
     groups = {
         "never": [id for id, each in tried.items() if not sum(each)],
@@ -589,11 +625,13 @@ def skill_table(rows: dict[str, dict[str, Any]]) -> list[str]:
         "more often": [id for id, each in tried.items() if sum(each) > 2],
     }
     lines = header("objective", *(f"{name} right: {len(ids)} problems" for name, ids in groups.items()))
-    for objective in TITLES:
-        runs = runs_at_best(rows, objective)
+    for runs in table:
         before, after = outcomes(untrained(rows, runs), "test"), outcomes(runs, "test")
-        cells = [label(objective, runs[0]["beta"])]
+        cells = [f"{label(runs[0]['objective'], runs[0]['beta'])}, {runs[0]['rate']:g}"]
         for ids in groups.values():
+            if not ids:
+                cells.append("")
+                continue
             old, new = (fmean(x for id in ids for x in each[id]) for each in (before, after))
             cells.append(f"{100 * old:.1f} → {100 * new:.1f} %")
         lines.append(f"| {' | '.join(cells)} |")

@@ -84,9 +84,47 @@ def test_the_report_of_rows_worked_by_hand(paper: Any) -> None:
     sweep = paper.sweep_table(rows)
     assert sweep[2] == "| SFT+ | +50.0; +50.0; 0.0010 | +50.0; +50.0; 0.0010 | +50.0; +50.0; 0.0010 |"
     assert sweep[-1].endswith("| not tried |")
-    skill = paper.skill_table(rows)
+    skill = paper.skill_table(rows, [paper.runs_at_best(rows, name) for name in paper.TITLES])
     assert skill[0].startswith("| objective | never right: 1 problems | once or twice in eight right: 1 problems |")
     # The third problem was never right and is right now; so is the second, which was right once.
-    assert skill[2] == "| SFT+ | 0.0 → 100.0 % | 0.0 → 100.0 % | 50.0 → 50.0 % |"
+    assert skill[2] == "| SFT+, 3e-05 | 0.0 → 100.0 % | 0.0 → 100.0 % | 50.0 → 50.0 % |"
     longer = paper.longer_table(rows)
     assert len(longer) == 2 + 2  # header and rule; nobody was trained for longer
+
+
+def test_a_setting_is_compared_with_what_it_begins_with(paper: Any) -> None:
+    rows = {}
+    for setting, before in (("", [0, 0, 0, 0]), (paper.STRONG, [1, 1, 0, 0])):
+        run = paper.Run("none", setting=setting)
+        rows[run.key] = row(paper, run, before, before, 0.0) | {"setting": setting}
+    run = paper.Run("dpo", 1e-5, 1.0, setting=paper.STRONG)
+    rows[run.key] = row(paper, run, [1, 1, 1, 0], [1, 1, 1, 0], 0.002) | {"setting": paper.STRONG}
+    line = paper.setting_table(rows, [run])[2]
+    # Two of four right before, three after: +25, where the recipe's policy would give +75.
+    assert line.startswith("| DPO, beta 1 | 1e-05 | 50.0 → 75.0 | +25.0 (")
+    skill = paper.skill_table(rows, [[rows[run.key]]])
+    assert skill[2] == "| DPO, beta 1, 1e-05 |  |  |  |"  # its policy was not asked eight times
+
+
+def test_the_plan_begins_the_later_settings_where_the_earlier_runs_lead(paper: Any) -> None:
+    rows = {}
+    for objective, beta in paper.CONFIGURATIONS:
+        for rate in paper.rates(objective, beta):
+            run = paper.Run(objective, rate, beta)
+            rows[run.key] = row(paper, run, [0], [int((rate, beta) in ((3e-5, 0.0), (3e-5, 1.0)))], 0.001)
+    phases = list(paper.plan(rows))
+    assert [phase[0].setting for phase in phases] == ["", "", "", "", "", paper.STRONG, paper.STRONG, paper.WORDY]
+    keys = [run.key for phase in phases for run in phase]
+    assert len(keys) == len(set(keys))
+    # 1 untrained; SFT+ and SPoT-BCE at two rates, the other three at their best
+    assert len(phases[5]) == 1 + 2 * 2 + 3
+    assert {(run.rate, run.beta) for run in phases[5] if run.objective == "dpo"} == {(3e-5, 1.0)}
+
+
+def test_worked_examples_of_the_longer_format_are_right(paper: Any) -> None:
+    question = paper.arithmetic_questions(paper.WORDY)[0]
+    plain = paper.arithmetic_questions()[0]
+    assert question.messages[-1] == plain.messages[-1]
+    for asked, said in zip(question.messages[:-1:2], question.messages[1::2], strict=True):
+        result = plain.messages[plain.messages.index(asked) + 1]["content"].split("\\boxed")[1]
+        assert said["content"].endswith(f"\\boxed{result}.")
