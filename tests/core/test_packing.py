@@ -251,6 +251,29 @@ def test_the_tails_do_not_see_each_other() -> None:
     assert torch.allclose(other.sequence_logps(model(**other.model_inputs()))[1], rejected[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("start", [(), tuple(range(20, 33))], ids=["", "common"])
+def test_all_layers_keep_one_mask_a_piece(start: tuple[int, ...]) -> None:
+    model = ready(llama, torch.float32)
+    model.set_attn_implementation(attention.NAME)
+    batch = pack(pairs(start), share=True)
+    with torch.inference_mode():  # as the reference is computed: what it leaves must do for training
+        model(**batch.model_inputs())
+    masks: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point() and bool(tensor.isneginf().any()):
+            masks[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logps_N = model(**batch.model_inputs())
+    logps_N.sum().backward()
+    # The rejected tails see their prefix besides; behind a common start, prefix and chosen answer see that.
+    assert batch.spans is not None
+    hiding = sum(b > 1 for _, _, _, b in batch.spans)  # the mask of one token hides nothing
+    assert len(masks) == hiding + (len(batch.spans) if start else 0) > 1
+
+
 def test_a_row_without_spans_is_refused() -> None:
     model = ready(llama, torch.float32)
     model.set_attn_implementation(attention.NAME)

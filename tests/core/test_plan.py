@@ -179,7 +179,7 @@ def kept_bytes(model: Any, low: bool, monkeypatch: pytest.MonkeyPatch) -> int:
         return tensor
 
     context = torch.autocast("cpu", torch.bfloat16) if low else nullcontext()
-    # Without a common start: on a CPU its masks are kept too, which no GPU does.
+    # Without a common start: on a CPU its masks are kept too (once for all layers), which no GPU does.
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), context:
         model(**pack(rows(()), share=True).model_inputs())
     return sum(size for size, _ in kept.values())
@@ -226,5 +226,5 @@ def test_activations_of_adapters_beside_what_torch_keeps(
     shape = replace(shape, adapters=sum(each.numel() for each in wrapped.parameters() if each.requires_grad))
     setup = Setup(weight_bytes=2 if low else 4, compute_bytes=2 if low else 4, autocast=low)
     measured = kept_bytes(wrapped, low, monkeypatch) - on_cpu(shape, low)
-    # Frozen norms keep less than the plan has them keep: too much is the right side to be wrong on.
-    assert 0.9 < plan.activations(shape, row_work(rows(()), share=True), setup) / measured < 1.25
+    # Too much is the right side to be wrong on.
+    assert 0.9 < plan.activations(shape, row_work(rows(()), share=True), setup) / measured < 1.2

@@ -15,7 +15,7 @@ GPU yet: the tests put a kernel of the same contract in its place). Everywhere e
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from itertools import accumulate
 from typing import Any
@@ -141,26 +141,40 @@ def pair_attention(
 def _pieces(query: Tensor, key: Tensor, value: Tensor, sizes: list[int], attend: Callable[..., Tensor]) -> Tensor:
     """A call of the kernel for each piece: the common start, of each pair P with A, and B."""
     pieces = [torch.split(each, sizes, 2) for each in (query, key, value)]
+    masks = iter(_masks(tuple(sizes), query.device, query.dtype))
     outputs = []
     if sizes[0]:
         query_C, key_C, value_C = (each[0] for each in pieces)
         outputs.append(attend(query_C, key_C, value_C, is_causal=True))
-    for first in range(1, len(sizes), 3):
-        prefix, chosen, rejected = first, first + 1, first + 2
-        # Who asks, and what is seen beside that: the common start; of B, also the pair's prefix.
-        for asking, before in (([prefix, chosen], [0]), ([rejected], [0, prefix])):
-            before = [at for at in before if sizes[at]]
-            asked = sum(sizes[at] for at in asking)
-            if not asked:
-                continue
-            query_Q = torch.cat([pieces[0][at] for at in asking], 2)
-            key_S, value_S = (torch.cat([each[at] for at in before + asking], 2) for each in pieces[1:])
-            if before:
-                mask = _lower_right(asked, key_S.shape[2], query)
-                outputs.append(attend(query_Q, key_S, value_S, attn_mask=mask))
-            else:
-                outputs.append(attend(query_Q, key_S, value_S, is_causal=True))
+    for asking, before in _asked(sizes):
+        query_Q = torch.cat([pieces[0][at] for at in asking], 2)
+        key_S, value_S = (torch.cat([each[at] for at in before + asking], 2) for each in pieces[1:])
+        if before:
+            outputs.append(attend(query_Q, key_S, value_S, attn_mask=next(masks)))
+        else:
+            outputs.append(attend(query_Q, key_S, value_S, is_causal=True))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+
+
+def _asked(sizes: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Of each pair who asks, and what is seen beside that: the common start; of B, also the pair's prefix."""
+    for prefix in range(1, len(sizes), 3):
+        chosen, rejected = prefix + 1, prefix + 2
+        for asking, before in (([prefix, chosen], [0]), ([rejected], [0, prefix])):
+            if any(sizes[at] for at in asking):
+                yield asking, [at for at in before if sizes[at]]
+
+
+@lru_cache(maxsize=1)  # one for all layers of a micro-batch: each would keep its own for the backward pass
+def _masks(sizes: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> list[Any]:
+    """Of whoever sees more than those who ask, in the order of ``_asked``."""
+    shapes = [
+        (sum(sizes[at] for at in asking), sum(sizes[at] for at in before + asking))
+        for asking, before in _asked(sizes)
+        if before
+    ]
+    with torch.inference_mode(False):
+        return [_lower_right(queries, keys, device, dtype) for queries, keys in shapes]
 
 
 @cache
@@ -204,10 +218,11 @@ def _sequences(sizes: tuple[int, ...], device: torch.device) -> tuple[list[tuple
     return seen, bounds[0], bounds[1], max(queries), max(keys)
 
 
-def _lower_right(queries: int, keys: int, like: Tensor) -> Any:
+def _lower_right(queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Any:
     """Causal among the last ``queries`` keys, and all earlier ones seen; ``is_causal`` would align at the top left."""
-    if like.is_cuda:
+    if device.type == "cuda":
         from torch.nn.attention.bias import causal_lower_right
 
         return causal_lower_right(queries, keys)
-    return torch.ones(queries, keys, dtype=torch.bool, device=like.device).tril(keys - queries)
+    # To be added to the logits: of a mask in booleans, each call would make and keep this.
+    return torch.full((queries, keys), -torch.inf, dtype=dtype, device=device).triu(keys - queries + 1)

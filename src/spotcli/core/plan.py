@@ -208,7 +208,8 @@ def activations(shape: Shape, work: Work, setup: Setup) -> float:
     # Queries and keys before and after they are rotated, and gathered by pair with the values; the result twice.
     attention = part * (3 * (shape.width + shape.key_width) + shape.key_width + 2 * shape.width)
     if shape.head_norms:
-        attention += (4 + part) * (shape.width + shape.key_width)
+        # What is normalised, and for the gradient of the norm's weight also the result.
+        attention += (4 + (0 if shape.adapters else part)) * (shape.width + shape.key_width)
     mlp = 4 * part * shape.mlp
     layer = work.tokens * (norms + attention + mlp)
     last = work.tokens * (4 + state) * shape.hidden
