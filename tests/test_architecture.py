@@ -67,7 +67,7 @@ def test_nothing_imports_the_command_line(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_heavy_packages_stay_inside_what_needs_them(path: Path) -> None:
     # The losses and what they stand on are torch through and through; the train stage imports them in its body.
-    torch_modules = {f"spotcli.core.{name}" for name in ("loss", "logps", "attention", "packing")}
+    torch_modules = {f"spotcli.core.{name}" for name in ("loss", "logps", "attention", "operands", "packing")}
     torch_modules.add("spotcli.stages.trainer")
     # The grading worker is a process of its own, which exists to load sympy.
     if name_of(path) in {"spotcli.core.grading.symbolic", "spotcli.core.grading.worker"}:
