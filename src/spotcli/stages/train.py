@@ -128,7 +128,7 @@ def train(
     section = recipe.train
     if recipe.model is None:
         raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
-    settings.quiet_deepspeed()
+    settings.quiet_libraries()
     settings.check_keys(section)
     settings.check_quantize(section)
     if not dry_run:

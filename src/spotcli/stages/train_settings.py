@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -106,14 +107,16 @@ DIVIDED = ("zero3", "fsdp")
 """What leaves no process with whole weights between two steps."""
 
 
-def quiet_deepspeed() -> None:
-    """Tell DeepSpeed, which accelerate imports wherever it is installed, what it would otherwise warn of on stdout."""
+def quiet_libraries() -> None:
+    """Tell what accelerate and peft import wherever it is installed not to speak of what nobody asked it for."""
     try:
         import torch
     except ImportError:
         raise MissingExtra("train", "training") from None
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would warn on stdout
+    # A kernel from the hub that would be faster on CPUs; it is missed whether or not anything is quantised.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def argument(section: TrainSection, name: str) -> Any:
