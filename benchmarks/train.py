@@ -8,8 +8,9 @@
 SmolLM2-135M, float32 weights and bfloat16 products on all sides, the same pairs as the same token ids, the same number
 of pairs in a micro-batch, spot-bce on our side and the same loss (``bco_pair``) on TRL's. Each measurement is a process
 of its own, so that its peak memory is its own; sides take turns, three times. TRL computes its reference beforehand,
-does not checkpoint activations, and has its fused optimiser, as we do. Of two epochs over the same pairs the second is
-timed: optimiser steps with their data, without the reference, loading or saving. Peak memory is all of the process.
+does not checkpoint activations, and has its fused optimiser and large tensors in huge pages, as we do. Of two epochs
+over the same pairs the second is timed: optimiser steps with their data, without the reference, loading or saving. Peak
+memory is all of the process.
 
     ours        shared prefixes
     unshared    ours with ``train.share_prefix: false``: pairs of like length padded, the head in chunks
