@@ -403,12 +403,12 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
 
 
 def strong(rows: dict[str, dict[str, Any]]) -> list[Run]:
-    """Of the strong policy: each objective at its best, the two of most interest also at the other low rate."""
+    """Of the strong policy: each objective at its best, the two of most interest at all rates."""
     found = {name: best(rows, name) for name in dict(CONFIGURATIONS)}
     return [
         Run(name, rate, row["beta"], setting=STRONG)
         for name, row in found.items()
-        for rate in (RATES[:2] if name in LONGER else [row["rate"]])
+        for rate in (RATES if name in LONGER else [row["rate"]])
     ]
 
 

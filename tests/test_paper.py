@@ -116,8 +116,8 @@ def test_the_plan_begins_the_later_settings_where_the_earlier_runs_lead(paper: A
     assert [phase[0].setting for phase in phases] == ["", "", "", "", "", paper.STRONG, paper.STRONG, paper.WORDY]
     keys = [run.key for phase in phases for run in phase]
     assert len(keys) == len(set(keys))
-    # 1 untrained; SFT+ and SPoT-BCE at two rates, the other three at their best
-    assert len(phases[5]) == 1 + 2 * 2 + 3
+    # What it begins with; SFT+ and SPoT-BCE at three rates, the other three at their best.
+    assert len(phases[5]) == 1 + 2 * 3 + 3
     assert {(run.rate, run.beta) for run in phases[5] if run.objective == "dpo"} == {(3e-5, 1.0)}
 
 
