@@ -62,6 +62,18 @@ def test_without_autocast_nothing_changes() -> None:
     assert torch.equal(ours(input_ids=IDS).logits, plain(input_ids=IDS).logits)
 
 
+def test_the_language_part_of_a_model_that_sees() -> None:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8}
+    seen = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    heads = {"num_attention_heads": 2}
+    config = Gemma3Config(text_config=text | heads | {"num_key_value_heads": 1}, vision_config=seen | heads)
+    model = Gemma3ForConditionalGeneration(config)
+    operands.install(model)
+    assert sum(len(part._forward_pre_hooks) for part in model.modules()) == 2 * 2  # parts of a layer * layers
+
+
 def test_layers_that_were_not_looked_at_are_left_alone() -> None:
     from transformers import OPTConfig, OPTForCausalLM
 

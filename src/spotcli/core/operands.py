@@ -24,7 +24,7 @@ def install(model: Any) -> None:
     """
     if model.config.get_text_config().model_type not in KNOWN:
         return
-    for layer in model.base_model.layers:
+    for layer in model.get_decoder().layers:
         for part in (layer.self_attn, layer.mlp):
             # Of a mixture of experts, what adds up the experts' results would be rounded too.
             if sum(isinstance(product, nn.Linear) for product in part.children()) > 1:
