@@ -15,6 +15,7 @@ every problem, so all that is reported can be computed again. The plan, phase by
     longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
     strong    a policy that has most of the skill and slips: what SFT+ made with twice the epochs, its own answers to
               problems that it has not seen, and their repairs; all objectives at their best beta
+    mixed     the strong policy again, SFT on its corrections and on its own right answers beside them
     wordy     the untrained policy again, in a format with more than twice the tokens an answer
 
 The largest rate is tried at the first beta, and at the second with SPoT-BCE alone: it drifts several times further than
@@ -63,7 +64,7 @@ SEEDS = (0, 1, 2)
 SKILL_SEEDS = range(100, 108)
 DRIFT = 0.02
 TEST, VALIDATION, BATCH = 320, 160, 160
-STRONG, WORDY = "strong", "wordy"
+STRONG, MIXED, WORDY = "strong", "mixed", "wordy"
 FRESH = 640
 """Problems of the strong policy, which is wrong in fewer."""
 
@@ -80,7 +81,7 @@ class Run:
     """Of the order of the pairs, and of the answers that are measured."""
     epochs: int = 2
     setting: str = ""
-    """What it begins with, and in which format: ``strong``, ``wordy`` or that of the recipe."""
+    """What it begins with and learns from: ``strong``, ``mixed``, ``wordy``, or as the recipe has it."""
 
     @property
     def key(self) -> str:
@@ -243,7 +244,7 @@ def _distinct(draw: Callable[[], tuple[str, list[Message], Callable[[str], bool]
 
 def begins(folder: Path, setting: str) -> str:
     """The policy that a setting begins with."""
-    return str(folder.resolve() / STRONG / "policy" / "checkpoint") if setting == STRONG else MODEL
+    return str(folder.resolve() / STRONG / "policy" / "checkpoint") if setting in (STRONG, MIXED) else MODEL
 
 
 def prepare(folder: Path, setting: str, teacher: Run) -> None:
@@ -254,6 +255,9 @@ def prepare(folder: Path, setting: str, teacher: Run) -> None:
 
     where, overrides = folder / setting, [f"model={begins(folder, setting)}"]
     where.mkdir(exist_ok=True)
+    if setting == MIXED:
+        jsonl.write_rows(where / "data.jsonl", mixed(folder / STRONG))
+        return
     if setting == STRONG and not (where / "made").exists():
         (where / "policy").mkdir(exist_ok=True)
         train(recipes.load(RECIPE, settings(teacher)), folder=where / "policy")
@@ -272,6 +276,15 @@ def prepare(folder: Path, setting: str, teacher: Run) -> None:
     overrides += ["train.max_steps=1", "train.save_strategy='no'", "train.output=first-step"]
     train(recipes.load(RECIPE, overrides), folder=where)
     shutil.rmtree(where / "first-step")
+
+
+def mixed(strong: Path) -> Iterator[dict[str, Any]]:
+    """The strong policy's corrections, and its own right answers."""
+    for row in jsonl.rows(strong / "data.jsonl"):
+        yield {key: row[key] for key in ("id", "prompt", "chosen")}
+    for row in jsonl.rows(strong / "samples.jsonl"):
+        if row["verdict"] == "right":
+            yield {"id": row["id"], "prompt": row["prompt"], "chosen": row["response"]}
 
 
 def room(setting: str) -> int:
@@ -301,7 +314,8 @@ def one(folder: Path, run: Run) -> dict[str, Any]:
     work = where / "work" / run.key
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    shutil.copy(where / "reference.jsonl", work)
+    if (where / "reference.jsonl").exists():
+        shutil.copy(where / "reference.jsonl", work)
     trained = train(recipes.load(RECIPE, [f"model={base}", *settings(run)]), folder=work)
     halfway = processor_seconds()
     row |= measured(trained.checkpoint, base, run)
@@ -399,6 +413,7 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
     yield [longer(rows, name) for name in LONGER]
     yield [Run("none", setting=STRONG), *strong(rows)]
     yield [Run("none", seed=seed, setting=STRONG) for seed in SKILL_SEEDS]
+    yield [Run("sft", 3e-5, setting=MIXED)]
     yield [Run("none", setting=WORDY), *wordy()]
 
 
@@ -495,7 +510,8 @@ def report_main(options: argparse.Namespace) -> None:
     All phases up to the skills are needed.
     """
     rows = {row["key"]: row for row in jsonl.rows(options.folder / "results.jsonl")}
-    first, *others = ([run for run in phase if run.key in rows] for phase in (strong(rows), wordy()))
+    phases = ([*strong(rows), Run("sft", 3e-5, setting=MIXED)], wordy())
+    first, *others = ([run for run in phase if run.key in rows] for phase in phases)
     tables = [
         best_table(rows), sweep_table(rows), longer_table(rows),
         skill_table(rows, [runs_at_best(rows, objective) for objective in TITLES]), setting_table(rows, first),
@@ -514,7 +530,9 @@ def runs_at_best(rows: dict[str, dict[str, Any]], objective: str) -> list[dict[s
 
 def untrained(rows: dict[str, dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the runs began with, with their sampling seeds."""
-    return [rows[Run("none", seed=run["seed"], setting=run.get("setting", "")).key] for run in runs]
+    alike = {MIXED: STRONG}
+    settings = (alike.get(run.get("setting", ""), run.get("setting", "")) for run in runs)
+    return [rows[Run("none", seed=run["seed"], setting=each).key] for run, each in zip(runs, settings, strict=True)]
 
 
 def outcomes(runs: list[dict[str, Any]], *names: str) -> dict[str, list[float]]:
@@ -539,8 +557,8 @@ def header(*cells: str) -> list[str]:
     return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
 
 
-def label(objective: str, beta: float) -> str:
-    return TITLES[objective] + (f", beta {beta:g}" if beta else "")
+def label(objective: str, beta: float, *, mixed: bool = False) -> str:
+    return TITLES[objective] + (f", beta {beta:g}" if beta else "") + (", own right answers too" if mixed else "")
 
 
 def best_table(rows: dict[str, dict[str, Any]]) -> list[str]:
@@ -600,8 +618,9 @@ def setting_table(rows: dict[str, dict[str, Any]], runs: list[Run]) -> list[str]
     )  # fmt: skip
     for run in (rows[each.key] for each in runs):
         test, near, far = (change(untrained(rows, [run]), [run], *names) for names in (("test",), NEAR, FAR))
+        name = label(run["objective"], run["beta"], mixed=run["setting"] == MIXED)
         cells = [
-            label(run["objective"], run["beta"]), f"{run['rate']:g}",
+            name, f"{run['rate']:g}",
             f"{100 * test.before:.1f} → {100 * test.after:.1f}",
             points(test), points(near), points(far), f"{run['drift']:.4f}",
         ]  # fmt: skip
@@ -627,7 +646,8 @@ def skill_table(rows: dict[str, dict[str, Any]], table: list[list[dict[str, Any]
     lines = header("objective", *(f"{name} right: {len(ids)} problems" for name, ids in groups.items()))
     for runs in table:
         before, after = outcomes(untrained(rows, runs), "test"), outcomes(runs, "test")
-        cells = [f"{label(runs[0]['objective'], runs[0]['beta'])}, {runs[0]['rate']:g}"]
+        name = label(runs[0]["objective"], runs[0]["beta"], mixed=runs[0].get("setting") == MIXED)
+        cells = [f"{name}, {runs[0]['rate']:g}"]
         for ids in groups.values():
             if not ids:
                 cells.append("")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from spotcli import jsonl
+
 
 @pytest.fixture(scope="module")
 def paper() -> Any:
@@ -113,7 +115,17 @@ def test_the_plan_begins_the_later_settings_where_the_earlier_runs_lead(paper: A
             run = paper.Run(objective, rate, beta)
             rows[run.key] = row(paper, run, [0], [int((rate, beta) in ((3e-5, 0.0), (3e-5, 1.0)))], 0.001)
     phases = list(paper.plan(rows))
-    assert [phase[0].setting for phase in phases] == ["", "", "", "", "", paper.STRONG, paper.STRONG, paper.WORDY]
+    assert [phase[0].setting for phase in phases] == [
+        "",
+        "",
+        "",
+        "",
+        "",
+        paper.STRONG,
+        paper.STRONG,
+        paper.MIXED,
+        paper.WORDY,
+    ]
     keys = [run.key for phase in phases for run in phase]
     assert len(keys) == len(set(keys))
     # What it begins with; SFT+ and SPoT-BCE at three rates, the other three at their best.
@@ -128,3 +140,18 @@ def test_worked_examples_of_the_longer_format_are_right(paper: Any) -> None:
     for asked, said in zip(question.messages[:-1:2], question.messages[1::2], strict=True):
         result = plain.messages[plain.messages.index(asked) + 1]["content"].split("\\boxed")[1]
         assert said["content"].endswith(f"\\boxed{result}.")
+
+
+def test_own_right_answers_stand_beside_the_corrections(paper: Any, tmp_path: Path) -> None:
+    pair = {"id": "a", "prompt": "1 + 1", "rejected": "3", "chosen": "2", "verdict": "right"}
+    said = [
+        {"id": "a", "prompt": "1 + 1", "response": "3", "verdict": "wrong"},
+        {"id": "b", "prompt": "2 + 2", "response": "4", "verdict": "right"},
+        {"id": "c", "prompt": "3 + 3", "response": "?", "verdict": "undecided"},
+    ]
+    jsonl.write_rows(tmp_path / "data.jsonl", [pair])
+    jsonl.write_rows(tmp_path / "samples.jsonl", said)
+    assert list(paper.mixed(tmp_path)) == [
+        {"id": "a", "prompt": "1 + 1", "chosen": "2"},
+        {"id": "b", "prompt": "2 + 2", "chosen": "4"},
+    ]
