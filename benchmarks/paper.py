@@ -1,6 +1,7 @@
 """The paper's claim at small scale: what each objective gains, and what that costs.
 
     nox -s paper                                        about two hours on two cores; the same command goes on
+    nox -s paper -- --more                              also the settings from ``strong`` on: fifty minutes
     python benchmarks/paper.py run --folder paper       the same by hand
     python benchmarks/paper.py report --folder paper    tables, and a figure beside the runs
 
@@ -399,7 +400,7 @@ def processor_seconds() -> float:
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
+def plan(rows: dict[str, dict[str, Any]], *, more: bool) -> Iterator[list[Run]]:
     """The phases; the later ones depend on the results of those before."""
     yield [Run("none", seed=seed) for seed in SEEDS]
     yield [Run(objective, rate, beta) for objective, beta in CONFIGURATIONS for rate in rates(objective, beta)]
@@ -411,6 +412,8 @@ def plan(rows: dict[str, dict[str, Any]]) -> Iterator[list[Run]]:
         for seed in SEEDS[1:]
     ]
     yield [longer(rows, name) for name in LONGER]
+    if not more:
+        return
     yield [Run("none", setting=STRONG), *strong(rows)]
     yield [Run("none", seed=seed, setting=STRONG) for seed in SKILL_SEEDS]
     yield [Run("sft", 3e-5, setting=MIXED)]
@@ -473,7 +476,7 @@ def run_main(options: argparse.Namespace) -> None:
         rows = {row["key"]: row for row in file.rows()}
         with ProcessPoolExecutor(options.lanes, mp_context=spawn) as pool:
             ready: set[str] = set()
-            for phase in plan(rows):
+            for phase in plan(rows, more=options.more):
                 if (setting := phase[0].setting) not in ready:
                     teacher = longer(rows, "sft") if setting == STRONG else phase[0]
                     pool.submit(prepare, folder, setting, teacher).result()
@@ -691,6 +694,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.set_defaults(work=work)
         command.add_argument("--folder", type=Path, default=Path("paper"))
+        command.add_argument("--more", action="store_true", help="also other policies and answers; the report has all")
         command.add_argument("--lanes", type=int, default=2, help="runs at a time, of one thread each")
     options = parser.parse_args()
     options.work(options)
