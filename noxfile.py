@@ -7,7 +7,7 @@ vllm     vLLM for real: with a folder that was trained, and under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
 chaos    rectify and sample, killed again and again beside faulty endpoints (15 minutes)
 bench    speed beside peers
-paper    the objectives beside each other, what they gain and what that costs (two hours)
+paper    the objectives beside each other, what they gain and what that costs (two hours; --more: three)
 """
 
 import os
