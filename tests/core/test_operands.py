@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from spotcli.core import operands
+from spotcli.core.attention import KNOWN
 
 IDS = torch.arange(24).view(2, 12)
 
@@ -40,6 +41,14 @@ def run(model: Any) -> tuple[torch.Tensor, list[torch.Tensor], int]:
         logits = model(input_ids=IDS, use_cache=False).logits
     logits.float().square().mean().backward()
     return logits, [weight.grad for weight in model.parameters()], sum(each.nbytes for each in kept.values())
+
+
+@pytest.mark.parametrize("kind", sorted(KNOWN))
+def test_the_same_outputs(kind: str) -> None:
+    plain, ours = tiny(kind), tiny(kind)
+    operands.install(ours)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(input_ids=IDS).logits, plain(input_ids=IDS).logits)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "gemma3_text"])

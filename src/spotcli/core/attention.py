@@ -29,8 +29,13 @@ from spotcli.errors import SpotError
 
 NAME = "spot_pairs"
 
-# Models whose layers were run against two separate forward passes, in the tests or before.
-KNOWN = frozenset({"llama", "qwen2", "qwen3", "qwen3_moe", "mistral", "gemma3_text"})
+# Models that the tests run against two separate forward passes, numbers and gradients.
+KNOWN = frozenset({
+    "apertus", "arcee", "cohere2", "ernie4_5", "exaone4", "gemma3_text", "glm4", "granite", "hunyuan_v1_dense", "llama",
+    "ministral", "ministral3", "mistral", "mixtral", "olmo2", "olmo3", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "smollm3",
+})  # fmt: skip
+_DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop")
 # Recurrent layers carry A's state into B, and no mask can stop them.
 _LAYERS = frozenset({"full_attention", "sliding_attention"})
 
@@ -47,8 +52,8 @@ def unsupported(config: Any) -> str | None:
     strange = set(getattr(config, "layer_types", None) or ()) - _LAYERS
     if strange:
         return f"it has layers that are not attention ({', '.join(sorted(strange))})"
-    if getattr(config, "attention_dropout", 0.0):
-        return "attention_dropout is not 0, and shared tokens would share one draw"
+    if dropouts := [name for name in _DROPOUTS if getattr(config, name, None)]:
+        return f"{dropouts[0]} is not 0, and shared tokens would share one draw"
     if any(getattr(config, name, None) for name in ("attn_logit_softcapping", "use_bidirectional_attention")):
         return "its attention is not plain causal attention"
     return None

@@ -33,8 +33,6 @@ KEEP = 256 << 20
 # Settings by which a model changes its logits after the head, which a head called by itself would not know.
 _LOGIT_CHANGES = (
     "final_logit_softcapping",
-    "logits_scaling",
-    "logit_scale",
     "logits_soft_cap",
     "output_multiplier_scale",
 )
@@ -185,12 +183,17 @@ def install(model: Any, *, chunk: int = CHUNK) -> None:
             f"log-probabilities of a {config.model_type} cannot be computed from its head alone: {why}",
             cure="train a Llama, Qwen, Mistral or SmolLM model",
         )
+    # Some models multiply their logits by a number (Cohere's), others divide them (Granite's).
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     plain_head, plain_model = head.forward, model.forward
 
     def head_forward(self: Any, hidden: Tensor, targets_N: Tensor | None = None) -> Any:
         if targets_N is None:
             return plain_head(hidden)
-        return token_logps(hidden, self.weight, targets_N, bias_V=self.bias, chunk=chunk)
+        bias_V = self.bias
+        if scale != 1:
+            hidden, bias_V = hidden * scale, None if bias_V is None else bias_V * scale
+        return token_logps(hidden, self.weight, targets_N, bias_V=bias_V, chunk=chunk)
 
     def model_forward(
         self: Any, *args: Any, rows_N: Tensor | None = None, targets_N: Tensor | None = None, **kwargs: Any
