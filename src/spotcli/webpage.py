@@ -130,6 +130,8 @@ def _overview(summary: ReviewSummary) -> Iterator[str]:
         if counts.keys() - {"none"}:
             listed = ", ".join(f"<span class='{_class(key)}'>{_text(key)}</span> {n:,}" for key, n in counts.items())
             yield f"<p><b>{title}</b> {listed}</p>\n"
+    if summary.alone:
+        yield f"<p>{summary.alone:,} without y-: right answers of the policy's own</p>\n"
     if summary.unchanged:
         yield f"<p class='wrong'>{summary.unchanged:,} whose correction changes nothing</p>\n"
     yield "</section>\n"
@@ -143,7 +145,9 @@ def _article(pair: Pair) -> str:
     trial = f"-{pair.trial}" if pair.trial else ""
     anchor = escape(safe(pair.id), quote=True).replace(" ", "_") + trial
     measured = "" if pair.change_ratio is not None else " <span class='soft'>in words and signs</span>"
-    facts = [f"<span>change ratio <b>{ratio_of(pair):.3f}</b>{measured}</span>"]
+    facts = []
+    if pair.rejected is not None:
+        facts.append(f"<span>change ratio <b>{ratio_of(pair):.3f}</b>{measured}</span>")
     if pair.verdict:
         facts.append(f"<span>y+ <b class='{_class(pair.verdict)}'>{pair.verdict}</b></span>")
     for name, value in (("trial", pair.trial or None), ("oracle", oracle_name(pair)), ("review", pair.review)):

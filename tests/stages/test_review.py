@@ -486,5 +486,21 @@ def test_a_right_answer_of_the_policys_own_is_shown_as_it_is(
 ) -> None:
     path = write(tmp_path / "data.jsonl", [{"id": "own", "prompt": "1 + 1", "chosen": "It is 2.", "verdict": "right"}])
     found = look(path)
-    assert (found.pairs, found.unchanged, found.ratio_max) == (1, 0, 0.0)
-    assert "It is 2." in capsys.readouterr().out
+    assert (found.pairs, found.alone, found.unchanged, found.unmeasured, found.ratio_max) == (1, 1, 0, 0, None)
+    text = capsys.readouterr().out
+    assert "1 row without y-: right answers of the policy's own" in text
+    assert "change ratio" not in text
+    assert text.endswith("\n  It is 2.\n\n")
+
+
+def test_what_is_told_of_edits_leaves_own_right_answers_out(tmp_path: Path) -> None:
+    own = {"id": "own", "prompt": "1 + 1", "chosen": "It is 2.", "verdict": "right"}
+    html = tmp_path / "page.html"
+    found = look(write(tmp_path / "data.jsonl", [*PAIRS, own]), html=html)
+    alone = look(write(tmp_path / "pairs.jsonl", PAIRS))
+    edits = ("ratio_median", "ratio_mean", "histogram", "first_edit_median", "first_edits", "shared_prefix")
+    assert [getattr(found, name) for name in edits] == [getattr(alone, name) for name in edits]
+    assert (found.pairs, found.alone, alone.alone) == (4, 1, 0)
+    page = html.read_text(encoding="utf-8")
+    assert "1 without y-: right answers of the policy's own" in page
+    assert page.count("change ratio <b>") == 3

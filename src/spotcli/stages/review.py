@@ -54,6 +54,8 @@ class ReviewSummary:
     above_gamma: int
     unmeasured: int
     """Pairs without a change ratio in the file; theirs is measured in words and signs."""
+    alone: int
+    """Rows without y-: right answers of the policy's own. Ratios and edits are told of the others."""
     unchanged: int
     """Pairs whose correction is the answer itself: nothing can be learned from them."""
     ratio_median: float | None
@@ -175,7 +177,7 @@ class _Overview:
 
     def __init__(self, gamma: float) -> None:
         self.gamma = gamma
-        self.pairs = self.matching = self.unmeasured = self.unchanged = 0
+        self.pairs = self.matching = self.unmeasured = self.alone = self.unchanged = 0
         self.shared = self.length = 0
         self.ratios, self.firsts = array("d"), array("d")
         self.verdicts: Counter[str] = Counter()
@@ -187,18 +189,24 @@ class _Overview:
         if not matches:
             return
         self.matching += 1
-        self.unmeasured += pair.change_ratio is None
-        self.ratios.append(ratio_of(pair))
-        if pair.rejected == pair.chosen:
-            self.unchanged += 1
+        if pair.rejected is None:
+            self.alone += 1
         else:
-            shared = shared_prefix(pair.original, pair.chosen)
-            self.firsts.append(shared / len(pair.original))
-            self.shared += shared
-            self.length += len(pair.chosen)
+            self._add_edit(pair, pair.rejected)
         self.verdicts[pair.verdict or "none"] += 1
         self.reviews[pair.review or "none"] += 1
         self.oracles[oracle_name(pair) or "none"] += 1
+
+    def _add_edit(self, pair: Pair, rejected: str) -> None:
+        self.unmeasured += pair.change_ratio is None
+        self.ratios.append(ratio_of(pair))
+        if rejected == pair.chosen:
+            self.unchanged += 1
+        else:
+            shared = shared_prefix(rejected, pair.chosen)
+            self.firsts.append(shared / len(rejected))
+            self.shared += shared
+            self.length += len(pair.chosen)
 
     def summary(self, path: Path, counts: Mapping[str, Any], html: Path | None) -> ReviewSummary:
         tenths = Counter(min(int(first * 10), 9) for first in self.firsts)
@@ -209,6 +217,7 @@ class _Overview:
             gamma=self.gamma,
             above_gamma=sum(ratio > self.gamma for ratio in self.ratios),
             unmeasured=self.unmeasured,
+            alone=self.alone,
             unchanged=self.unchanged,
             ratio_median=median(self.ratios) if self.ratios else None,
             ratio_mean=sum(self.ratios) / len(self.ratios) if self.ratios else None,
@@ -323,6 +332,8 @@ def _fact_lines(summary: ReviewSummary) -> list[Text]:
                 for key, count in counts.items()
             )
             lines.append(Text.assemble((f"{name:<15}", "bold"), listed))
+    if summary.alone:
+        lines.append(Text(f"{_many(summary.alone, 'row')} without y-: right answers of the policy's own"))
     if summary.unchanged:
         lines.append(Text(f"{_many(summary.unchanged, 'pair')} whose correction changes nothing", style="red"))
     if flat := summary.outcomes:
@@ -381,9 +392,9 @@ def _pair(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[Text]:
     title = Text.assemble(
         (number, "dim"), "  ", (_line(pair.id), "bold"), f"  trial {pair.trial}" if pair.trial else ""
     )
-    measured = "" if pair.change_ratio is not None else " in words and signs"
+    ratio = f"{ratio_of(pair):.3f}" + ("" if pair.change_ratio is not None else " in words and signs")
     facts = {
-        "change ratio": (f"{ratio_of(pair):.3f}{measured}", "cyan"),
+        "change ratio": (None if pair.rejected is None else ratio, "cyan"),
         "y+": (pair.verdict or "not graded", _VERDICT_STYLES.get(pair.verdict or "none", "")),
         "oracle": (oracle_name(pair), ""),
         "cost": (f"${cost:.4f}" if isinstance(cost := pair.oracle.get("cost"), int | float) else None, ""),
