@@ -58,7 +58,7 @@ def test_an_error_says_what_where_and_the_cure():
 
 def test_a_missing_extra_names_the_command_that_installs_it():
     assert str(make(MissingExtra)) == (
-        "spot train needs packages that are not installed\n  cure: pip install 'spotcli[train]'"
+        "spot train needs packages that are not installed\n  cure: pip install 'spotcli[train]==0.1.0.dev0'"
     )
 
 

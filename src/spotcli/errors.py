@@ -15,6 +15,8 @@ exception is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+from spotcli import __version__
+
 
 class SpotError(Exception):
     """What went wrong, where (a path, ``file:line``, a recipe key), and how to cure it."""
@@ -50,11 +52,16 @@ class SettingsChanged(UserError):
     """The output was made with other settings, so going on would mix two experiments in one file."""
 
 
+def install_command(extra: str) -> str:
+    """What installs an extra beside this very version: on package indexes the bare name may be somebody else's."""
+    return f"pip install 'spotcli[{extra}]=={__version__}'"
+
+
 class MissingExtra(UserError):
     """An optional dependency is not installed."""
 
     def __init__(self, extra: str, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs packages that are not installed", cure=f"pip install 'spotcli[{extra}]'")
+        super().__init__(f"{needed_for} needs packages that are not installed", cure=install_command(extra))
         self.args = (extra, needed_for)  # an exception that crosses processes is made again from these
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spotcli.errors import MissingExtra, RecipeError
+from spotcli.errors import MissingExtra, RecipeError, install_command
 from spotcli.policies import models
 from spotcli.stages.train import train
 from tests.stages.test_train import metrics, pair, recipe, write
@@ -130,7 +130,7 @@ def test_the_missing_package_is_named_and_a_plan_does_without_it(
     write(tmp_path, [pair(number) for number in range(8)])
     with pytest.raises(MissingExtra) as caught:
         train(recipe(tiny_model, **QLORA), folder=tmp_path)
-    assert caught.value.cure == "pip install 'spotcli[qlora]'"
+    assert caught.value.cure == install_command("qlora")
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
     # Two layers: queries and output 32 * 32, keys and values 32 * 16, three of 32 * 64.
     found = train(recipe(tiny_model, **QLORA), folder=tmp_path, dry_run=True).estimate

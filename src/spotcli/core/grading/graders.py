@@ -20,7 +20,7 @@ from spotcli.core.grading import Grade, GradeOptions, Grader, grade
 from spotcli.core.grading.answers import NoAnswer, all_boxes, find_answer, leading_choice, strip_thinking
 from spotcli.core.grading.latex import tidy
 from spotcli.core.grading.leaves import leading_letter, lone_letter
-from spotcli.errors import UserError
+from spotcli.errors import UserError, install_command
 
 
 def grader_of(named: str | None, default: str = "math") -> Grader:
@@ -209,7 +209,7 @@ def _instruction_checkers() -> Any:
         raise UserError(
             f"the instruction checkers need a package that is not installed ({error.name})",
             where="grader: instructions",
-            cure="pip install 'spotcli[eval]'",
+            cure=install_command("eval"),
         ) from error
     langdetect.DetectorFactory.seed = 0  # or the language of short texts changes from run to run
     sentences = punkt.PunktSentenceTokenizer(punkt.load_model("english"))
