@@ -16,7 +16,9 @@ every problem, so all that is reported can be computed again. The plan, phase by
     longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
     strong    a policy that has most of the skill and slips: what SFT+ made with twice the epochs, its own answers to
               problems that it has not seen, and their repairs; all objectives at their best beta
-    mixed     the strong policy again, SFT on its corrections and on its own right answers beside them
+    again     of those, SFT+ and SPoT-BCE at two more seeds, and SFT+ with twice the epochs
+    mixed     the strong policy again, SFT on its corrections and on its own right answers beside them, at three seeds
+    own       the same on its own right answers alone
     wordy     the untrained policy again, in a format with more than twice the tokens an answer
 
 The largest rate is tried at the first beta, and at the second with SPoT-BCE alone: it drifts several times further than
@@ -43,7 +45,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -65,7 +67,7 @@ SEEDS = (0, 1, 2)
 SKILL_SEEDS = range(100, 108)
 DRIFT = 0.02
 TEST, VALIDATION, BATCH = 320, 160, 160
-STRONG, MIXED, WORDY = "strong", "mixed", "wordy"
+STRONG, MIXED, OWN, WORDY = "strong", "mixed", "own", "wordy"
 FRESH = 640
 """Problems of the strong policy, which is wrong in fewer."""
 
@@ -82,7 +84,7 @@ class Run:
     """Of the order of the pairs, and of the answers that are measured."""
     epochs: int = 2
     setting: str = ""
-    """What it begins with and learns from: ``strong``, ``mixed``, ``wordy``, or as the recipe has it."""
+    """What it begins with and learns from: ``strong``, ``mixed``, ``own``, ``wordy``, or as the recipe has it."""
 
     @property
     def key(self) -> str:
@@ -245,7 +247,7 @@ def _distinct(draw: Callable[[], tuple[str, list[Message], Callable[[str], bool]
 
 def begins(folder: Path, setting: str) -> str:
     """The policy that a setting begins with."""
-    return str(folder.resolve() / STRONG / "policy" / "checkpoint") if setting in (STRONG, MIXED) else MODEL
+    return str(folder.resolve() / STRONG / "policy" / "checkpoint") if setting in (STRONG, MIXED, OWN) else MODEL
 
 
 def prepare(folder: Path, setting: str, teacher: Run) -> None:
@@ -256,8 +258,9 @@ def prepare(folder: Path, setting: str, teacher: Run) -> None:
 
     where, overrides = folder / setting, [f"model={begins(folder, setting)}"]
     where.mkdir(exist_ok=True)
-    if setting == MIXED:
-        jsonl.write_rows(where / "data.jsonl", mixed(folder / STRONG))
+    if setting in (MIXED, OWN):
+        strong = folder / STRONG
+        jsonl.write_rows(where / "data.jsonl", [*(corrections(strong) if setting == MIXED else ()), *own(strong)])
         return
     if setting == STRONG and not (where / "made").exists():
         (where / "policy").mkdir(exist_ok=True)
@@ -279,10 +282,14 @@ def prepare(folder: Path, setting: str, teacher: Run) -> None:
     shutil.rmtree(where / "first-step")
 
 
-def mixed(strong: Path) -> Iterator[dict[str, Any]]:
-    """The strong policy's corrections, and its own right answers."""
+def corrections(strong: Path) -> Iterator[dict[str, Any]]:
+    """The strong policy's, for SFT."""
     for row in jsonl.rows(strong / "data.jsonl"):
         yield {key: row[key] for key in ("id", "prompt", "chosen")}
+
+
+def own(strong: Path) -> Iterator[dict[str, Any]]:
+    """The strong policy's own right answers."""
     for row in jsonl.rows(strong / "samples.jsonl"):
         if row["verdict"] == "right":
             yield {"id": row["id"], "prompt": row["prompt"], "chosen": row["response"]}
@@ -416,7 +423,9 @@ def plan(rows: dict[str, dict[str, Any]], *, more: bool) -> Iterator[list[Run]]:
         return
     yield [Run("none", setting=STRONG), *strong(rows)]
     yield [Run("none", seed=seed, setting=STRONG) for seed in SKILL_SEEDS]
-    yield [Run("sft", 3e-5, setting=MIXED)]
+    yield [*(Run("none", seed=seed, setting=STRONG) for seed in SEEDS[1:]), *again()]
+    yield [Run("sft", 3e-5, seed=seed, setting=MIXED) for seed in SEEDS]
+    yield [Run("sft", 3e-5, seed=seed, setting=OWN) for seed in SEEDS]
     yield [Run("none", setting=WORDY), *wordy()]
 
 
@@ -428,6 +437,13 @@ def strong(rows: dict[str, dict[str, Any]]) -> list[Run]:
         for name, row in found.items()
         for rate in (RATES if name in LONGER else [row["rate"]])
     ]
+
+
+def again() -> list[Run]:
+    """Of the strong policy: what the corrections alone do at more seeds, and in as many steps as with more rows."""
+    chosen = (("sft", 3e-5, 0.0), ("spot-bce", 1e-5, 1.0))
+    more = [Run(*each, seed, setting=STRONG) for each in chosen for seed in SEEDS[1:]]
+    return [*more, Run("sft", 3e-5, epochs=4, setting=STRONG)]
 
 
 def wordy() -> list[Run]:
@@ -513,12 +529,12 @@ def report_main(options: argparse.Namespace) -> None:
     All phases up to the skills are needed.
     """
     rows = {row["key"]: row for row in jsonl.rows(options.folder / "results.jsonl")}
-    phases = ([*strong(rows), Run("sft", 3e-5, setting=MIXED)], wordy())
-    first, *others = ([run for run in phase if run.key in rows] for phase in phases)
+    slips = [run for phase in plan(rows, more=True) for run in phase if run.setting in (STRONG, MIXED, OWN)]
+    first, longer_answers = by_seed(rows, slips), by_seed(rows, wordy())
     tables = [
         best_table(rows), sweep_table(rows), longer_table(rows),
-        skill_table(rows, [runs_at_best(rows, objective) for objective in TITLES]), setting_table(rows, first),
-        skill_table(rows, [[rows[run.key]] for run in first]), *(setting_table(rows, runs) for runs in others),
+        skill_table(rows, [runs_at_best(rows, objective) for objective in TITLES]),
+        setting_table(rows, first), skill_table(rows, first), setting_table(rows, longer_answers),
     ]  # fmt: skip
     print(*("\n".join(table) for table in tables), sep="\n\n")
     draw(rows, options.folder / "gain-against-cost.svg")
@@ -531,10 +547,19 @@ def runs_at_best(rows: dict[str, dict[str, Any]], objective: str) -> list[dict[s
     return [rows[key] for key in keys if key in rows]
 
 
+def by_seed(rows: dict[str, dict[str, Any]], runs: list[Run]) -> list[list[dict[str, Any]]]:
+    """The trained ones that are there, those together that differ in their seeds alone."""
+    found: dict[Run, list[dict[str, Any]]] = {}
+    for run in runs:
+        if run.objective != "none" and run.key in rows:
+            found.setdefault(replace(run, seed=0), []).append(rows[run.key])
+    return list(found.values())
+
+
 def untrained(rows: dict[str, dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the runs began with, with their sampling seeds."""
-    alike = {MIXED: STRONG}
-    settings = (alike.get(run.get("setting", ""), run.get("setting", "")) for run in runs)
+    alike = {MIXED: STRONG, OWN: STRONG}
+    settings = (alike.get(run["setting"], run["setting"]) for run in runs)
     return [rows[Run("none", seed=run["seed"], setting=each).key] for run, each in zip(runs, settings, strict=True)]
 
 
@@ -556,12 +581,26 @@ def points(found: Comparison) -> str:
     return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} … {100 * found.high:+.1f})"
 
 
+def gains(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
+    """On the test problems, of each seed, in points."""
+    each = (100 * change([one], [run], "test").difference for one, run in zip(before, after, strict=True))
+    return ", ".join(f"{gain:+.1f}" for gain in each)
+
+
 def header(*cells: str) -> list[str]:
     return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
 
 
-def label(objective: str, beta: float, *, mixed: bool = False) -> str:
-    return TITLES[objective] + (f", beta {beta:g}" if beta else "") + (", own right answers too" if mixed else "")
+def label(objective: str, beta: float) -> str:
+    return TITLES[objective] + (f", beta {beta:g}" if beta else "")
+
+
+def described(run: dict[str, Any]) -> str:
+    """A run of another setting than the first."""
+    name = label(run["objective"], run["beta"]) + {MIXED: ", own right answers too"}.get(run["setting"], "")
+    if run["setting"] == OWN:
+        name = "SFT, own right answers alone"
+    return name + ("" if run["epochs"] == Run.epochs else f", {run['epochs']} epochs")
 
 
 def best_table(rows: dict[str, dict[str, Any]]) -> list[str]:
@@ -575,13 +614,12 @@ def best_table(rows: dict[str, dict[str, Any]]) -> list[str]:
         runs = runs_at_best(rows, objective)
         base = untrained(rows, runs)
         test = change(base, runs, "test")
-        each = [100 * change([one], [run], "test").difference for one, run in zip(base, runs, strict=True)]
         drifts = sorted(run["drift"] for run in runs)
         beside = "" if objective == "sft" else points(change(plain[: len(runs)], runs, "test"))
         cells = [
             label(objective, runs[0]["beta"]), f"{runs[0]['rate']:g}", str(len(runs)),
             f"{100 * test.before:.1f} → {100 * test.after:.1f}", points(test),
-            ", ".join(f"{gain:+.1f}" for gain in each), beside, points(change(base, runs, *NEAR)),
+            gains(base, runs), beside, points(change(base, runs, *NEAR)),
             points(change(base, runs, *FAR)), f"{drifts[0]:.4f} … {drifts[-1]:.4f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
@@ -613,19 +651,18 @@ def longer_table(rows: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def setting_table(rows: dict[str, dict[str, Any]], runs: list[Run]) -> list[str]:
-    """Runs of a setting, one seed each, beside what they began with."""
+def setting_table(rows: dict[str, dict[str, Any]], table: list[list[dict[str, Any]]]) -> list[str]:
+    """Runs of a setting, a line for all seeds of one, beside what they began with; drift is the seeds' mean."""
     lines = header(
-        "objective", "learning rate", "test, %", "gain, points (95 %)", "near families", "far families",
+        "objective", "learning rate", "test, %", "gain, points (95 %)", "of each seed", "near families", "far families",
         "drift, nats a token",
     )  # fmt: skip
-    for run in (rows[each.key] for each in runs):
-        test, near, far = (change(untrained(rows, [run]), [run], *names) for names in (("test",), NEAR, FAR))
-        name = label(run["objective"], run["beta"], mixed=run["setting"] == MIXED)
+    for runs in table:
+        base = untrained(rows, runs)
+        test, near, far = (change(base, runs, *names) for names in (("test",), NEAR, FAR))
         cells = [
-            name, f"{run['rate']:g}",
-            f"{100 * test.before:.1f} → {100 * test.after:.1f}",
-            points(test), points(near), points(far), f"{run['drift']:.4f}",
+            described(runs[0]), f"{runs[0]['rate']:g}", f"{100 * test.before:.1f} → {100 * test.after:.1f}",
+            points(test), gains(base, runs), points(near), points(far), f"{fmean(run['drift'] for run in runs):.4f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -638,7 +675,7 @@ def skill_table(rows: dict[str, dict[str, Any]], table: list[list[dict[str, Any]
         rows: all runs.
         table: the runs of each line: of one objective, and all of one setting.
     """
-    setting = table[0][0].get("setting", "") if table else ""
+    setting = table[0][0]["setting"] if table else ""
     keys = [Run("none", seed=seed, setting=setting).key for seed in SKILL_SEEDS]
     tried = outcomes([rows[key] for key in keys if key in rows], "test")
     groups = {
@@ -649,8 +686,7 @@ def skill_table(rows: dict[str, dict[str, Any]], table: list[list[dict[str, Any]
     lines = header("objective", *(f"{name} right: {len(ids)} problems" for name, ids in groups.items()))
     for runs in table:
         before, after = outcomes(untrained(rows, runs), "test"), outcomes(runs, "test")
-        name = label(runs[0]["objective"], runs[0]["beta"], mixed=runs[0].get("setting") == MIXED)
-        cells = [f"{name}, {runs[0]['rate']:g}"]
+        cells = [f"{described(runs[0])}, {runs[0]['rate']:g}"]
         for ids in groups.values():
             if not ids:
                 cells.append("")

@@ -27,7 +27,7 @@ def paper() -> Any:
 def row(paper: Any, run: Any, test: list[int], validation: list[int], drift: float) -> dict[str, Any]:
     outcomes = {"test": test, "validation": validation} | dict.fromkeys(paper.NEAR + paper.FAR, test)
     numbered = {name: {f"{name}-{at}": right for at, right in enumerate(each)} for name, each in outcomes.items()}
-    settings = {name: getattr(run, name) for name in ("objective", "rate", "beta", "seed", "epochs")}
+    settings = {name: getattr(run, name) for name in ("objective", "rate", "beta", "seed", "epochs", "setting")}
     return {"key": run.key, **settings, "drift": drift, "outcomes": numbered}
 
 
@@ -98,10 +98,10 @@ def test_a_setting_is_compared_with_what_it_begins_with(paper: Any) -> None:
     rows = {}
     for setting, before in (("", [0, 0, 0, 0]), (paper.STRONG, [1, 1, 0, 0])):
         run = paper.Run("none", setting=setting)
-        rows[run.key] = row(paper, run, before, before, 0.0) | {"setting": setting}
+        rows[run.key] = row(paper, run, before, before, 0.0)
     run = paper.Run("dpo", 1e-5, 1.0, setting=paper.STRONG)
-    rows[run.key] = row(paper, run, [1, 1, 1, 0], [1, 1, 1, 0], 0.002) | {"setting": paper.STRONG}
-    line = paper.setting_table(rows, [run])[2]
+    rows[run.key] = row(paper, run, [1, 1, 1, 0], [1, 1, 1, 0], 0.002)
+    line = paper.setting_table(rows, [[rows[run.key]]])[2]
     # Two of four right before, three after: +25, where the recipe's policy would give +75.
     assert line.startswith("| DPO, beta 1 | 1e-05 | 50.0 → 75.0 | +25.0 (")
     skill = paper.skill_table(rows, [[rows[run.key]]])
@@ -124,7 +124,9 @@ def test_the_plan_begins_the_later_settings_where_the_earlier_runs_lead(paper: A
         "",
         paper.STRONG,
         paper.STRONG,
+        paper.STRONG,
         paper.MIXED,
+        paper.OWN,
         paper.WORDY,
     ]
     keys = [run.key for phase in phases for run in phase]
@@ -132,6 +134,25 @@ def test_the_plan_begins_the_later_settings_where_the_earlier_runs_lead(paper: A
     # What it begins with; SFT+ and SPoT-BCE at three rates, the other three at their best.
     assert len(phases[5]) == 1 + 2 * 3 + 3
     assert {(run.rate, run.beta) for run in phases[5] if run.objective == "dpo"} == {(3e-5, 1.0)}
+
+
+def test_seeds_of_a_setting_share_a_line(paper: Any) -> None:
+    rows = {}
+    for seed, before, after in ((0, [1, 0, 0, 0], [1, 1, 0, 0]), (1, [1, 1, 0, 0], [1, 1, 1, 1])):
+        for run, outcomes in (
+            (paper.Run("none", seed=seed, setting=paper.STRONG), before),
+            (paper.Run("sft", 3e-5, seed=seed, setting=paper.OWN), after),
+        ):
+            rows[run.key] = row(paper, run, outcomes, outcomes, 0.001 * (seed + 1))
+    plan = [paper.Run(name, rate, seed=seed, setting=paper.OWN) for name, rate in (("sft", 3e-5), ("sft", 1e-5))
+            for seed in paper.SEEDS]  # fmt: skip
+    (runs,) = paper.by_seed(rows, plan)
+    assert [run["seed"] for run in runs] == [0, 1]
+    line = paper.setting_table(rows, [runs])[2]
+    # Three of eight right before, six after; of the seeds, one of four more and two of four more.
+    assert line.startswith("| SFT, own right answers alone | 3e-05 | 37.5 → 75.0 | +37.5 (")
+    assert ") | +25.0, +50.0 | " in line
+    assert line.endswith("| 0.0015 |")
 
 
 def test_worked_examples_of_the_longer_format_are_right(paper: Any) -> None:
@@ -152,7 +173,5 @@ def test_own_right_answers_stand_beside_the_corrections(paper: Any, tmp_path: Pa
     ]
     jsonl.write_rows(tmp_path / "data.jsonl", [pair])
     jsonl.write_rows(tmp_path / "samples.jsonl", said)
-    assert list(paper.mixed(tmp_path)) == [
-        {"id": "a", "prompt": "1 + 1", "chosen": "2"},
-        {"id": "b", "prompt": "2 + 2", "chosen": "4"},
-    ]
+    assert list(paper.corrections(tmp_path)) == [{"id": "a", "prompt": "1 + 1", "chosen": "2"}]
+    assert list(paper.own(tmp_path)) == [{"id": "b", "prompt": "2 + 2", "chosen": "4"}]
