@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,30 @@ def test_wrong_keys_are_refused_before_anything_is_loaded(
     monkeypatch.setattr("spotcli.stages.train_settings.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=words):
         train(recipe(tiny_model, **section), folder=tmp_path)
+
+
+def test_wandb_without_a_key_is_refused_before_anything_is_loaded(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, [pair(number) for number in range(5)])
+    monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
+    # What wandb 0.31 says to somebody who never logged in.
+    (tmp_path / "wandb.py").write_text("def login(*, prompt, verify):\n    assert not prompt\n    return False\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with pytest.raises(RecipeError, match="wandb has no API key"):
+        train(recipe(tiny_model, report_to=["wandb"]), folder=tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb")
+    # Offline nobody needs a key: the next thing that stops the run is the model.
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def found(*given: Any) -> None:
+        raise LookupError("weights")
+
+    monkeypatch.setattr(models, "load_model", found)
+    with pytest.raises(LookupError, match="weights"):
+        train(recipe(tiny_model, report_to=["wandb"]), folder=tmp_path)
 
 
 def test_a_model_must_be_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -184,15 +185,20 @@ _TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio
 
 
 def _check_trackers(wanted: Any) -> None:
-    """Say before anything is loaded that a tracker is not installed.
+    """Say before anything is loaded that a tracker is not installed, or does not know who we are.
 
     Raises:
-        RecipeError: its package is missing.
+        RecipeError: its package is missing, or its key.
     """
     for name in [wanted] if isinstance(wanted, str) else wanted or []:
         package = _TRACKERS.get(name)
         if package is not None and find_spec(package) is None:
             raise RecipeError(f"{name} is not installed", where="train.report_to", cure=f"pip install {package}")
+        # Asked later, it would wait for somebody at the keyboard, or end the run.
+        online = name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online"
+        if online and not importlib.import_module("wandb").login(prompt=False, verify=False):
+            cure = "`wandb login`, or WANDB_MODE=offline in the environment"
+            raise RecipeError("wandb has no API key", where="train.report_to", cure=cure)
 
 
 def batch(section: TrainSection) -> tuple[int, int | None]:
