@@ -16,7 +16,7 @@ every problem, so all that is reported can be computed again. The plan, phase by
     longer    SFT+ and SPoT-BCE at their best with twice the epochs, at seed 0
     strong    a policy that has most of the skill and slips: what SFT+ made with twice the epochs, its own answers to
               problems that it has not seen, and their repairs; all objectives at their best beta
-    again     of those, SFT+ and SPoT-BCE at two more seeds, and SFT+ with twice the epochs
+    again     of those, SFT+ and SPoT-BCE at two more seeds, and with twice the epochs
     mixed     the strong policy again, SFT on its corrections and on its own right answers beside them, at three seeds
     own       the same on its own right answers alone
     wordy     the untrained policy again, in a format with more than twice the tokens an answer
@@ -442,8 +442,8 @@ def strong(rows: dict[str, dict[str, Any]]) -> list[Run]:
 def again() -> list[Run]:
     """Of the strong policy: what the corrections alone do at more seeds, and in as many steps as with more rows."""
     chosen = (("sft", 3e-5, 0.0), ("spot-bce", 1e-5, 1.0))
-    more = [Run(*each, seed, setting=STRONG) for each in chosen for seed in SEEDS[1:]]
-    return [*more, Run("sft", 3e-5, epochs=4, setting=STRONG)]
+    seeds = [Run(*each, seed, setting=STRONG) for each in chosen for seed in SEEDS[1:]]
+    return [*seeds, *(Run(*each, epochs=4, setting=STRONG) for each in chosen)]
 
 
 def wordy() -> list[Run]:
