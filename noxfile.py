@@ -7,7 +7,7 @@ vllm     vLLM for real: with a folder that was trained, and under kill -9 (long)
 demo     the main job, end to end, on a laptop: no key, no GPU, no model hub
 chaos    rectify and sample, killed again and again beside faulty endpoints (15 minutes)
 bench    speed beside peers
-paper    the objectives beside each other, what they gain and what that costs (two hours; --more: three)
+paper    the objectives beside each other, what they gain and what that costs (one to two hours; --more: twice that)
 """
 
 import os
@@ -113,7 +113,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def paper(session: nox.Session) -> None:
-    """Each objective's gain against what it costs, at small scale: two hours on two cores; the same command goes on."""
+    """Each objective's gain against what it costs, at small scale: one to two hours; the same command goes on."""
     install(session, "bench")
     session.run("python", "benchmarks/paper.py", "run", *session.posargs)
     session.run("python", "benchmarks/paper.py", "report", *session.posargs)

@@ -1,7 +1,7 @@
 """The paper's claim at small scale: what each objective gains, and what that costs.
 
-    nox -s paper                                        about two hours on two cores; the same command goes on
-    nox -s paper -- --more                              also the settings from ``strong`` on: fifty minutes
+    nox -s paper                                        one to two hours on two cores; the same command goes on
+    nox -s paper -- --more                              also the settings from ``strong`` on: twice that
     python benchmarks/paper.py run --folder paper       the same by hand
     python benchmarks/paper.py report --folder paper    tables, and a figure beside the runs
 
