@@ -61,7 +61,7 @@ def ranks(session: nox.Session) -> None:
     """Two processes on the CPU (plain, ZeRO-2, ZeRO-3, FSDP): the weights of one process, also after a kill."""
     install(session, "test")
     env = {"SPOT_SLOW": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
-    session.run("pytest", "tests/stages/test_train_ranks.py", *session.posargs, env=env)
+    session.run("pytest", "tests/training/test_ranks.py", *session.posargs, env=env)
 
 
 @nox.session

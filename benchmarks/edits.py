@@ -34,7 +34,7 @@ from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-from spotcli.core import edits, prompts
+from spotcli.core import edits, oracle_prompts
 
 FENCE = "a1b2c3"
 GAMMA = 0.6
@@ -263,12 +263,14 @@ def replies(path: Path, count: Callable[[str], int]) -> None:
             for (student, mended), rewrite in zip(pairs, rewrites, strict=True):
                 hunks = write(student, mended)
                 reply = as_reply(hunks)
-                found = prompts.read(reply, mode="edits", fence=FENCE, student=student)
+                found = oracle_prompts.read(reply, mode="edits", fence=FENCE, student=student)
                 # White space around a change stays the student's, as it does in a rewrite.
                 right = (found.text or "").split() == mended.split()
                 reasons["applied" if right else found.failure or "differs"] += 1
                 hunks_in += len(hunks)
-                hunks_applied += sum(prompts.apply_hunks(student, [(find, "x")]).failure is None for find, _ in hunks)
+                hunks_applied += sum(
+                    oracle_prompts.apply_hunks(student, [(find, "x")]).failure is None for find, _ in hunks
+                )
                 # A reply that fails goes back once; this editor writes the same again, and then the whole.
                 paid.append(count(reply) if right else 2 * count(reply) + rewrite)
             every.append(paid)

@@ -83,7 +83,6 @@ def child(settings: dict[str, Any], folder: Path) -> None:
     """One run; its numbers go to stdout as the last line."""
     from spotcli.policies import models
     from spotcli.recipe import Recipe
-    from spotcli.stages import trainer  # noqa: F401  (the libraries are resident before the weights are)
     from spotcli.stages.train import train
 
     section = {"batch_size": 2, "per_device_train_batch_size": 1, "max_steps": STEPS, "warmup_steps": 0, **settings}

@@ -56,7 +56,8 @@ def main() -> None:
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--show", type=int, default=20, help="how many differing verdicts to print")
     options = arguments.parse_args()
-    from spotcli.core.grading import grade_many, sandbox
+    from spotcli.grading import grade_many
+    from spotcli.grading.algebra import pool
 
     totals = Counter[str]()
     differences = []
@@ -64,7 +65,7 @@ def main() -> None:
     print(f"{head}{'ratio cold':>12}{'ratio warm':>12}")
     for name in SETS:
         pairs = load(options.data, name)
-        sandbox.close()
+        pool.close()
         start = time.perf_counter()
         grades = grade_many(pairs, jobs=options.jobs)
         cold = time.perf_counter() - start

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from spotcli.core import prompts
+from spotcli.core import oracle_prompts
 
 ROOT = Path(__file__).parent.parent
 FILLER = "So we go on, step by step, and check what we have. " * 150
@@ -44,11 +44,11 @@ def sample(number: int) -> dict[str, Any]:
 def messages(number: int) -> Any:
     """What `spot rectify` asks about a row."""
     row = sample(number)
-    return prompts.build(row["prompt"], row["response"], row["answer"], mode="rewrite", fence="a1b2c3").messages
+    return oracle_prompts.build(row["prompt"], row["response"], row["answer"], mode="rewrite", fence="a1b2c3").messages
 
 
 def rectify(url: str, count: int, concurrency: int) -> None:
-    from spotcli.recipe import load
+    from spotcli.recipe_yaml import load
     from spotcli.stages.rectify import rectify as stage
 
     with tempfile.TemporaryDirectory() as name:

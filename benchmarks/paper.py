@@ -52,12 +52,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from spotcli import jsonl
-from spotcli import recipe as recipes
+from spotcli import jsonl, recipe_yaml
 from spotcli.core.stats import Comparison, compare
+from spotcli.evaluation.tasks import arithmetic as arithmetic_task
+from spotcli.evaluation.tasks import neutral
 from spotcli.policies import Answer, Request, Sampling, answer_seed
+from spotcli.problems import arithmetic
 from spotcli.records import Message, Problem
-from spotcli.tasks import arithmetic, neutral
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
 MODEL = "builtin:smollm2-135m"
@@ -147,7 +148,7 @@ WORDY_EXAMPLES = turns(
 
 
 def _right(problem: Problem, response: str) -> bool:
-    return arithmetic.grade(response, problem).verdict == "right"
+    return arithmetic_task.grade(response, problem).verdict == "right"
 
 
 CAPITALS = (
@@ -264,21 +265,21 @@ def prepare(folder: Path, setting: str, teacher: Run) -> None:
         return
     if setting == STRONG and not (where / "made").exists():
         (where / "policy").mkdir(exist_ok=True)
-        train(recipes.load(RECIPE, settings(teacher)), folder=where / "policy")
+        train(recipe_yaml.load(RECIPE, settings(teacher)), folder=where / "policy")
         (where / "made").touch()
     if setting:
-        taken = recipes.load(RECIPE).sample.limit
+        taken = recipe_yaml.load(RECIPE).sample.limit
         assert taken is not None
         seen = taken if setting == STRONG else 0
         made = shown(setting, arithmetic.take(0, "train", seen + (FRESH if setting == STRONG else taken))[seen:])
         jsonl.write_rows(where / "problems.jsonl", [problem.model_dump(exclude_none=True) for problem in made])
         overrides += ["sample.problems=problems.jsonl", "sample.limit=null", f"sample.max_new_tokens={room(setting)}"]
-    recipe = recipes.load(RECIPE, overrides)
+    recipe = recipe_yaml.load(RECIPE, overrides)
     sample(recipe, folder=where)
     rectify(recipe, folder=where)
     # One step of any objective with a reference leaves the cache that all runs then begin with.
     overrides += ["train.max_steps=1", "train.save_strategy='no'", "train.output=first-step"]
-    train(recipes.load(RECIPE, overrides), folder=where)
+    train(recipe_yaml.load(RECIPE, overrides), folder=where)
     shutil.rmtree(where / "first-step")
 
 
@@ -324,7 +325,7 @@ def one(folder: Path, run: Run) -> dict[str, Any]:
     work.mkdir(parents=True)
     if (where / "reference.jsonl").exists():
         shutil.copy(where / "reference.jsonl", work)
-    trained = train(recipes.load(RECIPE, [f"model={base}", *settings(run)]), folder=work)
+    trained = train(recipe_yaml.load(RECIPE, [f"model={base}", *settings(run)]), folder=work)
     halfway = processor_seconds()
     row |= measured(trained.checkpoint, base, run)
     row |= {"steps": trained.steps, "pairs": trained.pairs, "final": trained.final}

@@ -25,9 +25,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from spotcli.evaluation.tasks import neutral
 from spotcli.policies import Answer, Failure, Request, Sampling, answer_seed
-from spotcli.recipe import SampleSection, load
-from spotcli.tasks import arithmetic, neutral
+from spotcli.problems import arithmetic
+from spotcli.recipe import SampleSection
+from spotcli.recipe_yaml import load
 
 MODEL = "builtin:smollm2-135m"
 

@@ -37,10 +37,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl
-from spotcli import recipe as recipes
-from spotcli.core.encoding import EncodedPair, encode
-from spotcli.policies import models
+from spotcli import jsonl, recipe_yaml
+from spotcli.core.forward.encoding import EncodedPair, encode
+from spotcli.policies import chat_template, models
 from spotcli.records import Contrast
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
@@ -56,7 +55,7 @@ def demo_pairs(folder: Path) -> Iterator[dict[str, Any]]:
     from spotcli.stages.rectify import rectify
     from spotcli.stages.sample import sample
 
-    recipe = recipes.load(RECIPE)
+    recipe = recipe_yaml.load(RECIPE)
     sample(recipe, folder=folder)
     rectify(recipe, folder=folder)
     return jsonl.rows(folder / "data.jsonl")
@@ -106,13 +105,13 @@ def measure(side: str, folder: Path, micro: int) -> dict[str, Any]:
 
 
 def encoded(path: Path) -> list[EncodedPair]:
-    name = recipes.load(RECIPE).model or ""
+    name = recipe_yaml.load(RECIPE).model or ""
     tokenizer = models.load_tokenizer(name)
     return encode(
         jsonl.read(path, Contrast),
         tokenizer=tokenizer,
-        render=lambda messages: models.render(tokenizer, messages),
-        follows=lambda messages, answer: models.follows(tokenizer, messages, answer),
+        render=lambda messages: chat_template.render(tokenizer, messages),
+        follows=lambda messages, answer: chat_template.follows(tokenizer, messages, answer),
         end_ids=[tokenizer.eos_token_id],
         ends=[tokenizer.eos_token_id],
         max_length=8192,
@@ -120,14 +119,15 @@ def encoded(path: Path) -> list[EncodedPair]:
 
 
 def ours(folder: Path, work: Path, micro: int, *, share: bool) -> dict[str, Any]:
-    from spotcli.core.packing import Layout, pack, plan_epoch, sizes
+    from spotcli.core.forward.batches import Layout, plan_epoch, sizes
+    from spotcli.core.forward.packing import pack
     from spotcli.stages.train import train
 
     overrides = [
         f"train.per_device_train_batch_size={micro}", "train.num_train_epochs=2", "train.dtype=bfloat16",
         "train.save_strategy='no'", f"train.share_prefix={'auto' if share else 'false'}", "train.data=../data.jsonl",
     ]  # fmt: skip
-    trained = train(recipes.load(RECIPE, overrides), folder=work)
+    trained = train(recipe_yaml.load(RECIPE, overrides), folder=work)
     assert trained.shares_prefix == share
     rows = list(jsonl.rows(work / "checkpoint" / "metrics.jsonl"))
     timed = [row for row in rows if row["epoch"] > 1]
@@ -163,7 +163,7 @@ def trl(folder: Path, work: Path, micro: int) -> dict[str, Any]:
         def _prepare_dataset(self, dataset: Any, *others: Any) -> Any:
             return dataset
 
-    recipe = recipes.load(RECIPE)
+    recipe = recipe_yaml.load(RECIPE)
     pairs = encoded(folder / "data.jsonl")
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     data = Dataset.from_list([{name: list(getattr(pair, name)) for name in columns} for pair in pairs])

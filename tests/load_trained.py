@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from spotcli.tasks import arithmetic
+from spotcli.problems import arithmetic
 
 MODEL = "builtin:smollm2-135m"
 PAIRS, STEPS, ASKED = 16, 6, 16

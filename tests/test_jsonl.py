@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spotcli import jsonl
+from spotcli import jsonl, outputs
 from spotcli.errors import DataError, SettingsChanged, UserError
-from spotcli.jsonl import Appender, Output
+from spotcli.jsonl import Appender
+from spotcli.outputs import Output
 from spotcli.records import Pair, Problem, Sample
 
 
@@ -327,7 +328,7 @@ def test_a_full_disk_leaves_no_half_row(file, monkeypatch):
 WRITER = """
 import sys
 from pathlib import Path
-from spotcli.jsonl import Output
+from spotcli.outputs import Output
 
 file, start = Path(sys.argv[1]), int(sys.argv[2])
 with Output(file, command="test", settings={}) as out:
@@ -427,10 +428,10 @@ def test_a_file_that_was_exchanged_while_it_was_opened_is_refused(file, monkeypa
 def test_the_meta_file_says_how_the_rows_were_made(file):
     with output(file, inputs={"problems": "abc"}) as out:
         out.append(problems(2))
-        assert jsonl.read_meta(file)["complete"] is False
+        assert outputs.read_meta(file)["complete"] is False
         out.finish({"right": 1, "wrong": 1})
-    meta = jsonl.read_meta(file)
-    assert jsonl.meta_path(file) == file.parent / "x.meta.json"
+    meta = outputs.read_meta(file)
+    assert outputs.meta_path(file) == file.parent / "x.meta.json"
     assert (meta["command"], meta["settings"], meta["inputs"]) == (
         "spot sample",
         {"seed": 0, "model": "m"},
@@ -501,7 +502,7 @@ def test_fresh_keeps_the_old_files_aside(file):
     for number in range(2):
         old = file.parent / f"x.old-{number + 1}.jsonl"
         assert json.loads(old.read_text()) == {"id": f"r{number}"}
-        assert jsonl.read_meta(old)["settings"] == {"seed": number}
+        assert outputs.read_meta(old)["settings"] == {"seed": number}
         assert json.loads((file.parent / f"x.old-{number + 1}.replies.jsonl").read_text()) == {"reply": number}
     assert json.loads(file.read_text()) == {"id": "r2"}
     assert all(other.exists() for other in others)
@@ -565,7 +566,7 @@ def test_a_replacement_that_fails_leaves_the_old_rows(file):
 
 def test_a_broken_meta_file_is_named(file):
     write(file, *problems(1))
-    jsonl.meta_path(file).write_text("{")
+    outputs.meta_path(file).write_text("{")
     with pytest.raises(DataError, match=re.escape(f"{file.parent}/x.meta.json: not a line of JSON")):
         output(file)
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from spotcli import recipe as recipes
 from spotcli.errors import RecipeError
-from spotcli.recipe import Recipe, dump, known_keys, load, suggest
+from spotcli.recipe import Recipe, known_keys, suggest
+from spotcli.recipe_yaml import dump, load
 
 ROOT = Path(__file__).parent.parent
 

@@ -110,7 +110,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """The policy answers problems; every answer is graded: problems -> samples.jsonl."""
-    from spotcli import shards
+    from spotcli.sampling import shards
     from spotcli.stages.sample import sample as stage
 
     settings = _settings(
@@ -279,7 +279,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """What was gained, and what it cost: checkpoint -> scores."""
-    from spotcli import report
+    from spotcli import tables
     from spotcli.stages.evaluate import evaluate as stage
 
     settings = _settings(
@@ -297,7 +297,7 @@ def evaluate(
     if as_json:
         _show("Scores", summary.as_dict(), as_json)
     else:
-        report.scores(summary)
+        tables.scores(summary)
 
 
 @app.command(epilog="[cyan]spot run recipes/smollm2-135m.yaml[/cyan]")
@@ -312,7 +312,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Every stage of a recipe, in order: sample, rectify, train, eval. Resumable."""
-    from spotcli import report
+    from spotcli import tables
     from spotcli.run import run as stages
 
     settings = _settings(recipe, overrides, {"seed": seed})
@@ -321,13 +321,13 @@ def run(
     if as_json:
         _show("Run", summary.as_dict(), as_json)
     else:
-        report.facts("Pairs", summary.rectify.as_dict())
-        report.scores(summary.eval)
-        report.stages(summary.seconds)
+        tables.facts("Pairs", summary.rectify.as_dict())
+        tables.scores(summary.eval)
+        tables.stages(summary.seconds)
 
 
 def _settings(recipe: Path | None, overrides: list[str] | None, options: dict[str, Any]) -> Recipe:
-    from spotcli.recipe import load
+    from spotcli.recipe_yaml import load
 
     return load(recipe, overrides, options)
 
@@ -339,12 +339,12 @@ def _work(stage: Callable[[], T]) -> T:
 
 
 def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
-    from spotcli import report
+    from spotcli import tables
 
     if as_json:
         print(json.dumps(values, ensure_ascii=False))
     else:
-        report.facts(title, values)
+        tables.facts(title, values)
 
 
 def main() -> None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spotcli import jsonl
-from spotcli import recipe as recipes
+from spotcli import jsonl, recipe_yaml
 from spotcli.console import say
 from spotcli.errors import RecipeError
 from spotcli.recipe import Recipe
@@ -72,7 +71,7 @@ def run(recipe: Recipe, *, folder: Path, fresh: bool = False) -> RunSummary:
     if not recipe.eval.tasks:
         raise RecipeError("no task is named", where="eval.tasks", cure="eval: {tasks: [arithmetic]}")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(recipe_yaml.dump(recipe), encoding="utf-8")
     clock = folder / "seconds.json"
     seconds: dict[str, float] = {} if fresh else jsonl.read_json(clock)
 

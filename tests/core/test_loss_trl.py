@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from spotcli.core import attention, logps
-from spotcli.core.encoding import EncodedPair
+from spotcli.core.forward import logps, shared_attention
+from spotcli.core.forward.encoding import EncodedPair
+from spotcli.core.forward.packing import pack
 from spotcli.core.loss import OBJECTIVES, LossInputs
-from spotcli.core.packing import pack
 
 # TRL's own warnings, and those of what only TRL imports, are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -76,8 +76,8 @@ def test_loss_and_gradients_are_trl_s(
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     logps.install(model)
     if share:
-        attention.register()
-        model.set_attn_implementation(attention.NAME)
+        shared_attention.register()
+        model.set_attn_implementation(shared_attention.NAME)
     batch = pack(PAIRS, share=share)
     with torch.no_grad():
         before = batch.sequence_logps(model(**batch.model_inputs()))

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from spotcli.errors import RecipeError, Unfinished, UserError
-from spotcli.oracles import limiter
 from spotcli.policies import Answer, Failure, Request, Sampling
 from spotcli.policies.api import HOPELESS, ApiPolicy
-from spotcli.recipe import SampleSection, load
+from spotcli.providers import limiter
+from spotcli.recipe import SampleSection
+from spotcli.recipe_yaml import load
 from spotcli.stages.sample import sample
 from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step

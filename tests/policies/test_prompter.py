@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from spotcli.errors import RecipeError, UserError
-from spotcli.policies.prompts import Prompter, switch
+from spotcli.policies.prompter import Prompter, switch
 from spotcli.records import Message
 from tests.conftest import set_clock
 

@@ -10,7 +10,8 @@ import torch
 
 from spotcli.errors import UserError
 from spotcli.policies import Answer, Request, Sampling
-from spotcli.policies.models import load_model, load_tokenizer, render, resolve
+from spotcli.policies.chat_template import render
+from spotcli.policies.models import load_model, load_tokenizer, resolve
 from spotcli.policies.transformers import TransformersPolicy, choose, shared_prefix
 from spotcli.records import Message
 

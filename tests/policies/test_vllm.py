@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from spotcli import jsonl
+from spotcli import jsonl, outputs
 from spotcli.errors import RecipeError, Unfinished, UserError
 from spotcli.policies import Sampling, vllm
 from spotcli.policies.vllm import VllmPolicy
-from spotcli.recipe import SampleSection, load
+from spotcli.recipe import SampleSection
+from spotcli.recipe_yaml import load
 from spotcli.records import Sample
 from spotcli.stages.sample import sample
 from tests.conftest import write_rows
@@ -62,7 +63,7 @@ def test_the_file_is_the_one_of_the_other_engines(tiny_model: Path, tmp_path: Pa
 def test_what_the_engine_was_really_given_is_recorded(tiny_model: Path, tmp_path: Path) -> None:
     problems(tmp_path, 3)
     sample(recipe(tiny_model, top_k=5, vllm={"max_model_len": 50, "max_num_seqs": 2}), folder=tmp_path)
-    engine = jsonl.read_meta(tmp_path / "samples.jsonl")["engine"]
+    engine = outputs.read_meta(tmp_path / "samples.jsonl")["engine"]
     sampling = {"temperature": 0.7, "top_p": 0.8, "top_k": 5, "max_tokens": 20, "stop_token_ids": [1]}
     assert engine["effective"] == sampling | {"capacity": 2, "context": 50, "vllm": "0.0-fake"}
     assert engine["prompt_tail"] == "<|im_start|>user\nWhat is 0?<|im_end|>\n<|im_start|>assistant\n"

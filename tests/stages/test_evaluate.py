@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spotcli import jsonl
 from spotcli.core.drift import token_kl
 from spotcli.errors import RecipeError, SettingsChanged, UserError
-from spotcli.recipe import Recipe, load
+from spotcli.recipe import Recipe
+from spotcli.recipe_yaml import load
 from spotcli.records import Score
 from spotcli.stages.evaluate import evaluate, slug
 

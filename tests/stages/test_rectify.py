@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from spotcli import jsonl
-from spotcli.core import prompts
+from spotcli import jsonl, outputs
+from spotcli.core import oracle_prompts
 from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished, UserError
-from spotcli.oracles import limiter as limits
-from spotcli.oracles.journal import Journal
-from spotcli.recipe import load
+from spotcli.providers import limiter as limits
+from spotcli.recipe_yaml import load
+from spotcli.repair.journal import Journal
 from spotcli.stages.rectify import RectifySummary, rectify
 from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
@@ -121,11 +121,11 @@ def test_wrong_answers_become_pairs(tmp_path: Path) -> None:
     assert row["sampling"] == {"temperature": 0.7}
     oracle = row["oracle"]
     assert (oracle["name"], oracle["model"], oracle["reply"]) == ("gpt-4o", "gpt-4o-as-served", "rewrite")
-    assert (oracle["prompt"], oracle["attempt"]) == (prompts.VERSION, 0)
+    assert (oracle["prompt"], oracle["attempt"]) == (oracle_prompts.VERSION, 0)
     assert oracle["usage"]["total_tokens"] > 0
     assert oracle["cost"] > 0
     assert found.cost == pytest.approx(sum(pair["oracle"]["cost"] for pair in pairs(tmp_path)))
-    meta = jsonl.read_meta(tmp_path / "data.jsonl")
+    meta = outputs.read_meta(tmp_path / "data.jsonl")
     assert meta["complete"]
     assert meta["counts"]["pairs"] == 3
     assert meta["filters"] == {"gamma": 0.6, "target": None, "ratio_unit": "words and signs"}
@@ -249,7 +249,7 @@ def test_replay_takes_the_replies_of_an_older_prompt(tmp_path: Path, monkeypatch
     with FakeProvider(script(3)) as provider:
         ask(tmp_path, provider)
     before = pairs(tmp_path)
-    monkeypatch.setattr(prompts, "VERSION", "another")
+    monkeypatch.setattr(oracle_prompts, "VERSION", "another")
     monkeypatch.delenv("OPENAI_API_KEY")
     assert ask(tmp_path, replay=True).pairs == 3
     assert pairs(tmp_path) == before
@@ -347,7 +347,7 @@ def test_each_failure_has_a_policy_of_its_own(
         ]
         said = ["not accepted" in body["messages"][1]["content"] for body in bodies]
         assert said == [False, *([not reason.startswith("failed")] * (requests - 1))]
-    assert jsonl.read_meta(tmp_path / "data.jsonl")["counts"]["reasons"] == {reason: 1}
+    assert outputs.read_meta(tmp_path / "data.jsonl")["counts"]["reasons"] == {reason: 1}
 
 
 def test_passing_failures_are_tried_again(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_what_fails_for_good_is_counted_and_left_for_another_run(
         assert "gpt-4o: server: " in capsys.readouterr().err
         assert caught.value.exit_code == 3
         assert "run the same command again" in str(caught.value)
-        meta = jsonl.read_meta(tmp_path / "data.jsonl")
+        meta = outputs.read_meta(tmp_path / "data.jsonl")
         assert not meta["complete"]
         assert meta["counts"]["reasons"] == {"failed: server": 1}
         provider.answers[tag(1)] = [good(1)]
@@ -654,7 +654,7 @@ def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (found.pairs, found.asked) == (2, 4)
     assert found.reasons == {"declined: skipped": 1, "not asked": 1, "wrong": 1}
     assert "1 skipped" in capsys.readouterr().err
-    assert not jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+    assert not outputs.read_meta(tmp_path / "data.jsonl")["complete"]
     # Once more: what is the same is not kept twice, what is new replaces the former, and what is taken back is open.
     kept = len(replies(tmp_path))
     edit(todo, 3, right(3), "It is \\boxed{12345}.")
@@ -769,7 +769,7 @@ def test_self_keeps_every_different_right_answer(tmp_path: Path, monkeypatch: py
     assert [(row["id"], row.get("trial", 0)) for row in made] == [(tag(0), 0), (tag(0), 2), (tag(3), 0)]
     assert all(row["chosen"] == row["response"] and row["verdict"] == "right" for row in made)
     assert not any("rejected" in row or "change_ratio" in row for row in made)
-    assert jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+    assert outputs.read_meta(tmp_path / "data.jsonl")["complete"]
     assert not (tmp_path / "data.replies.jsonl").exists()
     assert ask(tmp_path, oracle=None, mode="self", target=1).reasons == {"not needed": 2, "same answer": 1}
     with pytest.raises(SettingsChanged):
@@ -895,7 +895,7 @@ def test_a_replay_prices_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (found.cost, found.unpriced) == (pytest.approx(0.01), 0)
     assert found.oracles["hosted_vllm/mine"]["cost_per_pair"] == pytest.approx(0.005)
     assert [row["oracle"]["cost"] for row in pairs(tmp_path)] == [pytest.approx(0.005)] * 2
-    assert jsonl.read_meta(tmp_path / "data.jsonl")["counts"]["cost"] == pytest.approx(0.01)
+    assert outputs.read_meta(tmp_path / "data.jsonl")["counts"]["cost"] == pytest.approx(0.01)
     # The prices of today, and yesterday's record as it was.
     assert ask(tmp_path, oracle="hosted_vllm/mine", replay=True, price_in=0.0, price_out=10.0).cost == pytest.approx(
         0.002
@@ -921,7 +921,7 @@ def test_a_target_takes_the_first_pairs_and_asks_little_more(tmp_path: Path) -> 
         assert len(provider.requests) <= 25
     assert found.pairs == 10
     assert [row["id"] for row in pairs(tmp_path)] == [tag(number) for number in range(10)]
-    assert jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+    assert outputs.read_meta(tmp_path / "data.jsonl")["complete"]
 
 
 def test_a_target_cancels_what_waits_behind_it(tmp_path: Path) -> None:
@@ -936,7 +936,7 @@ def test_a_target_cancels_what_waits_behind_it(tmp_path: Path) -> None:
         assert time.monotonic() - began < 30
         assert [provider.count(tag(number)) for number in range(5)] == [1, 1, 1, 1, 0]
     assert (found.pairs, found.reasons) == (2, {"not needed": 38})
-    assert jsonl.read_meta(tmp_path / "data.jsonl")["complete"]
+    assert outputs.read_meta(tmp_path / "data.jsonl")["complete"]
 
 
 def test_a_target_waits_for_what_comes_before_it(tmp_path: Path) -> None:
@@ -1000,7 +1000,7 @@ def test_parameters_come_from_flags_and_the_recipe(tmp_path: Path) -> None:
     assert body["reasoning_effort"] == "low"
     assert body["chat_template_kwargs"] == {"thinking_budget": 512}
     # What shapes a reply binds the output to it.
-    assert "reasoning_effort=low" in jsonl.read_meta(tmp_path / "data.jsonl")["settings"]["version"]
+    assert "reasoning_effort=low" in outputs.read_meta(tmp_path / "data.jsonl")["settings"]["version"]
 
 
 def test_a_parameter_that_the_model_does_not_know_stops_with_the_cure(tmp_path: Path) -> None:
@@ -1091,7 +1091,7 @@ def test_a_finished_run_does_not_load_litellm(tmp_path: Path) -> None:
     with FakeProvider(script(2)) as provider:
         ask(tmp_path, provider)
     code = (
-        "import sys; from spotcli.recipe import load; from spotcli.stages.rectify import rectify\n"
+        "import sys; from spotcli.recipe_yaml import load; from spotcli.stages.rectify import rectify\n"
         "assert rectify(load(None, ['rectify.oracle=gpt-4o'])).pairs == 2\n"
         "assert 'litellm' not in sys.modules and 'torch' not in sys.modules"
     )
@@ -1173,7 +1173,7 @@ def test_without_a_tokenizer_words_are_counted_and_it_is_said(
 
 def test_the_lock_goes_over_to_a_replaced_file(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    with jsonl.Output(path, command="test", settings={}) as output:
+    with outputs.Output(path, command="test", settings={}) as output:
         output.append([{"id": "a"}])
         output.replace([{"id": "b"}, {"id": "c"}])
         assert [row["id"] for row in output.rows()] == ["b", "c"]

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from spotcli import jsonl
+from spotcli import jsonl, outputs
 from spotcli.errors import DataError, RecipeError, SettingsChanged, UserError
 from spotcli.policies.models import load_tokenizer
-from spotcli.problems import iter_problems
-from spotcli.recipe import load
+from spotcli.problems.sources import iter_problems
+from spotcli.recipe_yaml import load
 from spotcli.records import Problem, Sample
 from spotcli.stages import sample as stage
 from spotcli.stages.sample import sample
@@ -49,7 +49,7 @@ def test_every_answer_is_a_row_with_its_verdict_and_parameters(tiny_model: Path,
     assert {row.reason for row in rows if row.finish_reason == "length"} <= {"cut"}
     assert all(row.model_dump()["note"] == int(row.id[1:]) for row in rows)
     assert rows[0].sampling["temperature"] == 0.7
-    assert jsonl.read_meta(tmp_path / "samples.jsonl")["complete"] is True
+    assert outputs.read_meta(tmp_path / "samples.jsonl")["complete"] is True
 
 
 def test_a_second_start_does_nothing_and_more_trials_add_only_the_new_ones(tiny_model: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_larger_limit_adds_only_the_new_problems(tiny_model: Path, tmp_path: P
     assert sample(recipe(tiny_model, limit=4, trials=2), folder=tmp_path).new == 4
     assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 2
     assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)
-    assert jsonl.read_meta(tmp_path / "samples.jsonl")["asked"] == {"trials": 2, "limit": None}
+    assert outputs.read_meta(tmp_path / "samples.jsonl")["asked"] == {"trials": 2, "limit": None}
     # Asked for less again, what is there stays, and still counts.
     again = sample(recipe(tiny_model, limit=1), folder=tmp_path)
     assert (again.new, again.answers) == (0, 10)
@@ -198,7 +198,7 @@ def test_a_start_that_goes_on_does_not_count_the_problems_again(
     gone = {("p1", 0), ("p2", 1), ("p3", 2)}
     write_rows(output, [row for row in rows if (row["id"], row["trial"]) not in gone])
     assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 2
-    assert jsonl.read_meta(output)["counted"]["others"] == 4
+    assert outputs.read_meta(output)["counted"]["others"] == 4
     read.clear()
     kept = list(jsonl.rows(output))
     write_rows(output, [row for row in kept if (row["id"], row["trial"]) != ("p4", 1)])
@@ -229,7 +229,7 @@ def test_pass_rates_count_what_is_undecided_as_not_right(tiny_model: Path, tmp_p
     # p0 2 of 2, p1 1 of 2, p2 0 of 2: the mean of 1, 1/2 and 0.
     rates = {"mean": 0.5, "never": 1, "sometimes": 1, "always": 1}
     assert sample(recipe(tiny_model, trials=2), folder=tmp_path).pass_rate == rates
-    assert jsonl.read_meta(tmp_path / "samples.jsonl")["counts"]["pass_rate"] == rates
+    assert outputs.read_meta(tmp_path / "samples.jsonl")["counts"]["pass_rate"] == rates
     assert list(jsonl.rows(tmp_path / "samples.rates.jsonl")) == [
         {"id": "p0", "trials": 2, "right": 2, "pass_rate": 1.0},
         {"id": "p1", "trials": 2, "right": 1, "undecided": 1, "pass_rate": 0.5},
@@ -258,7 +258,7 @@ def test_the_recipes_words_stand_around_every_problem(
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1 + 1?\n\nBox it.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    assert jsonl.read_meta(tmp_path / "samples.jsonl")["engine"]["prompt_tail"] == tail
+    assert outputs.read_meta(tmp_path / "samples.jsonl")["engine"]["prompt_tail"] == tail
     assert f"prompts end with: {tail!r}" in capsys.readouterr().err
     with pytest.raises(SettingsChanged, match=r'instruction was "Box it\.", now "No box\."'):
         sample(recipe(tiny_model, system="Be brief.", instruction="No box."), folder=tmp_path)
@@ -298,7 +298,7 @@ def test_thinking_is_switched_by_the_templates_own_name(
     (model / "chat_template.jinja").write_text(switched)
     write_rows(tmp_path / "problems.jsonl", problems(1))
     sample(recipe(model, thinking=thinking), folder=tmp_path)
-    facts = jsonl.read_meta(tmp_path / "samples.jsonl")["engine"]
+    facts = outputs.read_meta(tmp_path / "samples.jsonl")["engine"]
     assert facts["prompt_tail"].endswith(f"<|im_start|>{tail}")
     assert facts["chat_template_kwargs"] == ({} if thinking == "auto" else {"enable_thinking": thinking == "on"})
 
@@ -325,7 +325,7 @@ def test_parameters_are_recorded_and_the_models_own_do_not_replace_them(
     assert (
         "not used of the model's own defaults: temperature 0.3 (here 0.9), top_k 5 (here 3), repetition_penalty 1.1"
     ) in capsys.readouterr().err
-    meta = jsonl.read_meta(tmp_path / "samples.jsonl")
+    meta = outputs.read_meta(tmp_path / "samples.jsonl")
     assert meta["engine"]["requested"] == requested
     assert meta["engine"]["model_defaults_not_used"] == {"temperature": 0.3, "top_k": 5, "repetition_penalty": 1.1}
     assert (meta["engine"]["name"], meta["engine"]["dtype"]) == ("transformers", "float32")
@@ -336,13 +336,13 @@ def test_parameters_are_recorded_and_the_models_own_do_not_replace_them(
     assert {row["model"] for row in rows.values()} == {str(model)}
     # What is known of the engine outlives a start that had nothing to do.
     sample(settings, folder=tmp_path)
-    assert jsonl.read_meta(tmp_path / "samples.jsonl")["engine"] == meta["engine"]
+    assert outputs.read_meta(tmp_path / "samples.jsonl")["engine"] == meta["engine"]
 
 
 def test_problems_that_evaluations_hold_are_left_out(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spotcli.tasks import arithmetic
+    from spotcli.evaluation.tasks import arithmetic
 
     held = [problem.model_dump(include={"id", "prompt", "answer"}) for problem in arithmetic.problems(0, 3)]
     write_rows(tmp_path / "problems.jsonl", [*problems(5), *held])
@@ -351,7 +351,7 @@ def test_problems_that_evaluations_hold_are_left_out(
     summary = sample(recipe(tiny_model), folder=tmp_path, decontaminated=True)
     assert (summary.problems, summary.answers, summary.decontaminated) == (5, 5, {"arithmetic": 3})
     assert "3 problems that evaluations hold are left out (arithmetic 3)" in capsys.readouterr().err
-    meta = jsonl.read_meta(tmp_path / "samples.jsonl")
+    meta = outputs.read_meta(tmp_path / "samples.jsonl")
     assert meta["counts"]["decontaminated"] == {"arithmetic": 3}
     assert meta["settings"]["decontaminate"] == ["arithmetic"]
     with pytest.raises(SettingsChanged, match="decontaminate was"):
@@ -360,7 +360,7 @@ def test_problems_that_evaluations_hold_are_left_out(
     summary = sample(recipe(tiny_model, decontaminate=["mine.jsonl"], output="other.jsonl"), folder=tmp_path)
     assert summary.decontaminated == {"arithmetic": 3, "mine.jsonl": 1}
     assert "4 problems that evaluations hold are left out (arithmetic 3, mine.jsonl 1)" in capsys.readouterr().err
-    assert set(jsonl.read_meta(tmp_path / "other.jsonl")["inputs"]) == {"problems.jsonl", "mine.jsonl"}
+    assert set(outputs.read_meta(tmp_path / "other.jsonl")["inputs"]) == {"problems.jsonl", "mine.jsonl"}
     write_rows(tmp_path / "problems.jsonl", held)
     with pytest.raises(UserError, match=r"problems\.jsonl: no problem is left"):
         sample(recipe(tiny_model, output="none.jsonl"), folder=tmp_path, decontaminated=True)
@@ -387,7 +387,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tiny_model: 
     assert "cure: the same command goes on from here" in said
     assert "Traceback" not in said
     first = (tmp_path / "samples.jsonl").read_bytes()
-    meta = jsonl.read_meta(tmp_path / "samples.jsonl")
+    meta = outputs.read_meta(tmp_path / "samples.jsonl")
     assert (meta["complete"], meta["counts"]["left"]) == (False, 60 - kept)
     subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
     assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)

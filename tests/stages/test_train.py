@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from spotcli import recipe as recipes
+from spotcli import recipe_yaml
 from spotcli.errors import DataError, RecipeError, SettingsChanged, SpotError
-from spotcli.policies import models
+from spotcli.policies import chat_template, models
 from spotcli.recipe import Recipe
 from spotcli.stages.train import TrainSummary, train
 from tests.conftest import set_clock
@@ -116,7 +116,7 @@ def test_the_edited_tokens_move_and_the_kept_ones_hardly(trained: tuple[Path, Tr
 
 def test_pull_up_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     from spotcli.console import progress
-    from spotcli.stages.train_report import WINDOW, Report
+    from spotcli.training.progress import WINDOW, Report
 
     row = {"loss": 0.5, "rewards_chosen": 0.4, "rewards_rejected": 0.2, "margin": 0.2, "pairs": 8, "seconds": 1.0,
            "pairs_per_second": 8.0, "tokens_per_second": 80.0, "steps": 20}  # fmt: skip
@@ -150,7 +150,7 @@ def test_the_result_is_a_model_folder(trained: tuple[Path, TrainSummary], tiny_m
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (tiny_model, output))
     assert after == before
     model, tokenizer = models.load_model(str(output)), models.load_tokenizer(str(output))
-    prompt = models.render(tokenizer, [{"role": "user", "content": "1 + 1"}])
+    prompt = chat_template.render(tokenizer, [{"role": "user", "content": "1 + 1"}])
     import torch
 
     assert model.generate(torch.tensor([prompt]), max_new_tokens=2, do_sample=False).shape[1] > len(prompt)
@@ -176,7 +176,7 @@ def test_the_model_card_tells_what_happened(trained: tuple[Path, TrainSummary], 
 
 
 def test_the_card_names_a_base_of_the_hub(trained: tuple[Path, TrainSummary]) -> None:
-    from spotcli.stages.card import card
+    from spotcli.training.model_card import card
 
     meta = json.loads((trained[0] / "checkpoint" / "spot-train.json").read_text())
     meta["inputs"]["model"] = "Qwen/Qwen3-8B"
@@ -263,7 +263,7 @@ def test_wrong_keys_are_refused_before_anything_is_loaded(
 ) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
     monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
-    monkeypatch.setattr("spotcli.stages.train_settings.find_spec", lambda name: None)
+    monkeypatch.setattr("spotcli.training.settings.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=words):
         train(recipe(tiny_model, **section), folder=tmp_path)
 
@@ -321,7 +321,7 @@ def test_the_accumulation_layout_changes_nothing(tiny_model: Path, tmp_path: Pat
 def test_a_budget_of_tokens_changes_nothing_but_memory(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: bool
 ) -> None:
-    from spotcli.stages import trainer
+    from spotcli.training import trainer
 
     write(tmp_path, [pair(number) for number in range(36)])
     train(recipe(tiny_model, output="pairs", batch_size=16, share_prefix=share, **SGD), folder=tmp_path)
@@ -387,8 +387,8 @@ def test_the_reference_is_computed_once_and_shared_by_runs(tiny_model: Path, tmp
 def test_a_template_with_a_clock_trains_on_what_was_sampled(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spotcli.policies.prompts import Prompter
-    from spotcli.stages import trainer
+    from spotcli.policies.prompter import Prompter
+    from spotcli.training import trainer
 
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
@@ -469,7 +469,7 @@ def test_an_unsupported_architecture_falls_back_aloud(
 def test_the_recipes_keys_reach_the_stage(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("train: {learning_rate: 5e-6, share_prefix: off, batch_size: 16}\n")
-    section = recipes.load(path).train
+    section = recipe_yaml.load(path).train
     assert section.training_arguments == {"learning_rate": 5e-6}
     assert (section.share_prefix, section.batch_size) == (False, 16)
 

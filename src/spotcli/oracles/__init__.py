@@ -10,14 +10,12 @@ An oracle only proposes. The rectify stage journals what it says, reads it, has 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-from spotcli.core.prompts import Ask
+from spotcli.core.oracle_prompts import Ask
+from spotcli.providers.replies import Reply
 from spotcli.records import Sample
-
-if TYPE_CHECKING:
-    from spotcli.recipe import RectifySection
 
 
 @dataclass(frozen=True)
@@ -28,51 +26,6 @@ class Request:
     """The problem, the reference answer (``answer``) and the wrong answer (``response``)."""
     ask: Ask
     """The messages for an oracle that is prompted; for others its ``feedback`` on an earlier attempt."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the oracle said, whole and unread."""
-
-    text: str = ""
-    """A prompted oracle's message as it came; any other oracle's corrected answer, the whole of it."""
-    finish_reason: str = "stop"
-    """``stop``; ``length``: cut; ``filtered`` by the provider; ``refused`` by the model; ``declined``: ``reason``."""
-    reason: str | None = None
-    """Why an oracle declined: one or two words, since rows are counted by it (``no step found``)."""
-    usage: Mapping[str, Any] = field(default_factory=dict)
-    """The provider's token counts, as they came."""
-    cost: float | None = None
-    """US dollars; None where the price is unknown."""
-    model: str | None = None
-    """The model that the provider says has answered."""
-    token_ids: list[int] | None = None
-    """The reply's tokens, where the provider tells them."""
-
-
-class PassingFailure(Exception):
-    """No reply this time; the same request can succeed later.
-
-    ``kind`` is what failures are counted by: ``rate limit``, ``time-out``, ``connection``, ``server``, ``unreadable``
-    (a body that is no reply), ``bad request``.
-    ``retry_after`` is in seconds, where the provider named a time. ``maybe_billed``: the request may have been worked
-    on before it failed, so a money limit has to count it as spent. ``retry``: sending it again soon makes sense.
-    """
-
-    def __init__(
-        self,
-        kind: str,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        maybe_billed: bool = False,
-        retry: bool = True,
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.retry_after = retry_after
-        self.maybe_billed = maybe_billed
-        self.retry = retry
 
 
 Amend = Callable[[Request, Reply], Awaitable[None]]
@@ -140,22 +93,3 @@ class AmendingOracle(Oracle, Protocol):
 
     amend: Amend | None
     """Set by whoever keeps the replies."""
-
-
-def create(name: str, settings: RectifySection) -> Oracle:
-    """The oracle of that name: ``symbolic``, ``human``, or a model by litellm's name, which is not looked up yet.
-
-    Raises:
-        RecipeError: settings that do not fit together.
-    """
-    if name == "symbolic":
-        from spotcli.oracles.symbolic import SymbolicOracle
-
-        return SymbolicOracle()
-    if name == "human":
-        from spotcli.oracles.human import HumanOracle
-
-        return HumanOracle()
-    from spotcli.oracles.litellm import LitellmOracle
-
-    return LitellmOracle(name, settings)

@@ -16,10 +16,11 @@ import tempfile
 from pathlib import Path
 
 from spotcli.console import err, safe
-from spotcli.core.grading.graders import grader_of
 from spotcli.errors import UserError
-from spotcli.oracles import Amend, PassingFailure, Reply, Request
-from spotcli.oracles.todo import SKIP, problem
+from spotcli.grading.kinds import grader_of
+from spotcli.oracles import Amend, Request
+from spotcli.oracles.worksheet import SKIP, problem
+from spotcli.providers.replies import PassingFailure, Reply
 
 STOPPED = "stopped"
 """The kind of the failure by which a person ends the work."""

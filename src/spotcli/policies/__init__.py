@@ -10,13 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from spotcli.records import FinishReason, Message
-
-if TYPE_CHECKING:
-    from spotcli.recipe import SampleSection
 
 
 @dataclass(frozen=True)
@@ -107,34 +103,3 @@ class Policy(Protocol):
 def answer_seed(seed: int, problem_id: str, trial: int) -> int:
     """The seed of one answer: 63 bits of a hash, so it depends on nothing but what it is for."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{problem_id}:{trial}".encode()).digest()[:8]) >> 1
-
-
-def load_policy(engine: str, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> Policy:
-    """The policy that an engine's name stands for.
-
-    Args:
-        log: the output that the answers go to; a worker's log stands beside it.
-
-    Raises:
-        UserError: the engine is not there, or the model is not.
-    """
-    match engine:
-        case "vllm":
-            from spotcli.policies.vllm import VllmPolicy
-
-            return VllmPolicy(model, sampling, settings, log=log)
-        case "api":
-            from spotcli.policies.api import ApiPolicy
-
-            return ApiPolicy(model, sampling, settings)
-        case _:
-            from spotcli.policies.transformers import TransformersPolicy
-
-            return TransformersPolicy(
-                model,
-                sampling,
-                batch_size=settings.batch_size,
-                dtype=settings.dtype,
-                chat_template_kwargs=settings.chat_template_kwargs,
-                thinking=settings.thinking,
-            )

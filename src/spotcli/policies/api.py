@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.console import warn
 from spotcli.errors import Unfinished, UserError
-from spotcli.oracles import PassingFailure, Reply
-from spotcli.oracles.limiter import Limiter, backoff
-from spotcli.oracles.litellm import LitellmOracle
 from spotcli.policies import Answer, Failure, Request, Sampling
-from spotcli.policies.outbox import Outbox
-from spotcli.policies.prompts import SWITCHES
+from spotcli.policies.answer_queue import Outbox
+from spotcli.policies.prompter import SWITCHES
+from spotcli.providers.limiter import Limiter, backoff
+from spotcli.providers.litellm import LitellmOracle
+from spotcli.providers.replies import PassingFailure, Reply
 from spotcli.recipe import RectifySection
 
 if TYPE_CHECKING:
@@ -233,6 +233,6 @@ class ApiPolicy:
 
 def _has_provider(model: str) -> bool:
     """Whether a name starts with one of litellm's providers."""
-    from spotcli.oracles.litellm import providers
+    from spotcli.providers.litellm import providers
 
     return model.partition("/")[0] in providers()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.policies import Answer, Failure, Request, Sampling
 from spotcli.policies.models import Dtype, load_model
-from spotcli.policies.prompts import Prompter, Thinking
+from spotcli.policies.prompter import Prompter, Thinking
 
 if TYPE_CHECKING:
     import torch

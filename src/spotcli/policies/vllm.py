@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import RecipeError, UserError
 from spotcli.policies import Answer, Failure, Request, Sampling
-from spotcli.policies.engines import visible_gpus
+from spotcli.policies.engine_choice import visible_gpus
 from spotcli.policies.models import resolve
-from spotcli.policies.pool import Job, WorkerPool
-from spotcli.policies.prompts import Prompter
+from spotcli.policies.prompter import Prompter
+from spotcli.policies.worker_pool import Job, WorkerPool
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection

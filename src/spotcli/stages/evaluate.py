@@ -18,17 +18,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl
+from spotcli import jsonl, outputs
 from spotcli.console import progress
-from spotcli.core.grading import Grade
 from spotcli.core.stats import Comparison, Estimate, avg_at_k, compare
 from spotcli.errors import RecipeError, UserError
+from spotcli.evaluation.tasks import Task, find
+from spotcli.grading import Grade
 from spotcli.policies import Answer, Failure, Request, Sampling, answer_seed
 from spotcli.policies.models import resolve
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Score
-from spotcli.tasks import Task, find
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _answers(recipe: Recipe, tasks: dict[str, Task], model: str, folder: Path, f
     settings = recipe.eval
     location = model_path(model, folder)
     path = folder / settings.output / f"{slug(model)}.jsonl"
-    output = jsonl.Output(
+    output = outputs.Output(
         path,
         command="spot eval",
         settings={
@@ -211,7 +211,7 @@ def _score(rows: list[Score], task: str) -> TaskScore:
 def _drift(recipe: Recipe, model: str, against: str, folder: Path) -> tuple[float, int]:
     """Mean KL(base || model) a token, and over how many tokens of the base model's own answers."""
     from spotcli.core.drift import token_kl
-    from spotcli.tasks import neutral
+    from spotcli.evaluation.tasks import neutral
 
     # Everything at temperature 1, where the samples come from the distribution that the KL is about.
     sampling = Sampling(neutral.MAX_NEW_TOKENS, temperature=1.0, top_p=1.0)

@@ -20,17 +20,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl
+from spotcli import jsonl, outputs
 from spotcli.console import say, warn
-from spotcli.core import edits, prompts
+from spotcli.core import edits, oracle_prompts
 from spotcli.errors import BudgetReached, Unfinished, UserError
-from spotcli.oracles import Oracle, PassingFailure, ProviderOracle, Reply, create, todo
-from spotcli.oracles.dispatch import FAILED, NOT_ASKED, Case, Dispatcher, History, Ratio
-from spotcli.oracles.estimate import estimate
+from spotcli.oracles import Oracle, ProviderOracle, worksheet
+from spotcli.oracles.by_name import create
 from spotcli.oracles.human import skipped
-from spotcli.oracles.journal import Entry, Journal
+from spotcli.providers.replies import PassingFailure, Reply
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.records import Pair, Sample
+from spotcli.repair.cost_estimate import estimate
+from spotcli.repair.dispatcher import FAILED, NOT_ASKED, Case, Dispatcher, History, Ratio
+from spotcli.repair.journal import Entry, Journal
 
 EMPTY_ANSWER = "empty answer"
 SAME_ANSWER = "same answer"
@@ -197,7 +199,7 @@ def _export(job: Dispatcher, data: Path, path: Path) -> None:
             others += 1
     if others:
         say(f"{others} wrong answers are another oracle's turn first, and are not in {path}")
-    path.write_text(todo.write(items), encoding="utf-8", newline="\n")
+    path.write_text(worksheet.write(items), encoding="utf-8", newline="\n")
     say(f"{path}: {len(items)} wrong answers; edit it, and read it back with --import {path}")
 
 
@@ -214,7 +216,7 @@ def _import(job: Dispatcher, journal: Journal, path: Path, source: Path) -> None
     cases = {case.digest: case for case in job.cases if case.correctable}
     counts: Counter[str] = Counter()
     entries: list[dict[str, Any]] = []
-    for item in todo.read(text, str(path)):
+    for item in worksheet.read(text, str(path)):
         case = cases.get(item.digest)
         if case is None:
             counts["unknown"] += 1
@@ -225,21 +227,21 @@ def _import(job: Dispatcher, journal: Journal, path: Path, source: Path) -> None
             counts["another oracle's"] += 1
             continue
         former, word = job.history.find(step), item.text.strip()
-        if word == todo.UNDO:
+        if word == worksheet.UNDO:
             counts["taken back" if former else "left for later"] += 1
             if former:
                 named = {name: former[name] for name in ("key", "id", "trial", "sample", "attempt", "oracle")}
                 entries.append({"kind": "undo", **named})
             continue
-        if word in ("", todo.shown(case.sample.response).strip()):
+        if word in ("", worksheet.shown(case.sample.response).strip()):
             counts["left for later"] += 1
             continue
-        reply = skipped() if word == todo.SKIP else Reply(text=item.text, cost=0.0)
+        reply = skipped() if word == worksheet.SKIP else Reply(text=item.text, cost=0.0)
         entry = job.entry(case, step, job.request(case, step), reply)
         if former and (former["text"], former["finish_reason"]) == (entry["text"], entry["finish_reason"]):
             counts["as before"] += 1
             continue
-        counts["replaced" if former else "skipped" if word == todo.SKIP else "new"] += 1
+        counts["replaced" if former else "skipped" if word == worksheet.SKIP else "new"] += 1
         entries.append(entry)
     if entries:
         journal.append(entries)
@@ -302,7 +304,7 @@ def _keep_right(
         raise UserError(
             "an oracle's replies belong to this file", where=str(path), cure="-o writes elsewhere, --fresh starts anew"
         )
-    with jsonl.Output(path, command="spot rectify", settings={"mode": "self"}) as output:
+    with outputs.Output(path, command="spot rectify", settings={"mode": "self"}) as output:
         rows = {row_key(row): row for row in output.rows() if row.get("review")}
         output.replace(_right_row(sample, rows.get(sample.key)) for sample in kept)
         output.meta["filters"] = {"target": settings.target}
@@ -340,7 +342,7 @@ def _samples(source: Path, *, cut: bool) -> list[Sample]:
 
 def _ratio(settings: RectifySection, source: Path) -> tuple[Ratio, str]:
     """The change ratio in the policy's tokens; in words and signs where no tokenizer can be loaded."""
-    name = settings.tokenizer or jsonl.read_meta(source).get("settings", {}).get("model")
+    name = settings.tokenizer or outputs.read_meta(source).get("settings", {}).get("model")
     if not name:
         warn(f"{source}: no meta file names the policy, so change ratios count words and signs (--tokenizer names one)")
         return edits.text_change_ratio, "words and signs"
@@ -376,7 +378,7 @@ def _price(oracles: list[Oracle]) -> Callable[[Entry], float | None]:
     return price
 
 
-def _keep_reviews(cases: list[Case], output: jsonl.Output) -> None:
+def _keep_reviews(cases: list[Case], output: outputs.Output) -> None:
     """Give each case the pair that a human reviewed, as far as it is about the same answer."""
     reviewed = {row_key(row): row for row in output.rows() if row.get("review")}
     for case in cases:
@@ -388,7 +390,7 @@ def _keep_reviews(cases: list[Case], output: jsonl.Output) -> None:
 def _set_aside(path: Path) -> None:
     if _journal_path(path).exists():
         Journal(_journal_path(path)).close()  # refuses where another process is writing
-    moved = jsonl.set_aside(path)
+    moved = outputs.set_aside(path)
     if moved:
         say(f"the old files, with the oracle's replies, are kept as {moved.stem}.*")
 
@@ -402,22 +404,22 @@ def _say_what_is_there(journal: Journal, history: History) -> None:
 
 def _open_output(
     path: Path, settings: RectifySection, oracles: list[Oracle], history: History, replay: bool
-) -> jsonl.Output:
+) -> outputs.Output:
     """The output; refused where it was made by another first oracle, or one that was asked otherwise."""
     if not history.entries and path.exists() and not path.stat().st_size:
         # A start that failed, for want of a key perhaps, binds nobody to its settings.
-        jsonl.meta_path(path).unlink(missing_ok=True)
+        outputs.meta_path(path).unlink(missing_ok=True)
     first = oracles[0]
     wanted: dict[str, Any] = {"oracle": first.name, "version": first.version}
     if first.prompted:
         reply = "solution" if settings.mode == "direct" else settings.reply
-        wanted |= {"reply": reply, "reference": settings.reference, "prompt": prompts.VERSION}
-    before = jsonl.read_meta(path).get("settings")
+        wanted |= {"reply": reply, "reference": settings.reference, "prompt": oracle_prompts.VERSION}
+    before = outputs.read_meta(path).get("settings")
     if replay and before:
         wanted = {name: value for name, value in before.items() if name != "mode"}
     if settings.mode != "surgery":
         wanted["mode"] = settings.mode
-    return jsonl.Output(path, command="spot rectify", settings=wanted)
+    return outputs.Output(path, command="spot rectify", settings=wanted)
 
 
 def _cut_at_target(cases: list[Case], target: int | None) -> bool:

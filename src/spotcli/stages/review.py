@@ -20,11 +20,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from spotcli import jsonl, pager
+from spotcli import jsonl, outputs
 from spotcli.console import out, safe, say
 from spotcli.core.edits import Span, diff, shared_prefix
-from spotcli.core.where import oracle_name, parse, ratio_of
 from spotcli.errors import DataError, UserError
+from spotcli.inspection import app
+from spotcli.inspection.pair_facts import oracle_name, ratio_of
+from spotcli.inspection.pair_filter import parse
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Sample
 
@@ -100,7 +102,7 @@ def review(
 
     Args:
         id: only this pair (all its trials), with its whole prompt and without the overview.
-        where: only the pairs that a term or several hold for, see ``spotcli.core.where``.
+        where: only the pairs that a term or several hold for, see ``spotcli.inspection.pair_filter``.
         limit: at most so many pairs after the overview; 0 is the overview alone.
         html: write a page that needs nothing else, instead of showing the pairs here.
         quiet: print nothing, for those who only want the summary.
@@ -119,13 +121,13 @@ def review(
         say(f"{path}: read " + ", ".join(f"'{theirs}' as '{ours}'" for theirs, ours in renamed.items()))
     if id is not None and not overview.matching:
         raise UserError(f"there is no pair with the id {id!r}", where=str(path), cure=_alike(path, id, where))
-    summary = overview.summary(path, jsonl.read_meta(path).get("counts") or {}, html)
+    summary = overview.summary(path, outputs.read_meta(path).get("counts") or {}, html)
 
     def shown(most: int | None) -> Iterator[Pair]:
         return islice(filter(chosen, _pairs(path)), most)
 
     if html is not None:
-        from spotcli.webpage import write_page
+        from spotcli.inspection.html_page import write_page
 
         most = HTML_LIMIT if limit is None else limit
         write_page(folder / html, summary, shown(most))
@@ -256,7 +258,7 @@ def _show(summary: ReviewSummary, pairs: Iterator[Pair], limit: int | None, *, a
     total = summary.matching if limit is None else min(limit, summary.matching)
     # Without colour the two sides of an edit need marks; strike-through alone can't be told from the rest in a pipe.
     marked = console.color_system is None or console.no_color
-    if alone or not console.is_terminal or not pager.usable():
+    if alone or not console.is_terminal or not app.usable():
         for number, pair in enumerate(pairs, 1):
             _print_pair(console, pair, f"{number}/{total}", marked=marked, whole=alone)
     elif total:
@@ -267,7 +269,7 @@ def _show(summary: ReviewSummary, pairs: Iterator[Pair], limit: int | None, *, a
             for number, pair in enumerate(pairs, 1)
         )
         question = f"enter shows the {_many(total, 'pair')} one by one, any other key leaves "
-        pager.page(console, pages, total, question=question, is_edit=_is_edit)
+        app.page(console, pages, total, question=question, is_edit=_is_edit)
 
 
 def _overview(summary: ReviewSummary, width: int) -> RenderableType:

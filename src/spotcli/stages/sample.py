@@ -26,20 +26,21 @@ from typing import Any
 
 import numpy
 
-from spotcli import __version__, jsonl
+from spotcli import __version__, jsonl, outputs
 from spotcli.console import progress, say, warn
-from spotcli.core.grading import Grade, grade_many
-from spotcli.core.grading.graders import grader_of
-from spotcli.decontaminate import Evaluations
 from spotcli.errors import RecipeError, Unfinished, UserError
-from spotcli.policies import Answer, Failure, Policy, Request, Sampling, answer_seed, load_policy
-from spotcli.policies.engines import choose
+from spotcli.evaluation.held_out import Evaluations
+from spotcli.grading import Grade, grade_many
+from spotcli.grading.kinds import grader_of
+from spotcli.policies import Answer, Failure, Policy, Request, Sampling, answer_seed
+from spotcli.policies.by_name import load_policy
+from spotcli.policies.engine_choice import choose
 from spotcli.policies.models import resolve
-from spotcli.problems import iter_problems
-from spotcli.rates import pass_rates
+from spotcli.problems.sources import iter_problems
 from spotcli.recipe import Recipe
 from spotcli.records import Message, Problem, Sample, key_hash
-from spotcli.shards import Shard
+from spotcli.sampling.pass_rates import pass_rates
+from spotcli.sampling.shards import Shard
 
 # Problems that are kept in memory; of a longer set, the rest is read again when it is its turn.
 HELD = 20_000
@@ -122,7 +123,7 @@ def sample(
     for kind in problems.graders:
         grader_of(kind, recipe.grader)  # what is missing is said before anything is answered
     there = Answered()
-    output = jsonl.Output(
+    output = outputs.Output(
         path,
         command="spot sample",
         settings=shaping,
@@ -212,7 +213,7 @@ def _counted(
 
     A set without a digest (of the hub) may have changed meanwhile, so it is read again.
     """
-    meta = jsonl.read_meta(path) if digests and path.exists() else {}
+    meta = outputs.read_meta(path) if digests and path.exists() else {}
     counted: dict[str, Any] = meta.get("counted", {})
     same = (
         meta.get("settings") == json.loads(json.dumps(shaping))
@@ -355,7 +356,7 @@ class Work:
 
 
 def _answer(
-    recipe: Recipe, policy: Policy, problems: ProblemSet, output: jsonl.Output, there: Answered, work: Work
+    recipe: Recipe, policy: Policy, problems: ProblemSet, output: outputs.Output, there: Answered, work: Work
 ) -> None:
     """Have everything answered that is missing; what comes is put on the disk at once."""
     open_: dict[tuple[Any, ...], Problem] = {}

@@ -33,24 +33,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spotcli import jsonl
-from spotcli import recipe as recipes
+from spotcli import jsonl, outputs, recipe_yaml
 from spotcli.console import progress, say
-from spotcli.core.encoding import Encoded, EncodedPair, encode, rough_pairs
+from spotcli.core.forward.encoding import Encoded, EncodedPair, encode, rough_pairs
 from spotcli.errors import DataError, MissingExtra, RecipeError, SettingsChanged, SpotError, UserError
-from spotcli.policies import models
+from spotcli.policies import chat_template, models
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Contrast, Pair
-from spotcli.stages import estimate
-from spotcli.stages import train_settings as settings
-from spotcli.stages.card import card
-from spotcli.stages.train_report import Metrics, Report
+from spotcli.training import dry_run as estimates
+from spotcli.training import settings
+from spotcli.training.model_card import card
+from spotcli.training.progress import Metrics, Report
 
 if TYPE_CHECKING:
-    from spotcli.core.packing import Layout
-    from spotcli.policies.reference import Logps
-    from spotcli.stages.train_check import Check
-    from spotcli.stages.trainer import PairTrainer, Task
+    from spotcli.core.forward.batches import Layout
+    from spotcli.training.generation_check import Check
+    from spotcli.training.reference import Logps
+    from spotcli.training.trainer import PairTrainer, Task
 
 META = "spot-train.json"
 CHOSEN_ONLY = ("sft", "dft")
@@ -158,8 +157,8 @@ def train(
         if section.check_every and settings.sharding(section) in settings.DIVIDED:
             say("no checks: with its weights divided among the processes, the policy cannot answer between two steps")
     if dry_run:
-        costs = estimate.estimate(recipe, found.pairs, layout, share=share, device=device, utilisation=utilisation)
-        estimate.describe(costs)
+        costs = estimates.estimate(recipe, found.pairs, layout, share=share, device=device, utilisation=utilisation)
+        estimates.describe(costs)
         return replace(summary, estimate=costs.as_dict())
     identity = _identity(recipe, data, layout)
     if fresh and output.exists():
@@ -178,7 +177,8 @@ def train(
 
 def _tokens(recipe: Recipe, pairs: list[EncodedPair], layout: Layout) -> tuple[int, int]:
     """Tokens of the first epoch: of separate rows, and of rows that share what they have in common."""
-    from spotcli.core.packing import plan_epoch, row_tokens, sizes
+    from spotcli.core.forward.batches import plan_epoch, sizes
+    from spotcli.core.forward.packing import row_tokens
 
     rejected = recipe.train.objective not in CHOSEN_ONLY
     whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
@@ -189,7 +189,7 @@ def _tokens(recipe: Recipe, pairs: list[EncodedPair], layout: Layout) -> tuple[i
 
 def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
     """All that the weights depend on, as it is compared with an earlier start's."""
-    from spotcli.policies.reference import fingerprint
+    from spotcli.training.reference import fingerprint
 
     section = recipe.train
     free = {"data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size"}
@@ -273,14 +273,14 @@ def _encoded(recipe: Recipe, data: Path, *, rough: bool) -> Encoded:
     found = encode(
         jsonl.read(data, kind, renamed=renamed),
         tokenizer=tokenizer,
-        render=lambda messages: models.render(tokenizer, messages, template_kwargs),
-        follows=lambda messages, answer: models.follows(tokenizer, messages, answer, template_kwargs),
+        render=lambda messages: chat_template.render(tokenizer, messages, template_kwargs),
+        follows=lambda messages, answer: chat_template.follows(tokenizer, messages, answer, template_kwargs),
         end_ids=_end_of_turn(tokenizer),
         ends=[token for token in (ends if isinstance(ends, list) else [ends]) if token is not None],
         max_length=section.max_length,
     )
-    if models.dated(template) and _is_main():
-        say(f"the chat template asks for today's date and is told {models.DATE.date()}, as in sampling")
+    if chat_template.dated(template) and _is_main():
+        say(f"the chat template asks for today's date and is told {chat_template.DATE.date()}, as in sampling")
     if renamed and _is_main():
         say(f"{data}: read " + ", ".join(f"{other} as {ours}" for other, ours in renamed.items()))
     if not found.pairs:
@@ -306,13 +306,13 @@ def _sharing(recipe: Recipe, pairs: list[EncodedPair]) -> tuple[bool, str | None
     section = recipe.train
     if section.share_prefix is False:
         return False, None
-    from spotcli.core import attention
+    from spotcli.core.forward import shared_attention
 
     config, _ = models.load_configs(recipe.model or "")
-    reason = attention.unsupported(config)
+    reason = shared_attention.unsupported(config)
     if reason is None and section.lora is not None and section.lora.dropout:
         reason = "the LoRA dropout is not 0, and shared tokens would share one draw"
-    width = attention.window(config)
+    width = shared_attention.window(config)
     if reason is None and width is not None and max(pair.longest for pair in pairs) > width:
         reason = f"a pair is longer than the sliding window of {width} tokens"
     if reason is None:
@@ -350,14 +350,14 @@ def _train(
     """Train in this process, alone or as one of several ranks."""
     import torch
 
-    from spotcli.stages.trainer import PairTrainer, checkpoints, last_checkpoint, step_of
+    from spotcli.training.trainer import PairTrainer, checkpoints, last_checkpoint, step_of
 
     section, main, output = recipe.train, _is_main(), folder / recipe.train.output
     arguments = settings.arguments(recipe, output, layout, summary.steps)
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     begun = jsonl.read_json(output / META).get("started") or datetime.now(UTC).isoformat(timespec="seconds")
-    meta = {"command": "train", **identity, "versions": jsonl.versions(), "started": begun}
+    meta = {"command": "train", **identity, "versions": outputs.versions(), "started": begun}
     checkpoint = last_checkpoint(output)
     resumed_from = step_of(checkpoint) if checkpoint else 0
     with ExitStack() as stack:
@@ -365,7 +365,7 @@ def _train(
         display = stack.enter_context(progress("pairs")) if main else None
         if metrics is not None:
             jsonl.write_json(output / META, meta | {"complete": False})
-            (output / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+            (output / "recipe.yaml").write_text(recipe_yaml.dump(recipe), encoding="utf-8")
             metrics.keep_until(resumed_from)
             for torn in checkpoints(output):
                 if step_of(torn) > resumed_from:
@@ -423,9 +423,9 @@ def _prepare(
     import torch
     from transformers import AutoConfig
 
-    from spotcli.core import attention, logps, operands
+    from spotcli.core.forward import logps, rounded_operands, shared_attention
     from spotcli.core.loss import OBJECTIVES, RewardShift
-    from spotcli.stages.trainer import Task
+    from spotcli.training.trainer import Task
 
     section, name, share = recipe.train, recipe.model or "", summary.shares_prefix
     objective, precision = OBJECTIVES[section.objective], settings.precision(section)
@@ -433,10 +433,10 @@ def _prepare(
     stored = AutoConfig.from_pretrained(models.resolve(name), trust_remote_code=False).dtype
     stock = _Stock(model.config._attn_implementation, model.config.use_cache, stored or torch.float32)
     logps.install(model)
-    operands.install(model)
+    rounded_operands.install(model)
     if share:
-        attention.register()
-        model.set_attn_implementation(attention.NAME)
+        shared_attention.register()
+        model.set_attn_implementation(shared_attention.NAME)
     reference = None
     if objective.reference:
         reference = _reference(model, pairs, identity, section.quantize, precision, share, layout, folder, display)
@@ -469,7 +469,7 @@ def _check(
     precision: settings.Precision,
     folder: Path,
 ) -> Check | None:
-    from spotcli.stages.train_check import load_check
+    from spotcli.training.generation_check import load_check
 
     section = recipe.train
     if section.check_every is None or settings.sharding(section) in settings.DIVIDED:
@@ -490,8 +490,8 @@ def _launch(
     recipe: Recipe, summary: TrainSummary, identity: Mapping[str, Any], output: Path, folder: Path, started: float
 ) -> TrainSummary:
     """The same in several processes; this one only watches."""
-    from spotcli.stages.launch import launch
-    from spotcli.stages.trainer import last_checkpoint, step_of
+    from spotcli.training.launcher import launch
+    from spotcli.training.trainer import last_checkpoint, step_of
 
     section = recipe.train
     kind = {"none": "plain", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp": "FSDP"}[settings.sharding(section)]
@@ -532,8 +532,9 @@ def _reference(
 ) -> list[Logps]:
     import torch
 
-    from spotcli.core.packing import micro_batches, pack, sizes
-    from spotcli.policies.reference import reference_logps
+    from spotcli.core.forward.batches import micro_batches, sizes
+    from spotcli.core.forward.packing import pack
+    from spotcli.training.reference import reference_logps
 
     device = next(model.parameters()).device
 
@@ -636,10 +637,10 @@ def _save(trainer: PairTrainer, output: Path, name: str, stock: _Stock) -> None:
 def _worker(arguments: list[str]) -> None:
     """One rank of a launched run: ``python -m spotcli.stages.train RECIPE FOLDER``."""
     recipe, folder = arguments
-    train(recipes.load(Path(recipe)), folder=Path(folder))
+    train(recipe_yaml.load(Path(recipe)), folder=Path(folder))
 
 
 if __name__ == "__main__":
-    from spotcli.stages.launch import as_rank
+    from spotcli.training.launcher import as_rank
 
     as_rank(lambda: _worker(sys.argv[1:]))

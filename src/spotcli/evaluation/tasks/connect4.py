@@ -1,0 +1,195 @@
+"""Connect Four, generated from a seed: which moves win at once, for the player to move and for the opponent.
+
+The boards are the positions of two players who drop pieces at random, stopped while nobody has won. The answer is two
+sets of moves, and both must be exactly right. Of a board and its mirror image only one is used, and the pair belongs to
+the train or to the test split by a hash, so the splits are disjoint whatever the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Literal
+
+from spotcli.grading import Grade
+from spotcli.records import Problem
+
+Split = Literal["train", "test"]
+Move = tuple[int, int]
+"""Row, counted from the lowest, and column, from the left; both from 0."""
+Columns = tuple[str, ...]
+"""The board: for each column its pieces, the lowest first."""
+
+TRIALS = 5
+MAX_NEW_TOKENS = 8192
+
+ROWS, COLUMNS, LINE = 6, 7, 4
+TEST_SHARE = 0.25
+EMPTY_SHARE = 0.2
+"""At most this share of the boards has no winning move on either side."""
+
+_DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
+_QUESTION = """\
+Connect Four is played on a board of 6 rows and 7 columns. A place on it is written (row, column). Row 0 is the lowest \
+row and row 5 the highest; column 0 is the leftmost column and column 6 the rightmost. A piece dropped into a column \
+falls to the lowest place of that column that is still empty. Four pieces of one player in an unbroken straight line, \
+along a row, a column or a diagonal, win the game.
+
+This is the board, its highest row first. X and O are pieces, _ is an empty place.
+
+{board}
+
+You play {player}, and it is your move. Answer two questions:
+1. Own: with which moves do you ({player}) win at once?
+2. Opponent: if {opponent} were to move instead of you on this same board, with which moves would {opponent} win?
+
+Work it out first. Then end with exactly two lines, each with all the winning moves in any order, or with None where \
+there is no such move, as in this example:
+Own: (row, column), (row, column)
+Opponent: None"""
+
+_LABELS = {
+    name: re.compile(rf"^[^\w\n]*{name}[^\w\n:]*:[^\S\n]*(.*)$", re.IGNORECASE | re.MULTILINE)
+    for name in ("Own", "Opponent")
+}
+_MOVE = re.compile(r"\(\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*\)")
+_AROUND = re.compile(r"(?:[\s,;.{}\[\]*_`$\\]|\band\b)*")
+_NO_MOVE = ("none", "{}", "[]", "∅", "\\emptyset")
+
+
+def winning_moves(columns: Columns, player: str) -> set[Move]:
+    """The moves with which ``player`` has four in a line at once, were it their turn."""
+    drops = [(len(pieces), column) for column, pieces in enumerate(columns) if len(pieces) < ROWS]
+    return {drop for drop in drops if _wins(columns, drop, player)}
+
+
+def _wins(columns: Columns, place: Move, player: str) -> bool:
+    """Whether the player's piece at ``place`` would stand in a line of four."""
+    for up, right in _DIRECTIONS:
+        length = 1
+        for sign in (1, -1):
+            row, column = place[0] + sign * up, place[1] + sign * right
+            while 0 <= column < COLUMNS and 0 <= row < len(columns[column]) and columns[column][row] == player:
+                length += 1
+                row, column = row + sign * up, column + sign * right
+        if length >= LINE:
+            return True
+    return False
+
+
+def to_move(columns: Columns) -> tuple[str, str]:
+    """The player to move and the opponent; X began."""
+    pieces = "".join(columns)
+    return ("X", "O") if pieces.count("X") == pieces.count("O") else ("O", "X")
+
+
+def drawn(columns: Columns) -> str:
+    """The board as text, every place with its coordinates, the highest row first."""
+    return "\n".join(
+        " ".join(f"({row}, {column}): {columns[column][row : row + 1] or '_'}" for column in range(COLUMNS))
+        for row in reversed(range(ROWS))
+    )
+
+
+def _canonical(columns: Columns) -> Columns:
+    """The same for a board and its mirror image."""
+    return min(columns, columns[::-1])
+
+
+def split_of(columns: Columns) -> Split:
+    """Which split a board belongs to, for every seed."""
+    digest = hashlib.sha256("|".join(_canonical(columns)).encode()).digest()
+    return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
+
+
+def _played(r: random.Random) -> Columns | None:
+    """A position of random players after a number of moves that is drawn first; None when the game ended before."""
+    columns: Columns = ("",) * COLUMNS
+    for _ in range(r.randint(5, ROWS * COLUMNS - 2)):
+        player, _opponent = to_move(columns)
+        chosen = r.choice([column for column in range(COLUMNS) if len(columns[column]) < ROWS])
+        if _wins(columns, (len(columns[chosen]), chosen), player):
+            return None
+        columns = (*columns[:chosen], columns[chosen] + player, *columns[chosen + 1 :])
+    return columns
+
+
+def boards(seed: int, split: Split) -> Iterator[Columns]:
+    """Distinct boards of a split, without end in practice.
+
+    Of however many boards from the beginning, at most ``EMPTY_SHARE`` have no winning move on either side.
+    """
+    r = random.Random(f"connect4:{split}:{seed}")
+    seen: set[Columns] = set()
+    empty = 0
+    while True:
+        columns = _played(r)
+        if columns is None or _canonical(columns) in seen or split_of(columns) != split:
+            continue
+        if not any(winning_moves(columns, player) for player in "XO"):
+            if empty + 1 > EMPTY_SHARE * (len(seen) + 1):
+                continue
+            empty += 1
+        seen.add(_canonical(columns))
+        yield columns
+
+
+def as_problem(columns: Columns, source: str) -> Problem:
+    """The question about a board, with its answer in the form that is asked for."""
+    player, opponent = to_move(columns)
+    answers = {"Own": winning_moves(columns, player), "Opponent": winning_moves(columns, opponent)}
+    return Problem(
+        id=f"connect4-{'.'.join(columns)}",
+        prompt=_QUESTION.format(board=drawn(columns), player=player, opponent=opponent),
+        answer="\n".join(f"{name}: {_listed(moves)}" for name, moves in answers.items()),
+        source=source,
+    )
+
+
+def _listed(moves: set[Move]) -> str:
+    return ", ".join(f"({row}, {column})" for row, column in sorted(moves)) or "None"
+
+
+def take(seed: int, split: Split, number: int) -> list[Problem]:
+    """The first ``number`` problems of a split."""
+    return [as_problem(columns, f"builtin:connect4/{split}") for columns in islice(boards(seed, split), number)]
+
+
+def problems(seed: int, limit: int | None = None) -> list[Problem]:
+    """The held-out problems: 500 unless limited."""
+    return take(seed, "test", limit or 500)
+
+
+def grade(response: str, problem: Problem) -> Grade:
+    """Right when both sets of moves are the reference's, wrong when either is another set.
+
+    The last line of each label counts. Blanks, brackets, emphasis, order and repetition don't matter. Undecided where a
+    line is missing or holds anything but moves or ``None``: no answer is not an empty set.
+    """
+    said: dict[str, set[Move]] = {}
+    for name in _LABELS:
+        found = _read(response, name)
+        if isinstance(found, str):
+            return Grade("undecided", found)
+        said[name] = found
+    extracted = "\n".join(f"{name}: {_listed(moves)}" for name, moves in said.items())
+    right = all(_read(problem.answer or "", name) == moves for name, moves in said.items())
+    return Grade("right" if right else "wrong", extracted=extracted)
+
+
+def _read(text: str, name: str) -> set[Move] | str:
+    """The moves behind a label, or why there are none to be read."""
+    lines = _LABELS[name].findall(text)
+    if not lines:
+        return f"no line begins with '{name}:'"
+    value = lines[-1]
+    moves = {(int(row), int(column)) for row, column in _MOVE.findall(value)}
+    if moves and _AROUND.fullmatch(_MOVE.sub(" ", value)):
+        return moves
+    if value.strip(" \t\r.*_`$").casefold() in _NO_MOVE:
+        return set()
+    return f"the line '{name}:' holds something else than moves"

@@ -1,0 +1,184 @@
+"""A file of pairs as one HTML page that needs nothing else: no script, no font, no network.
+
+Everything from the file is made harmless twice: ``console.safe`` shows what is invisible, and all text is escaped. The
+page's own policy forbids scripts and every load besides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from html import escape
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spotcli.console import safe
+from spotcli.core.edits import diff
+from spotcli.errors import UserError
+from spotcli.inspection.pair_facts import oracle_name, ratio_of
+from spotcli.records import Pair
+
+if TYPE_CHECKING:
+    from spotcli.stages.review import ReviewSummary
+
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --ink: #1d2430; --soft: #5f6b7c; --page: #f6f7f9; --card: #fff; --line: #dfe3e9;
+  --bar: #3f7fbf; --del: #b3261e; --del-bg: #fde7e5; --ins: #11683a; --ins-bg: #dcf5e4; --warn: #9a6700; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e3e7ee; --soft: #96a1b2; --page: #14171c; --card: #1c2128;
+  --line: #323944; --bar: #5b9bd9; --del: #ff9d94; --del-bg: #4a1d1b; --ins: #7fdba2; --ins-bg: #123822;
+  --warn: #e3b341; }} }}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 60rem; color: var(--ink); background: var(--page);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }}
+h1 {{ font-size: 1.4rem; margin: 0 0 1.25rem; }}
+h1 span, .soft {{ color: var(--soft); font-weight: normal; }}
+h2 {{ font-size: .95rem; margin: 0 0 .5rem; }}
+section, article {{ background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }}
+section {{ padding: 1rem 1.25rem; }}
+.overview {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
+  margin-bottom: 2rem; align-items: start; }}
+@media (min-width: 46rem) {{ .overview > :first-child:nth-last-child(3) {{ grid-row: span 2; }} }}
+table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }}
+td {{ padding: .12rem 0; }}
+td:last-child {{ text-align: right; white-space: nowrap; padding-left: .75rem; }}
+.plot td:first-child {{ white-space: nowrap; width: 1%; padding-right: .75rem; color: var(--soft); }}
+.plot i {{ display: block; height: .8rem; min-width: 2px; border-radius: 2px; background: var(--bar); }}
+.plot i.beyond {{ background: var(--del); }}
+.where {{ display: flex; align-items: end; gap: 2px; height: 3rem; margin: .25rem 0 .5rem; }}
+.where i {{ flex: 1; background: var(--bar); border-radius: 2px 2px 0 0; min-height: 1px; }}
+p {{ margin: .25rem 0; }}
+article {{ margin: 0 0 1.25rem; overflow: hidden; }}
+header {{ padding: .7rem 1.25rem; border-bottom: 1px solid var(--line); display: flex; flex-wrap: wrap; gap: .2rem 1rem;
+  align-items: baseline; font-size: .9rem; }}
+header a {{ color: inherit; font-weight: 600; font-size: 1rem; text-decoration: none; }}
+header b {{ font-weight: 600; }}
+.right {{ color: var(--ins); }} .wrong {{ color: var(--del); }} .undecided {{ color: var(--warn); }}
+details, .answer {{ padding: .5rem 1.25rem 0; font-size: .9rem; }}
+summary {{ color: var(--soft); cursor: pointer; }}
+pre {{ margin: 0; padding: .8rem 1.25rem 1rem; white-space: pre-wrap; font: .9rem/1.6 ui-monospace, monospace; }}
+details pre {{ padding: .5rem 0 0; }}
+.prefix {{ color: var(--soft); }}
+del {{ color: var(--del); background: var(--del-bg); border-radius: 2px; }}
+ins {{ color: var(--ins); background: var(--ins-bg); border-radius: 2px; text-decoration: none; font-weight: 600; }}
+</style>
+</head>
+<body>
+"""
+
+
+def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> None:
+    """Write the overview and the pairs, streamed; the page appears at ``path`` when it is whole.
+
+    Raises:
+        UserError: the folder is not there, or can't be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.writelines(chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"]))
+        scratch.replace(path)
+    except OSError as error:
+        raise UserError(f"can't write the page ({error.strerror})", where=str(path)) from None
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _text(text: object) -> str:
+    """Foreign text, shown and never obeyed."""
+    return escape(safe(str(text)))
+
+
+def _overview(summary: ReviewSummary) -> Iterator[str]:
+    name = _text(Path(summary.path).name)
+    yield _HEAD.format(title=f"{name}: {summary.pairs:,} pairs")
+    match = f", {summary.matching:,} of them match" if summary.matching < summary.pairs else ""
+    yield f"<h1>{name} <span>{summary.pairs:,} pairs{match}</span></h1>\n<div class='overview'>\n"
+    if summary.ratio_median is not None:
+        yield f"<section><h2>Change ratio <span class='soft'>median {summary.ratio_median:.3f}, mean "
+        yield f"{summary.ratio_mean:.3f}, max {summary.ratio_max:.3f}</span></h2>\n<table class='plot'>\n"
+        most = max(count for _, _, count in summary.histogram)
+        for low, high, count in summary.histogram:
+            kind = " class='beyond'" if low >= summary.gamma else ""
+            bar = f"<i{kind} style='width:{100 * count / most:.1f}%'></i>" if count else ""
+            yield f"<tr><td>{low:.2f}–{high:.2f}</td><td style='width:99%'>{bar}</td><td>{count:,}</td></tr>\n"
+        yield "</table>\n"
+        if summary.above_gamma:
+            yield f"<p class='wrong'>{summary.above_gamma:,} above gamma {summary.gamma:g}</p>\n"
+        if summary.unmeasured:
+            yield f"<p class='undecided'>{summary.unmeasured:,} measured in words and signs</p>\n"
+        yield "</section>\n"
+    yield "<section>\n"
+    if summary.first_edit_median is not None and summary.shared_prefix is not None:
+        most = max(summary.first_edits)
+        bars = "".join(f"<i style='height:{100 * count / most:.0f}%'></i>" for count in summary.first_edits)
+        yield f"<h2>First edit <span class='soft'>from the start of y- to its end</span></h2><div class='where'>{bars}"
+        yield f"</div>\n<p>Median at {summary.first_edit_median:.0%} of y-; {summary.shared_prefix:.0%} of y+ stands "
+        yield "before it, shared with y-.</p>\n"
+    for title, counts in (
+        ("Verdict of y+", summary.verdicts),
+        ("Oracle", summary.oracles),
+        ("Review", summary.reviews),
+    ):
+        if counts.keys() - {"none"}:
+            listed = ", ".join(f"<span class='{_class(key)}'>{_text(key)}</span> {n:,}" for key, n in counts.items())
+            yield f"<p><b>{title}</b> {listed}</p>\n"
+    if summary.alone:
+        yield f"<p>{summary.alone:,} without y-: right answers of the policy's own</p>\n"
+    if summary.unchanged:
+        yield f"<p class='wrong'>{summary.unchanged:,} whose correction changes nothing</p>\n"
+    yield "</section>\n"
+    if summary.outcomes:
+        rows = "".join(f"<tr><td>{_text(key)}</td><td>{_text(n)}</td></tr>\n" for key, n in summary.outcomes.items())
+        yield f"<section><h2>What became of the samples</h2>\n<table>\n{rows}</table></section>\n"
+    yield "</div>\n"
+
+
+def _article(pair: Pair) -> str:
+    trial = f"-{pair.trial}" if pair.trial else ""
+    anchor = escape(safe(pair.id), quote=True).replace(" ", "_") + trial
+    measured = "" if pair.change_ratio is not None else " <span class='soft'>in words and signs</span>"
+    facts = []
+    if pair.rejected is not None:
+        facts.append(f"<span>change ratio <b>{ratio_of(pair):.3f}</b>{measured}</span>")
+    if pair.verdict:
+        facts.append(f"<span>y+ <b class='{_class(pair.verdict)}'>{pair.verdict}</b></span>")
+    for name, value in (("trial", pair.trial or None), ("oracle", oracle_name(pair)), ("review", pair.review)):
+        if value is not None:
+            facts.append(f"<span><span class='soft'>{name}</span> {_text(value)}</span>")
+    if pair.source:
+        facts.append(f"<span class='soft'>{_text(pair.source)}</span>")
+    turns = pair.messages
+    prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" if len(turns) > 1 else turn["content"] for turn in turns)
+    title = _text(pair.id).replace("\n", "␊")
+    opened = " open" if len(prompt) < 600 else ""
+    answer = f"<p class='answer'><span class='soft'>answer</span> {_text(pair.answer)}</p>\n" if pair.answer else ""
+    return (
+        f"<article id='{anchor}'>\n<header><a href='#{anchor}'>{title}</a>{''.join(facts)}</header>\n"
+        f"<details{opened}><summary>prompt</summary><pre>{_text(prompt)}</pre></details>\n{answer}"
+        f"<pre>{_diff(pair)}</pre>\n</article>\n"
+    )
+
+
+def _diff(pair: Pair) -> str:
+    spans = diff(pair.original, pair.chosen)
+    parts = []
+    for place, span in enumerate(spans):
+        text = _text(span.text)
+        if span.kind == "kept":
+            parts.append(f"<span class='prefix'>{text}</span>" if place == 0 and len(spans) > 1 else text)
+        else:
+            tag = "del" if span.kind == "deleted" else "ins"
+            parts.append(f"<{tag}>{text.replace(chr(10), '⏎' + chr(10))}</{tag}>")
+    return "".join(parts)
+
+
+def _class(word: str) -> str:
+    return word if word in ("right", "wrong", "undecided") else ""

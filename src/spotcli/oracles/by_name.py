@@ -1,0 +1,29 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spotcli.oracles import Oracle
+
+if TYPE_CHECKING:
+    from spotcli.recipe import RectifySection
+
+
+def create(name: str, settings: RectifySection) -> Oracle:
+    """The oracle of that name: ``symbolic``, ``human``, or a model by litellm's name, which is not looked up yet.
+
+    Raises:
+        RecipeError: settings that do not fit together.
+    """
+    if name == "symbolic":
+        from spotcli.oracles.symbolic.oracle import SymbolicOracle
+
+        return SymbolicOracle()
+    if name == "human":
+        from spotcli.oracles.human import HumanOracle
+
+        return HumanOracle()
+    from spotcli.providers.litellm import LitellmOracle
+
+    return LitellmOracle(name, settings)

@@ -1,0 +1,128 @@
+"""How fast a provider is asked, and how much may be spent: what all requests of one run share.
+
+Limiter   concurrency that halves when the provider says "too many" and grows again; pauses hold everybody at once
+Budget    money is reserved before a request is sent and settled after it, so that a limit holds in flight too
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from dataclasses import dataclass
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+# Pauses are drawn longer by up to this part, so that several processes do not come back in step.
+JITTER = 0.25
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after the n-th failure in a row (from 1): doubling, bounded, with jitter."""
+    return min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE) * (1 + JITTER * random.random())
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """The permission to send one request."""
+
+    epoch: int
+    tokens: float
+
+
+class Limiter:
+    """Additive increase, multiplicative decrease (AIMD) of the requests in flight, with a rate for requests and tokens.
+
+    Of the requests in flight when the provider says "too many", only the first halves the limit: they all were sent at
+    the same speed, and one decision answers for all of them. Waiting requests are served in the order they came.
+
+    Args:
+        concurrency: requests in flight at most.
+        rpm: requests a minute at most; they are spread evenly.
+        tpm: tokens a minute at most, prompts and replies.
+    """
+
+    def __init__(self, concurrency: int, *, rpm: float | None = None, tpm: float | None = None) -> None:
+        self.most = concurrency
+        self.limit = float(concurrency)
+        self.in_flight = 0
+        self.pauses = 0
+        self._rpm = rpm
+        self._tpm = tpm
+        self._epoch = 0
+        self._in_a_row = 0
+        self._paused_until = 0.0
+        self._next_request = 0.0
+        self._next_token = 0.0
+        self._woken = False
+        self._waiting: deque[tuple[asyncio.Future[Ticket], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def acquire(self, tokens: float = 0) -> Ticket:
+        """Wait until a request of about so many tokens may be sent; give the ticket back with ``release``."""
+        future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        self._waiting.append((future, tokens))
+        self._serve()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release(future.result())
+            raise
+
+    def release(self, ticket: Ticket, *, tokens: float | None = None) -> None:
+        """The request is over; ``tokens`` are those that it really took."""
+        self.in_flight -= 1
+        if self._tpm and tokens is not None:
+            self._next_token += (tokens - ticket.tokens) * 60 / self._tpm
+        self._serve()
+
+    def succeeded(self) -> None:
+        """A reply came: one more request in flight for each round of replies."""
+        self._in_a_row = 0
+        self.limit = min(self.most, self.limit + 1 / self.limit)
+
+    def too_many(self, ticket: Ticket, retry_after: float | None = None) -> None:
+        """The provider said "too many requests": halve, and hold everybody for the time that it named."""
+        if ticket.epoch == self._epoch:
+            self._epoch += 1
+            self._in_a_row += 1
+            self.limit = max(1.0, self.limit / 2)
+            self.pauses += 1
+            self._hold(backoff(self._in_a_row) if retry_after is None else retry_after * (1 + JITTER * random.random()))
+        elif retry_after is not None:
+            self._hold(retry_after)
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds until anything is sent again."""
+        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
+
+    def wake(self) -> None:
+        """The run is stopping: let everybody go who waits, so that they can see it."""
+        self._woken = True
+        self._serve()
+
+    def _hold(self, seconds: float) -> None:
+        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
+
+    def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and (self._woken or self.in_flight < math.floor(self.limit)):
+            now = loop.time()
+            ready = max(self._paused_until, self._next_request, self._next_token)
+            if ready > now and not self._woken:
+                if self._timer:
+                    self._timer.cancel()
+                self._timer = loop.call_at(ready, self._serve)
+                return
+            future, tokens = self._waiting.popleft()
+            if future.done():
+                continue
+            self.in_flight += 1
+            if self._rpm:
+                self._next_request = max(self._next_request, now) + 60 / self._rpm
+            if self._tpm:
+                self._next_token = max(self._next_token, now) + tokens * 60 / self._tpm
+            future.set_result(Ticket(self._epoch, tokens))

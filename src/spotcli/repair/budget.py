@@ -1,0 +1,67 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from spotcli.errors import BudgetReached
+
+
+class Budget:
+    """US dollars that may be spent, those spent, and those reserved for requests in flight.
+
+    ``spent`` + reserved never exceeds ``limit``. Where the worst case of one more request does not fit, it waits for
+    those in flight, which mostly cost less than their worst case.
+    """
+
+    def __init__(self, limit: float | None, spent: float = 0.0) -> None:
+        self.limit = limit
+        self.spent = spent
+        self.reserved = 0.0
+        self._open = 0
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+
+    async def reserve(self, amount: float) -> None:
+        """Set money aside for one request.
+
+        Raises:
+            BudgetReached: nothing is in flight and the request still does not fit.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((future, amount))
+        self._serve()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.settle(amount, 0.0)
+            raise
+
+    def settle(self, reserved: float, cost: float) -> None:
+        """The request is over and has cost so much."""
+        self._open -= 1
+        # Sums of floats drift; what nobody holds is nothing.
+        self.reserved = self.reserved - reserved if self._open else 0.0
+        self.spent += cost
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting:
+            future, amount = self._waiting[0]
+            if not future.done():
+                if self.limit is None or self.spent + self.reserved + amount <= self.limit:
+                    self.reserved += amount
+                    self._open += 1
+                    future.set_result(None)
+                elif self._open:
+                    return
+                else:
+                    future.set_exception(
+                        BudgetReached(
+                            f"${self.spent:.4f} of ${self.limit:.4f} are spent, "
+                            f"and the next request could cost ${amount:.4f}",
+                            cure="raise --max-cost, or lower rectify.max_tokens; what was paid for is kept",
+                        )
+                    )
+            self._waiting.popleft()

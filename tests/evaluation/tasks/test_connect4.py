@@ -1,0 +1,210 @@
+"""Expected numbers are worked out in the comments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from spotcli.evaluation.tasks import connect4
+from spotcli.evaluation.tasks.connect4 import (
+    Columns,
+    boards,
+    drawn,
+    grade,
+    problems,
+    split_of,
+    take,
+    to_move,
+    winning_moves,
+)
+from spotcli.records import Problem
+
+SHARED = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[4] / "shared")
+
+# Every way to place four in a line: 6 * 4 across, 3 * 7 up, 3 * 4 on each diagonal: 24 + 21 + 12 + 12 = 69.
+LINES = [
+    [(row + step * up, column + step * right) for step in range(4)]
+    for up, right in ((0, 1), (1, 0), (1, 1), (-1, 1))
+    for row in range(6)
+    for column in range(7)
+    if 0 <= row + 3 * up < 6 and column + 3 * right < 7
+]
+
+
+def textbook_moves(columns: Columns, player: str) -> set[tuple[int, int]]:
+    """Drop a piece into each column and look along all 69 lines."""
+    found = set()
+    for column, pieces in enumerate(columns):
+        after = [*columns[:column], pieces + player, *columns[column + 1 :]]
+        if len(pieces) < 6 and any(all(after[c][r : r + 1] == player for r, c in line) for line in LINES):
+            found.add((len(pieces), column))
+    return found
+
+
+def test_winning_moves_by_hand() -> None:
+    # X holds (0,1) (0,2) (0,3): both ends of the row are open. O holds a column of three: the fourth is (3,5).
+    columns = ("", "X", "X", "X", "", "OOO", "")
+    assert winning_moves(columns, "X") == {(0, 0), (0, 4)}
+    assert winning_moves(columns, "O") == {(3, 5)}
+    # A gap in the row: X at 0, 1 and 3 lacks only (0,2).
+    assert winning_moves(("X", "X", "", "X", "", "", ""), "X") == {(0, 2)}
+    # Diagonal: X at (0,0) (1,1) (2,2); (3,3) can be reached only when three pieces are in column 3.
+    assert winning_moves(("X", "OX", "OOX", "OO", "", "", ""), "X") == set()
+    assert winning_moves(("X", "OX", "OOX", "OXO", "", "", ""), "X") == {(3, 3)}
+    # A full column takes no piece: three X at its top, and no row 6.
+    assert winning_moves(("OOOXXX", "", "", "", "", "", ""), "X") == set()
+
+
+def test_winning_moves_agree_with_a_search_of_all_lines() -> None:
+    assert len(LINES) == 69
+    r = random.Random(0)
+    compared = 0
+    while compared < 300:
+        columns = connect4._played(r)
+        if columns is not None:
+            assert all(winning_moves(columns, player) == textbook_moves(columns, player) for player in "XO")
+            compared += 1
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "connect4.jsonl").exists(), reason="the published boards are not here")
+def test_the_published_boards_have_these_answers() -> None:
+    compared = 0
+    with (SHARED / "data" / "connect4.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            pieces = {(int(r), int(c)): piece for r, c, piece in re.findall(r"\((\d),(\d)\):([XO])", row["state"])}
+            columns = tuple("".join(pieces.get((r, c), "") for r in range(6)) for c in range(7))
+            player = re.search(r"You are player ([XO])", row["state"])
+            assert player
+            assert player[1] == to_move(columns)[0]
+            theirs = [{tuple(move) for move in side} for side in row["answer"]]
+            assert [winning_moves(columns, side) for side in to_move(columns)] == theirs
+            compared += 1
+    assert compared == 500
+
+
+def test_boards_are_positions_of_unfinished_games() -> None:
+    for columns in islice(boards(0, "test"), 500):
+        assert len(columns) == 7
+        assert max(map(len, columns)) <= 6
+        pieces = "".join(columns)
+        assert pieces.count("X") - pieces.count("O") in (0, 1)
+        assert not any(all(columns[c][r : r + 1] == player for r, c in line) for line in LINES for player in "XO"), (
+            columns
+        )
+
+
+def test_at_most_a_fifth_of_any_first_boards_has_no_winning_move() -> None:
+    empty = 0
+    for number, problem in enumerate(problems(3), 1):
+        empty += problem.answer == "Own: None\nOpponent: None"
+        assert empty <= number / 5
+    assert number == 500
+    assert empty > 0
+
+
+def test_the_seed_decides_and_nothing_repeats() -> None:
+    one, other = take(0, "test", 200), take(1, "test", 200)
+    assert one == take(0, "test", 200)
+    assert one[:50] == problems(0, 50)
+    assert one != other
+    assert len({problem.id for problem in one}) == 200
+    seen = {tuple(problem.id.removeprefix("connect4-").split(".")) for problem in one}
+    assert not any(columns != columns[::-1] and columns[::-1] in seen for columns in seen)
+
+
+def test_the_splits_are_disjoint_whatever_the_seeds() -> None:
+    held_out = {problem.id for seed in range(3) for problem in take(seed, "test", 150)}
+    trained = {problem.id for seed in range(3) for problem in take(seed, "train", 150)}
+    assert not held_out & trained
+    board = ("XO", "X", "", "OX", "", "O", "")
+    assert split_of(board) == split_of(board[::-1])
+
+
+def test_the_prompt_shows_the_board_and_the_form() -> None:
+    # X has 3 pieces, O has 2: O is to move.
+    columns = ("X", "OX", "", "XO", "", "", "")
+    assert drawn(columns).splitlines()[4:] == [
+        "(1, 0): _ (1, 1): X (1, 2): _ (1, 3): O (1, 4): _ (1, 5): _ (1, 6): _",
+        "(0, 0): X (0, 1): O (0, 2): _ (0, 3): X (0, 4): _ (0, 5): _ (0, 6): _",
+    ]
+    problem = connect4.as_problem(columns, "test")
+    assert drawn(columns) in problem.prompt
+    assert "You play O, and it is your move." in problem.prompt
+    assert str(problem.prompt).endswith("Own: (row, column), (row, column)\nOpponent: None")
+    assert problem.id == "connect4-X.OX..XO..."
+    assert problem.answer == "Own: None\nOpponent: None"
+
+
+PROBLEM = Problem(id="p", prompt="?", answer="Own: (0, 4), (3, 2)\nOpponent: None")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Own: (0, 4), (3, 2)\nOpponent: None",
+        "Own: (3,2),(0,4)\nOpponent: none.",
+        "I see.\n\n**Own:** {( 0 , 4 ), (3, 2)}\n**Opponent:** {}",
+        "- Own: `[(3, 2), (0, 4), (0, 4)]`\n- Opponent: []\nDone.",
+        "own: (0, 4) and (3, 2).\nopponent: **None**",
+        "Own: None\nOpponent: (1, 1)\nNo, I overlooked a line.\nOwn: (0, 4); (3, 2)\nOpponent: None",
+        "Opponent: ∅\r\nOwn: $\\{(0, 4), (3, 2)\\}$",
+    ],
+)
+def test_right_answers(response: str) -> None:
+    found = grade(response, PROBLEM)
+    assert found.verdict == "right"
+    assert found.extracted == PROBLEM.answer
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Own: (0, 4)\nOpponent: None",  # one is missing
+        "Own: (0, 4), (3, 2), (1, 1)\nOpponent: None",  # one too many
+        "Own: (4, 0), (2, 3)\nOpponent: None",  # column before row
+        "Own: (0, 4), (3, 2)\nOpponent: (9, 9)",  # no place of the board, but a move
+        "Own: None\nOpponent: (0, 4), (3, 2)",  # the sides exchanged
+        "Own: (0, 4), (3, 2)\nOpponent: None\nOwn: None\nOpponent: None",  # the last word counts
+    ],
+)
+def test_wrong_answers(response: str) -> None:
+    assert grade(response, PROBLEM).verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        ("", "no line begins with 'Own:'"),
+        ("X wins at (0, 4) and (3, 2).", "no line begins with 'Own:'"),
+        ("Own: (0, 4), (3, 2)", "no line begins with 'Opponent:'"),
+        ("Own: (0, 4), (3, 2)\nOpponent:", "the line 'Opponent:' holds something else than moves"),
+        ("Own: (0, 4), (3, 2)\nOpponent: no idea", "the line 'Opponent:' holds something else than moves"),
+        ("Own: (0, 4) but not (3, 2)\nOpponent: None", "the line 'Own:' holds something else than moves"),
+        ("Own: (0, 4) or None\nOpponent: None", "the line 'Own:' holds something else than moves"),
+        ("Own: (row, column), (row, column)\nOpponent: None", "the line 'Own:' holds something else than moves"),
+        ("My own: (0, 4)\nOpponent: None", "no line begins with 'Own:'"),
+    ],
+)
+def test_undecided_answers(response: str, reason: str) -> None:
+    found = grade(response, PROBLEM)
+    assert found.verdict == "undecided"
+    assert found.reason == reason
+
+
+def test_every_reference_grades_as_right() -> None:
+    assert all(grade(problem.answer or "", problem).verdict == "right" for problem in problems(0, 50))
+
+
+@pytest.mark.parametrize(
+    "text", ["Own:" + " and" * 20000, "Own: " + "(0, 4), " * 20000 + "x", "*" * 50000, "Own " * 20000]
+)
+def test_long_answers_take_no_time(text: str) -> None:
+    # A pattern that went back over the text would need minutes here, and the suite has a limit.
+    assert grade(text, PROBLEM).verdict == "undecided"

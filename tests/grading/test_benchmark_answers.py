@@ -1,0 +1,95 @@
+"""Agreement with outside cases and real answers. The data is not part of the repository: skipped where it is
+absent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spotcli.grading import grade_many
+
+SHARED = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    path = SHARED / "data" / f"{name}.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here (SPOT_SHARED or ../shared)")
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_outside_cases() -> None:
+    cases = rows("grader_cases")
+    grades = grade_many([(c["pred"], c["gold"]) for c in cases])
+    core = [(g.verdict == "right") == c["expected"] for c, g in zip(cases, grades, strict=True) if c["core"]]
+    assert sum(core) / len(core) >= 0.97
+    false_right = [
+        c["id"] for c, g in zip(cases, grades, strict=True) if c["core"] and g.verdict == "right" and not c["expected"]
+    ]
+    false_wrong = [
+        c["id"] for c, g in zip(cases, grades, strict=True) if c["core"] and g.verdict == "wrong" and c["expected"]
+    ]
+    assert (false_right, false_wrong) == ([], [])
+
+
+def test_real_answers() -> None:
+    math, gsm = rows("real_solutions_math_qwen_graded"), rows("real_solutions_gsm8k_graded")
+    labelled = [(r["response"], r["gold"], r["upstream_correct"]) for r in math]
+    labelled += [(r["solution"], r["gold"], r["upstream_correct"]) for r in gsm]
+    grades = grade_many([(response, gold) for response, gold, _ in labelled])
+    seen = Counter((g.verdict, correct) for g, (_, _, correct) in zip(grades, labelled, strict=True))
+    assert seen["wrong", True] == seen["undecided", True] == 0
+    # The upstream grader rejects 10000 for 10{,}000, and "4:30 \\text{ p.m.}" for "\\text{4:30 p.m.}".
+    rejected = {r["gold"] for r in math} & {
+        gold for g, (_, gold, correct) in zip(grades, labelled, strict=True) if g.verdict == "right" and not correct
+    }
+    assert rejected <= {"10{,}000", "\\text{4:30 p.m.}"}
+    assert seen["undecided", False] <= 2
+
+
+def test_pairs_of_wrong_and_right_answers() -> None:
+    pairs = rows("real_solutions_gsm8k_pairs")
+    assert {g.verdict for g in grade_many([(p["corrected"], p["gold"]) for p in pairs])} == {"right"}
+    assert "right" not in {g.verdict for g in grade_many([(p["wrong"], p["gold"]) for p in pairs])}
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("math500", "answer"), ("olympiadbench", "final_answer"), ("aime25", "answer")]
+)
+def test_references_accept_themselves_and_not_the_next(name: str, field: str) -> None:
+    golds = [g[0] if isinstance(g := r[field], list) else str(g) for r in rows(name)]
+    own = grade_many([(f"So \\boxed{{{g}}}.", g) for g in golds])
+    assert [g for g, o in zip(golds, own, strict=True) if o.verdict != "right"] == []
+    following = golds[1:] + golds[:1]
+    other = grade_many([(f"So \\boxed{{{f}}}.", g) for g, f in zip(golds, following, strict=True)])
+    same = [
+        (g, f)
+        for g, f, o in zip(golds, following, other, strict=True)
+        if o.verdict == "right" and g.strip("$") != f.strip("$")
+    ]
+    assert len(same) <= 1  # 5 and x=5 happen to follow each other in MATH-500
+
+
+def test_another_spelling_of_a_reference_is_never_wrong() -> None:
+    golds = [r["answer"] for r in rows("math500")]
+    golds += [r["final_answer"][0].strip("$") for r in rows("olympiadbench") if r["final_answer"][0].count("$") <= 2]
+    spellings = [
+        (changed, gold)
+        for gold in golds
+        for changed in (
+            gold.replace("\\frac", "\\dfrac"),
+            gold.replace("-", "\u2212"),
+            gold.replace(" ", ""),
+            gold.replace("+", " + ").replace("=", " = "),
+            f"\\displaystyle {gold}.",
+            f"\\;{{{gold}}}\\,",
+        )
+    ]
+    grades = grade_many([(f"\\boxed{{{changed}}}", gold) for changed, gold in spellings])
+    assert [s for s, g in zip(spellings, grades, strict=True) if g.verdict == "wrong"] == []

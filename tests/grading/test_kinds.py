@@ -1,0 +1,110 @@
+"""Other kinds of answers: choices, coordinates, instructions, a user's own checker."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from spotcli.errors import SpotError
+from spotcli.grading import Grade
+from spotcli.grading.kinds import check_instructions, get_grader, grade_choice, grade_coordinates, read_coordinates
+
+
+@pytest.mark.parametrize(
+    ("response", "reference", "verdict"),
+    [
+        ("The answer is (C).", "C", "right"),
+        ("so the answer is B.", "C", "wrong"),
+        (r"\boxed{\text{(D)}}", "D", "right"),
+        ("**Answer: C**", "C", "right"),
+        ("D. it can't be A or B", "D", "right"),
+        ("The answer: D, it makes no sense for it to be A or B", "D", "right"),
+        (r"\boxed{A \text{ or } B}", "A", "undecided"),
+        ("A rectangle has four sides.", "A", "undecided"),
+        ("Solution: Choice_B (None)", "B", "right"),
+        (r"\boxed{C}", "(C) Cecile", "right"),
+    ],
+)
+def test_choice(response: str, reference: str, verdict: str) -> None:
+    assert grade_choice(response, reference).verdict == verdict
+
+
+BOARD = json.dumps([[[0, 4], [3, 1]], []])
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict"),
+    [
+        (r"\boxed{(3,1), (0, 4)} and \boxed{None}", "right"),
+        (r"\boxed{(3,1), (0, 4)} ... \boxed{\text{None}}", "right"),
+        (r"\boxed{(0,4),(3,1); None}", "right"),
+        ("Let me see.\nMy winning moves: (0, 4), (3,1)\nOpponent's winning moves: None", "right"),
+        (r"\boxed{(0,4)} \boxed{None}", "wrong"),
+        (r"\boxed{None} \boxed{(0,4), (3,1)}", "wrong"),
+        (r"\boxed{(0,4), (3,1)}", "undecided"),
+        ("no idea", "undecided"),
+    ],
+)
+def test_coordinates(response: str, verdict: str) -> None:
+    assert grade_coordinates(response, BOARD).verdict == verdict
+
+
+def test_reading_coordinates() -> None:
+    assert read_coordinates("(0, 4), (1,2)") == {(0, 4), (1, 2)}
+    assert read_coordinates("None") == frozenset()
+    assert read_coordinates("column 4") is None
+
+
+def test_own_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_checker_module.py").write_text(
+        "def says(response, reference):\n    return {'a': True, 'b': 'wrong', 'c': None}[response]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    own = get_grader("my_checker_module:says")
+    assert [own(r, "").verdict for r in "abcd"] == ["right", "wrong", "undecided", "undecided"]
+    assert "KeyError" in own("d", "").reason
+    with pytest.raises(SpotError):
+        get_grader("my_checker_module:missing")
+    with pytest.raises(SpotError):
+        get_grader("mathematics")
+    assert isinstance(get_grader("math")(r"\boxed{1}", "1"), Grade)
+
+
+def test_missing_packages_are_named_before_inference() -> None:
+    try:
+        import if_verifiable  # noqa: F401 (only whether it is there)
+        import punkt  # noqa: F401 (only whether it is there)
+    except ImportError:
+        with pytest.raises(SpotError) as error:
+            get_grader("instructions")
+        assert "spotcli[eval]" in str(error.value.cure)
+    else:
+        get_grader("instructions")
+
+
+def test_instructions_without_and_with_commas() -> None:
+    pytest.importorskip("if_verifiable", exc_type=ImportError)
+    pytest.importorskip("punkt", exc_type=ImportError)
+    reference = json.dumps({"prompt": "No commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]})
+    grader = get_grader("instructions")
+    assert grader("No commas here.", reference).verdict == "right"
+    assert grader("Well, one comma.", reference).verdict == "wrong"
+    assert grader("<think>a, b</think>No commas here.", reference).verdict == "right"
+
+
+def test_instruction_checkers_agree_with_the_published_verdicts() -> None:
+    pytest.importorskip("if_verifiable", exc_type=ImportError)
+    pytest.importorskip("punkt", exc_type=ImportError)
+    shared = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[3] / "shared") / "data"
+    if not shared.exists():
+        pytest.skip("the data is not here (SPOT_SHARED or ../shared)")
+    prompts = {r["key"]: r for r in map(json.loads, (shared / "ifeval.jsonl").read_text(encoding="utf-8").splitlines())}
+    for line in (shared / "ifeval_real_responses.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        checked = check_instructions(row["response"], json.dumps(prompts[row["key"]]))
+        assert (checked.strict, checked.loose) == (row["strict"], row["loose"]), row["key"]

@@ -1,0 +1,336 @@
+"""Two real processes on the CPU: the same weights as one, one clear error, nobody left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spotcli.errors import RecipeError, SpotError
+from spotcli.recipe import TrainSection
+from spotcli.stages.train import train
+from spotcli.training.launcher import _free_port, _write_config, cure_of, deepspeed_config
+from spotcli.training.settings import first_host, placed
+from tests.stages.test_train import apart, metrics, pair, recipe, write
+
+# Each start of two ranks takes seconds: the default tests take one of a kind, SPOT_SLOW=1 all.
+slow = pytest.mark.skipif(not os.environ.get("SPOT_SLOW"), reason="SPOT_SLOW=1 runs it")
+
+SGD = {"optim": "sgd", "learning_rate": 0.1}
+
+# `spot train` in a process of its own.
+RUN = """
+import sys
+from pathlib import Path
+from spotcli.recipe import Recipe
+from spotcli.stages.train import train
+train(Recipe.model_validate_json(sys.argv[1]), folder=Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+KINDS = {
+    "plain": {"zero": 0},
+    "zero2": {"zero": 2},
+    "zero3": {"zero": 3},
+    "zero3-offload": {"zero": 3, "offload": "all"},
+    "fsdp": {"fsdp": True},
+}
+
+
+@pytest.mark.parametrize("kind", [kind if kind == "zero2" else pytest.param(kind, marks=slow) for kind in KINDS])
+def test_two_ranks_learn_what_one_process_learns(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    # 17 pairs in steps of 8: in the last step of an epoch, one pair for two ranks, one of which idles.
+    write(tmp_path, [pair(number) for number in range(17)])
+    train(recipe(tiny_model, output="one", **SGD), folder=tmp_path)
+    # The ranks compute the reference themselves.
+    (tmp_path / "reference.jsonl").unlink()
+    checks = {"check_every": 4, "check_problems": 3}
+    summary = train(recipe(tiny_model, output="two", processes=2, **checks, **KINDS[kind], **SGD), folder=tmp_path)
+    assert (summary.pairs, summary.batch_size, summary.steps) == (17, 8, 6)
+    assert apart(tmp_path / "one", tmp_path / "two") < 2e-6
+    assert apart(tmp_path / "one", tiny_model) > 1e-4
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    for name in ("loss", "shift", "grad_norm", "pairs"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-4, abs=1e-5), name
+    assert (tmp_path / "reference.jsonl").read_text().count("\n") == 17
+    # Three problems for two ranks, which a random model answers without an end; divided weights answer nothing.
+    whole = kind in ("plain", "zero2")
+    assert [row.get("check_cut") for row in two] == [None, None, None, 3 if whole else None, None, 3 if whole else None]
+    assert ("no checks" in capsys.readouterr().err) is not whole
+
+
+@pytest.fixture(scope="module")
+def cut(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which 48 pairs were learned by one process in 6 steps of 1 x 16: the way of the others below."""
+    folder = tmp_path_factory.mktemp("cut")
+    write(folder, [pair(number) for number in range(48)])
+    train(recipe(tiny_model, output="1x16", **cut_as(16, 1)), folder=folder)
+    assert apart(folder / "1x16", tiny_model) > 1e-3
+    return folder
+
+
+def cut_as(micro: int, accumulate: int, **section: Any) -> dict[str, Any]:
+    batch = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate}
+    return {"batch_size": 16, "shift": "running", **batch, **SGD, **section}
+
+
+CUTS = {
+    "4x4": cut_as(4, 4),
+    "16x1": cut_as(1, 16),
+    "2-ranks": cut_as(4, 2, processes=2, zero=0),
+    "2-ranks-zero2": cut_as(4, 2, processes=2, zero=2),
+    "2-ranks-zero3": cut_as(4, 2, processes=2, zero=3),
+}
+
+
+@pytest.mark.parametrize("name", [name if "ranks" not in name else pytest.param(name, marks=slow) for name in CUTS])
+def test_one_batch_is_one_step_however_it_is_cut(cut: Path, tiny_model: Path, name: str) -> None:
+    summary = train(recipe(tiny_model, output=name, **CUTS[name]), folder=cut)
+    assert (summary.pairs, summary.batch_size, summary.steps) == (48, 16, 6)
+    # In float32. The weights move by 0.05 at most, so that a pair that counted twice, or a missed average, would show.
+    assert apart(cut / "1x16", cut / name) < 2e-6
+    one, other = metrics(cut / "1x16"), metrics(cut / name)
+    for column in ("loss", "shift", "grad_norm", "pairs", "rewards_chosen", "rewards_rejected"):
+        assert [row[column] for row in other] == pytest.approx([row[column] for row in one], rel=1e-4, abs=1e-5), column
+
+
+def test_the_error_of_the_rank_that_failed_first(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [pair(number) for number in range(8)]
+    write(tmp_path, rows)
+    train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
+    known = [json.loads(line) for line in (tmp_path / "reference.jsonl").read_text().splitlines()]
+    write(tmp_path, [row | {"chosen": row["chosen"] - 1.0} for row in known], "reference.jsonl")
+    with pytest.raises(SpotError, match="policy = reference demands") as caught:
+        train(recipe(tiny_model, output="two", processes=2, zero=0), folder=tmp_path)
+    assert "reference.jsonl" in str(caught.value.cure)
+
+
+def ranks_of(parent: int) -> list[int]:
+    """Processes that were launched for training by a process, however deep."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"SPOT_PARENT={parent}".encode() in environment.split(b"\0") and (folder / "cmdline").read_bytes():
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=slow)])
+def test_nobody_is_left_behind(tiny_model: Path, tmp_path: Path, how: signal.Signals) -> None:
+    write(tmp_path, [pair(number) for number in range(20)])
+    settings = recipe(tiny_model, processes=2, zero=0, num_train_epochs=5000).model_dump_json()
+    spot = subprocess.Popen(
+        [sys.executable, "-c", RUN, settings, str(tmp_path)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    metrics_file = tmp_path / "checkpoint" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics_file.exists() and metrics_file.stat().st_size) and time.monotonic() < deadline:
+        assert spot.poll() is None
+        time.sleep(0.1)
+    assert len(ranks_of(spot.pid)) >= 2
+    os.kill(spot.pid, how)
+    assert spot.wait(60) != 0
+    deadline = time.monotonic() + 30
+    while ranks_of(spot.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ranks_of(spot.pid) == []
+
+
+@slow
+@pytest.mark.parametrize("kind", ["zero2", "zero3", "fsdp"])
+def test_two_killed_ranks_give_the_same_weights(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    write(tmp_path, [pair(number) for number in range(20)])
+    # float32 as everywhere here, AdamW with its moments, a shift that remembers; 90 steps.
+    settings = {"processes": 2, "num_train_epochs": 30, "save_steps": 20, "shift": "running", **KINDS[kind]}
+    train(recipe(tiny_model, output="whole", **settings), folder=tmp_path)
+    given = recipe(tiny_model, output="killed", **settings).model_dump_json()
+    spot = subprocess.Popen(
+        [sys.executable, "-c", RUN, given, str(tmp_path)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    killed = tmp_path / "killed"
+    deadline = time.monotonic() + 200
+    while not (killed / "checkpoint-20" / "spot-state.json").exists() and time.monotonic() < deadline:
+        assert spot.poll() is None
+        time.sleep(0.02)
+    for rank in ranks_of(spot.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
+    spot.kill()
+    spot.wait()
+    assert not (killed / "model.safetensors").exists(), "the run was over before it was killed"
+    summary = train(recipe(tiny_model, output="killed", **settings), folder=tmp_path)
+    assert summary.resumed_from is not None
+    assert summary.resumed_from >= 20
+    assert apart(tmp_path / "whole", killed) == 0.0
+    whole, again = metrics(tmp_path / "whole"), metrics(killed)
+    for name in ("step", "loss", "shift"):
+        assert [row[name] for row in again] == [row[name] for row in whole], name
+
+
+@slow
+@pytest.mark.parametrize("kind", ["zero3", "fsdp"])
+def test_a_model_with_a_head_of_its_own_is_saved_whole(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    untied = tmp_path / "untied"
+    shutil.copytree(tiny_model, untied)
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    model.config.tie_word_embeddings = False
+    LlamaForCausalLM(model.config).save_pretrained(untied)
+    write(tmp_path, [pair(number) for number in range(17)])
+    train(recipe(untied, output="one", **SGD), folder=tmp_path)
+    train(recipe(untied, output="two", processes=2, **KINDS[kind], **SGD), folder=tmp_path)
+    assert apart(tmp_path / "one", tmp_path / "two") < 2e-6
+    head = LlamaForCausalLM.from_pretrained(tmp_path / "two").lm_head.weight
+    assert not torch.equal(head, LlamaForCausalLM.from_pretrained(untied).lm_head.weight)
+
+
+@slow
+def test_two_machines_train_together(tiny_model: Path, tmp_path: Path) -> None:
+    # Both on this one: each starts one process, and they meet at an address.
+    write(tmp_path, [pair(number) for number in range(17)])
+    train(recipe(tiny_model, output="one", **SGD), folder=tmp_path)
+    address = f"127.0.0.1:{_free_port()}"
+    machines = []
+    for node in (0, 1):
+        given = recipe(tiny_model, output="two", nodes=2, node=node, main_address=address, **SGD).model_dump_json()
+        command = [sys.executable, "-c", RUN, given, str(tmp_path)]
+        machines.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    for machine in machines:
+        _, talk = machine.communicate(timeout=200)
+        assert machine.returncode == 0, talk
+    assert apart(tmp_path / "one", tmp_path / "two") < 2e-6
+
+
+def config(tmp_path: Path, **section: Any) -> dict[str, Any]:
+    given = recipe(Path("model"), **section)
+    found: dict[str, Any] = json.loads(_write_config(given, tmp_path).read_text())
+    return found
+
+
+def test_the_configuration_that_is_launched(tmp_path: Path) -> None:
+    plain = config(tmp_path, processes=4, zero=0)
+    assert (plain["distributed_type"], plain["num_processes"], plain["num_machines"]) == ("MULTI_GPU", 4, 1)
+    second = config(tmp_path, processes=8, nodes=2, node=1, main_address="gpu03:4000")
+    assert (second["distributed_type"], second["num_processes"], second["num_machines"]) == ("DEEPSPEED", 16, 2)
+    assert (second["machine_rank"], second["main_process_ip"], second["main_process_port"]) == (1, "gpu03", 4000)
+    written = json.loads(Path(second["deepspeed_config"]["deepspeed_config_file"]).read_text())
+    assert written["zero_optimization"]["stage"] == 2
+    assert "offload_optimizer" not in written["zero_optimization"]
+    fsdp = config(tmp_path, processes=2, fsdp=True, offload="all")
+    assert (fsdp["distributed_type"], fsdp["fsdp_config"]["fsdp_version"]) == ("FSDP", 2)
+    assert fsdp["fsdp_config"]["fsdp_offload_params"] is True
+
+
+def test_deepspeed_is_told_how_to_clip_and_where_to_offload() -> None:
+    assert deepspeed_config(2)["gradient_clipping"] == "auto"
+    assert deepspeed_config(3)["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is True
+    zero = deepspeed_config(3, "all")["zero_optimization"]
+    assert (zero["offload_optimizer"]["device"], zero["offload_param"]["device"]) == ("cpu", "cpu")
+    assert "offload_param" not in deepspeed_config(3, "optimizer")["zero_optimization"]
+
+
+SLURM = {"SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[03-05],x", "SLURM_JOB_ID": "41234"}
+
+
+def test_slurm_says_who_trains_together() -> None:
+    found = placed(TrainSection(processes=8), SLURM)
+    # 20000 + 41234 % 20000
+    assert (found.nodes, found.node, found.main_address, found.ranks) == (2, 1, "gpu03:21234", 16)
+    told = placed(TrainSection(nodes=3, node=2, main_address="here"), SLURM)
+    assert (told.nodes, told.node, told.main_address) == (3, 2, "here")
+    assert placed(TrainSection(), {"SLURM_NNODES": "1"}).nodes is None
+
+
+@pytest.mark.parametrize(
+    ("machines", "first"),
+    [
+        ("gpu03", "gpu03"), ("gpu[03-05,9],login1", "gpu03"), ("a.b-1,c", "a.b-1"), ("n[7]", "n7"),
+        ("rack1-n[004,006]-ib", "rack1-n004-ib"),
+    ],
+)  # fmt: skip
+def test_the_first_of_slurms_machines(machines: str, first: str) -> None:
+    assert first_host(machines) == first
+
+
+def test_scontrol_is_asked_where_the_list_is_not_simple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = "rack[1-2]n[1-4]"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RecipeError, match="cannot be read") as caught:
+        first_host(machines)
+    assert "main_address" in str(caught.value.cure)
+    asked = tmp_path / "scontrol"
+    asked.write_text(f'#!/bin/sh\n[ "$4" = "{machines}" ] && echo rack1n1 && echo rack1n2\n')
+    asked.chmod(0o755)
+    assert first_host(machines) == "rack1n1"
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"nodes": 2}, "which one this is"),
+        ({"nodes": 2, "node": 2, "main_address": "x"}, "numbered from 0"),
+        ({"processes": 2, "zero": 0, "offload": "optimizer"}, "cannot offload"),
+        ({"processes": 2, "zero": 2, "offload": "all"}, "offloaded by ZeRO-3"),
+        ({"processes": 2, "fsdp": True, "offload": "optimizer"}, "together"),
+    ],
+)
+def test_what_cannot_be_launched_is_refused(
+    tiny_model: Path, tmp_path: Path, section: dict[str, Any], words: str
+) -> None:
+    write(tmp_path, [pair(number) for number in range(8)])
+    with pytest.raises(RecipeError, match=words):
+        train(recipe(tiny_model, **section), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", "tokens_per_micro_batch"),
+        ("The server socket has failed to listen: EADDRINUSE", "main_address"),
+        ("[Errno 28] No space left on device", "save_total_limit"),
+    ],
+)
+def test_errors_of_libraries_have_a_knob(said: str, cure: str) -> None:
+    assert cure in str(cure_of(RuntimeError(said)))
+    assert cure_of(RuntimeError("shape mismatch")) is None
+
+
+def test_a_rank_without_memory_says_what_to_turn(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from spotcli.training.trainer import PairTrainer
+
+    def full(self: PairTrainer, checkpoint: Path | None) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr(PairTrainer, "resume", full)
+    write(tmp_path, [pair(number) for number in range(8)])
+    with pytest.raises(
+        SpotError, match=r"memory ran out: CUDA out of memory\. Tried to allocate 2\.00 GiB\."
+    ) as caught:
+        train(recipe(tiny_model), folder=tmp_path)
+    assert "tokens_per_micro_batch" in str(caught.value.cure)
