@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spotcli.errors import SpotError
@@ -65,6 +66,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """One line that should not be missed."""
     err().print(f"! {safe(text)}", style="yellow", soft_wrap=True)
+
+
+def note_renamed_fields(path: Path, renamed: Mapping[str, str]) -> None:
+    """One line that names the fields of a file that were read under another name (alias -> field)."""
+    if renamed:
+        say(f"{path}: read " + ", ".join(f"'{alias}' as '{name}'" for alias, name in renamed.items()))
 
 
 def show_error(error: SpotError) -> None:
