@@ -60,7 +60,7 @@ def _open_app(console: Console, parts: Iterator[list[Text]], total: int) -> None
         console,
         (Group(*_framed(pair_parts)) for pair_parts in parts),
         total,
-        question=f"Press Enter to view the {count_noun(total, 'pair')}, any other key to quit ",
+        question=f"Press Enter to view {count_noun(total, 'pair')}, any other key to quit ",
         is_edit=_is_edit,
     )
 
