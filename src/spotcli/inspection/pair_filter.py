@@ -79,7 +79,7 @@ class Selection:
     where: str | None = None
     """An expression of the filter language."""
 
-    def parse(self) -> Predicate:
+    def compile(self) -> Predicate:
         """Return the predicate that selects a pair.
 
         Raises:

@@ -62,7 +62,7 @@ def review(
         DataError: a row is not a pair.
     """
     path = folder / data
-    matches = selection.parse()
+    matches = selection.compile()
     renamed: dict[str, str] = {}
     overview = Overview(recipe.rectify.gamma)
     for pair in _read_pairs(path, renamed):
