@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from spotcli.core import costs
-from spotcli.core.costs import GIB, Device, Setup, Shape, Work
+from spotcli.core.costs import GIB, Device, Setup, Shape, Work, row_work
 from spotcli.core.forward import logps, rounded_operands, shared_attention
 from spotcli.core.forward.encoding import EncodedPair
-from spotcli.core.forward.packing import pack, row_work
+from spotcli.core.forward.packing import pack
 from spotcli.recipe import Recipe
 from spotcli.stages.train import _with_lora
 

@@ -51,7 +51,7 @@ class Comparison:
     p_value: float
     """Two-sided p-value of ``test``."""
     test: str
-    """``McNemar, exact`` for one trial per problem; otherwise ``sign flip, exact``, or ``sign flip, normal`` for very many
+    """``McNemar, exact`` for one trial per problem, else ``sign flip, exact``, or ``sign flip, normal`` for very many
     problems."""
     wins: int
     """Problems on which the second model is better."""

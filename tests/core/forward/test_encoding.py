@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spotcli.core.forward.encoding import FOREIGN, IDENTICAL, Encoded, EncodedPair, encode
+from spotcli.core.forward.encoding import FOREIGN, IDENTICAL, Encoded, EncodedPair, Encoder
 from spotcli.errors import UserError
 from spotcli.policies import chat_template
 from spotcli.records import Message, Pair
@@ -54,19 +54,19 @@ def tokenizer(template: str = QWEN3, *, bos: str = "<|im_start|>", eos: str = "<
     return made
 
 
-def encoded(made: Any, row: dict[str, Any], *, ends: tuple[int, ...] = (), **kwargs: Any) -> Encoded:
+def encoded(made: Any, row: dict[str, Any], *, stop_ids: tuple[int, ...] = (), **kwargs: Any) -> Encoded:
     def render(messages: list[Message]) -> list[int]:
         return chat_template.render(made, messages, kwargs)
 
-    return encode(
-        [Pair.model_validate({"prompt": "?", **row})],
+    encoder = Encoder(
         tokenizer=made,
         render=render,
         follows=lambda messages, answer: chat_template.follows(made, messages, answer, kwargs),
         end_ids=[made.eos_token_id],
-        ends=ends,
+        stop_ids=stop_ids,
         max_length=1000,
     )
+    return encoder.encode([Pair.model_validate({"prompt": "?", **row})])
 
 
 def one(made: Any, row: dict[str, Any], **more: Any) -> EncodedPair:
@@ -149,7 +149,7 @@ def test_both_answers_end_as_the_policy_did() -> None:
     made = tokenizer()
     eot = ids(made, "<|eot_id|>")
     row = {"rejected": "ab", "chosen": "12", "response_ids": [*ids(made, "ab"), *eot]}
-    pair = one(made, row, ends=(eot[0],))
+    pair = one(made, row, stop_ids=(eot[0],))
     assert (list(pair.chosen_ids), list(pair.rejected_ids)) == (ids(made, "12", "<|eot_id|>"), row["response_ids"])
     # An answer that was cut has no end; its correction has the tokenizer's.
     cut = one(made, {"rejected": "ab", "chosen": "12", "finish_reason": "length", "response_ids": ids(made, "ab")})

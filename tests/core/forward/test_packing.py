@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotcli.core.forward import logps, shared_attention
-from spotcli.core.forward.batches import Layout, fit, micro_batches, plan_epoch
-from spotcli.core.forward.encoding import EncodedPair
-from spotcli.core.forward.packing import pack, row_tokens
+from spotcli.core.forward.batches import Layout, TokenLimit, fit, micro_batches, plan_epoch
+from spotcli.core.forward.encoding import EncodedPair, row_tokens
+from spotcli.core.forward.packing import pack
 from spotcli.errors import SpotError
 
 Build = Callable[[], Any]
@@ -82,8 +82,8 @@ def test_what_all_prompts_of_a_row_begin_with_stands_once() -> None:
 
 
 def test_the_plain_layout_of_one_pair() -> None:
-    batch = pack([EncodedPair((1, 2), (3, 4, 5), (3, 6))], share=False, pad_id=9)
-    assert batch.ids_RL.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 6, 9]]
+    batch = pack([EncodedPair((1, 2), (3, 4, 5), (3, 6))], share=False)
+    assert batch.ids_RL.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 6, 0]]
     assert batch.attention_mask_RL is not None
     assert batch.attention_mask_RL.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
     assert batch.rows_N.tolist() == [1, 2, 3, 6, 7]
@@ -303,7 +303,7 @@ def test_all_layers_keep_one_mask_a_piece(start: tuple[int, ...]) -> None:
 def test_a_row_without_spans_is_refused() -> None:
     model = ready(llama, torch.float32)
     model.set_attn_implementation(shared_attention.NAME)
-    with pytest.raises(SpotError, match="not packed"):
+    with pytest.raises(SpotError, match="requires packed rows"):
         model(input_ids=torch.tensor([[1, 2, 3]]))
 
 
@@ -355,7 +355,7 @@ def test_a_plan_takes_every_pair_once(sizes: list[int], micro: int, accumulate: 
 def test_no_micro_batch_has_more_tokens_than_its_budget(
     sizes: list[int], step: int, ranks: int, tokens: int, padded: bool, epochs: int
 ) -> None:
-    layout = fit(sizes, step=step, ranks=ranks, tokens=tokens, padded=padded, seed=5, epochs=epochs)
+    layout = fit(sizes, step=step, ranks=ranks, limit=TokenLimit(tokens, padded=padded), seed=5, epochs=epochs)
     for epoch in range(epochs):
         plan = list(plan_epoch(sizes, layout=layout, seed=5, epoch=epoch))
         assert len(plan) == layout.rounds_in_epoch(len(sizes))
@@ -370,15 +370,15 @@ def test_a_budget_by_hand() -> None:
     # One step of all pairs, the longest first: 50 | 30 20 | 20 10 10 by 60 tokens; two micro-batches would not hold
     # it. Of the three the largest can be as small as 50.
     sizes = [10, 20, 30, 10, 50, 20]
-    layout = fit(sizes, step=6, ranks=1, tokens=60, padded=False, seed=0, epochs=1)
+    layout = fit(sizes, step=6, ranks=1, limit=TokenLimit(60, padded=False), seed=0, epochs=1)
     assert (layout.accumulate, layout.micro, layout.rounds_in_epoch(6)) == (3, 2, 3)
     plan = [batch.members for (batch,) in plan_epoch(sizes, layout=layout, seed=0, epoch=0)]
     assert plan == [(4,), (2, 1), (5, 0, 3)]
     # Padded to the longest, 30 20 has 60 tokens and 20 10 10 has 60.
-    assert fit(sizes, step=6, ranks=1, tokens=60, padded=True, seed=0, epochs=1).accumulate == 3
-    assert fit(sizes, step=6, ranks=1, tokens=59, padded=True, seed=0, epochs=1).accumulate == 4
+    assert fit(sizes, step=6, ranks=1, limit=TokenLimit(60, padded=True), seed=0, epochs=1).accumulate == 3
+    assert fit(sizes, step=6, ranks=1, limit=TokenLimit(59, padded=True), seed=0, epochs=1).accumulate == 4
     # Four ranks run one round, for which the heaviest micro-batch that can be is cut in two: 30 and 20.
-    four = fit(sizes, step=6, ranks=4, tokens=60, padded=False, seed=0, epochs=1)
+    four = fit(sizes, step=6, ranks=4, limit=TokenLimit(60, padded=False), seed=0, epochs=1)
     (turn,) = plan_epoch(sizes, layout=four, seed=0, epoch=0)
     assert [batch.members for batch in turn] == [(4,), (2,), (1,), (5, 0, 3)]
     # Without a plan's fixed number, as for the reference.
