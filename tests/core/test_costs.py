@@ -20,7 +20,7 @@ from spotcli.core.forward.packing import pack
 from spotcli.recipe import Recipe
 from spotcli.stages.train import _with_lora
 
-# Qwen3-8B with its published sizes. One layer: queries 4096 * 4096, keys and values 4096 * 1024 each, output 4096 * 4096,
+# Qwen3-8B, published sizes. One layer: queries 4096 * 4096, keys and values 4096 * 1024 each, output 4096 * 4096,
 # feed-forward 3 * 4096 * 12288: 192,937,984 weights; 36 layers: 6,945,767,424. Embedding and head: 151936 *
 # 4096 each. Norms: 2 * 4096 and 2 * 128 per layer and 4096 at the end.
 QWEN3_8B = Shape(

@@ -121,6 +121,7 @@ def test_dft_weights_each_token_by_its_own_probability() -> None:
 @pytest.mark.parametrize("name", ["spot-bco", "spot-bce", "dpo", "reward-sft"])
 def test_the_first_loss_when_the_policy_equals_the_reference(name: str) -> None:
     given = inputs()
+    assert given.policy_rejected_logps_B is not None
     same = replace(
         given,
         reference_chosen_logps_B=given.policy_chosen_logps_B.detach(),
@@ -135,7 +136,8 @@ def test_the_first_loss_when_the_policy_equals_the_reference(name: str) -> None:
 
 def test_the_tether_vanishes_at_a_high_reward() -> None:
     # 1 - s(10) = 4.5398e-5
-    given = LossInputs(*(torch.tensor([value]) for value in (90.0, 0.0, -10.0, 0.0)))
+    chosen, rejected, reference_chosen, reference_rejected = torch.tensor([[90.0], [0.0], [-10.0], [0.0]])
+    given = LossInputs(chosen, rejected, reference_chosen, reference_rejected)
     out = OBJECTIVES["spot-bce"](given, beta=0.1)
     assert out.metrics["tether"].item() == pytest.approx(4.5398e-5, rel=1e-3)
 
@@ -145,11 +147,15 @@ def test_losses_of_micro_batches_add_up_to_the_loss_of_the_step(name: str) -> No
     generator = torch.Generator().manual_seed(0)
     columns = [-10 * torch.rand(6, generator=generator) for _ in range(4)]
     lengths = [1, 4, 2, 3, 5, 2]
-    words = -torch.rand(sum(lengths), generator=generator)
-    starts = [sum(lengths[:at]) for at in range(7)]
+    token_logps_T = -torch.rand(sum(lengths), generator=generator)
+    starts = [sum(lengths[:index]) for index in range(7)]
 
-    def loss(low: int, high: int, **step: float) -> float:
-        given = LossInputs(*(column[low:high] for column in columns), words[starts[low] : starts[high]], **step)
+    def loss(low: int, high: int, *, step_pairs: float | None = None, step_tokens: float | None = None) -> float:
+        chosen, rejected, reference_chosen, reference_rejected = (column[low:high] for column in columns)
+        given = LossInputs(
+            chosen, rejected, reference_chosen, reference_rejected, token_logps_T[starts[low] : starts[high]],
+            step_pairs, step_tokens,
+        )  # fmt: skip
         return OBJECTIVES[name](given, beta=BETA, shift=0.1).loss.item()
 
     step = {"step_pairs": 6.0, "step_tokens": float(sum(lengths))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import product
 from math import comb, sqrt
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from spotcli.core import stats
 from spotcli.core.stats import avg_at_k, compare, mcnemar, sign_flip
 
-near = pytest.approx
+near: Any = pytest.approx
 
 
 def one_trial(outcomes: str) -> dict[str, list[int]]:
@@ -156,7 +157,7 @@ def test_comparing_different_problems_is_an_error() -> None:
         compare({}, {})
 
 
-@given(st.lists(st.fractions(-1, 1, max_denominator=4), max_size=9))
+@given(st.lists(st.fractions(Fraction(-1), Fraction(1), max_denominator=4), max_size=9))
 def test_the_sign_flip_test_counts_all_sign_choices(changes: list[Fraction]) -> None:
     observed = abs(sum(changes, Fraction(0)))
     signs = list(product((1, -1), repeat=len(changes)))

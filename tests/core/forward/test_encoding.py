@@ -45,9 +45,8 @@ def tokenizer(template: str = QWEN3, *, bos: str = "<|im_start|>", eos: str = "<
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[("1", "2"), ("12", "3"), ("a", "b")]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token=bos, eos_token=eos, additional_special_tokens=SPECIAL
-    )
+    fast: Any = PreTrainedTokenizerFast
+    made = fast(tokenizer_object=inner, bos_token=bos, eos_token=eos, additional_special_tokens=SPECIAL)
     # The think tokens of Qwen3 are single tokens and not special.
     made.add_tokens([AddedToken("<think>", special=False), AddedToken("</think>", special=False)])
     made.chat_template = template

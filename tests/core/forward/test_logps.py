@@ -19,7 +19,8 @@ def tiny(dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
         vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, bos_token_id=0, eos_token_id=1, pad_token_id=1, **settings,
     )  # fmt: skip
-    return LlamaForCausalLM(config).to(dtype)
+    model: Any = LlamaForCausalLM(config)
+    return model.to(dtype)
 
 
 # A row of probabilities has 11 * 8 = 88 bytes: KEEP holds none, two and all of the seven rows, in whole chunks.
@@ -49,7 +50,7 @@ def test_a_number_computed_by_hand() -> None:
     weight_VH = torch.tensor([[0.0], [3.0]]).log1p() * torch.tensor([[0.0], [1.0986123 / 1.3862944]])
     result = logps.token_logps(hidden_NH, weight_VH, torch.tensor([1]))
     assert result.item() == pytest.approx(-0.287682, abs=1e-6)
-    result.sum().backward()
+    torch.autograd.backward(result.sum())
     assert hidden_NH.grad is not None
     assert hidden_NH.grad.item() == pytest.approx(0.274653, abs=1e-6)
 
@@ -68,7 +69,8 @@ def test_logits_exist_for_one_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     # A row has 9 * 4 = 36 bytes: KEEP holds none, one chunk and half of the next, all.
     for keep, recomputed in ((0, [(4, 9), (4, 9), (2, 9)]), (6 * 36, [(4, 9), (2, 9)]), (10 * 36, [])):
         monkeypatch.setattr(logps, "KEEP", keep)
-        logps.token_logps(torch.randn(10, 4), weight_VH, torch.zeros(10, dtype=torch.long), chunk=4).sum().backward()
+        logps_N = logps.token_logps(torch.randn(10, 4), weight_VH, torch.zeros(10, dtype=torch.long), chunk=4)
+        torch.autograd.backward(logps_N.sum())
         assert shapes == [(4, 9), (4, 9), (2, 9), *recomputed]
         shapes.clear()
 
@@ -77,7 +79,7 @@ def test_a_probable_token_keeps_its_gradient_in_bfloat16() -> None:
     # Logits 8 and 0: 1 - p = 1 / (1 + e^8) = 0.000335; p itself is 1 in bfloat16, and 1 - 1 would be 0.
     hidden_NH = torch.tensor([[8.0]], dtype=torch.bfloat16, requires_grad=True)
     weight_VH = torch.tensor([[1.0], [0.0]], dtype=torch.bfloat16)
-    logps.token_logps(hidden_NH, weight_VH, torch.tensor([0])).sum().backward()
+    torch.autograd.backward(logps.token_logps(hidden_NH, weight_VH, torch.tensor([0])).sum())
     assert hidden_NH.grad is not None
     assert hidden_NH.grad.item() == pytest.approx(0.000335, rel=0.01)
 
@@ -86,7 +88,12 @@ def test_without_gradients_no_probabilities_are_kept(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(logps, "KEEP", 10**9)
     sizes: list[Any] = []
     plain = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **kwargs: sizes.append(size) or plain(*size, **kwargs))
+
+    def watch(*size: int, **kwargs: Any) -> torch.Tensor:
+        sizes.append(size)
+        return plain(*size, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", watch)
     logps.token_logps(torch.randn(10, 4), torch.randn(9, 4), torch.zeros(10, dtype=torch.long))
     assert sizes == [(10,), (0, 9)]
 
@@ -111,7 +118,7 @@ def test_bfloat16_weights_give_float32_numbers() -> None:
     exact = logps.token_logps(hidden_NH.float(), weight_VH.detach().float(), torch.arange(6))
     assert result.dtype == torch.float32
     assert torch.equal(result, exact)
-    result.sum().backward()
+    torch.autograd.backward(result.sum())
     assert weight_VH.grad is not None
     assert weight_VH.grad.dtype == torch.bfloat16
 

@@ -96,7 +96,7 @@ def gradients(model: Any, logps_B: torch.Tensor) -> dict[str, torch.Tensor]:
     half = len(logps_B) // 2
     loss = -F.logsigmoid(0.1 * logps_B[:half] + 8).mean() - F.logsigmoid(-0.1 * logps_B[half:] - 8).mean()
     model.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     return {name: value.grad.clone() for name, value in model.named_parameters()}
 
 
@@ -131,7 +131,8 @@ def test_every_known_architecture(kind: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SIZES, head_dim=8, **SPECIAL.get(kind, {})))
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(AutoConfig.for_model(kind, **SIZES, head_dim=8, **SPECIAL.get(kind, {})))
     assert shared_attention.unsupported(model.config) is None
     shared_attention.register()
     logps.install(model, chunk=7)
@@ -163,8 +164,8 @@ def varlen_attn(
     """Compute what the documentation of torch's kernel promises: [tokens, heads, size], causal at the lower right."""
     assert window_size == (-1, 0)
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    assert (cu_seq_q[0], cu_seq_q[-1], cu_seq_k[-1]) == (0, len(query), len(key))
-    assert (max_q, max_k) == (cu_seq_q.diff().max(), cu_seq_k.diff().max())
+    assert [int(bound) for bound in (cu_seq_q[0], cu_seq_q[-1], cu_seq_k[-1])] == [0, len(query), len(key)]
+    assert (max_q, max_k) == (int(cu_seq_q.diff().max()), int(cu_seq_k.diff().max()))
     if enable_gqa:
         key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], 1) for tensor in (key, value))
     outputs = []
