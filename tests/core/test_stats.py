@@ -161,7 +161,8 @@ def test_comparing_different_problems_is_an_error() -> None:
 def test_the_sign_flip_test_counts_all_sign_choices(changes: list[Fraction]) -> None:
     observed = abs(sum(changes, Fraction(0)))
     signs = list(product((1, -1), repeat=len(changes)))
-    far = sum(abs(sum(s * c for s, c in zip(choice, changes, strict=True))) >= observed for choice in signs)
+    sums = [sum((s * c for s, c in zip(choice, changes, strict=True)), Fraction(0)) for choice in signs]
+    far = sum(abs(total) >= observed for total in sums)
     assert sign_flip(changes) == ("sign flip, exact", near(far / len(signs)))
 
 
