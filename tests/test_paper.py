@@ -78,12 +78,12 @@ def test_the_report_of_results_computed_by_hand() -> None:
     assert sweep[2] == "| SFT+ | +50.0; +50.0; 0.0010 | +50.0; +50.0; 0.0010 | +50.0; +50.0; 0.0010 |"
     assert sweep[-1].endswith("| not tried |")
     lines = [paper_report.runs_at_best(results, name) for name in paper_report.TITLES]
-    skill = paper_report.skill_table(results, lines)
-    assert skill[0].startswith(
+    groups = paper_report.skill_table(results, lines)
+    assert groups[0].startswith(
         "| objective | never right: 1 problems | right once or twice in eight answers: 1 problems |"
     )
     # The third problem, never right before, is right now; so is the second, which was right once.
-    assert skill[2] == "| SFT+, 3e-05 | 0.0 → 100.0 % | 0.0 → 100.0 % | 50.0 → 50.0 % |"
+    assert groups[2] == "| SFT+, 3e-05 | 0.0 → 100.0 % | 0.0 → 100.0 % | 50.0 → 50.0 % |"
     longer = paper_report.longer_table(results)
     assert len(longer) == 2 + 2  # header and rule, and the runs with the usual epochs
 
@@ -98,8 +98,8 @@ def test_a_setting_is_compared_with_its_starting_policy() -> None:
     line = paper_report.setting_table(results, [[results[run.key]]])[2]
     # Two of four right before, three after: +25. Against the policy of the recipe it would be +75.
     assert line.startswith("| DPO, beta 1 | 1e-05 | 50.0 → 75.0 | +25.0 (")
-    skill = paper_report.skill_table(results, [[results[run.key]]])
-    assert skill[2] == "| DPO, beta 1, 1e-05 |  |  |  |"  # its policy has no eight answers
+    groups = paper_report.skill_table(results, [[results[run.key]]])
+    assert groups[2] == "| DPO, beta 1, 1e-05 |  |  |  |"  # its policy has no eight answers
 
 
 def test_the_later_settings_of_the_plan_depend_on_the_earlier_results() -> None:
