@@ -8,9 +8,9 @@ Without ``--data``: time of the exact LCS and the filter on many long pairs, tim
 Zipf's law, as in a text, and uniformly. The uniform case is the best one for difflib, which only visits equal tokens.
 
 ``--data`` is a JSONL file of wrong answers with a human correction of the first wrong step (``wrong``,
-``wrong_prefix``, ``corrected_prefix``). With ``--tokenizer`` the LCS is also timed on its tokens. Scripted editors write
-each correction as hunks, which are read and applied like those of an oracle. As in `spot rectify`, a reply that cannot
-be applied is paid for, requested again and then replaced by a rewrite. The editors:
+``wrong_prefix``, ``corrected_prefix``). With ``--tokenizer`` the LCS is also timed on the tokens of that model.
+Scripted editors write each correction as hunks, which are read and applied like those of an oracle. As in `spot
+rectify`, a reply that cannot be applied is paid for, requested again and then replaced by a rewrite. The editors:
 
     lines    each changed line in full
     words    the changed words, with as many words around them as make the text to find unique
