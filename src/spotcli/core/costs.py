@@ -81,7 +81,7 @@ class Shape:
     """Inner size of the feed-forward block; for experts, the sum over the active ones."""
     vocabulary: int
     head_norms: bool = False
-    """Queries and keys are normalised in each head."""
+    """Queries and keys are normalized in each head."""
     adapters: int = 0
     """Weights of LoRA adapters. If there are any, only they are trained."""
     quantized: int = 0

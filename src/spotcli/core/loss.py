@@ -65,10 +65,16 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """The scalar to differentiate, and detached metrics with one value per pair, each [B]."""
+    """The loss and the metrics of a micro-batch."""
 
     loss: Tensor
+    """The scalar to differentiate."""
     metrics: Mapping[str, Tensor]
+    """Detached values, each [B].
+
+    Objectives with rewards: ``rewards_chosen`` (r+), ``rewards_rejected`` (r-), ``margin`` (r+ - r-), ``accuracy`` (1 if
+    r+ > r-, else 0) and ``tether``. Objectives on tokens: ``logps_chosen`` (logp(y+)).
+    """
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Objective:
 
     name: str
     formula: Callable[[LossInputs, float, float], LossOutputs]
+    """The loss of inputs, beta and shift."""
     reference: bool
     """The objective needs reference log-probabilities."""
     rejected: bool
@@ -189,6 +196,7 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
         )
     }
 )
+"""All objectives, by the name in ``train.objective``."""
 
 
 class RewardShift:
