@@ -72,8 +72,8 @@ class LossOutputs:
     metrics: Mapping[str, Tensor]
     """Detached values, each [B].
 
-    Objectives with rewards: ``rewards_chosen`` (r+), ``rewards_rejected`` (r-), ``margin`` (r+ - r-), ``accuracy`` (1 if
-    r+ > r-, else 0) and ``tether``. Objectives on tokens: ``logps_chosen`` (logp(y+)).
+    Objectives with rewards: ``rewards_chosen`` (r+), ``rewards_rejected`` (r-), ``margin`` (r+ - r-), ``accuracy`` (1
+    if r+ > r-, else 0) and ``tether``. Objectives on tokens: ``logps_chosen`` (logp(y+)).
     """
 
 
