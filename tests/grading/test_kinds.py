@@ -1,4 +1,4 @@
-"""Other kinds of answers: choices, coordinates, instructions, a user's own checker."""
+"""Graders for choices, coordinates and instructions, and a user's own checker."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ def test_coordinates(response: str, verdict: str) -> None:
     assert grade_coordinates(response, BOARD).verdict == verdict
 
 
-def test_reading_coordinates() -> None:
-    assert read_coordinates("(0, 4), (1,2)") == {(0, 4), (1, 2)}
+def test_coordinates_are_read_from_text() -> None:
+    assert read_coordinates("(0, 4), (1,2)") == frozenset({(0, 4), (1, 2)})
     assert read_coordinates("None") == frozenset()
     assert read_coordinates("column 4") is None
 
 
-def test_own_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_checker_module.py").write_text(
-        "def says(response, reference):\n    return {'a': True, 'b': 'wrong', 'c': None}[response]\n"
+        "def check(response, reference):\n    return {'a': True, 'b': 'wrong', 'c': None}[response]\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    own = get_grader("my_checker_module:says")
-    assert [own(r, "").verdict for r in "abcd"] == ["right", "wrong", "undecided", "undecided"]
-    assert "KeyError" in own("d", "").reason
+    grader = get_grader("my_checker_module:check")
+    assert [grader(response, "").verdict for response in "abcd"] == ["right", "wrong", "undecided", "undecided"]
+    assert "KeyError" in grader("d", "").reason
     with pytest.raises(SpotError):
         get_grader("my_checker_module:missing")
     with pytest.raises(SpotError):
@@ -77,12 +77,12 @@ def test_own_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_packages_are_named_before_inference() -> None:
     try:
-        import if_verifiable  # noqa: F401 (only whether it is there)
-        import punkt  # noqa: F401 (only whether it is there)
+        import if_verifiable  # noqa: F401 (only whether it is installed)
+        import punkt  # noqa: F401 (only whether it is installed)
     except ImportError:
         with pytest.raises(SpotError) as error:
             get_grader("instructions")
-        assert "spotcli[eval]" in str(error.value.cure)
+        assert "[eval]" in str(error.value.cure)
     else:
         get_grader("instructions")
 
@@ -97,14 +97,25 @@ def test_instructions_without_and_with_commas() -> None:
     assert grader("<think>a, b</think>No commas here.", reference).verdict == "right"
 
 
+def test_an_invalid_reference_is_undecided() -> None:
+    pytest.importorskip("if_verifiable", exc_type=ImportError)
+    pytest.importorskip("punkt", exc_type=ImportError)
+    grader = get_grader("instructions")
+    for kwargs in ("[null]", "null", "{"):
+        reference = f'{{"prompt": "", "instruction_id_list": ["punctuation:no_comma"], "kwargs": {kwargs}}}'
+        result = grader("Text.", reference)
+        assert (result.verdict, result.reason.startswith("invalid reference")) == ("undecided", True)
+
+
 def test_instruction_checkers_agree_with_the_published_verdicts() -> None:
     pytest.importorskip("if_verifiable", exc_type=ImportError)
     pytest.importorskip("punkt", exc_type=ImportError)
     shared = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[3] / "shared") / "data"
     if not shared.exists():
-        pytest.skip("the data is not here (SPOT_SHARED or ../shared)")
-    prompts = {r["key"]: r for r in map(json.loads, (shared / "ifeval.jsonl").read_text(encoding="utf-8").splitlines())}
+        pytest.skip("no data in SPOT_SHARED or ../shared")
+    rows = map(json.loads, (shared / "ifeval.jsonl").read_text(encoding="utf-8").splitlines())
+    prompts = {row["key"]: row for row in rows}
     for line in (shared / "ifeval_real_responses.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        checked = check_instructions(row["response"], json.dumps(prompts[row["key"]]))
-        assert (checked.strict, checked.loose) == (row["strict"], row["loose"]), row["key"]
+        results = check_instructions(row["response"], json.dumps(prompts[row["key"]]))
+        assert (results.strict, results.loose) == (row["strict"], row["loose"]), row["key"]
