@@ -11,7 +11,8 @@ import pytest
 
 from spotcli.errors import SpotError
 from spotcli.grading import Grade
-from spotcli.grading.kinds import check_instructions, get_grader, grade_choice, grade_coordinates, read_coordinates
+from spotcli.grading.coordinates import grade_coordinates, read_coordinates
+from spotcli.grading.kinds import check_instructions, get_grader, grade_choice
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,13 @@ BOARD = json.dumps([[[0, 4], [3, 1]], []])
 )
 def test_coordinates(response: str, verdict: str) -> None:
     assert grade_coordinates(response, BOARD).verdict == verdict
+
+
+def test_labelled_coordinates() -> None:
+    reference = "Own: (0, 4), (3, 2)\nOpponent: None"
+    assert grade_coordinates("Own: (3,2) and (0,4)\nOpponent: none", reference).verdict == "right"
+    assert grade_coordinates("Own: (3,2)\nOpponent: none", reference).verdict == "wrong"
+    assert grade_coordinates(r"\boxed{(0, 4), (3, 2)} \boxed{None}", reference).verdict == "undecided"
 
 
 def test_coordinates_are_read_from_text() -> None:
@@ -101,9 +109,10 @@ def test_an_invalid_reference_is_undecided() -> None:
     pytest.importorskip("if_verifiable", exc_type=ImportError)
     pytest.importorskip("punkt", exc_type=ImportError)
     grader = get_grader("instructions")
-    for kwargs in ("[null]", "null", "{"):
-        reference = f'{{"prompt": "", "instruction_id_list": ["punctuation:no_comma"], "kwargs": {kwargs}}}'
-        result = grader("Text.", reference)
+    instructions = '["change_case:english_lowercase", "punctuation:no_comma"]'
+    for kwargs in ("[null, null]", "null", "{", "[{}]"):
+        reference = f'{{"prompt": "", "instruction_id_list": {instructions}, "kwargs": {kwargs}}}'
+        result = grader("a, b", reference)
         assert (result.verdict, result.reason.startswith("invalid reference")) == ("undecided", True)
 
 

@@ -1,14 +1,13 @@
 """Graders by name: ``math``, ``choice``, ``coordinates``, ``instructions``, and a user's own checker.
 
-``math`` is ``spotcli.grading.grade``. The others are in this module: choice letters (GPQA), sets of board cells
-(Connect Four), instructions (IFEval), and checkers that a recipe names as ``package.module:function``.
+``math`` is ``spotcli.grading.grade``, and ``coordinates`` is in a module of its own. This module grades choice letters
+(GPQA) and instructions (IFEval), and calls checkers that a recipe names as ``package.module:function``.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 from spotcli.errors import UserError, install_command
 from spotcli.grading import Grade, Grader, grade
 from spotcli.grading.compare.choices import leading_letter, letter_and_words, lone_letter, names_several
-from spotcli.grading.find_answer import NoAnswer, all_boxes, find_answer, leading_choice, strip_thinking
+from spotcli.grading.coordinates import grade_coordinates
+from spotcli.grading.find_answer import NoAnswer, find_answer, leading_choice, strip_thinking
 from spotcli.grading.latex import tidy
 
 
@@ -95,58 +95,6 @@ def _choice_letter(text: str) -> str | None:
     return lone_letter(text) or leading_letter(text) or letter_and_words(text)
 
 
-# --- coordinates ---
-
-Cells = frozenset[tuple[int, int]]
-"""Cells of a board, each (row, column)."""
-
-_PAIR = re.compile(r"[(\[]\s*(-?\d{1,4})\s*,\s*(-?\d{1,4})\s*[)\]]")
-_NONE = re.compile(r"\b(?:none|empty|no (?:winning )?moves?)\b|\\emptyset|∅|\[\s*\]|\{\s*\}", re.IGNORECASE)
-
-
-def read_coordinates(text: str) -> Cells | None:
-    """The cells in ``(0, 4), (1,2)``; the empty set for ``None``; None for other texts."""
-    text = re.sub(r"\\(?:text|mathrm|left|right)|[\\{}$*`]", lambda m: m[0] if m[0] in "{}" else " ", text)
-    pairs = _PAIR.findall(text)
-    rest = _PAIR.sub(" ", text)
-    if pairs:
-        return None if re.search(r"\d", rest) else frozenset((int(row), int(column)) for row, column in pairs)
-    return frozenset() if _NONE.search(text) and not re.search(r"\d", rest) else None
-
-
-def grade_coordinates(response: str, reference: str) -> Grade:
-    """Grade sets of cells, each of which must equal the reference's set. The order of the cells has no meaning.
-
-    ``reference``: JSON, a list of sets, each a list of [row, column]; for Connect Four ``[[[3, 2]], []]``, the winning
-    moves of the player and of the opponent. The response states its sets in the same order, ``None`` for an empty
-    one: one box per set, or one line per set at the end, or one box with the sets separated by ``;``.
-    """
-    try:
-        gold = [frozenset((int(row), int(column)) for row, column in cells) for cells in json.loads(reference)]
-    except (ValueError, TypeError):
-        return Grade("undecided", "the reference is not a JSON list of sets of [row, column]")
-    candidates = _coordinate_texts(strip_thinking(response), len(gold))
-    if len(candidates) < len(gold):
-        return Grade("undecided", f"sets of coordinates: expected {len(gold)}, got {len(candidates)}")
-    chosen = candidates[len(candidates) - len(gold) :]
-    answer = [read_coordinates(text) for text in chosen]
-    extracted = " ; ".join(text.strip() for text in chosen)[:500]
-    if any(cells is None for cells in answer):
-        return Grade("undecided", "a set contains neither coordinates nor None", extracted)
-    return Grade("right" if answer == gold else "wrong", "", extracted)
-
-
-def _coordinate_texts(text: str, expected: int) -> list[str]:
-    """The parts of a response that may be sets of cells: its boxes, else its last lines."""
-    candidates = [box.content for box in all_boxes(text)[0]]
-    if len(candidates) == 1 and expected > 1:
-        candidates = re.split(r";|\\\\|\n", candidates[0])
-    if len(candidates) >= expected:
-        return candidates
-    lines = [line.rsplit(":", 1)[-1] for line in text.splitlines() if line.strip()]
-    return [line for line in lines[-3 * expected :] if read_coordinates(line) is not None]
-
-
 # --- instructions ---
 
 
@@ -162,7 +110,7 @@ def grade_instructions(response: str, reference: str) -> Grade:
     """IFEval: right if every instruction is followed, strictly. ``reference``: see ``check_instructions``."""
     try:
         results = check_instructions(response, reference)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         return Grade("undecided", f"invalid reference: {error}")
     failed = [str(index) for index, passed in enumerate(results.strict) if not passed]
     if not failed:
@@ -178,7 +126,7 @@ def check_instructions(response: str, reference: str) -> InstructionResults:
 
     Raises:
         UserError: these packages are not installed.
-        AttributeError, KeyError, TypeError, ValueError: the reference is invalid.
+        AttributeError, IndexError, KeyError, TypeError, ValueError: the reference is invalid.
     """
     row = json.loads(reference)
     verifiable = _instruction_checkers()

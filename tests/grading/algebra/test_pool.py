@@ -100,10 +100,10 @@ def test_threads_and_asyncio_give_the_same_verdicts() -> None:
 
 def test_a_forked_child_starts_its_own_pool() -> None:
     code = (
-        "import os\nfrom spotcli.grading import grade\n"
+        "import os\nfrom spotcli.grading import grade\nfrom spotcli.grading.algebra import pool\n"
         "works = lambda: grade(r'\\boxed{x+1}', '1+x').verdict == 'right'\n"
         "assert works()\npid = os.fork()\n"
-        "if pid == 0:\n    import spotcli.grading.algebra.pool as s\n    good = works(); s.close_pool(); os._exit(not good)\n"
+        "if pid == 0:\n    good = works(); pool.close_pool(); os._exit(not good)\n"
         "assert os.waitpid(pid, 0)[1] == 0\nassert works()\n"
     )
     subprocess.run(
@@ -141,7 +141,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_worker_cannot_leave_its_process() -> None:
-    """A process locked down like a worker opens no sockets, writes no files, starts no programs and evaluates no text."""
+    """A process locked down like a worker cannot open sockets, write files, start programs or evaluate text."""
     code = (
         "import socket, subprocess, os, sys\nfrom spotcli.grading.algebra import worker as w\n"
         "w._lock_down(4 << 30)\nblocked = 0\n"
