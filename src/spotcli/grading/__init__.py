@@ -52,10 +52,10 @@ def grade(response: str, reference: str, *, seconds: float = SECONDS) -> Grade:
     the content of either text, and returns within about ``seconds`` + 1 s (plus the start of the first worker, about
     1 s).
     """
-    found = _find(response, reference)
-    if isinstance(found, Grade):
-        return found
-    answer, gold = found
+    answers = _find(response, reference)
+    if isinstance(answers, Grade):
+        return answers
+    answer, gold = answers
     quick = _quick(answer, gold, seconds)
     return quick if quick is not None else _settle(answer, gold, seconds)
 
@@ -68,13 +68,13 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade
     grades: list[Grade | None] = []
     slow: list[tuple[int, FoundAnswer, FoundAnswer]] = []
     for index, (response, reference) in enumerate(pairs):
-        found = _find(response, reference)
-        if isinstance(found, Grade):
-            grades.append(found)
+        answers = _find(response, reference)
+        if isinstance(answers, Grade):
+            grades.append(answers)
             continue
-        quick = _quick(*found, SECONDS)
+        quick = _quick(*answers, SECONDS)
         if quick is None:
-            slow.append((index, *found))
+            slow.append((index, *answers))
         grades.append(quick)
     if slow:
         from concurrent.futures import ThreadPoolExecutor
@@ -126,13 +126,13 @@ def _settle(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
     from spotcli.grading.algebra.pool import WorkerLost, shared_pool
 
     try:
-        comparison = shared_pool().ask(gold.text, answer.text, seconds)
+        reply = shared_pool().ask(gold.text, answer.text, seconds)
     except WorkerLost as lost:
         return Grade("undecided", str(lost), answer.text)
-    if comparison.same is None:
-        reason = comparison.reason or "could not prove that the answers are equal or different"
+    if reply.same is None:
+        reason = reply.reason or "could not prove that the answers are equal or different"
         return Grade("undecided", reason, answer.text)
-    return _grade_of(comparison.same, answer, gold, seconds)
+    return _grade_of(reply.same, answer, gold, seconds)
 
 
 def _grade_of(same: bool, answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:

@@ -41,8 +41,8 @@ class WorkerDied(WorkerLost):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """A worker's reply."""
+class WorkerReply:
+    """The result of one comparison in a worker."""
 
     same: bool | None
     reason: str
@@ -74,7 +74,7 @@ class _Worker:
         self.served = 0
         self.ready = False
 
-    def ask(self, gold: str, answer: str, seconds: float) -> Comparison:
+    def ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
         if not self.ready:
             self._receive(time.monotonic() + START_SECONDS)
             self.ready = True
@@ -87,7 +87,7 @@ class _Worker:
         except (BrokenPipeError, OSError) as error:
             raise WorkerDied("the worker process exited") from error
         reply = self._receive(time.monotonic() + seconds + _GRACE)
-        return Comparison(reply["same"], reply["reason"])
+        return WorkerReply(reply["same"], reply["reason"])
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         (length,) = struct.unpack(">I", self._read(4, deadline))
@@ -128,7 +128,7 @@ class AlgebraPool:
         self._all: set[_Worker] = set()
         self._free = threading.Condition()
 
-    def ask(self, gold: str, answer: str, seconds: float) -> Comparison:
+    def ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
         """Compare a reference with an answer in a worker, within ``seconds`` of wall-clock time.
 
         Raises:
@@ -143,10 +143,10 @@ class AlgebraPool:
                 self._drop(worker)
             return self._ask(gold, answer, seconds)
 
-    def _ask(self, gold: str, answer: str, seconds: float) -> Comparison:
+    def _ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
         worker = self._take()
         try:
-            comparison = worker.ask(gold, answer, seconds)
+            reply = worker.ask(gold, answer, seconds)
         except BaseException:
             self._drop(worker)
             raise
@@ -156,7 +156,7 @@ class AlgebraPool:
             with self._free:
                 self._idle.append(worker)
                 self._free.notify()
-        return comparison
+        return reply
 
     def _take(self) -> _Worker:
         with self._free:

@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _compare(gold: str, answer: str, symbolic: Symbolic) -> tuple[bool | None, str]:
-    """The verdict, and why there is none."""
+    """Whether both are equal, or None and the reason why that is undecided."""
     try:
         return equal(gold, answer, symbolic), ""
     except Undecidable as doubt:

@@ -118,7 +118,7 @@ class _ClaimReader:
             self.claims.append(expressions[0].numbers[0])
         else:
             if not expressions[0].operators:
-                raise CannotRepair("unreadable equation", "there is nothing to compute before the equals sign")
+                raise CannotRepair("unreadable equation", "nothing to compute before the equals sign")
             self.steps += len(expressions) > 1
             self.claims.append(EquationChain(expressions, self.steps))
         self.last_line = run[-1].line

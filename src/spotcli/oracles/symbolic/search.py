@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from spotcli.oracles.symbolic.declined import CannotRepair, Reason
 from spotcli.oracles.symbolic.expressions import WrittenExpression, may_reduce
 from spotcli.oracles.symbolic.reading import Claim, EquationChain
-from spotcli.oracles.symbolic.state import Change, Fit, Span, State, StateNumber, fit
+from spotcli.oracles.symbolic.state import Change, Fit, NumberRange, State, StateNumber, match_state
 from spotcli.oracles.symbolic.tokens import WrittenNumber
 
 MAX_INTERPRETATIONS = 4_000
@@ -22,7 +22,7 @@ class Interpretation:
     slips: int = 0
     swaps: int = 0
     """Sums and products that are written the other way round."""
-    order: tuple[Span, ...] = ()
+    order: tuple[NumberRange, ...] = ()
     """The numbers of the problem that each equation computes."""
     changes: tuple[Change, ...] = ()
     results: tuple[StateNumber, ...] = ()
@@ -159,12 +159,12 @@ def _after_chain(
 
 def _starts(start: WrittenExpression, part: State, step: int) -> Iterator[tuple[bool, Fit]]:
     """The first expression of a chain matched with a part of the state; a + b and a * b also the other way round."""
-    if start_fit := fit(start, part, step):
+    if start_fit := match_state(start, part, step):
         yield False, start_fit
     if len(part.written_signs) == 1 and part.shape.signs[0] in "+*" and part.numbers[0].true != part.numbers[1].true:
         left, right = part.numbers
         numbers = (replace(right, span=left.span), replace(left, span=right.span))
-        if start_fit := fit(start, State(numbers, part.shape, part.written_signs), step):
+        if start_fit := match_state(start, State(numbers, part.shape, part.written_signs), step):
             yield True, start_fit
 
 
@@ -177,6 +177,6 @@ def _follow(chain: EquationChain, index: int, before: Fit) -> Iterator[Fit]:
     spans = {number.span for number in before.state.numbers}
     for state in before.state.reductions(len(expression.operators)):
         fresh = frozenset(number.span for number in state.numbers if number.span not in spans)
-        if after := fit(expression, state, chain.step, fresh):
+        if after := match_state(expression, state, chain.step, fresh):
             slips, changes = before.slips + after.slips, before.changes + after.changes
             yield from _follow(chain, index + 1, Fit(after.state, slips, changes, before.far or after.far))

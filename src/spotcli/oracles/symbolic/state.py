@@ -15,7 +15,7 @@ from spotcli.oracles.symbolic.expressions import (
 )
 from spotcli.oracles.symbolic.tokens import Token, WrittenNumber
 
-Span = tuple[int, int]
+NumberRange = tuple[int, int]
 """Indices of the first and the last number of the problem that a number of the state was computed from."""
 
 
@@ -26,7 +26,7 @@ class StateNumber:
     true: Fraction
     written: Fraction | None
     """The value in the answer; None if that follows from a division by zero."""
-    span: Span
+    span: NumberRange
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,16 @@ class Fit:
     """Whether more than a third of the expression differs; it then hardly means this state."""
 
 
-def fit(expression: WrittenExpression, state: State, step: int, fresh: frozenset[Span] = frozenset()) -> Fit | None:
+def match_state(
+    expression: WrittenExpression, state: State, step: int, fresh: frozenset[NumberRange] = frozenset()
+) -> Fit | None:
     """Match an expression with a state; None if the expression has another form.
 
     ``fresh``: the numbers of the state that are new results. However wrong they are, they do not show whether the step
     means this state.
     """
-    if len(expression.numbers) != len(state.numbers) or not _same_form(expression.shape, state.shape):
+    shape = expression.shape
+    if len(expression.numbers) != len(state.numbers) or not _same_form(shape, state.shape):
         return None
     copied = results = wrong_signs = 0
     changes: list[Change] = []
@@ -127,14 +130,14 @@ def fit(expression: WrittenExpression, state: State, step: int, fresh: frozenset
         if number.value != expected.true:
             changes.append(Change(number, expected.true, step, after_operator=index > 0))
         numbers.append(replace(expected, written=number.value))
-    signs = zip(expression.operators, expression.shape.signs, state.shape.signs, state.written_signs, strict=True)
+    signs = zip(expression.operators, shape.signs, state.shape.signs, state.written_signs, strict=True)
     for token, sign, true, written in signs:
         wrong_signs += sign not in (true, written)
         if sign != true:
             changes.append(Change(token, true, step))
     strange = copied + wrong_signs
     far = strange > max(1, (len(expression.numbers) + len(expression.operators)) // 3)
-    after = State(tuple(numbers), state.shape, expression.shape.signs)
+    after = State(tuple(numbers), state.shape, shape.signs)
     return Fit(after, strange + results, tuple(changes), far)
 
 

@@ -194,11 +194,12 @@ class _Tokenizer:
             return self._append_number(replace(number, boxed=True), end)
         if kind in _FIXED_KINDS:
             return self._append(_FIXED_KINDS[kind], end)
-        if kind == "word" and self._after_value() and (times := _TIMES.match(self.text, self.position)):
+        after_value = self._after_value()
+        if kind == "word" and after_value and (times := _TIMES.match(self.text, self.position)):
             self._append("operator", self.position + 1)
             return times.end()
         # After a value, a minus sign is an operator.
-        is_operator = kind == "operator" and self._after_value()
+        is_operator = kind == "operator" and after_value
         if not is_operator and (written := number_at(self.text, self.position, self.literal)):
             _check_neighbours(self.text, written)
             return self._append_number(written, written.end)
