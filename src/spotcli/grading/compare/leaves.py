@@ -90,9 +90,10 @@ def _differs_from_based(based: re.Match[str], plain: str) -> bool | None:
 
 
 def _same_quantities(gold: Quantity, answer: Quantity) -> bool | None:
-    if gold.percent != answer.percent:
-        return _same_percentages(*((gold, answer) if gold.percent else (answer, gold)))
     same = same_number(gold.number, answer.number)
+    if gold.percent != answer.percent:  # 50% equals 0.5 and, where the question asked for a percentage, 50
+        percent, other = (gold, answer) if gold.percent else (answer, gold)
+        return _decided(same) or same_number(_scaled(percent.number, Fraction(1, 100)), other.number)
     if gold.unit_text == answer.unit_text:
         return _decided(same)
     if gold.unit and answer.unit:
@@ -100,16 +101,10 @@ def _same_quantities(gold: Quantity, answer: Quantity) -> bool | None:
     if gold.unit:
         if same and gold.variable and is_unit(gold.unit_text):  # 0.64N: newtons or a variable
             raise Undecidable(f"'{gold.unit_text}' is missing, and may be a unit or a variable")
-        return _same_with_one_unit(gold, gold.unit, answer)
+        return _same_with_one_unit(same, gold, gold.unit, answer)
     if answer.unit:
-        return _same_with_one_unit(answer, answer.unit, gold)
+        return _same_with_one_unit(same, answer, answer.unit, gold)
     return _decided(same)
-
-
-def _same_percentages(percent: Quantity, other: Quantity) -> bool | None:
-    """50% equals 0.5 and, where the question asked for a percentage, 50."""
-    same = _decided(same_number(percent.number, other.number))
-    return same or same_number(_scaled(percent.number, Fraction(1, 100)), other.number)
 
 
 def _same_with_units(gold: Quantity, gold_unit: Unit, answer: Quantity, answer_unit: Unit) -> bool:
@@ -122,9 +117,11 @@ def _same_with_units(gold: Quantity, gold_unit: Unit, answer: Quantity, answer_u
     return False
 
 
-def _same_with_one_unit(with_unit: Quantity, unit: Unit, without: Quantity) -> bool:
-    """A missing unit is forgiven, unless the numbers are equal only in another unit."""
-    same = same_number(with_unit.number, without.number)
+def _same_with_one_unit(same: bool | None, with_unit: Quantity, unit: Unit, without: Quantity) -> bool:
+    """A missing unit is forgiven, unless the numbers are equal only in another unit.
+
+    ``same``: whether the numbers are equal.
+    """
     if with_unit.variable:
         return is_unit(with_unit.unit_text) and _decided(same)  # 5x is not 5
     if same is False:
