@@ -1,4 +1,4 @@
-"""Graders for choices, coordinates and instructions, and a user's own checker."""
+"""Graders for choices and instructions, and a user's own checker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from spotcli.errors import SpotError
 from spotcli.grading import Grade
-from spotcli.grading.coordinates import grade_coordinates, read_coordinates
 from spotcli.grading.kinds import check_instructions, get_grader, grade_choice
 
 
@@ -32,39 +31,6 @@ from spotcli.grading.kinds import check_instructions, get_grader, grade_choice
 )
 def test_choice(response: str, reference: str, verdict: str) -> None:
     assert grade_choice(response, reference).verdict == verdict
-
-
-BOARD = json.dumps([[[0, 4], [3, 1]], []])
-
-
-@pytest.mark.parametrize(
-    ("response", "verdict"),
-    [
-        (r"\boxed{(3,1), (0, 4)} and \boxed{None}", "right"),
-        (r"\boxed{(3,1), (0, 4)} ... \boxed{\text{None}}", "right"),
-        (r"\boxed{(0,4),(3,1); None}", "right"),
-        ("Let me see.\nMy winning moves: (0, 4), (3,1)\nOpponent's winning moves: None", "right"),
-        (r"\boxed{(0,4)} \boxed{None}", "wrong"),
-        (r"\boxed{None} \boxed{(0,4), (3,1)}", "wrong"),
-        (r"\boxed{(0,4), (3,1)}", "undecided"),
-        ("no idea", "undecided"),
-    ],
-)
-def test_coordinates(response: str, verdict: str) -> None:
-    assert grade_coordinates(response, BOARD).verdict == verdict
-
-
-def test_labelled_coordinates() -> None:
-    reference = "Own: (0, 4), (3, 2)\nOpponent: None"
-    assert grade_coordinates("Own: (3,2) and (0,4)\nOpponent: none", reference).verdict == "right"
-    assert grade_coordinates("Own: (3,2)\nOpponent: none", reference).verdict == "wrong"
-    assert grade_coordinates(r"\boxed{(0, 4), (3, 2)} \boxed{None}", reference).verdict == "undecided"
-
-
-def test_coordinates_are_read_from_text() -> None:
-    assert read_coordinates("(0, 4), (1,2)") == frozenset({(0, 4), (1, 2)})
-    assert read_coordinates("None") == frozenset()
-    assert read_coordinates("column 4") is None
 
 
 def test_a_users_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

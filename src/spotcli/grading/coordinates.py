@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 from functools import lru_cache
 
 from spotcli.grading import Grade
@@ -41,7 +42,7 @@ _BETWEEN_CELLS = re.compile(r"(?:[\s,;.{}\[\]*_`$\\]|\band\b)*")
 _NO_CELLS = ("none", "{}", "[]", "∅", "\\emptyset")
 
 
-def write_cells(cells: frozenset[tuple[int, int]] | set[tuple[int, int]]) -> str:
+def write_cells(cells: Set[tuple[int, int]]) -> str:
     """The cells as the text of a labelled line, sorted: ``(0, 4), (3, 2)``, or ``None``."""
     return ", ".join(f"({row}, {column})" for row, column in sorted(cells)) or "None"
 
