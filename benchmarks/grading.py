@@ -1,11 +1,11 @@
-"""Answers graded per second, beside math-verify alone, on the same real answers in one run.
+"""Graded answers per second, compared with math-verify alone on the same real answers.
 
     python benchmarks/grading.py --data DIR
 
-DIR holds ``real_solutions_math_qwen_graded.jsonl``, ``real_solutions_gsm8k_graded.jsonl`` and
-``real_solutions_gsm8k_pairs.jsonl``. math-verify runs in a process of its own, with its own defaults and
-time-outs, references wrapped in a box; its import is not counted. Ours is counted twice: cold (with the start
-of the workers) and warm. Then follow the verdicts that differ.
+DIR contains ``real_solutions_math_qwen_graded.jsonl``, ``real_solutions_gsm8k_graded.jsonl`` and
+``real_solutions_gsm8k_pairs.jsonl``. math-verify runs in its own process with its default options and time-outs, and
+references are wrapped in a box; its import is not measured. ``spotcli.grading`` is measured twice: cold, which
+includes the start of the workers, and warm. The verdicts that differ are printed below the rates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spotcli.grading import Grade
 
 SETS = {
     "math": [("real_solutions_math_qwen_graded", "response", "gold")],
@@ -26,9 +31,31 @@ SETS = {
         ("real_solutions_gsm8k_pairs", "corrected", "gold"),
     ],
 }
+"""For each set the files, and the columns of the response and the reference."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds for a number of answers."""
+
+    answers: int
+    cold: float
+    warm: float
+    math_verify: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An answer on which math-verify disagrees, or which is undecided."""
+
+    name: str
+    reference: str
+    grade: Grade
+    math_verify: str
 
 
 def load(data: Path, name: str) -> list[tuple[str, str]]:
+    """Pairs of response and reference."""
     pairs = []
     for file, response, reference in SETS[name]:
         with open(data / f"{file}.jsonl", encoding="utf-8") as lines:
@@ -37,75 +64,91 @@ def load(data: Path, name: str) -> list[tuple[str, str]]:
 
 
 def math_verify_main() -> None:
-    """The peer: reads pairs from standard input, writes seconds and verdicts."""
+    """Read pairs from standard input and write the seconds and the verdicts of math-verify."""
     import logging
 
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)
     pairs = json.load(sys.stdin)
-    verify(parse("\\boxed{1+x}"), parse("\\boxed{x+1}"))  # load what is loaded late
+    verify(parse("\\boxed{1+x}"), parse("\\boxed{x+1}"))  # load lazy imports before the measurement
     start = time.perf_counter()
-    verdicts = [bool(verify(parse(f"\\boxed{{{gold}}}"), parse(response))) for response, gold in pairs]
+    verdicts = [bool(verify(parse(f"\\boxed{{{reference}}}"), parse(response))) for response, reference in pairs]
     json.dump({"seconds": time.perf_counter() - start, "verdicts": verdicts}, sys.stdout)
+
+
+def measure(name: str, pairs: list[tuple[str, str]], jobs: int) -> tuple[Timing, list[Difference]]:
+    from spotcli.grading import grade_many
+    from spotcli.grading.algebra.pool import close_pool
+
+    close_pool()
+    start = time.perf_counter()
+    grades = grade_many(pairs, jobs=jobs)
+    cold = time.perf_counter() - start
+    start = time.perf_counter()
+    grade_many(pairs, jobs=jobs)
+    warm = time.perf_counter() - start
+    peer = subprocess.run(
+        [sys.executable, __file__, "--math-verify"], input=json.dumps(pairs), capture_output=True, text=True, check=True
+    )
+    reply = json.loads(peer.stdout)
+    differences = [
+        Difference(name, reference, grade, "right" if equal else "wrong")
+        for (_, reference), grade, equal in zip(pairs, grades, reply["verdicts"], strict=True)
+        if (grade.verdict == "right") != equal or grade.verdict == "undecided"
+    ]
+    return Timing(len(pairs), cold, warm, reply["seconds"]), differences
+
+
+def print_rates(name: str, timing: Timing) -> None:
+    """Answers per second, and how many times faster than math-verify."""
+    rates = (
+        f"{timing.answers / timing.cold:13.0f}{timing.answers / timing.warm:13.0f}"
+        f"{timing.answers / timing.math_verify:15.1f}"
+    )
+    ratios = f"{timing.math_verify / timing.cold:11.1f}x{timing.math_verify / timing.warm:11.1f}x"
+    print(f"{name:8}{timing.answers:9}{rates}{ratios}")
+
+
+def print_differences(differences: list[Difference], limit: int) -> None:
+    print("\nverdicts that differ (spotcli / math-verify):")
+    counts = Counter((difference.grade.verdict, difference.math_verify) for difference in differences)
+    for (verdict, peer_verdict), count in sorted(counts.items()):
+        print(f"  {verdict:10} / {peer_verdict:6} {count:5}")
+    for difference in differences[:limit]:
+        grade = difference.grade
+        extracted = (grade.extracted or "")[:60]
+        verdicts = f"{grade.verdict} / {difference.math_verify} {grade.reason}"
+        print(f"  {difference.name:6} reference {difference.reference[:30]!r:32} graded {extracted!r:40} {verdicts}")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, required=True)
     arguments.add_argument("--jobs", type=int, default=2)
-    arguments.add_argument("--show", type=int, default=20, help="how many differing verdicts to print")
+    arguments.add_argument("--show", type=int, default=20, help="number of differing verdicts to print")
     options = arguments.parse_args()
-    from spotcli.grading import grade_many
-    from spotcli.grading.algebra import pool
-
-    totals = Counter[str]()
-    differences = []
-    head = f"{'set':8}{'answers':>9}{'ours cold/s':>13}{'ours warm/s':>13}{'math-verify/s':>15}"
+    head = f"{'set':8}{'answers':>9}{'cold/s':>13}{'warm/s':>13}{'math-verify/s':>15}"
     print(f"{head}{'ratio cold':>12}{'ratio warm':>12}")
+    timings = []
+    differences = []
     for name in SETS:
-        pairs = load(options.data, name)
-        pool.close()
-        start = time.perf_counter()
-        grades = grade_many(pairs, jobs=options.jobs)
-        cold = time.perf_counter() - start
-        start = time.perf_counter()
-        grade_many(pairs, jobs=options.jobs)
-        warm = time.perf_counter() - start
-        peer = subprocess.run(
-            [sys.executable, __file__, "--peer"],
-            input=json.dumps(pairs),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        reply = json.loads(peer.stdout)
-        totals.update({"answers": len(pairs), "cold": cold, "warm": warm, "peer": reply["seconds"]})  # type: ignore[dict-item]
-        report(name, len(pairs), cold, warm, reply["seconds"])
-        differences += [
-            (name, gold, g, other)
-            for (_, gold), g, other in zip(pairs, grades, reply["verdicts"], strict=True)
-            if (g.verdict == "right") != other or g.verdict == "undecided"
-        ]
-    report("mix", totals["answers"], totals["cold"], totals["warm"], totals["peer"])
-    print("\nverdicts that differ (ours / math-verify):")
-    for (ours, theirs), count in sorted(
-        Counter((g.verdict, "right" if o else "wrong") for _, _, g, o in differences).items()
-    ):
-        print(f"  {ours:10} / {theirs:6} {count:5}")
-    for name, gold, g, other in differences[: options.show]:
-        extracted = (g.extracted or "")[:60]
-        verdicts = f"{g.verdict} / {'right' if other else 'wrong'} {g.reason}"
-        print(f"  {name:6} reference {gold[:30]!r:32} graded {extracted!r:40} {verdicts}")
-
-
-def report(name: str, count: float, cold: float, warm: float, peer: float) -> None:
-    rates = f"{count / cold:13.0f}{count / warm:13.0f}{count / peer:15.1f}"
-    print(f"{name:8}{count:9.0f}{rates}{peer / cold:11.1f}x{peer / warm:11.1f}x")
+        timing, different = measure(name, load(options.data, name), options.jobs)
+        print_rates(name, timing)
+        timings.append(timing)
+        differences += different
+    total = Timing(
+        sum(timing.answers for timing in timings),
+        sum(timing.cold for timing in timings),
+        sum(timing.warm for timing in timings),
+        sum(timing.math_verify for timing in timings),
+    )
+    print_rates("all", total)
+    print_differences(differences, options.show)
 
 
 if __name__ == "__main__":
-    if "--peer" in sys.argv:
+    if "--math-verify" in sys.argv:
         math_verify_main()
     else:
         main()

@@ -1,5 +1,7 @@
-"""Agreement with outside cases and real answers. The data is not part of the repository: skipped where it is
-absent."""
+"""Agreement with published test cases and real answers.
+
+The data is not part of the repository; the tests are skipped where it is missing.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ SHARED = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[
 def rows(name: str) -> list[dict[str, Any]]:
     path = SHARED / "data" / f"{name}.jsonl"
     if not path.exists():
-        pytest.skip(f"{path.name} is not here (SPOT_SHARED or ../shared)")
+        pytest.skip(f"no {path.name} in SPOT_SHARED or ../shared")
     with open(path, encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
-def test_outside_cases() -> None:
+def test_published_cases() -> None:
     cases = rows("grader_cases")
     grades = grade_many([(c["pred"], c["gold"]) for c in cases])
     core = [(g.verdict == "right") == c["expected"] for c, g in zip(cases, grades, strict=True) if c["core"]]
@@ -43,14 +45,14 @@ def test_real_answers() -> None:
     labelled = [(r["response"], r["gold"], r["upstream_correct"]) for r in math]
     labelled += [(r["solution"], r["gold"], r["upstream_correct"]) for r in gsm]
     grades = grade_many([(response, gold) for response, gold, _ in labelled])
-    seen = Counter((g.verdict, correct) for g, (_, _, correct) in zip(grades, labelled, strict=True))
-    assert seen["wrong", True] == seen["undecided", True] == 0
+    counts = Counter((g.verdict, correct) for g, (_, _, correct) in zip(grades, labelled, strict=True))
+    assert counts["wrong", True] == counts["undecided", True] == 0
     # The upstream grader rejects 10000 for 10{,}000, and "4:30 \\text{ p.m.}" for "\\text{4:30 p.m.}".
     rejected = {r["gold"] for r in math} & {
         gold for g, (_, gold, correct) in zip(grades, labelled, strict=True) if g.verdict == "right" and not correct
     }
     assert rejected <= {"10{,}000", "\\text{4:30 p.m.}"}
-    assert seen["undecided", False] <= 2
+    assert counts["undecided", False] <= 2
 
 
 def test_pairs_of_wrong_and_right_answers() -> None:
@@ -62,7 +64,7 @@ def test_pairs_of_wrong_and_right_answers() -> None:
 @pytest.mark.parametrize(
     ("name", "field"), [("math500", "answer"), ("olympiadbench", "final_answer"), ("aime25", "answer")]
 )
-def test_references_accept_themselves_and_not_the_next(name: str, field: str) -> None:
+def test_references_match_themselves_and_not_the_next_reference(name: str, field: str) -> None:
     golds = [g[0] if isinstance(g := r[field], list) else str(g) for r in rows(name)]
     own = grade_many([(f"So \\boxed{{{g}}}.", g) for g in golds])
     assert [g for g, o in zip(golds, own, strict=True) if o.verdict != "right"] == []
@@ -73,13 +75,13 @@ def test_references_accept_themselves_and_not_the_next(name: str, field: str) ->
         for g, f, o in zip(golds, following, other, strict=True)
         if o.verdict == "right" and g.strip("$") != f.strip("$")
     ]
-    assert len(same) <= 1  # 5 and x=5 happen to follow each other in MATH-500
+    assert len(same) <= 1  # in MATH-500, x=5 follows 5
 
 
-def test_another_spelling_of_a_reference_is_never_wrong() -> None:
+def test_another_notation_of_a_reference_is_never_wrong() -> None:
     golds = [r["answer"] for r in rows("math500")]
     golds += [r["final_answer"][0].strip("$") for r in rows("olympiadbench") if r["final_answer"][0].count("$") <= 2]
-    spellings = [
+    variants = [
         (changed, gold)
         for gold in golds
         for changed in (
@@ -91,5 +93,5 @@ def test_another_spelling_of_a_reference_is_never_wrong() -> None:
             f"\\;{{{gold}}}\\,",
         )
     ]
-    grades = grade_many([(f"\\boxed{{{changed}}}", gold) for changed, gold in spellings])
-    assert [s for s, g in zip(spellings, grades, strict=True) if g.verdict == "wrong"] == []
+    grades = grade_many([(f"\\boxed{{{changed}}}", gold) for changed, gold in variants])
+    assert [variant for variant, g in zip(variants, grades, strict=True) if g.verdict == "wrong"] == []

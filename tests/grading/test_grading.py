@@ -1,4 +1,4 @@
-"""Verdicts: what must be right, wrong and undecided, and where the answer is found."""
+"""Answers that must be graded right, wrong and undecided, and where the answer is found."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,17 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spotcli
-from spotcli.grading import GradeOptions, grade, grade_many
+from spotcli.grading import grade, grade_many
+from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.equality import equal
-from spotcli.grading.compare.leaves import Rules
-from spotcli.grading.find_answer import NoAnswer, Undecidable, find_answer, strip_thinking
+from spotcli.grading.find_answer import NoAnswer, find_answer, strip_thinking
 
 
 def boxed(answer: str) -> str:
     return f"Thus $\\boxed{{{answer}}}$."
 
 
-# Reference and answer; each is the same mathematics.
+# Reference and answer, which are equal.
 RIGHT = [
     ("5", "x=5"), ("70", "070"), ("27", "27.0"), ("0.5", r"\dfrac12"), ("918.5", r"918\frac{1}{2}"),
     ("1.5", "1 1/2"),
@@ -56,7 +58,7 @@ RIGHT = [
     ("9" * 4301, "9" * 4301),
 ]  # fmt: skip
 
-# Each is different mathematics.
+# Reference and answer, which are different.
 WRONG = [
     ("5", "-5"), ("8", "8.1"), ("1/2004!", "1/2006!"), ("1.24e-8", "2.55e-10"), ("10^{100}", "10^{100}+1"),
     ("200", "2"),
@@ -71,7 +73,7 @@ WRONG = [
     ("x^2+y^2=1", "x^2+y^2=2"), ("7" * 4301, "7" * 4300 + "8"), ("42", "10^{10^{10}}"),
 ]  # fmt: skip
 
-# Neither can be said honestly.
+# Reference and answer, which are neither proved equal nor proved different.
 UNDECIDED = [
     ("x=5", "y=5"), ("1111_2", "1111"), ("0.64N", "0.64"), (r"\frac13", "0.333"), (r"\sqrt2", "1.414"),
     ("5", "9**9**9**9"),
@@ -110,7 +112,7 @@ def test_a_response_that_is_only_an_answer() -> None:
         (r"first \boxed{3}, and so finally \boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
         (r"\fbox{7}", "7"),
         (r"<think>\boxed{8}</think> \boxed{7}", "7"),
-        (r"thinking that the template began \boxed{8}</think> \boxed{7}", "7"),
+        (r"thinking that the template opened \boxed{8}</think> \boxed{7}", "7"),
         (r"\boxed{12}. Checking again: \boxed{12}", "12"),
         (r"\boxed{1} and $\boxed{2}$", "1, 2"),
         (r"\boxed{1} papers and \boxed{2} bins", "1, 2"),
@@ -134,25 +136,23 @@ def test_where_the_answer_is(response: str, expected: str) -> None:
     "response",
     [
         "There is no box, but 7 is it, I am sure of that",
-        "<think>so it is \\boxed{7}",  # never closed: cut off while thinking
+        "<think>so it is \\boxed{7}",  # not closed: truncated while thinking
         "it is \\boxed{7",
         "",
-        "The answer is 7. " + "Wait, let me think again about all of this. " * 20,  # revoked, perhaps
+        "The answer is 7. " + "Wait, let me think again about all of this. " * 20,  # it may be withdrawn
         "#### Step 3: compute the sum of 3 and 4, which is what was asked for in the question above",
     ],
 )
-def test_no_number_from_the_prose_counts(response: str) -> None:
+def test_numbers_in_prose_are_not_answers(response: str) -> None:
     assert grade(response, "7").verdict == "undecided"
 
 
-def test_the_last_number_counts_when_asked_for() -> None:
-    response = "There is no box, but we get 1,200 of them in the end"
-    assert grade(response, "1200", GradeOptions(bare_number=True)).verdict == "right"
-    with pytest.raises(NoAnswer):
-        find_answer(response)
+def test_no_answer_is_an_error_with_a_reason() -> None:
+    with pytest.raises(NoAnswer, match="no answer found"):
+        find_answer("There is no box, but we get 1,200 of them in the end")
 
 
-def test_several_boxes_of_which_the_last_agrees_are_not_wrong() -> None:
+def test_several_boxes_are_undecided_if_only_the_last_one_matches() -> None:
     result = grade(r"either \boxed{3} or \boxed{4}", "4")
     assert (result.verdict, result.extracted) == ("undecided", "3, 4")
 
@@ -164,21 +164,24 @@ def test_thinking_blocks() -> None:
     assert strip_thinking("a<think>b<think>c</think>d</think>e") == "ae"
 
 
-def test_options() -> None:
+def test_the_order_of_a_list_has_no_meaning() -> None:
     assert grade(boxed("2,1"), "1,2").verdict == "right"
-    assert grade(boxed("2,1"), "1,2", GradeOptions(ordered_lists=True)).verdict == "wrong"
-    assert grade(boxed(r"10\text{ m}"), r"10\text{ cm}", GradeOptions(units="ignore")).verdict == "right"
-    assert grade(boxed("3.15"), "3.14", GradeOptions(tolerance=0.01)).verdict == "right"
 
 
-def test_many_keep_their_order() -> None:
+def test_decimals_agree_to_the_tolerance() -> None:
+    # Relative differences of 1e-7 and 1e-5; the tolerance is 1e-6.
+    assert grade(boxed("1.0000001"), "1").verdict == "right"
+    assert grade(boxed("1.00001"), "1").verdict == "wrong"
+
+
+def test_grade_many_keeps_the_order() -> None:
     pairs = [(boxed(f"{n}+x"), f"x+{n % 7}") for n in range(40)]
     assert [g.verdict for g in grade_many(pairs)] == ["right" if n % 7 == n else "wrong" for n in range(40)]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.fractions(min_value=-1000, max_value=1000, max_denominator=500), st.fractions(max_denominator=500))
-def test_fractions_agree_with_python(a, b) -> None:
+def test_fractions_agree_with_python(a: Fraction, b: Fraction) -> None:
     text = f"\\frac{{{a.numerator}}}{{{a.denominator}}}"
     assert grade(boxed(text), str(a)).verdict == "right"
     assert grade(boxed(text), str(b)).verdict == ("right" if a == b else "wrong")
@@ -186,17 +189,17 @@ def test_fractions_agree_with_python(a, b) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=80), st.text(max_size=40))
-def test_no_text_raises(response: str, reference: str) -> None:
+def test_no_text_raises_an_exception(response: str, reference: str) -> None:
     for text in (response, boxed(response)):
-        result = grade(text, reference, GradeOptions(seconds=2))
+        result = grade(text, reference, seconds=2)
         assert result.verdict in ("right", "wrong", "undecided")
         assert result.reason or result.verdict != "undecided"
-        assert "fault" not in result.reason
+        assert "internal error" not in result.reason
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.decimals(min_value=-(10**6), max_value=10**6, places=3))
-def test_a_shifted_number_is_never_right(number) -> None:
+def test_a_shifted_number_is_never_right(number: Decimal) -> None:
     for shifted in (number + 1, number * 10, -number):
         if shifted != number and abs(shifted - number) > abs(number) / 10**5:
             assert grade(boxed(str(shifted)), str(number)).verdict != "right"
@@ -222,22 +225,22 @@ def test_a_shifted_number_is_never_right(number) -> None:
         "5!",
     ],
 )
-def test_no_pattern_takes_for_ever(repeated: str) -> None:
+def test_no_pattern_takes_exponential_time(repeated: str) -> None:
     text = (repeated * 300)[:900]
     for reference in ("42", "y=2x+3", "(1,2)", "a(b)" * 50 + "6"):
         start = time.monotonic()
         with contextlib.suppress(Undecidable):
-            equal(reference, text + "5=3", Rules())
+            equal(reference, text + "5=3")
         assert time.monotonic() - start < 1
 
 
-def test_the_import_is_cheap_and_heavy_modules_stay_out() -> None:
+def test_grading_without_algebra_loads_no_heavy_module() -> None:
     code = (
-        "import sys, time; import json, concurrent.futures; t = time.perf_counter()\n"
-        "import spotcli.grading as g; s = time.perf_counter() - t\n"
+        "import sys\n"
+        "import spotcli.grading as g\n"
         "assert g.grade(r'\\boxed{\\frac{16}{25}}', '0.64').verdict == 'right'\n"
-        "print([m for m in ('sympy', 'math_verify', 'torch', 'latex2sympy2') if m in sys.modules], s)"
+        "print([m for m in ('sympy', 'math_verify', 'torch', 'latex2sympy2') if m in sys.modules])"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(str(spotcli.__file__)).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    assert done.stdout.startswith("[]"), done.stdout
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Other kinds of answers: choices, coordinates, instructions, a user's own checker."""
+"""Graders for choices and instructions, and a user's own checker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from spotcli.errors import SpotError
 from spotcli.grading import Grade
-from spotcli.grading.kinds import check_instructions, get_grader, grade_choice, grade_coordinates, read_coordinates
+from spotcli.grading.kinds import check_instructions, get_grader, grade_choice
 
 
 @pytest.mark.parametrize(
@@ -33,41 +33,15 @@ def test_choice(response: str, reference: str, verdict: str) -> None:
     assert grade_choice(response, reference).verdict == verdict
 
 
-BOARD = json.dumps([[[0, 4], [3, 1]], []])
-
-
-@pytest.mark.parametrize(
-    ("response", "verdict"),
-    [
-        (r"\boxed{(3,1), (0, 4)} and \boxed{None}", "right"),
-        (r"\boxed{(3,1), (0, 4)} ... \boxed{\text{None}}", "right"),
-        (r"\boxed{(0,4),(3,1); None}", "right"),
-        ("Let me see.\nMy winning moves: (0, 4), (3,1)\nOpponent's winning moves: None", "right"),
-        (r"\boxed{(0,4)} \boxed{None}", "wrong"),
-        (r"\boxed{None} \boxed{(0,4), (3,1)}", "wrong"),
-        (r"\boxed{(0,4), (3,1)}", "undecided"),
-        ("no idea", "undecided"),
-    ],
-)
-def test_coordinates(response: str, verdict: str) -> None:
-    assert grade_coordinates(response, BOARD).verdict == verdict
-
-
-def test_reading_coordinates() -> None:
-    assert read_coordinates("(0, 4), (1,2)") == {(0, 4), (1, 2)}
-    assert read_coordinates("None") == frozenset()
-    assert read_coordinates("column 4") is None
-
-
-def test_own_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_checker_module.py").write_text(
-        "def says(response, reference):\n    return {'a': True, 'b': 'wrong', 'c': None}[response]\n"
+        "def check(response, reference):\n    return {'a': True, 'b': 'wrong', 'c': None}[response]\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    own = get_grader("my_checker_module:says")
-    assert [own(r, "").verdict for r in "abcd"] == ["right", "wrong", "undecided", "undecided"]
-    assert "KeyError" in own("d", "").reason
+    grader = get_grader("my_checker_module:check")
+    assert [grader(response, "").verdict for response in "abcd"] == ["right", "wrong", "undecided", "undecided"]
+    assert "KeyError" in grader("d", "").reason
     with pytest.raises(SpotError):
         get_grader("my_checker_module:missing")
     with pytest.raises(SpotError):
@@ -77,12 +51,12 @@ def test_own_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_packages_are_named_before_inference() -> None:
     try:
-        import if_verifiable  # noqa: F401 (only whether it is there)
-        import punkt  # noqa: F401 (only whether it is there)
+        import if_verifiable  # noqa: F401 (only whether it is installed)
+        import punkt  # noqa: F401 (only whether it is installed)
     except ImportError:
         with pytest.raises(SpotError) as error:
             get_grader("instructions")
-        assert "spotcli[eval]" in str(error.value.cure)
+        assert "[eval]" in str(error.value.cure)
     else:
         get_grader("instructions")
 
@@ -97,14 +71,26 @@ def test_instructions_without_and_with_commas() -> None:
     assert grader("<think>a, b</think>No commas here.", reference).verdict == "right"
 
 
+def test_an_invalid_reference_is_undecided() -> None:
+    pytest.importorskip("if_verifiable", exc_type=ImportError)
+    pytest.importorskip("punkt", exc_type=ImportError)
+    grader = get_grader("instructions")
+    instructions = '["change_case:english_lowercase", "punctuation:no_comma"]'
+    for kwargs in ("[null, null]", "null", "{", "[{}]"):
+        reference = f'{{"prompt": "", "instruction_id_list": {instructions}, "kwargs": {kwargs}}}'
+        result = grader("a, b", reference)
+        assert (result.verdict, result.reason.startswith("invalid reference")) == ("undecided", True)
+
+
 def test_instruction_checkers_agree_with_the_published_verdicts() -> None:
     pytest.importorskip("if_verifiable", exc_type=ImportError)
     pytest.importorskip("punkt", exc_type=ImportError)
     shared = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[3] / "shared") / "data"
     if not shared.exists():
-        pytest.skip("the data is not here (SPOT_SHARED or ../shared)")
-    prompts = {r["key"]: r for r in map(json.loads, (shared / "ifeval.jsonl").read_text(encoding="utf-8").splitlines())}
+        pytest.skip("no data in SPOT_SHARED or ../shared")
+    rows = map(json.loads, (shared / "ifeval.jsonl").read_text(encoding="utf-8").splitlines())
+    prompts = {row["key"]: row for row in rows}
     for line in (shared / "ifeval_real_responses.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        checked = check_instructions(row["response"], json.dumps(prompts[row["key"]]))
-        assert (checked.strict, checked.loose) == (row["strict"], row["loose"]), row["key"]
+        results = check_instructions(row["response"], json.dumps(prompts[row["key"]]))
+        assert (results.strict, results.loose) == (row["strict"], row["loose"]), row["key"]

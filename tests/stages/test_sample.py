@@ -163,7 +163,7 @@ def test_a_recipe_may_bring_its_own_checker_and_data_may_not(
 
 def test_a_problem_says_how_it_is_graded(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", [{"prompt": "a", "answer": "1", "grader": "chioce"}])
-    with pytest.raises(UserError, match="there is no grader 'chioce'"):
+    with pytest.raises(UserError, match="unknown grader 'chioce'"):
         sample(recipe(tiny_model), folder=tmp_path)
 
 

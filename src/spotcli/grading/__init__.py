@@ -1,174 +1,149 @@
-"""Grading an answer against a reference: right, wrong, or undecided with the reason.
+r"""Grading: compare a response with a reference answer. The verdict is right, wrong, or undecided with a reason.
 
-    >>> grade("... so we get \\\\boxed{\\\\frac{16}{25}}", "0.64").verdict
+    >>> grade("... so we get \\boxed{\\frac{16}{25}}", "0.64").verdict
     'right'
 
-Every verdict becomes training data or a published number, so "wrong" is said only where the two are proved
-different. What cannot be found, read or settled in time is "undecided" and never counts as wrong.
+Every verdict becomes training data or a published number. Therefore "wrong" requires a proof that the two answers
+differ. An answer that cannot be found, read or compared in time is "undecided", which never counts as wrong.
 
-How it works, one module a step: ``answers`` finds the answer, ``latex`` gives it one spelling, ``equality``
-compares it (with ``exact`` for numbers and ``units``) in this process, without evaluating anything. Only what
-needs algebra goes to a killable worker process (``sandbox``, ``worker``, ``symbolic``). Other kinds
-of answers are in ``graders``.
+Modules in the order of the work: ``find_answer`` finds the answer in a text, ``latex`` normalizes its notation, and
+``compare`` compares it in this process without evaluating text as code. Only formulas that need algebra are sent to
+the worker processes of ``algebra``. ``kinds`` grades other kinds of answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from spotcli.grading.compare.leaves import Rules
-    from spotcli.grading.find_answer import Answer
+    from spotcli.grading.find_answer import FoundAnswer
+    from spotcli.records import Verdict
 
-# The modules that do the work are imported in the functions: with their patterns they cost five times as much
-# as this module, and a command that grades nothing should not wait for them.
+# The functions import the modules that they need: compiling the patterns of those modules takes five times as long as
+# importing this module, and commands that grade nothing should not wait for it.
 
-Verdict = Literal["right", "wrong", "undecided"]
+SECONDS = 5.0
+"""Wall-clock limit for comparing one answer in a worker; a comparison that takes longer is undecided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """``verdict``; ``reason`` in words (always set where undecided); ``extracted``: the text that was graded,
-    or None."""
+    """The result of grading one response."""
 
     verdict: Verdict
     reason: str = ""
+    """Always set where the verdict is undecided."""
     extracted: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GradeOptions:
-    """How to grade mathematics.
-
-    ``tolerance``: relative, for numbers of which one has a decimal point or an exponent; all others must
-    agree exactly.
-    ``bare_number``: take the last number of the prose where there is neither box nor announcement. Off,
-    because such a number is often not the answer, and a false "wrong" would be trained as a mistake.
-    ``ordered_lists``: whether "1, 2" differs from "2, 1".
-    ``units``: "compare": another unit is wrong, a missing one forgiven; "ignore": units say nothing.
-    ``seconds``: wall clock for one answer in a worker; what takes longer is undecided.
-    """
-
-    tolerance: float = 1e-6
-    bare_number: bool = False
-    ordered_lists: bool = False
-    units: Literal["compare", "ignore"] = "compare"
-    seconds: float = 5.0
+    """The part of the response that was graded; None where no answer was found."""
 
 
 class Grader(Protocol):
-    """Any way to grade: a response against a reference. It never raises for what a model wrote."""
+    """A function that grades a response against a reference. It never raises for the content of the response."""
 
     def __call__(self, response: str, reference: str, /) -> Grade: ...
 
 
-_DEFAULT = GradeOptions()
+def grade(response: str, reference: str, *, seconds: float = SECONDS) -> Grade:
+    """Grade a model's response to a mathematics problem against the reference answer.
 
-
-def grade(response: str, reference: str, options: GradeOptions = _DEFAULT) -> Grade:
-    """Grade a model's response to a question of mathematics against the reference answer.
-
-    Works from any thread and inside a running event loop (it blocks: there, call it through
-    ``asyncio.to_thread``). Never raises for the content of either text, and returns within about
-    ``options.seconds`` + 1 s (plus a second once, when the first worker starts).
+    It can be called from any thread. It blocks: inside an event loop, use ``asyncio.to_thread``. It never raises for
+    the content of either text, and returns within about ``seconds`` + 1 s (plus the start of the first worker, about
+    1 s).
     """
-    found = _find(response, reference, options)
-    if isinstance(found, Grade):
-        return found
-    answer, gold = found
-    quick = _quick(answer, gold, options)
-    return quick if quick is not None else _settle(answer, gold, options)
+    answers = _find(response, reference)
+    if isinstance(answers, Grade):
+        return answers
+    answer, gold = answers
+    quick = _quick(answer, gold, seconds)
+    return quick if quick is not None else _settle(answer, gold, seconds)
 
 
-def grade_many(pairs: Iterable[tuple[str, str]], *, options: GradeOptions = _DEFAULT, jobs: int = 2) -> list[Grade]:
-    """Grade (response, reference) pairs, in order. ``jobs``: worker processes for what the fast path
-    leaves."""
+def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade]:
+    """Grade pairs of response and reference; the grades are in the same order.
+
+    ``jobs``: the number of worker processes for the answers that need algebra.
+    """
     grades: list[Grade | None] = []
-    slow: list[tuple[int, Answer, Answer]] = []
+    slow: list[tuple[int, FoundAnswer, FoundAnswer]] = []
     for index, (response, reference) in enumerate(pairs):
-        found = _find(response, reference, options)
-        if isinstance(found, Grade):
-            grades.append(found)
+        answers = _find(response, reference)
+        if isinstance(answers, Grade):
+            grades.append(answers)
             continue
-        quick = _quick(*found, options)
+        quick = _quick(*answers, SECONDS)
         if quick is None:
-            slow.append((index, *found))
+            slow.append((index, *answers))
         grades.append(quick)
     if slow:
         from concurrent.futures import ThreadPoolExecutor
 
-        from spotcli.grading.algebra.pool import pool
+        from spotcli.grading.algebra.pool import shared_pool
 
-        pool().grow(jobs)
+        shared_pool().grow(jobs)
         with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="grade") as threads:
-            settled = threads.map(lambda item: _settle(item[1], item[2], options), slow)
+            settled = threads.map(lambda item: _settle(item[1], item[2], SECONDS), slow)
             for (index, _, _), result in zip(slow, settled, strict=True):
                 grades[index] = result
-    return [g for g in grades if g is not None]
+    return [result for result in grades if result is not None]
 
 
-def _find(response: str, reference: str, options: GradeOptions) -> tuple[Answer, Answer] | Grade:
-    from spotcli.grading.compare.leaves import lone_letter
-    from spotcli.grading.find_answer import Answer, NoAnswer, find_answer, find_reference, leading_choice
+def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Grade:
+    """The answers of the response and of the reference, or the undecided grade."""
+    from spotcli.grading.compare.choices import lone_letter
+    from spotcli.grading.find_answer import FoundAnswer, NoAnswer, find_answer, find_reference, leading_choice
 
     try:
         gold = find_reference(reference)
     except NoAnswer as problem:
         return Grade("undecided", f"reference: {problem}")
     try:
-        return find_answer(response, bare_number=options.bare_number), gold
+        return find_answer(response), gold
     except NoAnswer as problem:
         letter = leading_choice(response) if lone_letter(gold.text) else None
-        return (Answer(letter, "announced"), gold) if letter else Grade("undecided", str(problem))
+        return (FoundAnswer(letter, announced=True), gold) if letter else Grade("undecided", str(problem))
 
 
-def _rules(options: GradeOptions) -> Rules:
-    from spotcli.grading.compare.leaves import Rules
-
-    return Rules(options.tolerance, options.ordered_lists, options.units)
-
-
-def _quick(answer: Answer, gold: Answer, options: GradeOptions) -> Grade | None:
-    """The verdict without a worker, or None."""
+def _quick(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade | None:
+    """The grade without a worker; None where a worker is needed."""
+    from spotcli.grading.compare import Undecidable
     from spotcli.grading.compare.equality import equal
-    from spotcli.grading.find_answer import Undecidable
 
     try:
-        same = equal(gold.text, answer.text, _rules(options))
+        same = equal(gold.text, answer.text)
     except Undecidable as doubt:
         return Grade("undecided", str(doubt), answer.text)
     except RecursionError:
         return Grade("undecided", "nested too deeply", answer.text[:1000])
-    except Exception as error:  # a fault of ours must not end a night's run, nor pass for a verdict
-        return Grade("undecided", f"fault in the grader: {error!r}", answer.text[:1000])
-    return None if same is None else _verdict(same, answer, gold, options)
+    except Exception as error:  # an error in this package must not end a long run, nor count as a verdict
+        return Grade("undecided", f"internal error of the grader: {error!r}", answer.text[:1000])
+    return None if same is None else _grade_of(same, answer, gold, seconds)
 
 
-def _settle(answer: Answer, gold: Answer, options: GradeOptions) -> Grade:
-    """The verdict of a worker."""
-    from spotcli.grading.algebra.pool import WorkerLost, pool
+def _settle(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
+    """The grade by a worker."""
+    from spotcli.grading.algebra.pool import WorkerLost, shared_pool
 
-    request = {"gold": gold.text, "answer": answer.text, "rules": asdict(_rules(options))}
     try:
-        reply = pool().ask(request, options.seconds)
+        reply = shared_pool().ask(gold.text, answer.text, seconds)
     except WorkerLost as lost:
         return Grade("undecided", str(lost), answer.text)
-    if reply["same"] is None:
-        return Grade("undecided", reply["reason"] or "neither equality nor difference could be proved", answer.text)
-    return _verdict(bool(reply["same"]), answer, gold, options)
+    if reply.same is None:
+        reason = reply.reason or "could not prove that the answers are equal or different"
+        return Grade("undecided", reason, answer.text)
+    return _grade_of(reply.same, answer, gold, seconds)
 
 
-def _verdict(same: bool, answer: Answer, gold: Answer, options: GradeOptions) -> Grade:
-    from spotcli.grading.compare.leaves import lone_letter
+def _grade_of(same: bool, answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
+    from spotcli.grading.compare.choices import lone_letter
 
     if same:
         return Grade("right", "", answer.text)
-    if answer.last is not None:  # several boxes in a row, of which the last alone may be the answer
-        last = grade(f"\\boxed{{{answer.last}}}", f"\\boxed{{{gold.text}}}", options)
+    if answer.last_box is not None:  # of several boxes in a row, only the last may be the answer
+        last = grade(f"\\boxed{{{answer.last_box}}}", f"\\boxed{{{gold.text}}}", seconds=seconds)
         if last.verdict != "wrong":
-            return Grade("undecided", "several boxes, and only the last one agrees", answer.text)
-    if answer.kind == "announced" and len(answer.text) > 60 and not lone_letter(gold.text):
+            return Grade("undecided", "several boxes, and only the last one may match the reference", answer.text)
+    if answer.announced and len(answer.text) > 60 and not lone_letter(gold.text):
         return Grade("undecided", "the announced answer is a sentence", answer.text)
     return Grade("wrong", "", answer.text)

@@ -1,7 +1,7 @@
-"""One spelling for the many ways to write the same mathematics: ``\\dfrac``, ``\\left(``, ``×``,
-``10{,}000``, ``28 percent``.
+r"""Normalizing notation: ``\dfrac``, ``\left(``, ``×``, ``10{,}000`` and ``28 percent`` are rewritten to one form.
 
-Only spelling is changed here, never meaning: what is equal is decided in equality.py. Standard library only.
+Only the notation changes, never the meaning; ``compare`` decides what is equal. This module uses only the standard
+library.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SIGNS = {
+_CHARACTERS = {
     "−": "-", "–": "-", "‐": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/",
     "∕": "/", "⁄": "/",
     "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ",
@@ -23,9 +23,8 @@ _SIGNS = {
     "‰": r"\permille ",
     "。": ".", "\u200b": "", "\u2060": "", "\ufeff": "", "\u00ad": "",
 }  # fmt: skip
-_SIGNS_TABLE = str.maketrans(_SIGNS)
+_CHARACTER_TABLE = str.maketrans(_CHARACTERS)
 
-# What is written in several ways, and the one way that the other modules read; order matters.
 _RULES = [
     (r"(?<=\d)(?:\{,\}|\\!,|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),  # 10{,}000 and 11,\! 111
     (r"\{,\}|\\!,|,\\!\s*", ","),
@@ -77,8 +76,8 @@ _RULES = [
     (r"\\infinity(?![a-z])", r"\\infty "),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     (r"\s+", " "),
-
 ]  # fmt: skip
+"""Patterns and their replacements; the order matters."""
 _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in _RULES]
 _MATRIX = re.compile(r"\\begin\{(?:[pbvBV]?matrix|smallmatrix|array|cases|aligned)\}")
 _FRAC_DIGITS = re.compile(r"\\frac\s*(\d)\s*(\d)")
@@ -89,18 +88,22 @@ _LONE_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 
 
 def tidy(text: str) -> str:
-    """``text`` in one spelling. Raises ValueError on control signs, which have no business in an answer."""
+    """Rewrite a text to the notation that the other modules read.
+
+    Raises:
+        ValueError: the text contains a control character.
+    """
     text = text.strip()
-    for sign in text:
+    for character in text:
         if (
-            (sign < " " and sign not in "\n\t\r")
-            or "\x7f" <= sign <= "\x9f"
-            or unicodedata.bidirectional(sign) in _BIDI
+            (character < " " and character not in "\n\t\r")
+            or "\x7f" <= character <= "\x9f"
+            or unicodedata.bidirectional(character) in _BIDIRECTIONAL
         ):
-            raise ValueError(f"control character U+{ord(sign):04X} in the answer")
-    text = text.translate(_SIGNS_TABLE)
+            raise ValueError(f"control character U+{ord(character):04X} in the answer")
+    text = text.translate(_CHARACTER_TABLE)
     if not text.isascii():  # full-width digits and the like
-        text = unicodedata.normalize("NFKC", text).translate(_SIGNS_TABLE)
+        text = unicodedata.normalize("NFKC", text).translate(_CHARACTER_TABLE)
     text = _INNER_BOX.sub(r"{\1}", text) if "box" in text else text
     if _MATRIX.search(text):
         text = text.replace("\\\\", " \\cr ")
@@ -117,11 +120,12 @@ def tidy(text: str) -> str:
     return text.strip().rstrip("\\.,;: ").strip()
 
 
-_BIDI = {"RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI", "PDI"}
+_BIDIRECTIONAL = {"RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI", "PDI"}
+"""Classes of the characters that change the direction of text."""
 
 
 def _dollars(text: str) -> str:
-    """Math delimiters are dropped, currency stays as the command ``\\USD``."""
+    r"""Remove math delimiters; a dollar sign that is a currency becomes the command ``\USD``."""
     for opening in ("\\(", "\\)", "\\[", "\\]"):
         if opening in text:
             text = text.replace(opening, " ")
@@ -136,8 +140,10 @@ def _dollars(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """A key: two tidy texts with the same key say the same. Spaces go, except between two words or two
-    numbers."""
+    """A key that is equal only for tidy texts with the same meaning.
+
+    Spaces are removed, except between two words or two numbers.
+    """
     text = _LONE_TEXT.sub(r"\1", text)
     text = re.sub(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z.])", "", text)
     text = re.sub(r"(?<=[A-Za-z]) (?=\d)|(?<=\d) (?=[A-Za-z])", "", text) if "\\" not in text else text
@@ -148,30 +154,27 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 
 def split_top(text: str, separators: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """Split at separators outside of every bracket: the pieces and the separators between them.
+    """Split at separators outside of all brackets; return the pieces and the separators between them.
 
-    Brackets need not agree in kind, for ``[0, 1)`` is an interval; what closes more than it opens splits
-    nowhere.
+    Opening and closing brackets may differ in kind, because ``[0, 1)`` is an interval. After a closing bracket without
+    an opening one, the text is not split.
     """
     pieces: list[str] = []
     between: list[str] = []
     depth, start, position = 0, 0, 0
     while position < len(text):
-        sign = text[position]
-        if sign in _OPEN:
+        character = text[position]
+        if character in _OPEN:
             depth += 1
-        elif sign in _CLOSE:
+        elif character in _CLOSE:
             depth -= 1
-        elif depth == 0 and (found := separators.match(text, position)):
+        elif depth == 0 and (separator := separators.match(text, position)):
             pieces.append(text[start:position].strip())
-            between.append(found[0].strip())
-            start = position = found.end()
+            between.append(separator[0].strip())
+            start = position = separator.end()
             continue
-        if sign == "\\" and position + 1 < len(text) and not text[position + 1].isalpha():
-            if text[position + 1] in "{":
-                depth += 1
-            elif text[position + 1] in "}":
-                depth -= 1
+        if character == "\\" and position + 1 < len(text) and not text[position + 1].isalpha():
+            depth += {"{": 1, "}": -1}.get(text[position + 1], 0)
             position += 1
         position += 1
     pieces.append(text[start:].strip())
@@ -179,13 +182,12 @@ def split_top(text: str, separators: re.Pattern[str]) -> tuple[list[str], list[s
 
 
 def balanced(text: str) -> bool:
-    """Whether the outer pair of brackets of ``text`` belongs together: true for ``(1, 2)``, false for
-    ``(1)(2)``."""
+    """Whether the first and the last bracket of a text are a pair: true for ``(1, 2)``, false for ``(1)(2)``."""
     depth = 0
-    for position, sign in enumerate(text):
-        if sign in _OPEN:
+    for position, character in enumerate(text):
+        if character in _OPEN:
             depth += 1
-        elif sign in _CLOSE:
+        elif character in _CLOSE:
             depth -= 1
             if depth == 0 and position < len(text) - 1:
                 return False

@@ -17,7 +17,7 @@ def create(name: str, settings: RectifySection) -> Oracle:
         RecipeError: settings that do not fit together.
     """
     if name == "symbolic":
-        from spotcli.oracles.symbolic.oracle import SymbolicOracle
+        from spotcli.oracles.symbolic import SymbolicOracle
 
         return SymbolicOracle()
     if name == "human":

@@ -1,4 +1,4 @@
-"""The worker pool: hostile answers, time-outs, threads, asyncio, forks, exit."""
+"""The worker pool with hostile answers, time-outs, threads, asyncio, forks and exits."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 import spotcli
-from spotcli.grading import GradeOptions, grade, grade_many
+from spotcli.grading import grade, grade_many
 from spotcli.grading.algebra import pool
 
-QUICK = GradeOptions(seconds=1.5)
+SECONDS = 1.5
+"""Limit of one comparison, so that hostile answers do not slow the tests."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(str(spotcli.__file__)).parents[1])}
 
 
-def works() -> bool:
+def grading_works() -> bool:
     return grade(r"\boxed{x+1}", "1+x").verdict == "right"
 
 
@@ -55,37 +56,37 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers(name: str, tmp_path: Path) -> None:
-    assert works()
+    assert grading_works()
     marker = tmp_path / "touched"
     for reference in ("42", "x+1"):
         start = time.monotonic()
-        result = grade(HOSTILE[name].replace("{marker}", str(marker)), reference, QUICK)
-        assert time.monotonic() - start < QUICK.seconds + 2
+        result = grade(HOSTILE[name].replace("{marker}", str(marker)), reference, seconds=SECONDS)
+        assert time.monotonic() - start < SECONDS + 2
         assert result.verdict != "right"
     assert not marker.exists()
-    assert works()
+    assert grading_works()
 
 
 def test_a_killed_worker_is_replaced() -> None:
-    assert works()
-    for worker in list(pool.pool()._all):
+    assert grading_works()
+    for worker in list(pool.shared_pool()._all):
         os.killpg(worker.process.pid, signal.SIGKILL)
-    assert works()
+    assert grading_works()
 
 
 def test_a_stuck_worker_is_killed_from_outside() -> None:
-    assert works()
-    (worker, *_) = pool.pool()._all
-    os.kill(worker.process.pid, signal.SIGSTOP)  # deaf to its own alarm
+    assert grading_works()
+    (worker, *_) = pool.shared_pool()._all
+    os.kill(worker.process.pid, signal.SIGSTOP)  # it does not receive its own alarm
     start = time.monotonic()
-    result = grade(r"\boxed{x+2}", "1+x", GradeOptions(seconds=0.5))
+    result = grade(r"\boxed{x+2}", "1+x", seconds=0.5)
     assert result.verdict == "undecided"
     assert "time-out" in result.reason
     assert time.monotonic() - start < 4
-    assert works()
+    assert grading_works()
 
 
-def test_threads_and_asyncio_get_the_same_verdicts() -> None:
+def test_threads_and_asyncio_give_the_same_verdicts() -> None:
     pairs = [(f"\\boxed{{x+{n}}}", f"{n % 3}+x") for n in range(24)]
     expected = [g.verdict for g in grade_many(pairs)]
     with ThreadPoolExecutor(8) as threads:
@@ -99,11 +100,11 @@ def test_threads_and_asyncio_get_the_same_verdicts() -> None:
 
 def test_a_forked_child_starts_its_own_pool() -> None:
     code = (
-        "import os\nfrom spotcli.grading import grade\n"
-        "ok = lambda: grade(r'\\boxed{x+1}', '1+x').verdict == 'right'\n"
-        "assert ok()\npid = os.fork()\n"
-        "if pid == 0:\n    import spotcli.grading.algebra.pool as s\n    good = ok(); s.close(); os._exit(not good)\n"
-        "assert os.waitpid(pid, 0)[1] == 0\nassert ok()\n"
+        "import os\nfrom spotcli.grading import grade\nfrom spotcli.grading.algebra import pool\n"
+        "works = lambda: grade(r'\\boxed{x+1}', '1+x').verdict == 'right'\n"
+        "assert works()\npid = os.fork()\n"
+        "if pid == 0:\n    good = works(); pool.close_pool(); os._exit(not good)\n"
+        "assert os.waitpid(pid, 0)[1] == 0\nassert works()\n"
     )
     subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
@@ -120,14 +121,14 @@ def test_no_worker_outlives_its_parent(ending: str) -> None:
     code = (
         "from spotcli.grading import grade\nfrom spotcli.grading.algebra import pool\n"
         "assert grade(r'\\boxed{x+1}', '1+x').verdict == 'right'\n"
-        "print(*[w.process.pid for w in pool.pool()._all], flush=True)\n" + ending
+        "print(*[w.process.pid for w in pool.shared_pool()._all], flush=True)\n" + ending
     )
-    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-    pids = [int(p) for p in done.stdout.split()]
+    result = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    pids = [int(pid) for pid in result.stdout.split()]
     assert pids
     deadline = time.monotonic() + 5
     while any(_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "an orphan"
+        assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
 
 
@@ -136,11 +137,11 @@ def _alive(pid: int) -> bool:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return status.rpartition(")")[2].split()[0] != "Z"  # a zombie that the test's init has yet to reap is dead
+    return status.rpartition(")")[2].split()[0] != "Z"  # a zombie that init has not reaped yet is dead
 
 
-def test_the_worker_is_shut_in() -> None:
-    """In a process locked down as a worker is: no sockets, no writing, no programs, no evaluating of text."""
+def test_a_worker_cannot_leave_its_process() -> None:
+    """A process locked down like a worker cannot open sockets, write files, start programs or evaluate text."""
     code = (
         "import socket, subprocess, os, sys\nfrom spotcli.grading.algebra import worker as w\n"
         "w._lock_down(4 << 30)\nblocked = 0\n"
@@ -150,21 +151,21 @@ def test_the_worker_is_shut_in() -> None:
         "for t in tries:\n    try: t()\n    except w.Forbidden: blocked += 1\n"
         "print(blocked, len(tries))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-B", "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )
-    blocked, tried = done.stdout.split()
+    blocked, tried = result.stdout.split()
     assert blocked == tried
 
 
-def test_the_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_does_not_see_api_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     worker = pool._Worker()
     try:
         environment = Path(f"/proc/{worker.process.pid}/environ")
         if not environment.exists():
-            pytest.skip("no /proc on this system")
-        assert worker.ask({"gold": "x", "answer": "x", "rules": {}, "seconds": 1}, 1)["same"] is True
+            pytest.skip("this system has no /proc")
+        assert worker.ask("x", "x", seconds=1).same is True
         assert b"secret" not in environment.read_bytes()
     finally:
         worker.kill()

@@ -1,3 +1,5 @@
+"""Repairs of worked calculations: given cases, reasons to decline, random problems, and hostile text."""
+
 from __future__ import annotations
 
 import asyncio
@@ -15,19 +17,19 @@ from hypothesis import strategies as st
 from spotcli.core.oracle_prompts import Ask
 from spotcli.oracles import Request
 from spotcli.oracles.by_name import create
-from spotcli.oracles.symbolic.oracle import REASONS, Declined, Repair, SymbolicOracle, repair
+from spotcli.oracles.symbolic import REASONS, Declined, Repaired, SymbolicOracle, repair_calculation
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
 
 # (problem, answer, reference, repaired answer)
 REPAIRED = {
-    "a wrong result is carried on": (
+    "a wrong result that later steps use": (
         "12 + 30 - 7",
         "12 + 30 = 43\n43 - 7 = 36\n\\boxed{36}",
         "35",
         "12 + 30 = 42\n42 - 7 = 35\n\\boxed{35}",
     ),
-    "a wrong result that was not carried on": (
+    "a wrong result that no later step uses": (
         "12 + 30 - 7",
         "12 + 30 = 43\n42 - 7 = 35\n\\boxed{36}",
         "35",
@@ -63,7 +65,7 @@ REPAIRED = {
         None,
         "6 * 7 = 42\n42 - 5 = 37\n\\boxed{37}",
     ),
-    "a sign in the student's own spelling": (
+    "a sign as the answer writes it": (
         "6 * 7 - 5 * 2",
         "$6 \\times 7 = 42$\n$5 + 2 = 7$\n$42 - 7 = 35$\n$\\boxed{35}$",
         "32",
@@ -143,7 +145,7 @@ REPAIRED = {
         "3",
         "((2 + 3) * (4 - 1)) / 5 = (5 * 3) / 5 = 15 / 5 = 3\n\\boxed{3}",
     ),
-    "products first, in the student's order": (
+    "products first, in the order of the answer": (
         "5 + 3 - 10 * 2",
         "10 * 2 = 20\n5 + 3 = 8\n8 - 20 = 12\n\\boxed{12}",
         "-12",
@@ -173,7 +175,7 @@ REPAIRED = {
         "7",
         "5 * 2 = 10\n-3 + 10 = 7\n\\boxed{7}",
     ),
-    "thousands as the student writes them": (
+    "thousands as the answer writes them": (
         "12 × 100 + 5",
         "12 × 90 = 1,080\n1,080 + 5 = 1,085\nSo \\boxed{1,085}",
         "1205",
@@ -185,7 +187,7 @@ REPAIRED = {
         "4,000",
         "12 ÷ 3 = 4\n4 * 1000 = 4{,}000\n\\boxed{4{,}000}",
     ),
-    "no thousands where the student writes none": (
+    "no separator of thousands if the answer has none": (
         "12 * 100 + 5",
         "12 * 100 = 120\n120 + 5 = 125\n\\boxed{125}",
         "1205",
@@ -216,7 +218,7 @@ REPAIRED = {
         "2/3",
         "1/2 + 1/3 = 5/6\n5/6 - 1/6 = 2/3\n\\boxed{\\frac{2}{3}}",
     ),
-    "a slash that the reference answer explains": (
+    "a slash whose meaning the reference answer decides": (
         "6 / 3/4",
         "6 / 3 = 2\n2 / 4 = 0.6\n\\boxed{0.6}",
         "0.5",
@@ -245,44 +247,44 @@ REPAIRED = {
 
 
 @pytest.mark.parametrize(("problem", "response", "reference", "expected"), REPAIRED.values(), ids=REPAIRED)
-def test_slips_are_repaired_and_nothing_else(problem, response, reference, expected):
-    result = repair(problem, response, reference)
-    assert isinstance(result, Repair), result
+def test_only_the_slips_are_repaired(problem: str, response: str, reference: str | None, expected: str) -> None:
+    result = repair_calculation(problem, response, reference)
+    assert isinstance(result, Repaired), result
     assert result.text == expected
 
 
 BOX = "\n\\boxed{36}"
 DECLINED = {
     "missing step": ("12 + 30 - 7", "12 + 30 = 43\n\\boxed{43}", "35"),
-    "missing step, though the box is there first": ("12 + 30 - 7", "\\boxed{36}\n12 + 30 = 42\n42 - 7 = 36", "35"),
+    "missing step, with the box before the steps": ("12 + 30 - 7", "\\boxed{36}\n12 + 30 = 42\n42 - 7 = 36", "35"),
     "extra step": ("12 + 30 - 7", "12 + 30 = 42\n42 - 7 = 36\n36 + 1 = 37\n\\boxed{37}", "35"),
     "no equation": ("12 + 30 - 7", "It is \\boxed{36}.", "35"),
-    "no equation in nothing": ("12 + 30 - 7", "", "35"),
-    "unreadable equation: cut": ("12 + 30 - 7", "12 + 30 = 42\n42 - 7 =", "35"),
+    "no equation in an empty answer": ("12 + 30 - 7", "", "35"),
+    "unreadable equation: truncated": ("12 + 30 - 7", "12 + 30 = 42\n42 - 7 =", "35"),
     "unreadable equation: units": ("12 + 30 - 7", "12 apples + 30 apples = 42\n42 - 7 = 36" + BOX, "35"),
-    "unreadable equation: turned round": ("12 + 30 - 7", "42 = 12 + 30\n42 - 7 = 36" + BOX, "35"),
+    "unreadable equation: result first": ("12 + 30 - 7", "42 = 12 + 30\n42 - 7 = 36" + BOX, "35"),
     "unreadable equation: parentheses": ("12 + 30 - 7", "12 + (30 = 42\n42 - 7 = 36" + BOX, "35"),
-    "unreadable equation: about": ("10 / 4 + 1", "10 / 4 ≈ 2\n2 + 1 = 3\n\\boxed{3}", "3.5"),
-    "unreadable equation: per cent": ("12 + 30 - 7", "12% + 30 = 42\n42 - 7 = 36" + BOX, "35"),
+    "unreadable equation: approximate": ("10 / 4 + 1", "10 / 4 ≈ 2\n2 + 1 = 3\n\\boxed{3}", "3.5"),
+    "unreadable equation: percent": ("12 + 30 - 7", "12% + 30 = 42\n42 - 7 = 36" + BOX, "35"),
     "unreadable equation: a root": ("9 + 7", "\\sqrt{9} + 7 = 10\n\\boxed{10}", "16"),
     "unreadable text: a number in a word": ("12 + 30 - 7", "x2 + 30 = 42\n42 - 7 = 36" + BOX, "35"),
     "unreadable text: a decimal comma": ("12 + 30 - 7", "12,5 + 30 = 42\n42 - 7 = 36" + BOX, "35"),
-    "unreadable text: a raised digit": ("12 + 30 - 7", "12² + 30 = 42\n42 - 7 = 36" + BOX, "35"),
+    "unreadable text: a superscript": ("12 + 30 - 7", "12² + 30 = 42\n42 - 7 = 36" + BOX, "35"),
     "unreadable text: a null byte": ("12 + 30 - 7", "12 + 30 = 43\n43 - 7 = 36\n\0\\boxed{36}", "35"),
     "no boxed answer": ("12 + 30 - 7", "12 + 30 = 43\n43 - 7 = 36", "35"),
     "no boxed answer after the last step": ("12 + 30 - 7", "12 + 30 = \\boxed{43}\n43 - 7 = 36", "35"),
     "unreadable box": ("12 + 30 - 7", "12 + 30 = 43\n43 - 7 = 36\n\\boxed{about 36}", "35"),
-    "unreadable box: cut": ("12 + 30 - 7", "12 + 30 = 43\n43 - 7 = 36\n\\boxed{36", "35"),
+    "unreadable box: truncated": ("12 + 30 - 7", "12 + 30 = 43\n43 - 7 = 36\n\\boxed{36", "35"),
     "step not recognised": ("7 * 2 + 23", "7 * 2 = 14\n2 * 2 = 4\n\\boxed{4}", "37"),
     "step not recognised: wrong precedence": ("2 + 3 * 4", "2 + 3 = 5\n5 * 4 = 20\n\\boxed{20}", "14"),
     "step not recognised: wrong association": ("10 - 4 + 3", "4 + 3 = 7\n10 - 7 = 3\n\\boxed{3}", "9"),
     "step not recognised: other problem": ("2 + 3 * 4", "12 + 30 = 42\n42 - 7 = 35\n\\boxed{35}", "14"),
     "missing step: a run-on equation": ("12 + 30 - 7", "12 + 30 = 42 - 7 = 36\n\\boxed{36}", "35"),
-    # Either product may be the one that was miscopied.
+    # Either product may be the miscopied one.
     "ambiguous": ("5 * 3 + 5 * 4", "5 * 4 = 20\n5 * 4 = 20\n20 + 20 = 40\n\\boxed{40}", "35"),
-    # The second 30 may be the problem's or the wrong result.
+    # The second 30 may be the number of the problem or the wrong result.
     "ambiguous: in prose": ("12 + 30 - 7", "12 + 30 = 30\nSo 30.\n30 - 7 = 23\n\\boxed{23}", "35"),
-    # 6 / 3 / 4 or 6 / (3/4): no reference answer says which.
+    # 6 / 3 / 4 or 6 / (3/4): no reference answer decides.
     "ambiguous: fractions": ("6 / 3/4", "6 / 3 = 2\n2 / 4 = 0.6\n\\boxed{0.6}", None),
     "unexplained number": ("12 + 30 - 7", "In all 99. 12 + 30 = 43\n43 - 7 = 36" + BOX, "35"),
     "not exact": ("10 / 3 + 1", "10 / 3 = 3.33\n3.33 + 1 = 4.33\n\\boxed{4.33}", "13/3"),
@@ -308,30 +310,32 @@ DECLINED = {
 
 
 @pytest.mark.parametrize(("problem", "response", "reference"), DECLINED.values(), ids=DECLINED)
-def test_declines_with_the_reason(request, problem, response, reference):
-    result = repair(problem, response, reference)
+def test_declines_with_the_reason(
+    request: pytest.FixtureRequest, problem: str, response: str, reference: str | None
+) -> None:
+    result = repair_calculation(problem, response, reference)
     assert isinstance(result, Declined), result
     assert request.node.callspec.id.startswith(result.reason)
 
 
-def test_every_reason_is_reached_by_a_case():
-    reached = {repair(*case).reason for case in DECLINED.values()}
-    assert reached == set(REASONS)
+def test_the_cases_cover_every_reason() -> None:
+    results = [repair_calculation(*case) for case in DECLINED.values()]
+    assert {result.reason for result in results if isinstance(result, Declined)} == set(REASONS)
 
 
-def test_says_what_it_changed():
-    result = repair("36 + 32 - 1", "36 + 32 = 68\n68 - 11 = 59\n\\boxed{59}", "67")
-    assert isinstance(result, Repair)
+def test_a_repair_lists_its_edits() -> None:
+    result = repair_calculation("36 + 32 - 1", "36 + 32 = 68\n68 - 11 = 59\n\\boxed{59}", "67")
+    assert isinstance(result, Repaired)
     assert [(edit.start, edit.end, edit.old, edit.new) for edit in result.edits] == [
         (18, 20, "11", "1"),
         (23, 25, "59", "67"),
         (33, 35, "59", "67"),
     ]
     # The operand was miscopied, and 68 - 11 is 57: two slips.
-    assert (result.first_step, result.slips, result.value) == (2, 2, 67)
+    assert (result.first_step, result.slips, result.value) == (2, 2, Fraction(67))
 
 
-# Properties
+# --- random problems ---
 
 
 @dataclass(frozen=True)
@@ -349,7 +353,7 @@ def random_tree(r: Random, operations: int) -> Node | Fraction:
 
 
 def work(sign: str, left: Fraction, right: Fraction) -> Fraction:
-    quotient = left / right if right else Fraction(1, 7)  # no integer, so `solve` gives up
+    quotient = left / right if right else Fraction(1, 7)  # not an integer, so `solve` returns None
     return {"+": left + right, "-": left - right, "*": left * right, "/": quotient}[sign]
 
 
@@ -358,7 +362,7 @@ def number(value: Fraction, second: bool = False) -> str:
 
 
 def show(tree: Node | Fraction) -> str:
-    """With the parentheses that are needed and no others."""
+    """The expression with only the necessary parentheses."""
     if isinstance(tree, Fraction):
         return str(tree)
     left, right = show(tree.left), show(tree.right)
@@ -370,8 +374,8 @@ def show(tree: Node | Fraction) -> str:
 
 
 def solve(r: Random, tree: Node | Fraction) -> list[str] | None:
-    """A worked solution in some valid order; None where a number on the way is no integer."""
-    steps = []
+    """A worked solution in a random valid order; None if an intermediate result is not an integer."""
+    steps: list[str] = []
 
     def ready(tree: Node | Fraction, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         if isinstance(tree, Fraction):
@@ -380,11 +384,14 @@ def solve(r: Random, tree: Node | Fraction) -> list[str] | None:
             return [path]
         return ready(tree.left, (*path, "left")) + ready(tree.right, (*path, "right"))
 
-    def reduce(tree: Node, path: tuple[str, ...]) -> Node | Fraction:
+    def reduce(tree: Node | Fraction, path: tuple[str, ...]) -> Node | Fraction:
+        assert isinstance(tree, Node)
         if path:
-            fields = {"left": tree.left, "right": tree.right}
-            fields[path[0]] = reduce(fields[path[0]], path[1:])
-            return Node(tree.sign, **fields)
+            left = reduce(tree.left, path[1:]) if path[0] == "left" else tree.left
+            right = reduce(tree.right, path[1:]) if path[0] == "right" else tree.right
+            return Node(tree.sign, left, right)
+        assert isinstance(tree.left, Fraction)
+        assert isinstance(tree.right, Fraction)
         value = work(tree.sign, tree.left, tree.right)
         steps.append(f"{number(tree.left)} {tree.sign} {number(tree.right, second=True)} = {value}")
         return value
@@ -414,17 +421,19 @@ def corrupt(r: Random, text: str, slips: int) -> str:
 
 
 def is_right(problem: str, answer: str, truth: Fraction) -> bool:
-    """Every step is true, takes numbers that are there, and in the end only the value is left."""
-    left = Counter(map(Fraction, re.findall("[0-9]+", problem)))
+    """Every step is true and uses numbers that remain, and at the end only the value remains."""
+    remaining = Counter(map(Fraction, re.findall("[0-9]+", problem)))
     *steps, box = answer.splitlines()
     for step in steps:
-        first, sign, second, result = re.fullmatch(r"\(?(-?[0-9]+)\)? (.) \(?(-?[0-9]+)\)? = (-?[0-9]+)", step).groups()
+        equation = re.fullmatch(r"\(?(-?[0-9]+)\)? (.) \(?(-?[0-9]+)\)? = (-?[0-9]+)", step)
+        assert equation
+        first, sign, second, result = equation.groups()
         for operand in (first, second):
-            left[Fraction(operand)] -= 1
-        if min(left.values()) < 0 or work(sign, Fraction(first), Fraction(second)) != int(result):
+            remaining[Fraction(operand)] -= 1
+        if min(remaining.values()) < 0 or work(sign, Fraction(first), Fraction(second)) != int(result):
             return False
-        left[Fraction(result)] += 1
-    return +left == Counter([truth]) and box == f"\\boxed{{{truth}}}"
+        remaining[Fraction(result)] += 1
+    return +remaining == Counter([truth]) and box == f"\\boxed{{{truth}}}"
 
 
 def tokens_changed(one: str, other: str) -> int:
@@ -433,7 +442,7 @@ def tokens_changed(one: str, other: str) -> int:
 
 
 def worked(seed: int) -> tuple[Random, str, str, Fraction]:
-    """A problem with a right solution and its value."""
+    """A random problem, its solution and its value."""
     r = Random(seed)
     while True:
         tree = random_tree(r, r.randint(2, 4))
@@ -443,49 +452,49 @@ def worked(seed: int) -> tuple[Random, str, str, Fraction]:
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
-def test_a_right_solution_is_left_alone(seed):
+def test_a_right_solution_is_not_changed(seed: int) -> None:
     _, problem, solution, truth = worked(seed)
     assert is_right(problem, solution, truth)
-    assert repair(problem, solution, str(truth)) == Declined("nothing wrong")
+    assert repair_calculation(problem, solution, str(truth)) == Declined("nothing wrong")
 
 
 @given(seed=st.integers(0, 2**32), slips=st.integers(1, 2))
 @settings(max_examples=600, deadline=None)
-def test_a_corrupted_solution_is_mended_or_declined(seed, slips):
+def test_a_corrupted_solution_is_repaired_or_declined(seed: int, slips: int) -> None:
     r, problem, solution, truth = worked(seed)
     answer = corrupt(r, solution, slips)
-    result = repair(problem, answer, str(truth))
-    if isinstance(result, Repair) and result.text != solution:
+    result = repair_calculation(problem, answer, str(truth))
+    if isinstance(result, Repaired) and result.text != solution:
         # Two slips can lead closer to another right solution, such as one with a sum the other way round.
         assert is_right(problem, result.text, truth)
         assert tokens_changed(answer, result.text) <= tokens_changed(answer, solution)
 
 
-def test_most_corrupted_solutions_are_mended():
-    results = Counter()
+def test_most_corrupted_solutions_are_repaired() -> None:
+    results = Counter[bool]()
     for seed in range(300):
         r, problem, solution, truth = worked(seed)
         answer = corrupt(r, solution, 1)
         if answer != solution:
-            result = repair(problem, answer, str(truth))
-            results[isinstance(result, Repair) and result.text == solution] += 1
-    # What stays is ambiguous: one of two equal products miscopied.
+            result = repair_calculation(problem, answer, str(truth))
+            results[isinstance(result, Repaired) and result.text == solution] += 1
+    # The others are ambiguous: one of two equal products was miscopied.
     assert results[True] / results.total() > 0.98
 
 
 @given(problem=st.text(max_size=60), answer=st.text(max_size=300))
 @settings(max_examples=150, deadline=None)
-def test_any_text_is_read_without_an_exception(problem, answer):
-    assert isinstance(repair(problem, answer), Declined)
+def test_any_text_is_read_without_an_exception(problem: str, answer: str) -> None:
+    assert isinstance(repair_calculation(problem, answer), Declined)
 
 
 @given(answer=st.lists(st.sampled_from([*"123()=+-*/x,.$\n {}", "12 + 30", " = ", "42", "- 7", "\\boxed{", "35", "}"])))
 @settings(max_examples=300, deadline=None)
-def test_any_mathematical_text_is_read_without_an_exception(answer):
+def test_any_mathematical_text_is_read_without_an_exception(answer: list[str]) -> None:
     text = "".join(answer)
-    result = repair("12 + 30 - 7", text, "35")
-    if isinstance(result, Repair):
-        assert repair("12 + 30 - 7", result.text, "35") == Declined("nothing wrong")
+    result = repair_calculation("12 + 30 - 7", text, "35")
+    if isinstance(result, Repaired):
+        assert repair_calculation("12 + 30 - 7", result.text, "35") == Declined("nothing wrong")
 
 
 HOSTILE = {
@@ -512,18 +521,18 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_text_is_declined_at_once(text):
+def test_hostile_text_is_declined_quickly(text: str) -> None:
     for problem, answer in (("12 + 30 - 7", text), ("5+5+5+5+5+5+5+5+5", text), (text, "12 + 30 = 42\n\\boxed{42}")):
         start = time.perf_counter()
-        assert isinstance(repair(problem, answer), Declined)
-        # Milliseconds; the bound leaves room for a busy machine.
+        assert isinstance(repair_calculation(problem, answer), Declined)
+        # It takes milliseconds; the bound allows for a busy machine.
         assert time.perf_counter() - start < 1.0
 
 
-# The oracle
+# --- the oracle ---
 
 
-def request(response: str, *, answer: str | None = "35") -> Request:
+def oracle_request(response: str, *, answer: str | None = "35") -> Request:
     turns = [
         {"role": "user", "content": "1 + 1 + 1"},
         {"role": "assistant", "content": "1 + 1 = 2\n2 + 1 = 3\n\\boxed{3}"},
@@ -533,16 +542,16 @@ def request(response: str, *, answer: str | None = "35") -> Request:
     return Request(sample=sample, ask=Ask(messages=[]))
 
 
-def test_the_oracle_reads_the_last_user_turn():
+def test_the_oracle_reads_the_last_user_turn() -> None:
     oracle = create("symbolic", RectifySection())
     assert isinstance(oracle, SymbolicOracle)
     assert (oracle.name, oracle.prompted, oracle.parallel) == ("symbolic", False, 1)
-    reply = asyncio.run(oracle.correct(request("12 + 30 = 43\n43 - 7 = 36\n\\boxed{36}")))
+    reply = asyncio.run(oracle.correct(oracle_request("12 + 30 = 43\n43 - 7 = 36\n\\boxed{36}")))
     assert reply.text == "12 + 30 = 42\n42 - 7 = 35\n\\boxed{35}"
     assert (reply.finish_reason, reply.cost, reply.model) == ("stop", 0.0, "symbolic")
     asyncio.run(oracle.close())
 
 
-def test_the_oracle_declines_with_a_reason():
-    reply = asyncio.run(SymbolicOracle().correct(request("12 + 30 = 43\n\\boxed{43}")))
+def test_the_oracle_declines_with_a_reason() -> None:
+    reply = asyncio.run(SymbolicOracle().correct(oracle_request("12 + 30 = 43\n\\boxed{43}")))
     assert (reply.finish_reason, reply.reason, reply.text, reply.cost) == ("declined", "missing step", "", 0.0)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Literal
 
 from spotcli.grading import Grade
+from spotcli.grading.coordinates import grade_coordinates, write_cells
 from spotcli.records import Problem
 
 Split = Literal["train", "test"]
@@ -51,14 +51,6 @@ Work it out first. Then end with exactly two lines, each with all the winning mo
 there is no such move, as in this example:
 Own: (row, column), (row, column)
 Opponent: None"""
-
-_LABELS = {
-    name: re.compile(rf"^[^\w\n]*{name}[^\w\n:]*:[^\S\n]*(.*)$", re.IGNORECASE | re.MULTILINE)
-    for name in ("Own", "Opponent")
-}
-_MOVE = re.compile(r"\(\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*\)")
-_AROUND = re.compile(r"(?:[\s,;.{}\[\]*_`$\\]|\band\b)*")
-_NO_MOVE = ("none", "{}", "[]", "∅", "\\emptyset")
 
 
 def winning_moves(columns: Columns, player: str) -> set[Move]:
@@ -145,13 +137,9 @@ def as_problem(columns: Columns, source: str) -> Problem:
     return Problem(
         id=f"connect4-{'.'.join(columns)}",
         prompt=_QUESTION.format(board=drawn(columns), player=player, opponent=opponent),
-        answer="\n".join(f"{name}: {_listed(moves)}" for name, moves in answers.items()),
+        answer="\n".join(f"{name}: {write_cells(moves)}" for name, moves in answers.items()),
         source=source,
     )
-
-
-def _listed(moves: set[Move]) -> str:
-    return ", ".join(f"({row}, {column})" for row, column in sorted(moves)) or "None"
 
 
 def take(seed: int, split: Split, number: int) -> list[Problem]:
@@ -170,26 +158,4 @@ def grade(response: str, problem: Problem) -> Grade:
     The last line of each label counts. Blanks, brackets, emphasis, order and repetition don't matter. Undecided where a
     line is missing or holds anything but moves or ``None``: no answer is not an empty set.
     """
-    said: dict[str, set[Move]] = {}
-    for name in _LABELS:
-        found = _read(response, name)
-        if isinstance(found, str):
-            return Grade("undecided", found)
-        said[name] = found
-    extracted = "\n".join(f"{name}: {_listed(moves)}" for name, moves in said.items())
-    right = all(_read(problem.answer or "", name) == moves for name, moves in said.items())
-    return Grade("right" if right else "wrong", extracted=extracted)
-
-
-def _read(text: str, name: str) -> set[Move] | str:
-    """The moves behind a label, or why there are none to be read."""
-    lines = _LABELS[name].findall(text)
-    if not lines:
-        return f"no line begins with '{name}:'"
-    value = lines[-1]
-    moves = {(int(row), int(column)) for row, column in _MOVE.findall(value)}
-    if moves and _AROUND.fullmatch(_MOVE.sub(" ", value)):
-        return moves
-    if value.strip(" \t\r.*_`$").casefold() in _NO_MOVE:
-        return set()
-    return f"the line '{name}:' holds something else than moves"
+    return grade_coordinates(response, problem.answer or "")

@@ -1,0 +1,1 @@
+"""Comparing formulas with sympy, in worker processes that can be killed."""

@@ -1,8 +1,8 @@
-"""The pool of worker processes: started when first needed, killed when late, replaced, and gone at exit.
+"""The pool of worker processes that compare formulas.
 
-One pool per process, shared by all threads. A worker is a clean ``python -m`` process, never a fork: the
-caller may hold torch, threads and locks. Requests and replies are length-prefixed JSON over pipes; nothing is
-pickled.
+Workers are started on the first request, killed after a time-out, replaced after a crash, and killed at exit. All
+threads of a process share one pool. A worker is started with ``python -m`` and never forked, because the caller may
+have loaded torch, started threads or acquired locks. Requests and replies are length-prefixed JSON on pipes.
 """
 
 from __future__ import annotations
@@ -18,28 +18,41 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 60.0  # a worker imports sympy first; generous, for a busy machine
-_GRACE = 1.0  # the worker's own alarm comes first, and spares a restart
-_REQUESTS_PER_WORKER = 3000  # sympy's caches grow
+START_SECONDS = 60.0
+"""A worker imports sympy before its first request, which takes long on a busy machine."""
+_GRACE = 1.0
+"""Seconds after the limit. The worker's own alarm rings first, which saves a restart."""
+_REQUESTS_PER_WORKER = 3000
+"""Workers are replaced after so many requests, because sympy's caches grow."""
 _MEMORY = 2 << 30
+"""Bytes of address space per worker."""
 
 
 class WorkerLost(Exception):
-    """The worker did not answer; the message says why."""
+    """The worker did not reply; the message is the reason."""
 
 
 class WorkerDied(WorkerLost):
-    """The worker ended by itself: out of memory, over its processor limit, or killed by someone else."""
+    """The worker exited: out of memory, over its CPU limit, or killed by another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReply:
+    """The result of one comparison in a worker."""
+
+    same: bool | None
+    reason: str
+    """Why ``same`` is None; empty where equality and difference could not be proved."""
 
 
 class _Worker:
     def __init__(self) -> None:
         root = str(Path(__file__).resolve().parents[2])
-        # No API keys, no proxies: the worker gets the search path and nothing else of the caller's
-        # environment.
+        # The worker must not see API keys or proxies: it gets only the module search path.
         path = os.pathsep.join([root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
         environment = {
             "PYTHONPATH": path,
@@ -56,24 +69,25 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             env=environment,
             cwd="/",
-            start_new_session=True,  # a group of its own: killed whole, and deaf to the terminal's Ctrl-C
+            start_new_session=True,  # a process group of its own: killed as a whole, and not interrupted by Ctrl-C
         )
         self.served = 0
         self.ready = False
 
-    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
         if not self.ready:
             self._receive(time.monotonic() + START_SECONDS)
             self.ready = True
         self.served += 1
-        body = json.dumps(request).encode()
+        body = json.dumps({"gold": gold, "answer": answer, "seconds": seconds}).encode()
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(struct.pack(">I", len(body)) + body)
             self.process.stdin.flush()
         except (BrokenPipeError, OSError) as error:
-            raise WorkerDied("the worker died") from error
-        return self._receive(time.monotonic() + seconds + _GRACE)
+            raise WorkerDied("the worker process exited") from error
+        reply = self._receive(time.monotonic() + seconds + _GRACE)
+        return WorkerReply(reply["same"], reply["reason"])
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         (length,) = struct.unpack(">I", self._read(4, deadline))
@@ -86,12 +100,12 @@ class _Worker:
         poll = select.poll()
         poll.register(pipe, select.POLLIN | select.POLLHUP)
         while len(data) < count:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise WorkerLost("time-out")
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not poll.poll(remaining * 1000):
+                raise WorkerLost("time-out of the comparison")
             part = os.read(pipe, count - len(data))
             if not part:
-                raise WorkerDied("the worker died: out of memory, or killed")
+                raise WorkerDied("the worker process exited: it ran out of memory or was killed")
             data += part
         return data
 
@@ -105,8 +119,8 @@ class _Worker:
         self.process.wait()
 
 
-class Pool:
-    """At most ``size`` workers; a caller waits for a free one."""
+class AlgebraPool:
+    """At most ``size`` workers; callers wait for a free one."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -114,23 +128,25 @@ class Pool:
         self._all: set[_Worker] = set()
         self._free = threading.Condition()
 
-    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """The worker's reply. ``seconds``: wall clock for this request. Raises WorkerLost; the pool stays
-        usable."""
-        request = {**request, "seconds": seconds}
+    def ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
+        """Compare a reference with an answer in a worker, within ``seconds`` of wall-clock time.
+
+        Raises:
+            WorkerLost: no reply in time, or the worker exited twice; the pool remains usable.
+        """
         try:
-            return self._ask(request, seconds)
-        except WorkerDied:  # perhaps it was dead already when we asked: once more, with a new one
+            return self._ask(gold, answer, seconds)
+        except WorkerDied:  # it may have died before the request: try again with a new worker
             with self._free:
                 idle, self._idle = self._idle, []
             for worker in idle:
                 self._drop(worker)
-            return self._ask(request, seconds)
+            return self._ask(gold, answer, seconds)
 
-    def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
         worker = self._take()
         try:
-            reply = worker.ask(request, seconds)
+            reply = worker.ask(gold, answer, seconds)
         except BaseException:
             self._drop(worker)
             raise
@@ -163,7 +179,7 @@ class Pool:
             self._free.notify()
 
     def grow(self, size: int) -> None:
-        """Allow more workers (never fewer)."""
+        """Allow at least ``size`` workers."""
         with self._free:
             if size > self.size:
                 self.size = size
@@ -178,21 +194,21 @@ class Pool:
             worker.kill()
 
 
-_pool: Pool | None = None
+_pool: AlgebraPool | None = None
 _pool_lock = threading.Lock()
 
 
-def pool() -> Pool:
-    """This process's pool, with one worker at first."""
+def shared_pool() -> AlgebraPool:
+    """The pool of this process, created with one worker on the first call."""
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = Pool(1)
-            atexit.register(close)
+            _pool = AlgebraPool(1)
+            atexit.register(close_pool)
         return _pool
 
 
-def close() -> None:
+def close_pool() -> None:
     """Kill the workers of this process. The next request starts new ones."""
     global _pool
     with _pool_lock:
@@ -201,11 +217,11 @@ def close() -> None:
         old.close()
 
 
-def _forget() -> None:
-    """A forked child must not talk through its parent's pipes."""
+def _forget_pool() -> None:
+    """A forked child must not use the pipes of its parent."""
     global _pool, _pool_lock
     _pool, _pool_lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_forget_pool)

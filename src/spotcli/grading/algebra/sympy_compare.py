@@ -1,10 +1,8 @@
-"""Comparison with sympy and math-verify. Imported in the worker process only: it costs half a second and can
-hang.
+"""Comparing formulas with sympy and math-verify. Only workers import this module: it takes half a second and can hang.
 
-math-verify alone decides nothing here: it says False for what it cannot read, rounds to six places, and drops
-units. So a "different" is only given where two expressions differ *numerically* (or two sets by their
-symmetric difference), and an "equal" where they agree numerically at every sample point, or where math-verify
-proves it and nothing speaks against.
+The verdict of math-verify alone is not used: it returns False for what it cannot read, rounds to six decimal places,
+and ignores units. Two formulas are different only where they differ *numerically* (or two sets have a symmetric
+difference). They are equal where they agree numerically at every sample point, or where math-verify proves it.
 """
 
 from __future__ import annotations
@@ -19,28 +17,28 @@ from latex2sympy2_extended.math_normalization import NormalizationConfig, normal
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 
-from spotcli.grading.compare.exact_numbers import NotANumber, Number, read_number, same_number
-from spotcli.grading.find_answer import Undecidable
+from spotcli.grading.compare import Undecidable
+from spotcli.grading.compare.exact_numbers import TOLERANCE, ExactNumber, NotANumber, read_number, same_number
+from spotcli.grading.compare.leaves import ROUNDED
 
-# Units are ours: math-verify's list of them takes "e ." for one.
+# Units are handled in ``compare``: math-verify reads "e ." as a unit.
 _NORMALIZE = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
-_CASED = ConversionConfig(lowercase_symbols=False)  # V is not v
-# Sample points for free symbols: irrational-looking, of both signs, and none near a zero of the usual
-# functions.
+_CASE_SENSITIVE = ConversionConfig(lowercase_symbols=False)
 _SAMPLES = [
     [0.7316, 1.2843, 0.4129, 1.7351, 0.9137, 0.5573, 1.4419, 0.3391, 1.1277, 0.6673],
     [2.3171, 0.8713, 1.6197, 0.2939, 3.1771, 1.3367, 0.4733, 2.7157, 0.7919, 1.9391],
     [1.4127, 3.2719, 0.5437, 2.1193, 0.3517, 1.8713, 2.9341, 0.6151, 1.2347, 0.4597],
 ]
+"""Values of the free symbols, none near a zero of the usual functions."""
 _NEGATIVE = [-0.7316, -1.2843, 0.4129, -1.7351, -0.9137, 0.5573, -1.4419, 0.3391, -1.1277, 0.6673]
 _EQUAL = sympy.Float("1e-20")
+"""The largest relative difference of equal values."""
 _DIFFERENT = sympy.Float("1e-9")
-
-
+"""Values are different from this relative difference on."""
 _UNIT_I = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_])")
 _LOG = re.compile(r"\\log(?![a-zA-Z])(?!\s*_)")
-# latex2sympy reads these letters as constants, which take no index: E_{1} becomes another letter.
 _SUBSCRIPTED = {"E": r"\Xi", "e": r"\xi", "i": r"\iota"}
+"""latex2sympy reads these letters as constants, which take no index; E_{1} is replaced by another letter."""
 _DEGREES = re.compile(
     r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\s*\{?\d\}?)?)\s*[({]?\s*(\d+(?:\.\d+)?)\s*\^\\circ\s*[)}]?"
 )
@@ -49,14 +47,14 @@ _DEGREES = re.compile(
 class Sympy:
     """Implements ``equality.Symbolic``."""
 
-    def expression(self, gold: str, answer: str, tolerance: float) -> bool | None:
-        same = self._expression(gold, answer, tolerance)
-        if same is not True and _LOG.search(gold + answer):  # \\log may be natural or to the base 10
-            other = self._expression(_LOG.sub(r"\\ln", gold), _LOG.sub(r"\\ln", answer), tolerance)
-            return True if other else (same if same == other else None)
+    def expression(self, gold: str, answer: str) -> bool | None:
+        same = self._expression(gold, answer)
+        if same is not True and _LOG.search(gold + answer):  # \log may be natural or decimal
+            with_ln = self._expression(_LOG.sub(r"\\ln", gold), _LOG.sub(r"\\ln", answer))
+            return True if with_ln else (same if same == with_ln else None)
         return same
 
-    def _expression(self, gold: str, answer: str, tolerance: float) -> bool | None:
+    def _expression(self, gold: str, answer: str) -> bool | None:
         complex_ = bool(should_treat_as_complex(gold + " " + answer) or _UNIT_I.search(gold + " " + answer))
         g, a = _read(gold, complex_), _read(answer, complex_)
         if g is None or a is None:
@@ -69,16 +67,14 @@ class Sympy:
         if not g.free_symbols and not a.free_symbols:
             x, y = _real(gold, g), _real(answer, a)
             if x is not None and y is not None:
-                same = same_number(x, y, tolerance)
+                same = same_number(x, y)
                 if same is None and (x.rounded or y.rounded):
-                    raise Undecidable("equal only after rounding to fewer digits than the tolerance asks")
+                    raise Undecidable(ROUNDED)
                 return same
         rounded = bool(g.atoms(sympy.Float) or a.atoms(sympy.Float) or re.search(r"\d\.\d", gold + answer))
-        same = _same_numerically(g, a, tolerance if rounded else 0.0)
-        if same is False and g.free_symbols != a.free_symbols:
-            small = {s: sympy.Symbol(s.name.lower()) for e in (g, a) for s in e.free_symbols}
-            if _same_numerically(g.subs(small), a.subs(small), 0.0):
-                raise Undecidable("equal up to capital and small letters")
+        same = _same_numerically(g, a, TOLERANCE if rounded else 0.0)
+        if same is False and _differ_in_case(g, a):
+            raise Undecidable("equal only if upper and lower case are the same")
         return same if same is not None else (True if _math_verify(g, a) else None)
 
     def relation(self, gold: str, answer: str) -> bool | None:
@@ -93,9 +89,16 @@ class Sympy:
         return True if g is not None and a is not None and _math_verify(g, a) else None
 
 
+def _differ_in_case(g: Any, a: Any) -> bool:
+    """Whether two expressions are equal when all symbols are lower case."""
+    if g.free_symbols == a.free_symbols:
+        return False
+    lower = {symbol: sympy.Symbol(symbol.name.lower()) for symbol in g.free_symbols | a.free_symbols}
+    return bool(_same_numerically(g.subs(lower), a.subs(lower), 0.0))
+
+
 def _read(latex: str, complex_: bool = False) -> Any:
-    """The sympy object of a LaTeX text, or None. No text is evaluated: latex2sympy has a grammar of its
-    own."""
+    """The sympy object of a LaTeX text, or None. No text is evaluated as code: latex2sympy has its own grammar."""
     if re.search(r"\\text\s*\{[^{}]*[a-z]{3,}", latex):
         latex = re.sub(r"\\text\s*\{[^{}]*\}\s*(?:\^\s*\{?\d\}?)?\s*$", "", latex)
     latex = re.sub(r"\\text\s*\{\s*([A-Za-z])\s*\}", r"{\1}", latex)
@@ -109,17 +112,17 @@ def _read(latex: str, complex_: bool = False) -> Any:
             is_real=not complex_ and not should_treat_as_complex(normal),
             convert_degrees=False,
             normalization_config=None,
-            conversion_config=_CASED,
+            conversion_config=_CASE_SENSITIVE,
         )
-    except Exception:  # the parser raises bare Exceptions by the dozen
+    except Exception:  # the parser raises plain Exceptions in many places
         return None
 
 
 def _math_verify(gold: Any, answer: Any) -> bool:
-    """Whether math-verify finds two parsed formulas equal.
+    """Whether math-verify proves two parsed formulas equal.
 
-    Its own reading of texts is not used, for it picks out the part that it understands. Its time-outs are
-    off, for this process has its own.
+    Its own parser is not used, because it extracts only the part of a text that it understands. Its time-outs are off,
+    because this process has its own.
     """
     try:
         return bool(verify(gold, answer, timeout_seconds=None))
@@ -128,7 +131,7 @@ def _math_verify(gold: Any, answer: Any) -> bool:
 
 
 def _number(value: Any) -> Any:
-    """A finite sympy number of 30 digits, or None."""
+    """A finite sympy number with 30 digits, or None."""
     try:
         number = sympy.N(value.doit() if hasattr(value, "doit") else value, 30)
     except Exception:
@@ -140,8 +143,8 @@ def _number(value: Any) -> Any:
     return None if number.has(sympy.nan, sympy.oo, sympy.zoo) else number
 
 
-def _real(text: str, expression: Any) -> Number | None:
-    """The real number of an expression without symbols, to more digits than any comparison asks for."""
+def _real(text: str, expression: Any) -> ExactNumber | None:
+    """The real number of an expression without symbols, with more digits than any comparison needs."""
     try:
         return read_number(text)
     except NotANumber:
@@ -151,12 +154,12 @@ def _real(text: str, expression: Any) -> Number | None:
     except Exception:
         return None
     if not isinstance(value, sympy.Float) or abs(value) < sympy.Float("1e-50"):
-        return None  # complex, infinite, or a zero that cancelled
-    return Number(Decimal(str(value)), rounded=bool(re.search(r"\d\.\d", text)))
+        return None  # complex, infinite, or zero after cancellation
+    return ExactNumber(Decimal(str(value)), rounded=bool(re.search(r"\d\.\d", text)))
 
 
 def _align(g: Any, a: Any, imaginary: bool = False) -> tuple[Any, Any]:
-    """Symbols of the same name made the same symbol, whatever each parser assumed of them."""
+    """Make symbols with the same name equal, whatever the parser assumed about them; ``e`` and ``i`` are constants."""
     plain = {s: sympy.Symbol(s.name) for e in (g, a) for s in e.free_symbols}
     g, a = g.subs(plain), a.subs(plain)
     constants = {sympy.Symbol("e"): sympy.E}
@@ -166,10 +169,9 @@ def _align(g: Any, a: Any, imaginary: bool = False) -> tuple[Any, Any]:
 
 
 def _same_numerically(g: Any, a: Any, tolerance: float) -> bool | None:
-    """True where both agree at every sample point, False where they differ at one with positive values, else
-    None."""
+    """True if both agree at every sample point, False if they differ at a point with positive values, else None."""
     functions = {f for e in (g, a) for f in e.atoms(sympy.core.function.AppliedUndef)}
-    if functions:  # f(x) counts as a name
+    if functions:  # f(x) is treated as a symbol
         names = {f: sympy.Symbol(f"F{i}") for i, f in enumerate(sorted(functions, key=str))}
         g, a = g.xreplace(names), a.xreplace(names)
     symbols = sorted(g.free_symbols | a.free_symbols, key=str)
@@ -213,7 +215,7 @@ def _same_sets(g: Any, a: Any) -> bool | None:
 
 
 def _same_relations(g: Any, a: Any) -> bool | None:
-    """Equations by their zeros, inequalities by their difference up to a positive factor."""
+    """Compare equations by their zeros, and inequalities by their difference up to a positive factor."""
     left, right = _align(g.lhs - g.rhs, a.lhs - a.rhs)
     kinds = {sympy.StrictLessThan: -1, sympy.LessThan: -2, sympy.StrictGreaterThan: 1, sympy.GreaterThan: 2}
     kind_g, kind_a = kinds.get(type(g), 0), kinds.get(type(a), 0)
@@ -242,19 +244,19 @@ def _same_relations(g: Any, a: Any) -> bool | None:
 
 
 def _same_zeros(left: Any, right: Any, symbols: list[Any]) -> bool | None:
-    """Whether the real zeros of one are those of the other, for sample values of all symbols but one."""
+    """Whether both have the same real zeros, for sample values of all symbols but one."""
     for unknown in symbols:
         point = {s: sympy.Rational(str(v)) for s, v in zip(symbols, _SAMPLES[0], strict=False) if s != unknown}
-        for one, other in ((left, right), (right, left)):
-            if unknown not in one.free_symbols:
-                return False if unknown in other.free_symbols else None
-            zeros = [z for z in sympy.solve(one.subs(point), unknown) if z.is_real]
+        for solved, checked in ((left, right), (right, left)):
+            if unknown not in solved.free_symbols:
+                return False if unknown in checked.free_symbols else None
+            zeros = [z for z in sympy.solve(solved.subs(point), unknown) if z.is_real]
             for zero in zeros:
-                value = _number(other.subs(point).subs(unknown, zero))
+                value = _number(checked.subs(point).subs(unknown, zero))
                 if value is None:
                     return None
                 if abs(value) > _DIFFERENT:
                     return False
-            if zeros and one is right:
+            if zeros and solved is right:
                 return True
     return None

@@ -1,10 +1,8 @@
-"""The process in which symbolic work is done: ``python -m spotcli.grading.algebra.worker``, started by
-sandbox.py.
+"""The worker process: ``python -m spotcli.grading.algebra.worker``, started by ``pool``.
 
-It reads length-prefixed JSON from standard input and writes the same to standard output. Before the first
-request it gives up what it does not need: network, files, memory beyond a limit, other programs, and
-evaluating text as code. It ends when its input closes, so it never outlives its parent by more than one
-request.
+It reads length-prefixed JSON from standard input and writes replies to standard output. Before the first request it
+gives up what it does not need: the network, writing files, memory beyond a limit, starting programs, and evaluating
+text as code. It exits when its input is closed, so it outlives its parent by at most one request.
 """
 
 from __future__ import annotations
@@ -20,59 +18,43 @@ import sys
 from types import FrameType
 from typing import Any, BinaryIO
 
-# sympy's parser makes numbers by compiling "Integer (2 )"; nothing but numbers may be compiled from text.
+from spotcli.grading.compare import Undecidable
+from spotcli.grading.compare.equality import Symbolic, equal
+
 _NUMBER_CODE = re.compile(
     rb"from sympy import \*|[\s()+*/-]*(?:(?:Integer|Float|Rational)\s*\(\s*'?[\d.eE+-]+'?\s*\)[\s()+*/-]*)+"
 )
-# Modules that compile code of their own making, with no text of an answer in it.
-_OWN_CODE = {"sympy.polys.monomials", "dataclasses", "collections", "typing"}
-_FORBIDDEN = (
-    "socket.",
-    "subprocess.",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "shutil.",
-    "urllib.",
-    "ctypes.dlopen",
-)
-_FORBIDDEN_EXACTLY = {
-    *("os.system", "os.fork", "os.forkpty", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link"),
-    *(
-        "os.symlink",
-        "os.truncate",
-        "os.chmod",
-        "os.chown",
-        "os.kill",
-        "os.killpg",
-        "os.putenv",
-        "os.unsetenv",
-    ),
-    *("pty.spawn", "webbrowser.open", "code.__new__"),
-}
+"""The only texts that may be compiled: sympy's parser creates numbers by compiling "Integer (2 )"."""
+_COMPILING_MODULES = {"sympy.polys.monomials", "dataclasses", "collections", "typing"}
+"""Modules that compile code of their own, which contains no text of an answer."""
+_FORBIDDEN_EVENTS = {
+    "os.system", "os.fork", "os.forkpty", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
+    "os.truncate", "os.chmod", "os.chown", "os.kill", "os.killpg", "os.putenv", "os.unsetenv", "pty.spawn",
+    "webbrowser.open", "code.__new__",
+}  # fmt: skip
+_FORBIDDEN_PREFIXES = (
+    "socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.spawn", "shutil.", "urllib.", "ctypes.dlopen",
+)  # fmt: skip
 
 
 class TimedOut(BaseException):
-    """Raised by the alarm; no ``except Exception`` inside sympy may swallow it."""
+    """Raised by the alarm; a BaseException, so that no ``except Exception`` in sympy catches it."""
 
 
 class Forbidden(BaseException):
-    """Symbolic code tried what only hostile text would make it try."""
+    """The comparison attempted an operation that only hostile text can cause."""
 
 
 def main() -> None:
-    """Serve requests until the input closes."""
+    """Serve requests until the input is closed."""
     inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
-    # What a library prints must not mix with the answers.
-    with open(os.devnull, "r+b", buffering=0) as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    # Text printed by a library must not be mixed with the replies.
+    with open(os.devnull, "r+b", buffering=0) as null:
+        os.dup2(null.fileno(), 1)
+        os.dup2(null.fileno(), 2)
     memory = int(sys.argv[1]) if len(sys.argv) > 1 else 1 << 30
     _leave_network()
     from spotcli.grading.algebra.sympy_compare import Sympy
-    from spotcli.grading.compare.equality import equal
-    from spotcli.grading.compare.leaves import Rules
-    from spotcli.grading.find_answer import Undecidable
 
     _lock_down(memory)
     signal.signal(signal.SIGALRM, _on_alarm)
@@ -80,28 +62,35 @@ def main() -> None:
     _send(outbox, {"ready": True})
     while (request := _receive(inbox)) is not None:
         seconds = float(request["seconds"])
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        # A processor limit in case the parent dies while we compute; the parent's own clock is the first
-        # guard.
-        limit = int(used.ru_utime + used.ru_stime + seconds) + 2
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
-        reply: dict[str, Any]
+        _limit_cpu(seconds)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            rules = Rules(**request["rules"])
-            reply = {"same": equal(request["gold"], request["answer"], rules, symbolic), "reason": ""}
-        except Undecidable as doubt:
-            reply = {"same": None, "reason": str(doubt)}
+            same, reason = _compare(request["gold"], request["answer"], symbolic)
         except TimedOut:
-            reply = {"same": None, "reason": f"time-out after {seconds:g} s"}
+            same, reason = None, f"time-out of the comparison after {seconds:g} s"
         except MemoryError:
-            reply = {"same": None, "reason": "out of memory"}
+            same, reason = None, "out of memory"
         except (Exception, Forbidden) as error:
-            reply = {"same": None, "reason": f"{type(error).__name__} in the symbolic comparison"}
+            same, reason = None, f"{type(error).__name__} in the symbolic comparison"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(outbox, reply)
+        _send(outbox, {"same": same, "reason": reason})
+
+
+def _compare(gold: str, answer: str, symbolic: Symbolic) -> tuple[bool | None, str]:
+    """Whether both are equal, or None and the reason why that is undecided."""
+    try:
+        return equal(gold, answer, symbolic), ""
+    except Undecidable as doubt:
+        return None, str(doubt)
+
+
+def _limit_cpu(seconds: float) -> None:
+    """Limit the CPU time of this request, in case the parent dies; otherwise its clock is the first guard."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + seconds) + 2
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
 def _on_alarm(_signal: int, _frame: FrameType | None) -> None:
@@ -123,7 +112,7 @@ def _send(outbox: Any, message: dict[str, Any]) -> None:
 
 
 def _leave_network() -> None:
-    """An empty network namespace where the kernel permits it; the audit hook forbids sockets in any case."""
+    """Enter an empty network namespace if the kernel permits it; the audit hook forbids sockets in any case."""
     clone_newuser, clone_newnet = 0x10000000, 0x40000000
     with contextlib.suppress(Exception):
         import ctypes
@@ -159,17 +148,16 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
             source = source.encode("utf-8", "replace")
         if isinstance(source, bytes) and not _NUMBER_CODE.fullmatch(source.strip()) and not _compiled_by_library():
             raise Forbidden("compile")
-    elif event in _FORBIDDEN_EXACTLY or event.startswith(_FORBIDDEN):
+    elif event in _FORBIDDEN_EVENTS or event.startswith(_FORBIDDEN_PREFIXES):
         raise Forbidden(event)
 
 
 def _compiled_by_library() -> bool:
-    """Whether the code comes from a library's own making or from a module being imported, not from a
-    request."""
+    """Whether a library or an import compiles its own code, rather than text of a request."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module in _OWN_CODE or (frame.f_code.co_name == "<module>" and module != "__main__"):
+        if module in _COMPILING_MODULES or (frame.f_code.co_name == "<module>" and module != "__main__"):
             return True
         if module.startswith("spotcli."):
             return False

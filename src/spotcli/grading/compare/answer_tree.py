@@ -1,33 +1,32 @@
-"""Reading an answer into a small tree: lists, tuples, sets, intervals, unions, matrices, relations, ratios,
-and leaves.
+"""Parsing an answer into a tree of lists, tuples, sets, intervals, unions, matrices, relations, ratios and leaves.
 
-What the leaves say is read in ``leaves``; whether two trees are the same mathematics is decided in
-``equality``.
+``leaves`` reads the leaves, and ``equality`` compares two trees.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from spotcli.grading.find_answer import Undecidable
+from spotcli.grading.compare import Undecidable
 from spotcli.grading.latex import balanced, canonical, split_top
 
-Kind = Literal["list", "tuple", "set", "union", "matrix", "relation", "ratio", "leaf"]
+NodeKind = Literal["list", "tuple", "set", "union", "matrix", "relation", "ratio", "leaf"]
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One level of an answer. ``brackets``: of a tuple or interval, such as ``[)``; ``ops``: between a
-    relation's parts."""
+    """One level of an answer."""
 
-    kind: Kind
+    kind: NodeKind
     text: str
     items: tuple[Node, ...] = ()
     brackets: str = ""
-    ops: tuple[str, ...] = field(default=())
+    """Of a tuple or an interval, such as ``[)``."""
+    operators: tuple[str, ...] = ()
+    """Between the items of a relation."""
 
 
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -37,27 +36,26 @@ _DECIMAL_COMMA = re.compile(r"((?:\\[A-Z]+ )?[+-]?\d+),(\d+)((?![\d,]).*)")
 
 
 def readings(text: str, european: bool) -> list[Node]:
-    """The readings of a text in which commas are ambiguous: 1,234 is a number or a list, and so
-    (``european``) is 2,74."""
+    """All ways to read a text with ambiguous commas: 1,234 is a number or a list; with ``european``, so is 2,74."""
     text = _SPACED_THOUSANDS.sub(lambda m: m[0].replace(" ", ""), text)
     texts = [text]
     if "," in text:
         joined = _THOUSANDS.sub(_join_outside_of_brackets, text)
         if joined != text:
             texts = [joined, text] if re.fullmatch(r"[\d,. ]+", text) else [joined]
-        elif european and (found := _DECIMAL_COMMA.fullmatch(text)):
-            texts.append(f"{found[1]}.{found[2]}{found[3]}")
+        elif european and (number := _DECIMAL_COMMA.fullmatch(text)):
+            texts.append(f"{number[1]}.{number[2]}{number[3]}")
     if _EUROPEAN.fullmatch(text):
         texts.append(text.replace(".", "").replace(",", "."))
-    return [parse(t) for t in texts]
+    return [parse_answer(reading) for reading in texts]
 
 
-def _join_outside_of_brackets(found: re.Match[str]) -> str:
-    """1,234 as one number; but (1,234) is a point."""
-    before = found.string[: found.start()]
-    opened = sum(before.count(sign) for sign in ("(", "[", "\\{"))
-    depth = opened - sum(before.count(sign) for sign in (")", "]", "\\}"))
-    return found[0] if depth > 0 else found[0].replace(",", "")
+def _join_outside_of_brackets(digits: re.Match[str]) -> str:
+    """1,234 is one number, but (1,234) is a point."""
+    before = digits.string[: digits.start()]
+    opened = sum(before.count(bracket) for bracket in ("(", "[", "\\{"))
+    depth = opened - sum(before.count(bracket) for bracket in (")", "]", "\\}"))
+    return digits[0] if depth > 0 else digits[0].replace(",", "")
 
 
 _SEMICOLON = re.compile(r";")
@@ -71,87 +69,122 @@ _UNION = re.compile(r"\\cup(?![A-Za-z])|(?<=[\])])\s*U\s*(?=[\[(])")
 _COLON = re.compile(r"\s*:\s*|\\text\s*\{\s*(?:to|:)\s*\}")
 _MATRIX_TEXT = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _PAIRS = {"(": ")]", "[": ")]"}
+_ANY_SEPARATOR = re.compile(rf"{_COMMA.pattern}|\s*;\s*")
+_MAX_DEPTH = 12
+_MAX_PLUS_MINUS_DEPTH = 8
+"""Each plus-minus sign doubles the tree."""
 
 
-def parse(text: str, depth: int = 0) -> Node:
-    if depth > 12:
+def parse_answer(text: str, depth: int = 0) -> Node:
+    """The tree of a tidy text.
+
+    Raises:
+        Undecidable: the text is nested too deeply.
+    """
+    if depth > _MAX_DEPTH:
         raise Undecidable("nested too deeply")
     text = text.strip()
     while text[:1] == "{" and text[-1:] == "}" and balanced(text):
         text = text[1:-1].strip()
-    stripped = text
-    if (
-        len(text) > 2
-        and text[0] in "(["
-        and text[-1] in ")]"
-        and text[1:].lstrip().startswith("\\begin")
-        and balanced(text)
-    ):
-        stripped = text[1:-1].strip()
-    if (found := _MATRIX_TEXT.fullmatch(stripped)) and "\\begin" not in found[2]:
-        return _matrix(text, found[2], depth)
-    for separator in (_SEMICOLON, _COMMA):
-        pieces = [p for p in split_top(text, separator)[0] if p]
-        if len(pieces) > 1:
-            items = [parse(p, depth + 1) for p in pieces]
-            if separator is _SEMICOLON:  # p=5,q=2; p=7,q=2: each group is one solution
-                items = [replace(i, kind="tuple", brackets="()") if i.kind == "list" else i for i in items]
-            return Node("list", text, tuple(items))
-        text = pieces[0] if pieces else text
-    pieces, ops = split_top(text, _RELATION)
-    if ops and pieces[-1] and (pieces[0] or len(pieces) > 2 or ops[0] in ("\\approx", "=")):
-        if not pieces[0]:
-            pieces, ops = pieces[1:], ops[1:]
-        if not ops:
-            return parse(pieces[0], depth + 1)
-        return Node("relation", text, tuple(parse(p, depth + 1) for p in pieces), ops=tuple(ops))
-    pieces, ops = split_top(text, _UNION)
-    if ops and all(pieces):
-        return Node("union", text, tuple(parse(p, depth + 1) for p in pieces))
-    if "\\pm" in text or "\\mp" in text:
-        if depth > 8:
-            raise Undecidable("nested too deeply")
-        plus = text.replace("\\pm", "+").replace("\\mp", "-")
-        minus = text.replace("\\pm", "-").replace("\\mp", "+")
-        return Node("list", text, (parse(plus, depth + 1), parse(minus, depth + 1)))
-    if (group := _bracketed(text, depth)) is not None:
-        return group
-    pieces, ops = split_top(text, _COLON)
-    if ops and all(pieces) and "|" not in text:
-        return Node("ratio", text, tuple(parse(p, depth + 1) for p in pieces))
+    if matrix := _matrix(text, depth):
+        return matrix
+    text, items = _list_items(text, depth)
+    if items:
+        return Node("list", text, items)
+    for read in (_relation, _union, _plus_minus, _bracketed, _ratio):
+        if node := read(text, depth):
+            return node
     return Node("leaf", text)
 
 
-def _matrix(text: str, body: str, depth: int) -> Node:
-    rows = [row for row in re.split(r"\\cr(?![a-z])|\\newline", body.replace("\\hline", "")) if row.strip()]
+def _parse_all(texts: Iterable[str], depth: int) -> tuple[Node, ...]:
+    return tuple(parse_answer(text, depth + 1) for text in texts)
+
+
+def _matrix(text: str, depth: int) -> Node | None:
+    stripped = text
+    if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and balanced(text):
+        inner = text[1:-1].strip()
+        stripped = inner if inner.startswith("\\begin") else text
+    environment = _MATRIX_TEXT.fullmatch(stripped)
+    if not environment or "\\begin" in environment[2]:
+        return None
+    rows = re.split(r"\\cr(?![a-z])|\\newline", environment[2].replace("\\hline", ""))
     return Node(
-        "matrix",
-        text,
-        tuple(Node("tuple", row, tuple(parse(cell, depth + 1) for cell in row.split("&"))) for row in rows),
+        "matrix", text, tuple(Node("tuple", row, _parse_all(row.split("&"), depth)) for row in rows if row.strip())
     )
 
 
-_ANY_SEPARATOR = re.compile(rf"{_COMMA.pattern}|\s*;\s*")
+def _list_items(text: str, depth: int) -> tuple[str, tuple[Node, ...]]:
+    """The items of a list without brackets; for other texts no items, and the text without separators at its ends."""
+    for separator in (_SEMICOLON, _COMMA):
+        pieces = [piece for piece in split_top(text, separator)[0] if piece]
+        if len(pieces) > 1:
+            items = _parse_all(pieces, depth)
+            if separator is _SEMICOLON:  # p=5,q=2; p=7,q=2: each group is one solution
+                items = tuple(
+                    replace(item, kind="tuple", brackets="()") if item.kind == "list" else item for item in items
+                )
+            return text, items
+        text = pieces[0] if pieces else text
+    return text, ()
+
+
+def _relation(text: str, depth: int) -> Node | None:
+    pieces, operators = split_top(text, _RELATION)
+    if not operators or not pieces[-1]:
+        return None
+    if not pieces[0]:
+        if len(pieces) == 2 and operators[0] not in ("\\approx", "="):
+            return None
+        pieces, operators = pieces[1:], operators[1:]
+    if not operators:
+        return parse_answer(pieces[0], depth + 1)
+    return Node("relation", text, _parse_all(pieces, depth), operators=tuple(operators))
+
+
+def _union(text: str, depth: int) -> Node | None:
+    pieces, operators = split_top(text, _UNION)
+    return Node("union", text, _parse_all(pieces, depth)) if operators and all(pieces) else None
+
+
+def _plus_minus(text: str, depth: int) -> Node | None:
+    r"""``1 \pm \sqrt 5`` as a list of two values."""
+    if "\\pm" not in text and "\\mp" not in text:
+        return None
+    if depth > _MAX_PLUS_MINUS_DEPTH:
+        raise Undecidable("nested too deeply")
+    plus = text.replace("\\pm", "+").replace("\\mp", "-")
+    minus = text.replace("\\pm", "-").replace("\\mp", "+")
+    return Node("list", text, _parse_all((plus, minus), depth))
 
 
 def _bracketed(text: str, depth: int) -> Node | None:
+    """A set, a tuple, an interval, or the content of parentheses around one value."""
     if text.startswith("\\{") and text.endswith("\\}") and balanced(text.replace("\\", "")):
         inner = text[2:-2]
         if re.search(r"[|:]|\\text\s*\{\s*(?:such|with)", inner):
             return None  # set-builder notation is left to sympy
-        pieces = [p for p in split_top(inner, _ANY_SEPARATOR)[0] if p]
-        return Node("set", text, tuple(flatten(parse(p, depth + 1) for p in pieces)))
+        pieces = [piece for piece in split_top(inner, _ANY_SEPARATOR)[0] if piece]
+        return Node("set", text, tuple(flatten(_parse_all(pieces, depth))))
     if text[:1] in _PAIRS and text[-1:] in _PAIRS[text[0]] and balanced(text):
         pieces = split_top(text[1:-1], _ANY_SEPARATOR)[0]
         if len(pieces) > 1 and all(pieces):
-            return Node("tuple", text, tuple(parse(p, depth + 1) for p in pieces), brackets=text[0] + text[-1])
+            return Node("tuple", text, _parse_all(pieces, depth), brackets=text[0] + text[-1])
         if text[0] == "(" and text[-1] == ")":
-            return parse(text[1:-1], depth + 1)
+            return parse_answer(text[1:-1], depth + 1)
     return None
 
 
+def _ratio(text: str, depth: int) -> Node | None:
+    pieces, operators = split_top(text, _COLON)
+    if not operators or not all(pieces) or "|" in text:
+        return None
+    return Node("ratio", text, _parse_all(pieces, depth))
+
+
 def flatten(nodes: Iterable[Node]) -> list[Node]:
-    """The members of a list in which some members (``1 \\pm \\sqrt 5``) are lists themselves."""
+    r"""The members of a list; members that are lists themselves (``1 \pm \sqrt 5``) are replaced by their own."""
     flat: list[Node] = []
     for node in nodes:
         flat.extend(node.items if node.kind == "list" else (node,))
@@ -173,26 +206,24 @@ _EQUALS = (
     "\\implies",
 )
 _FLIP = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
-# What may stand left of "=" as a mere name: x, x_{1}, f(x), |AB|, (p,q), \frac{NO}{BO}, V_1:V_2, \text{Area};
-# no 2x, no x^2.
-# (The group is atomic: with backtracking, "a(b)a(b)..." would take for ever.)
+# The group is atomic: with backtracking, "a(b)a(b)..." would take exponential time.
 _NAME = re.compile(
     r"(?>\\(?!sqrt|pm|mp|sin|cos|tan|log|ln|sum|int|infty)[A-Za-z]+|_\{[^{}]*\}|_\w|[A-Za-z]"
     r"|(?<=[A-Za-z}])\([^()]*\)|[(){}|',:/ ]|\^\{?\\prime\}?)+"
 )
+r"""A name on the left of "=": x, x_{1}, f(x), |AB|, (p,q), \frac{NO}{BO}, V_1:V_2, \text{Area}; not 2x or x^2."""
 _VARIABLE = re.compile(r"[a-zA-Z](?:_\{?\w+\}?)?|\\(?:theta|alpha|beta|lambda|mu|omega|gamma|phi|varphi)")
 
 
 def named_value(node: Node) -> tuple[str, Node] | None:
-    """Name and value of ``x = 1``, ``f(x) = x = 3``, ``x \\in [0, 1]``; None for an equation that is to be
-    solved."""
-    if node.kind != "relation" or not all(op in _EQUALS for op in node.ops):
+    r"""Name and value of ``x = 1``, ``f(x) = x = 3``, ``x \in [0, 1]``; None for an equation without a lone name."""
+    if node.kind != "relation" or not all(operator in _EQUALS for operator in node.operators):
         return None
-    items, ops = list(node.items), list(node.ops)
-    if "\\approx" in ops:  # the exact value stands before the rounded one
-        cut = ops.index("\\approx")
-        if cut > 0 or not _NAME.fullmatch(items[0].text):
-            items, ops = items[: cut + 1], ops[:cut]
+    items = list(node.items)
+    if "\\approx" in node.operators:  # the exact value precedes the rounded one
+        end = node.operators.index("\\approx")
+        if end > 0 or not _NAME.fullmatch(items[0].text):
+            items = items[: end + 1]
     if len(items) == 1:
         return "", items[0]
     if _NAME.fullmatch(items[0].text):
@@ -203,27 +234,26 @@ def named_value(node: Node) -> tuple[str, Node] | None:
 
 
 def nameless(*names: str) -> bool:
-    """Whether one of the names is none in particular: f(x), |AB|, \\text{Area}; x and y are."""
-    return any(re.search(r"\(|\\text|\|", n) or not n for n in names)
+    r"""Whether a name is not a variable such as x or y: ``f(x)``, ``|AB|``, ``\text{Area}``, or no name at all."""
+    return any(re.search(r"\(|\\text|\|", name) or not name for name in names)
 
 
 def mentions(g: tuple[str, Node], a: tuple[str, Node]) -> bool:
-    """Whether one equation's name occurs in the other's value: y = 2x+3 and x = (y-3)/2 may be the same
-    line."""
+    """Whether the name of one equation occurs in the value of the other: y = 2x+3 and x = (y-3)/2 may be equivalent."""
     return bool(g[0] and g[0] in a[1].text) or bool(a[0] and a[0] in g[1].text)
 
 
 def interval_of(node: Node) -> tuple[str, Node] | None:
-    """Variable and interval of ``0 < x \\le 1`` or ``x > 3``."""
-    if node.kind != "relation" or not all(op in _FLIP for op in node.ops) or len(node.ops) > 2:
+    r"""Variable and interval of ``0 < x \le 1`` or ``x > 3``."""
+    if node.kind != "relation" or not all(operator in _FLIP for operator in node.operators) or len(node.operators) > 2:
         return None
-    items, ops = list(node.items), list(node.ops)
-    if ops[0] in (">", "\\ge"):
-        items, ops = items[::-1], [_FLIP[op] for op in reversed(ops)]
-    if any(op in (">", "\\ge") for op in ops):
+    items, operators = list(node.items), list(node.operators)
+    if operators[0] in (">", "\\ge"):
+        items, operators = items[::-1], [_FLIP[operator] for operator in reversed(operators)]
+    if any(operator in (">", "\\ge") for operator in operators):
         return None
     infinity = Node("leaf", "\\infty"), Node("leaf", "-\\infty")
-    closed = [op == "\\le" for op in ops]
+    closed = [operator == "\\le" for operator in operators]
     if len(items) == 3 and _VARIABLE.fullmatch(items[1].text):
         low, name, high = items
         brackets = ("[" if closed[0] else "(") + ("]" if closed[1] else ")")
@@ -244,6 +274,7 @@ def as_union(node: Node) -> Node:
     if node.kind != "list" or not re.search(r"\bor\b", node.text):
         return node
     intervals = [interval_of(item) for item in node.items]
-    if not all(intervals) or len({i[0] for i in intervals if i}) != 1:
+    if not all(intervals) or len({interval[0] for interval in intervals if interval}) != 1:
         return node
-    return Node("union", " \\cup ".join(i[1].text for i in intervals if i), tuple(i[1] for i in intervals if i))
+    nodes = tuple(interval[1] for interval in intervals if interval)
+    return Node("union", " \\cup ".join(node.text for node in nodes), nodes)

@@ -1,16 +1,13 @@
-"""Whether two answers are the same mathematics.
+"""Comparing two answers.
 
-``equal(gold, answer, rules)`` reads both into a small tree (lists, tuples, sets, intervals, unions, matrices,
-relations, ratios; leaves are numbers with units, texts, or expressions), compares the trees and answers
+``equal(gold, answer)`` parses both into small trees (lists, tuples, sets, intervals, unions, matrices, relations,
+ratios; the leaves are numbers with units, words, or formulas) and compares the trees. The result is
 
 * ``True``: proved equal;
 * ``False``: proved different;
-* ``None``: an expression is left that only sympy can settle: call again with ``symbolic`` (in a worker
-  process).
+* ``None``: undecided without algebra; call it again with ``symbolic``, in a worker process.
 
-It raises ``Undecidable`` where nothing would settle it (a unit that may or may not matter, a number too
-large). The same code runs in the caller's process (without ``symbolic``: the fast path, standard library
-only) and in the worker.
+The same code runs in the caller's process (without ``symbolic``, on the standard library alone) and in the worker.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Protocol
 
+from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.answer_tree import (
     Node,
     as_union,
@@ -31,39 +29,37 @@ from spotcli.grading.compare.answer_tree import (
     nameless,
     readings,
 )
+from spotcli.grading.compare.choices import same_choice, without_choice
 from spotcli.grading.compare.exact_numbers import TooLarge
-from spotcli.grading.compare.leaves import (
-    PROSE,
-    Rules,
-    is_scalar,
-    read_quantity,
-    same_choice,
-    same_leaves,
-    without_choice,
-    without_units,
-)
-from spotcli.grading.find_answer import Undecidable
+from spotcli.grading.compare.leaves import PROSE, is_scalar, read_quantity, same_leaves, without_units
 from spotcli.grading.latex import canonical, tidy
 
-MAX_LENGTH = 1000  # signs of an answer; what is longer is no answer
+MAX_LENGTH = 1000
+"""Characters; longer texts are not compared, except plain integers."""
+_MAX_MEMBERS = 40
+_COLLECTIONS = ("list", "tuple", "set")
 
 
 class Symbolic(Protocol):
-    """Symbolic comparison of LaTeX texts; None where it cannot tell."""
+    """Compares LaTeX texts with algebra; None where it can prove neither equality nor difference."""
 
-    def expression(self, gold: str, answer: str, tolerance: float) -> bool | None: ...
+    def expression(self, gold: str, answer: str) -> bool | None: ...
     def relation(self, gold: str, answer: str) -> bool | None: ...
 
 
-def equal(gold: str, answer: str, rules: Rules, symbolic: Symbolic | None = None) -> bool | None:
-    """Compare a reference with an answer, both as found in the text (see the module's docstring)."""
+def equal(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool | None:
+    """Compare a reference with an answer, both as found in their texts.
+
+    Returns:
+        Whether they are equal; None where that needs algebra.
+
+    Raises:
+        Undecidable: algebra would not decide it either, for example because a unit is missing.
+    """
     if gold == answer and gold:
         return True
     if len(gold) > MAX_LENGTH or len(answer) > MAX_LENGTH:
-        g, a = gold.strip(), answer.strip()
-        if re.fullmatch(r"\d+", g) and re.fullmatch(r"\d+", a):
-            return g.lstrip("0") == a.lstrip("0")
-        raise Undecidable(f"the answer is longer than {MAX_LENGTH} characters")
+        return _same_long_integers(gold.strip(), answer.strip())
     try:
         gold, answer = tidy(gold), tidy(answer)
     except ValueError as error:
@@ -72,21 +68,31 @@ def equal(gold: str, answer: str, rules: Rules, symbolic: Symbolic | None = None
         raise Undecidable("the answer is empty" if gold else "the reference is empty")
     if canonical(gold) == canonical(answer):
         return True
-    if (letters := same_choice(gold, answer)) is not None:
-        return letters
+    if (same := same_choice(gold, answer)) is not None:
+        return same
     answer = without_choice(answer)
-    compare = _Comparison(rules, symbolic)
-    results = [compare.nodes(g, a) for g in readings(gold, False) for a in readings(answer, True)]
+    compare = _Comparison(symbolic)
+    results = [
+        compare.nodes(gold_node, answer_node)
+        for gold_node in readings(gold, european=False)
+        for answer_node in readings(answer, european=True)
+    ]
     if True in results:
         return True
-    if None in results and compare.doubt and not compare.asks_sympy:
+    if None in results and compare.doubt and not compare.needs_algebra:
         raise Undecidable(compare.doubt)
     return None if None in results else False
 
 
+def _same_long_integers(gold: str, answer: str) -> bool:
+    if re.fullmatch(r"\d+", gold) and re.fullmatch(r"\d+", answer):
+        return gold.lstrip("0") == answer.lstrip("0")
+    raise Undecidable(f"the answer is longer than {MAX_LENGTH} characters")
+
+
 def _all(results: Iterable[bool | None]) -> bool | None:
-    seen = list(results)
-    return False if False in seen else None if None in seen else True
+    values = list(results)
+    return False if False in values else None if None in values else True
 
 
 def _key(name: str) -> str:
@@ -98,11 +104,14 @@ def _scalar(node: Node) -> bool:
 
 
 class _Comparison:
-    def __init__(self, rules: Rules, symbolic: Symbolic | None) -> None:
-        self.rules = rules
+    """Compares the nodes of two trees, each ``gold`` with an ``answer``."""
+
+    def __init__(self, symbolic: Symbolic | None) -> None:
         self.symbolic = symbolic
-        self.asks_sympy = False  # whether an expression is left for a call with ``symbolic``
-        self.doubt = ""  # why a part of the answer cannot be decided; the whole may be wrong all the same
+        self.needs_algebra = False
+        """Whether a formula is left for a call with ``symbolic``."""
+        self.doubt = ""
+        """Why a part of the answer is undecided; another part may still be wrong."""
 
     def nodes(self, gold: Node, answer: Node) -> bool | None:
         try:
@@ -111,137 +120,151 @@ class _Comparison:
             self.doubt = str(doubt)
             return None
         except TooLarge:
-            self.doubt = "a number too large to compare"
+            self.doubt = "number too large to compare"
             return None
 
     def _nodes(self, gold: Node, answer: Node) -> bool | None:
         if canonical(gold.text) == canonical(answer.text):
             return True
         gold, answer = as_union(self._single(gold)), as_union(self._single(answer))
-        if "relation" in (gold.kind, answer.kind):
+        kinds = (gold.kind, answer.kind)
+        if "relation" in kinds:
             return self._with_relation(gold, answer)
-        if gold.kind == answer.kind == "leaf":
+        if kinds == ("leaf", "leaf"):
             return self._leaves(gold.text, answer.text)
-        if gold.kind == answer.kind == "matrix":
-            return self._matrices(gold, answer)
-        if "matrix" in (gold.kind, answer.kind):
-            return self._matrix_and_other(gold, answer)
-        if gold.kind == answer.kind == "ratio":
+        if "matrix" in kinds:
+            return self._with_matrix(gold, answer)
+        if kinds == ("ratio", "ratio"):
             return self._ratios(gold, answer)
-        if "union" in (gold.kind, answer.kind):
-            if _scalar(gold) or _scalar(answer):
-                return False
-            same = self._members(gold.items, answer.items) if gold.kind == answer.kind else None
-            return True if same else self._expression(gold.text, answer.text)
-        collections = ("list", "tuple", "set")
-        if gold.kind in collections and answer.kind in collections:
-            return self._collections(gold, answer)
-        if gold.kind in collections or answer.kind in collections:
-            leaf, group = (answer, gold) if gold.kind in collections else (gold, answer)
-            if len(group.items) > 1 and _scalar(leaf):
-                if group.kind == "list" and all(self.nodes(leaf, member) for member in flatten(group.items)):
-                    raise Undecidable("the same value, once and several times")
-                return False
+        if "union" in kinds:
+            return self._with_union(gold, answer)
+        if gold.kind in _COLLECTIONS or answer.kind in _COLLECTIONS:
+            return self._with_collection(gold, answer)
         return self._expression(gold.text, answer.text)
 
     def _single(self, node: Node) -> Node:
-        """A list of one is its member; what occurs twice in a set occurs once."""
+        """The member of a list with one member; a set without repeated members."""
         if node.kind == "list" and len(members := flatten(node.items)) == 1:
             return members[0]
         if node.kind == "set":
-            return replace(node, items=tuple({canonical(m.text): m for m in node.items}.values()))
+            return replace(node, items=tuple({canonical(item.text): item for item in node.items}.values()))
         return node
 
     # relations
 
     def _with_relation(self, gold: Node, answer: Node) -> bool | None:
-        value_g, value_a = named_value(gold), named_value(answer)
-        if gold.kind == answer.kind == "relation":
-            if value_g and value_a:
-                same = self.nodes(value_g[1], value_a[1])
-                if _key(value_g[0]) == _key(value_a[0]) or (same and nameless(value_g[0], value_a[0])):
-                    return same
-                if same:  # x=1 and y=1
-                    raise Undecidable("the same value for another name")
-                if not mentions(value_g, value_a):
-                    return same
-            interval_g, interval_a = interval_of(gold) or value_g, interval_of(answer) or value_a
-            if interval_g and interval_a and interval_g[0] == interval_a[0]:
-                return self.nodes(interval_g[1], interval_a[1])
-            parts = zip(gold.items, answer.items, strict=False)
-            if gold.ops == answer.ops and _all(self.nodes(g, a) for g, a in parts):
-                return True
-            if self.symbolic is None:
-                self.asks_sympy = True
-                return None
-            return self.symbolic.relation(gold.text, answer.text)
+        if gold.kind == answer.kind:
+            return self._relations(gold, answer)
+        return self._relation_and_other(gold, answer)
+
+    def _relations(self, gold: Node, answer: Node) -> bool | None:
+        gold_value, answer_value = named_value(gold), named_value(answer)
+        if gold_value and answer_value:
+            (gold_name, gold_node), (answer_name, answer_node) = gold_value, answer_value
+            same = self.nodes(gold_node, answer_node)
+            if _key(gold_name) == _key(answer_name) or (same and nameless(gold_name, answer_name)):
+                return same
+            if same:  # x=1 and y=1
+                raise Undecidable("the same value for different names")
+            if not mentions(gold_value, answer_value):
+                return same
+        gold_interval, answer_interval = interval_of(gold) or gold_value, interval_of(answer) or answer_value
+        if gold_interval and answer_interval and gold_interval[0] == answer_interval[0]:
+            return self.nodes(gold_interval[1], answer_interval[1])
+        parts = zip(gold.items, answer.items, strict=False)
+        if gold.operators == answer.operators and _all(self.nodes(g, a) for g, a in parts):
+            return True
+        if self.symbolic is None:
+            self.needs_algebra = True
+            return None
+        return self.symbolic.relation(gold.text, answer.text)
+
+    def _relation_and_other(self, gold: Node, answer: Node) -> bool | None:
+        """``x = 5`` compared with ``5``, ``x > 2`` with an interval."""
         relation, other = (gold, answer) if gold.kind == "relation" else (answer, gold)
-        if value := value_g or value_a:
-            return self.nodes(value[1], other) if relation is gold else self.nodes(other, value[1])
+
+        def compare_with(value: Node) -> bool | None:
+            return self.nodes(value, other) if relation is gold else self.nodes(other, value)
+
+        if value := named_value(relation):
+            return compare_with(value[1])
         if (interval := interval_of(relation)) and other.kind in ("tuple", "union"):
-            return self.nodes(interval[1], other) if relation is gold else self.nodes(other, interval[1])
-        if set(relation.ops) <= {"="} and other.kind == "leaf":
-            last = relation.items[-1]
-            same = self.nodes(last, other) if relation is gold else self.nodes(other, last)
-            numeric = all(read_quantity(i.text) for i in relation.items)
+            return compare_with(interval[1])
+        if set(relation.operators) <= {"="} and other.kind == "leaf":
+            same = compare_with(relation.items[-1])
+            numeric = all(read_quantity(item.text) for item in relation.items)
             if same is False or (same and numeric):
                 return same if numeric or relation is answer else None
-            raise Undecidable("an equation beside a value")
+            raise Undecidable("an equation compared with a value")
         return self._expression(gold.text, answer.text)
 
     # collections
 
+    def _with_union(self, gold: Node, answer: Node) -> bool | None:
+        if _scalar(gold) or _scalar(answer):
+            return False
+        if gold.kind == answer.kind and self._members(gold.items, answer.items):
+            return True
+        return self._expression(gold.text, answer.text)
+
+    def _with_collection(self, gold: Node, answer: Node) -> bool | None:
+        if gold.kind in _COLLECTIONS and answer.kind in _COLLECTIONS:
+            return self._collections(gold, answer)
+        leaf, group = (answer, gold) if gold.kind in _COLLECTIONS else (gold, answer)
+        if len(group.items) > 1 and _scalar(leaf):
+            if group.kind == "list" and all(self.nodes(leaf, member) for member in flatten(group.items)):
+                raise Undecidable("the same value, but repeated on one side")
+            return False
+        return self._expression(gold.text, answer.text)
+
     def _collections(self, gold: Node, answer: Node) -> bool | None:
-        g = flatten(gold.items) if gold.kind == "list" else list(gold.items)
-        a = flatten(answer.items) if answer.kind == "list" else list(answer.items)
-        ordered = _all(self.nodes(x, y) for x, y in zip(g, a, strict=True)) if len(g) == len(a) else False
+        gold_items = flatten(gold.items) if gold.kind == "list" else list(gold.items)
+        answer_items = flatten(answer.items) if answer.kind == "list" else list(answer.items)
+        same_length = len(gold_items) == len(answer_items)
+        ordered = (
+            _all(self.nodes(g, a) for g, a in zip(gold_items, answer_items, strict=True)) if same_length else False
+        )
         if gold.kind == answer.kind == "tuple":
-            if len(g) == len(a) == 2 and gold.brackets and answer.brackets and gold.brackets != answer.brackets:
-                return False  # [0, 1) is not (0, 1]
+            if same_length and len(gold_items) == 2 and gold.brackets and answer.brackets:
+                return ordered if gold.brackets == answer.brackets else False  # [0, 1) is not (0, 1]
             return ordered
         if "tuple" in (gold.kind, answer.kind):
             group = gold if gold.kind == "tuple" else answer
             if ordered is True and group.brackets in ("()", "") and "set" not in (gold.kind, answer.kind):
                 return True
-            unordered = self._members(g, a)
+            unordered = self._members(gold_items, answer_items)
             if unordered is True:
-                raise Undecidable("the same values, as a tuple and as a list or set")
+                raise Undecidable("the same values, but only one side is a tuple")
             return unordered
-        if len(g) != len(a):
-            unique_g, unique_a = ({canonical(n.text): n for n in nodes}.values() for nodes in (g, a))
-            if len(unique_g) == len(unique_a) and self._members(unique_g, unique_a):
-                raise Undecidable("the same values, some of them several times")
-        if ordered or (self.rules.ordered_lists and gold.kind == answer.kind == "list"):
-            return ordered
-        return self._members(g, a)
+        if not same_length:
+            gold_unique, answer_unique = (
+                {canonical(node.text): node for node in nodes}.values() for nodes in (gold_items, answer_items)
+            )
+            if len(gold_unique) == len(answer_unique) and self._members(gold_unique, answer_unique):
+                raise Undecidable("the same values, but some are repeated on one side")
+        return ordered or self._members(gold_items, answer_items)
 
     def _members(self, gold: Iterable[Node], answer: Iterable[Node]) -> bool | None:
-        """Whether each member of one is a member of the other, whatever the order."""
-        left, rest = list(gold), list(answer)
-        if len(left) != len(rest):
+        """Whether both have the same members, in any order."""
+        gold_items, remaining = list(gold), list(answer)
+        if len(gold_items) != len(remaining):
             return False
-        if len(left) > 40:
-            raise Undecidable("too many members")
-        open_ = False
-        for g in left:
-            results = [self.nodes(g, a) for a in rest]
+        if len(gold_items) > _MAX_MEMBERS:
+            raise Undecidable(f"more than {_MAX_MEMBERS} members")
+        undecided = False
+        for item in gold_items:
+            results = [self.nodes(item, candidate) for candidate in remaining]
             if True in results:
-                rest.pop(results.index(True))
+                remaining.pop(results.index(True))
             elif None in results:
-                open_ = True
+                undecided = True
             else:
                 return False
-        return None if open_ else True
+        return None if undecided else True
 
-    def _matrices(self, gold: Node, answer: Node) -> bool | None:
-        g, a = [[*row.items] for row in gold.items], [[*row.items] for row in answer.items]
-        if [len(r) for r in g] != [len(r) for r in a]:
-            if sorted((len(g), len(g[0]))) == sorted((len(a), len(a[0]))):
-                raise Undecidable("a row beside a column")
-            return False
-        return _all(self.nodes(x, y) for rg, ra in zip(g, a, strict=True) for x, y in zip(rg, ra, strict=True))
-
-    def _matrix_and_other(self, gold: Node, answer: Node) -> bool | None:
+    def _with_matrix(self, gold: Node, answer: Node) -> bool | None:
+        if gold.kind == answer.kind:
+            return self._matrices(gold, answer)
         matrix, other = (gold, answer) if gold.kind == "matrix" else (answer, gold)
         if _scalar(other) and sum(len(row.items) for row in matrix.items) > 1:
             return False
@@ -253,37 +276,54 @@ class _Comparison:
             return _all(self.nodes(*((x, y) if matrix is gold else (y, x))) for x, y in pairs)
         return self._expression(gold.text, answer.text)
 
+    def _matrices(self, gold: Node, answer: Node) -> bool | None:
+        gold_sizes, answer_sizes = ([len(row.items) for row in node.items] for node in (gold, answer))
+        if gold_sizes != answer_sizes:
+            if sorted((len(gold_sizes), gold_sizes[0])) == sorted((len(answer_sizes), answer_sizes[0])):
+                raise Undecidable("a row compared with a column")
+            return False
+        rows = zip(gold.items, answer.items, strict=True)
+        return _all(
+            self.nodes(gold_cell, answer_cell)
+            for gold_row, answer_row in rows
+            for gold_cell, answer_cell in zip(gold_row.items, answer_row.items, strict=True)
+        )
+
     def _ratios(self, gold: Node, answer: Node) -> bool | None:
         if len(gold.items) != len(answer.items):
             return False
-        same = _all(self.nodes(g, a) for g, a in zip(gold.items, answer.items, strict=True))
+        pairs = list(zip(gold.items, answer.items, strict=True))
+        same = _all(self.nodes(gold_part, answer_part) for gold_part, answer_part in pairs)
         if same is not False or re.search(r"\d:\d\d", gold.text):  # 12:00 is a time
             return same
-        numbers = [
-            (read_quantity(g.text), read_quantity(a.text)) for g, a in zip(gold.items, answer.items, strict=True)
+        quantities = [
+            (read_quantity(gold_part.text), read_quantity(answer_part.text)) for gold_part, answer_part in pairs
         ]
         factors = set()
-        for g, a in numbers:
-            if not g or not a or not isinstance(g.number.value, Fraction) or not isinstance(a.number.value, Fraction):
+        for gold_quantity, answer_quantity in quantities:
+            if not gold_quantity or not answer_quantity:
                 return None
-            if not g.number.value or not a.number.value:
+            gold_value, answer_value = gold_quantity.number.value, answer_quantity.number.value
+            if not isinstance(gold_value, Fraction) or not isinstance(answer_value, Fraction):
+                return None
+            if not gold_value or not answer_value:
                 return same
-            factors.add(g.number.value / a.number.value)
+            factors.add(gold_value / answer_value)
         return len(factors) == 1
 
     # leaves
 
     def _leaves(self, gold: str, answer: str) -> bool | None:
-        same = same_leaves(gold, answer, self.rules)
+        same = same_leaves(gold, answer)
         return self._expression(gold, answer) if same is None else same
 
     def _expression(self, gold: str, answer: str) -> bool | None:
-        gold, answer = without_units(gold, answer, self.rules)
+        gold, answer = without_units(gold, answer)
         if canonical(gold) == canonical(answer):
             return True
-        if set(PROSE.findall(gold)) != set(PROSE.findall(answer)):
-            raise Undecidable("words within a formula")  # they would be read as products of letters
+        if set(PROSE.findall(gold)) != set(PROSE.findall(answer)):  # sympy would read words as products of letters
+            raise Undecidable("different words in a formula")
         if self.symbolic is None:
-            self.asks_sympy = True
+            self.needs_algebra = True
             return None
-        return self.symbolic.expression(gold, answer, self.rules.tolerance)
+        return self.symbolic.expression(gold, answer)

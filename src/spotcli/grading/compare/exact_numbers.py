@@ -1,8 +1,8 @@
-r"""Numbers, exactly: ``\frac{16}{25}``, ``-3 1/2``, ``1.24\times10^{-8}``, ``2\sqrt{3}+\pi``, ``1/2004!``.
+r"""Reading and comparing numbers: ``\frac{16}{25}``, ``-3 1/2``, ``1.24\times10^{-8}``, ``2\sqrt{3}+\pi``, ``1/2004!``.
 
-A small recursive reader for arithmetic on numbers, on ``fractions`` and ``decimal``. It answers the common
-cases without sympy, and it never evaluates text as code. Rational results are exact; surds and pi carry 120
-digits. Everything with a variable or a function is left to sympy (``NotANumber``).
+A small recursive-descent parser for arithmetic, based on ``fractions`` and ``decimal``. It handles the common cases
+without sympy and never evaluates text as code. Rational results are exact; roots and pi have 120 digits. Texts with a
+variable or a function raise ``NotANumber`` and are left to sympy.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DecimalException, Overflow, localcontext
 from fractions import Fraction
 
-DIGITS = 120  # of irrational results; far more than any comparison needs, so that cancellation does no harm
-_EXACT_BITS = 40_000  # an exact integer beyond this size is compared by its logarithm only
+TOLERANCE = 1e-6
+"""Relative, for numbers of which at least one has a decimal point or an exponent; all others must be equal exactly."""
+_DIGITS = 120
+"""Of irrational results; more than any comparison needs, so that cancellation does no harm."""
+_EXACT_TOLERANCE = Fraction(TOLERANCE).limit_denominator(10**15)
+_EXACT_BITS = 40_000
+"""Size of the largest integer that is computed exactly."""
 _MAX_LENGTH = 600
 _MAX_DEPTH = 40
 PI = Decimal(
@@ -26,7 +31,7 @@ Real = Fraction | Decimal
 
 
 class NotANumber(Exception):
-    """The text is no arithmetic on numbers."""
+    """The text is not arithmetic on numbers."""
 
 
 class TooLarge(NotANumber):
@@ -34,19 +39,20 @@ class TooLarge(NotANumber):
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """``value``; ``places``: digits after the point where the text is a plain decimal, else None;
-    ``rounded``: whether a decimal point occurs (such a number may be an approximation); ``digits``:
-    significant digits of a plain decimal."""
+class ExactNumber:
+    """A number read from a text."""
 
     value: Real
     rounded: bool = False
+    """Whether the text contains a decimal point or an exponent; the number may then be an approximation."""
     places: int | None = None
+    """Digits after the decimal point, if the text is a plain decimal."""
     digits: int = 0
+    """Significant digits of a plain decimal."""
 
 
 def _context() -> Context:
-    return Context(prec=DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
+    return Context(prec=_DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 _LITERAL = re.compile(r"([+-]?)\s*(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,5}))?")
@@ -57,17 +63,22 @@ _SCIENTIFIC = re.compile(
 _REPEATING = re.compile(r"(-?)(\d{1,30})\.(\d{0,30})\\(?:overline|bar)\s*\{\s*(\d{1,30})\s*\}")
 
 
-def read_number(text: str) -> Number:
-    """The number that a tidy text stands for. Raises NotANumber."""
-    if found := _LITERAL.fullmatch(text) or _SCIENTIFIC.fullmatch(text):
-        sign, digits = found[1], found[2]
-        exponent = next((g for g in found.groups()[2:] if g), "0").replace(" ", "")
+def read_number(text: str) -> ExactNumber:
+    """Compute the number of a tidy text.
+
+    Raises:
+        NotANumber: the text is not arithmetic on numbers.
+        TooLarge: the number is too large to compute.
+    """
+    if literal := _LITERAL.fullmatch(text) or _SCIENTIFIC.fullmatch(text):
+        sign, digits = literal[1], literal[2]
+        exponent = next((group for group in literal.groups()[2:] if group), "0").replace(" ", "")
         return _literal(sign, digits, int(exponent))
-    if found := _REPEATING.fullmatch(text):
-        sign, whole, fixed, period = found.groups()
+    if repeating := _REPEATING.fullmatch(text):
+        sign, whole, fixed, period = repeating.groups()
         start = Fraction(int(whole + fixed), 10 ** len(fixed))
         repeated = start + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
-        return Number(-repeated if sign else repeated)
+        return ExactNumber(-repeated if sign else repeated)
     if len(text) > _MAX_LENGTH:
         raise NotANumber(text[:40])
     reader = _Reader(text)
@@ -78,17 +89,17 @@ def read_number(text: str) -> Number:
             raise TooLarge(text[:40]) from error
         except (ZeroDivisionError, DecimalException, RecursionError, ValueError) as error:
             raise NotANumber(text[:40]) from error
-    return Number(value, rounded=reader.rounded)
+    return ExactNumber(value, rounded=reader.rounded)
 
 
-def _literal(sign: str, digits: str, exponent: int) -> Number:
+def _literal(sign: str, digits: str, exponent: int) -> ExactNumber:
     if len(digits) > 4000 or abs(exponent) > 5000:
         raise TooLarge(digits[:40])
     value = Fraction(digits if digits[-1] != "." else digits[:-1]) * Fraction(10) ** exponent
     fraction = digits.partition(".")[2]
     significant = len(digits.replace(".", "").lstrip("0"))
     decimal = "." in digits
-    return Number(
+    return ExactNumber(
         -value if sign == "-" else value,
         rounded=decimal or exponent != 0,
         places=len(fraction) - exponent if decimal or exponent else None,
@@ -104,28 +115,28 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.tokens: list[str] = []
-        self.spaced: list[bool] = []  # whether a space stood before the token: "3 1/2" is a mixed number
+        self.spaced: list[bool] = []  # whether a space precedes the token: "3 1/2" is a mixed number
         for mark in _TOKEN.finditer(text.strip()):
-            number, command, brace, sign = mark.groups()
-            self.tokens.append(number or ("\\" + command if command else None) or brace or sign)
+            number, command, brace, other = mark.groups()
+            self.tokens.append(number or ("\\" + command if command else None) or brace or other)
             self.spaced.append(mark[0][0].isspace())
-        self.at = 0
+        self.position = 0
         self.depth = 0
         self.rounded = False
 
     def peek(self, ahead: int = 0) -> str:
-        return self.tokens[self.at + ahead] if self.at + ahead < len(self.tokens) else ""
+        return self.tokens[self.position + ahead] if self.position + ahead < len(self.tokens) else ""
 
     def take(self, expected: str | None = None) -> str:
         token = self.peek()
         if not token or (expected is not None and token != expected):
-            raise NotANumber(f"expected {expected}, found {token}")
-        self.at += 1
+            raise NotANumber(f"expected {expected}, got {token}")
+        self.position += 1
         return token
 
     def whole(self) -> Real:
         value = self.sum()
-        if self.at != len(self.tokens):
+        if self.position != len(self.tokens):
             raise NotANumber(self.peek())
         return value
 
@@ -158,7 +169,7 @@ class _Reader:
                 value = _divide(value, self.signed())
                 slash = True
             elif token in ("(", "\\sqrt", "\\pi", "\\frac", "{", "\\binom"):
-                if slash:  # 1/2\pi is read either way by people
+                if slash:  # people read 1/2\pi in two ways
                     raise NotANumber("ambiguous product after a slash")
                 value = _multiply(value, self.power())
             else:
@@ -213,13 +224,13 @@ class _Reader:
         raise NotANumber(token)
 
     def argument(self) -> Real:
-        """What follows a command: a group, or one digit."""
+        """The argument of a command: a group, or one digit."""
         if self.peek() == "{":
             return self.atom()
         token = self.take()
         if not token.isdigit():
             raise NotANumber(token)
-        if len(token) > 1:  # \sqrt12 is \sqrt{1}2 in LaTeX, and something else for people
+        if len(token) > 1:  # \sqrt12 is \sqrt{1}2 in LaTeX, but people mean \sqrt{12}
             raise NotANumber("unbraced argument")
         return Fraction(token)
 
@@ -229,13 +240,13 @@ class _Reader:
         self.rounded |= "." in token
         value = Fraction(token)
         if "." not in token:  # mixed numbers: 1\frac{3}{4}, 1 3/4
-            following = "".join(self.tokens[self.at : self.at + 7])
+            following = "".join(self.tokens[self.position : self.position + 7])
             if mixed := re.match(r"\\frac\{(\d+)\}\{(\d+)\}", following):
-                self.at += 7
+                self.position += 7
                 return value + Fraction(int(mixed[1]), int(mixed[2]))
-            if self.peek().isdigit() and self.spaced[self.at] and self.peek(1) == "/" and self.peek(2).isdigit():
+            if self.peek().isdigit() and self.spaced[self.position] and self.peek(1) == "/" and self.peek(2).isdigit():
                 upper, lower = int(self.peek()), int(self.peek(2))
-                self.at += 3
+                self.position += 3
                 return value + Fraction(upper, lower)
         return value
 
@@ -290,7 +301,7 @@ def _exact_root(base: Fraction, exponent: Fraction) -> Fraction | None:
 
 def _whole_number(value: Real, limit: int) -> int:
     if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
-        raise NotANumber("a factorial or binomial of something that is no natural number")
+        raise NotANumber("the factorial or binomial of a number that is not a natural number")
     if value > limit:
         raise TooLarge("factorial or binomial")
     return value.numerator
@@ -304,18 +315,16 @@ def _binomial(upper: Real, lower: Real) -> Fraction:
     return Fraction(math.comb(_whole_number(upper, 3000), _whole_number(lower, 3000)))
 
 
-def same_number(gold: Number, answer: Number, tolerance: float) -> bool | None:
-    """Whether two numbers are equal: exact ones exactly, those with a decimal point to a relative
-    ``tolerance``.
+def same_number(gold: ExactNumber, answer: ExactNumber) -> bool | None:
+    """Whether two numbers are equal: exactly, or to ``TOLERANCE`` where one has a decimal point or an exponent.
 
-    None where it stays open: one is a correct rounding of the other to at least two digits but to fewer than
-    the tolerance asks, or both are too close to tell.
+    None where this is open: one number is a correct rounding of the other to at least two digits, but to fewer digits
+    than the tolerance requires; or the two are too close to tell them apart.
     """
     a, b = gold.value, answer.value
+    rounded = gold.rounded or answer.rounded
     if isinstance(a, Fraction) and isinstance(b, Fraction):
-        if a == b:
-            return True
-        if (gold.rounded or answer.rounded) and abs(a - b) <= Fraction(tolerance).limit_denominator(10**15) * abs(a):
+        if a == b or (rounded and abs(a - b) <= _EXACT_TOLERANCE * abs(a)):
             return True
         return None if _rounds_to(gold, answer) or _rounds_to(answer, gold) else False
     with localcontext(_context()):
@@ -324,17 +333,17 @@ def same_number(gold: Number, answer: Number, tolerance: float) -> bool | None:
         if size == 0:
             return None
         gap = abs(x - y) / size
-    if gold.rounded or answer.rounded:
-        if gap <= Decimal(str(tolerance)):
+    if rounded:
+        if gap <= Decimal(str(TOLERANCE)):
             return True
         return None if _rounds_to(gold, answer) or _rounds_to(answer, gold) else False
-    if size.adjusted() > 60 or size.adjusted() < -60:  # equality of numbers of this size is not proved by their digits
+    if abs(size.adjusted()) > 60:  # the digits do not prove that numbers of this size are equal
         return False if gap > Decimal("1e-40") and size.adjusted() > 60 else None
     return gap < Decimal("1e-50")
 
 
-def _rounds_to(rounded: Number, other: Number) -> bool:
-    """Whether ``rounded`` is what ``other`` gives when it is rounded to as many places."""
+def _rounds_to(rounded: ExactNumber, other: ExactNumber) -> bool:
+    """Whether ``rounded`` is ``other`` rounded to as many places."""
     if rounded.places is None or rounded.digits < 2 or abs(rounded.places) > 60:
         return False
     with localcontext(_context()):

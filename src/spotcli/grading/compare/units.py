@@ -1,4 +1,4 @@
-"""Units of measure: which are the same, which convert into each other, and which are plainly different."""
+"""Units of measurement: reading them from texts, and converting them into each other."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from fractions import Fraction
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A product of powers of base units times a scale. ``known``: every word is in the table below."""
+    """A product of powers of base units times a scale."""
 
     scale: Fraction
     powers: tuple[tuple[str, int], ...]
     known: bool
+    """Whether every word is in the table of units."""
+
+    def is_same(self, other: Unit) -> bool:
+        """Whether both are the same product with the same scale, whatever their words."""
+        return (self.scale, self.powers) == (other.scale, other.powers)
 
 
-def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
+def _unit_table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     lines = """
     m 1 m | meter metre
     km 1000 m | kilometer kilometre
@@ -80,25 +85,12 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     return table
 
 
-_TABLE = _table()
-# Words that say what is counted or how, and change no quantity.
+_TABLE = _unit_table()
 _IDLE = {
-    "per",
-    "a",
-    "an",
-    "the",
-    "of",
-    "each",
-    "total",
-    "units",
-    "unit",
-    "approximately",
-    "about",
-    "exactly",
-    "only",
-    "in",
+    "per", "a", "an", "the", "of", "each", "total", "units", "unit", "approximately", "about", "exactly", "only", "in",
     "is",
-}
+}  # fmt: skip
+"""Words that do not change a quantity."""
 _SQUARE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _PIECE = re.compile(r"\\?([A-Za-z¢-]+)\.?|\^\s*\{?\s*([+-]?\d+)\s*\}?|(/)|.", re.DOTALL)
 
@@ -117,13 +109,12 @@ def _singular(word: str) -> str:
 
 
 def is_unit(word: str) -> bool:
-    """Whether one word is a unit of the table."""
+    """Whether a word is a known unit."""
     return _singular(word) in _TABLE
 
 
 def read_unit(text: str) -> Unit | None:
-    """The unit a text names: ``cm``, ``\\text{ m}/\\text{s}^2``, ``square feet``, ``dollars per hour``. None
-    where it names none."""
+    r"""The unit in a text, or None: ``cm``, ``\text{ m}/\text{s}^2``, ``square feet``, ``dollars per hour``."""
     scale, powers, known = Fraction(1), dict[str, int](), True
     direction, pending, last = 1, 1, ""
     text = re.sub(r"\\frac\s*\{(.*?)\}\s*\{(.*?)\}", r"\1/\2", text)
@@ -152,13 +143,12 @@ def read_unit(text: str) -> Unit | None:
                 powers[name] = powers.get(name, 0) + direction * exponent * pending
             scale *= base_scale ** (direction * pending)
             pending = 1
-    left = tuple(sorted((name, power) for name, power in powers.items() if power))
-    return Unit(scale, left, known) if left else None
+    nonzero = tuple(sorted((name, power) for name, power in powers.items() if power))
+    return Unit(scale, nonzero, known) if nonzero else None
 
 
 def conversions(unit: Unit) -> list[Fraction]:
-    """Factors that turn a quantity in ``unit`` into other units of the table of the same kind (none for
-    compound units)."""
+    """Factors that convert a quantity in ``unit`` to the other units of the same kind; empty for compound units."""
     if not unit.known or len(unit.powers) != 1 or unit.powers[0][1] != 1:
         return []
     base = unit.powers[0][0]
