@@ -61,7 +61,7 @@ class MissingExtra(UserError):
     """An optional dependency is not installed."""
 
     def __init__(self, extra: str, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs packages that are not installed", cure=install_command(extra))
+        super().__init__(f"{needed_for} requires packages that are not installed", cure=install_command(extra))
         self.args = (extra, needed_for)  # pickle creates the exception from these
 
 

@@ -1,4 +1,4 @@
-"""A stage's output: a dataset with a meta file beside it, locked, resumed with the same settings, refused with others."""
+"""A stage's output: a dataset with a meta file, resumed with the same settings and refused with other settings."""
 
 from __future__ import annotations
 

@@ -138,9 +138,9 @@ class RectifySection(Section):
     answers without an oracle, for RFT."""
     then: Annotated[list[str], Option("Oracle", "MODEL", unset="none")] = Field(default_factory=list)
     """The next oracle for answers that the one before failed to correct; repeatable."""
-    attempts: Annotated[int, Field(gt=0, le=10), Option("Prompt")] = 1
+    attempts: Annotated[int, Field(gt=0, le=10), Option("Oracle")] = 1
     """Attempts per answer and oracle; each prompt includes the error of the previous attempt."""
-    reply: Annotated[Literal["rewrite", "edits"], Option("Prompt")] = "rewrite"
+    reply: Annotated[Literal["rewrite", "edits"], Option("Oracle")] = "rewrite"
     """``rewrite``: the oracle writes the whole corrected answer; ``edits``: it writes search/replace hunks."""
     reference: Annotated[bool, Option("Prompt")] = True
     """Show the reference answer to the oracle."""
