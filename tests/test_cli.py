@@ -42,15 +42,7 @@ def complete(*words: str, cwd: Path) -> list[str]:
         "COMP_WORDS": " ".join(("spot", *words)),
         "COMP_CWORD": str(len(words)),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", probe],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = subprocess.run(probe, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout.split()
 
 

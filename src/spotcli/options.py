@@ -141,9 +141,9 @@ def help_text(field: FieldInfo, option: Option) -> str:
     if default is True:
         facts.append("default: yes")
     elif default is not False:
-        facts.append(f"default: {', '.join(default) if isinstance(default, list) else default or option.unset}")
-    shown = f"{text} [{'; '.join(facts)}]" if facts else text
-    return shown.replace("[", "\\[")
+        shown = ", ".join(default) if isinstance(default, list) else default
+        facts.append(f"default: {option.unset if shown in (None, '') else shown}")
+    return (f"{text} [{'; '.join(facts)}]" if facts else text).replace("[", "\\[")
 
 
 def _bounds(field: FieldInfo) -> list[str]:
