@@ -90,7 +90,7 @@ def _formatted(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_formatted(item)}" for name, item in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {_formatted(item)}" for name, item in value.items())
     return str(value)
 
 
