@@ -113,14 +113,14 @@ BROKEN = {
     "an array": ('["b"]', "expected a JSON object, got an array", "write one object per line"),
     "a number": ("7", "expected a JSON object, got a number", "write one object per line"),
     "a missing field": ('{"id": "b"}', "the field 'prompt' is missing", REQUIRES),
-    "an empty field": ('{"prompt": ""}', "invalid field 'prompt': expected a non-empty value", CORRECT),
-    "an invalid type": ('{"prompt": "b", "answer": []}', f"invalid field 'answer': {NO_TEXT}", CORRECT),
+    "an empty field": ('{"prompt": ""}', "the field 'prompt': expected a non-empty value", CORRECT),
+    "an invalid type": ('{"prompt": "b", "answer": []}', f"the field 'answer': {NO_TEXT}", CORRECT),
     "a number for text": (
         '{"prompt": "b", "answer": 7}',
-        f"invalid field 'answer': {NO_TEXT}",
+        f"the field 'answer': {NO_TEXT}",
         'write it as text: "7"',
     ),
-    "a field of several types": ('{"prompt": 7}', f"invalid field 'prompt': {NO_TEXT}", 'write it as text: "7"'),
+    "a field of several types": ('{"prompt": 7}', f"the field 'prompt': {NO_TEXT}", 'write it as text: "7"'),
     "a broken message": ('{"prompt": [{"role": "user"}]}', "the field 'prompt.0.content' is missing", REQUIRES),
 }
 
@@ -140,7 +140,7 @@ def test_an_invalid_choice_is_reported_with_the_valid_ones(file: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(jsonl.read(file, Sample))
     assert str(caught.value) == (
-        f"{file}:1: invalid field 'verdict': input should be 'right', 'wrong' or 'undecided'\n"
+        f"{file}:1: the field 'verdict': input should be 'right', 'wrong' or 'undecided'\n"
         "  cure: correct the field in that line"
     )
 

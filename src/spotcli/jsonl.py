@@ -175,7 +175,7 @@ def _misfit(error: ValidationError, model: type[Row], where: str) -> DataError:
     cure = "correct the field in that line"
     if first["type"] == "string_type" and isinstance(first["input"], int | float):
         cure = f'write it as text: "{json.dumps(first["input"])}"'
-    return DataError(f"invalid field '{field}': {message[:1].lower()}{message[1:]}", where=where, cure=cure)
+    return DataError(f"the field '{field}': {message[:1].lower()}{message[1:]}", where=where, cure=cure)
 
 
 def _missing_file_cure(path: Path) -> str:

@@ -167,7 +167,7 @@ class Contrast(Pair):
     """A pair with both answers, for objectives that use y-."""
 
     cures: ClassVar[dict[str, str]] = {
-        "rejected": "this objective requires both answers; `train.objective: sft` or `dft` requires only `chosen`"
+        "rejected": "this objective requires both answers; sft or dft requires only `chosen`"
     }
 
     rejected: NonEmpty
