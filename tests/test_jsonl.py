@@ -472,6 +472,18 @@ def test_the_same_settings_resume(file: Path) -> None:
         assert out.meta.complete
 
 
+def test_notes_and_results_in_the_meta_file_are_kept_on_resume(file: Path) -> None:
+    with output(file) as out:
+        out.note(engine={"name": "transformers"}, complete=False)
+        out.finish({"right": 1})
+        written = outputs.read_meta(file)
+    assert list(written) == [
+        *("command", "settings", "inputs", "versions", "started", "complete", "counts", "engine", "finished"),
+    ]
+    output(file).close()
+    assert outputs.read_meta(file) == written
+
+
 def test_other_settings_are_refused_and_listed(file: Path) -> None:
     with output(file, inputs={"problems": "abc"}) as out:
         out.append(problems(1))
