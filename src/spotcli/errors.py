@@ -45,7 +45,7 @@ class DataError(UserError):
 
 
 class RecipeError(UserError):
-    """A recipe, or an override of it, is invalid."""
+    """A recipe or an override is invalid."""
 
 
 class SettingsChanged(UserError):

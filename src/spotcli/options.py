@@ -71,7 +71,7 @@ def recipe_command(app: typer.Typer, *keys: str, name: str | None = None, epilog
 
     Args:
         app: the application.
-        keys: keys of the recipe; a section stands for all of its fields that are declared as options.
+        keys: keys of the recipe; a section means all of its fields that are declared as options.
         name: the command's name; by default the function's.
         epilog: examples, shown below the help.
     """

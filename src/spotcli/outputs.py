@@ -145,7 +145,7 @@ class Output(Appender):
             _set_aside_locked(path)
         # JSON turns tuples into lists and keys into strings, as in the file that is compared.
         wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
-        # A meta file without its dataset is left over and says nothing.
+        # A meta file whose dataset was removed is ignored.
         before = read_meta(path) if path.exists() else {}
         _refuse_other_settings(path, before, wanted)
         super().__init__(path)

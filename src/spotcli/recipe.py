@@ -357,7 +357,7 @@ def options(key: str) -> dict[str, FieldInfo]:
     """Return the fields that are options of a command, by dotted key.
 
     Args:
-        key: a key of the recipe, such as ``seed``, or a section, which stands for all of its options.
+        key: a key of the recipe, such as ``seed``, or a section, which means all of its options.
     """
     inner = section(Recipe, key)
     fields = {f"{key}.{name}": field for name, field in inner.model_fields.items()} if inner else {}
