@@ -1,7 +1,7 @@
 """The commands: options in, one stage called, one summary printed.
 
-Each function declares the options that are not keys of the recipe; ``options.py`` adds those that are. Nothing heavy is
-imported before a command runs, so ``spot --help`` is about as quick as Typer itself.
+A function's parameters are the options that are not keys of the recipe (``flags.py``); ``options.py`` adds those that
+are. Nothing heavy is imported before a command runs, so ``spot --help`` is about as quick as Typer itself.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from spotcli import flags
 from spotcli.options import Command, Group, recipe_command
 
 if TYPE_CHECKING:
@@ -59,29 +60,9 @@ Exit codes: 0 done; 1 internal error; 2 invalid input or settings; 3 partly done
 resume); 4 stopped by the cost limit.""",
 )
 
-FILES, RUN = "Input and output", "Run"
-
-RecipeFile = Annotated[
-    Path | None,
-    typer.Option("--recipe", metavar="FILE", help="Read settings from this recipe.", rich_help_panel=FILES),
-]
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        "-s",
-        metavar="KEY=VALUE",
-        help="Override a key of the recipe; repeatable.",
-        rich_help_panel=FILES,
-    ),
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; the old output is renamed.", rich_help_panel=RUN)]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.", rich_help_panel=RUN)]
-
 
 @app.callback(invoke_without_command=True)
-def spot(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+def spot(version: flags.Version = False) -> None:
     if version:
         from spotcli import __version__
         from spotcli.console import out
@@ -104,25 +85,15 @@ An endpoint, such as `vllm serve`:
 The first of four machines; merge the shards with --merge:
 [cyan]  spot sample --model Qwen/Qwen3-8B --shard 1/4[/cyan]""",
 )
-def sample(  # noqa: PLR0913  # one parameter per option
+def sample(
     given: Given,
-    decontaminate: Annotated[
-        bool,
-        typer.Option(
-            "--decontaminate", help="Leave out problems that occur in the evaluation tasks.", rich_help_panel=FILES
-        ),
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Only shard I of N of the problems \\[default: all].", rich_help_panel=FILES),
-    ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Merge the finished shards into one file.", rich_help_panel=FILES)
-    ] = False,
-    recipe: RecipeFile = None,
-    overrides: Overrides = None,
-    fresh: Fresh = False,
-    as_json: Json = False,
+    decontaminate: flags.Decontaminate = False,
+    shard: flags.Shard = None,
+    merge: flags.Merge = False,
+    recipe: flags.RecipeFile = None,
+    overrides: flags.Overrides = None,
+    fresh: flags.Fresh = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Answer problems with the policy and grade each answer: problems -> samples.jsonl."""
     from spotcli.sampling import shards
@@ -143,27 +114,16 @@ def sample(  # noqa: PLR0913  # one parameter per option
     epilog="""With OPENAI_API_KEY in the environment, for at most 20 US dollars:
 [cyan]  spot rectify --oracle gpt-4o --max-cost 20[/cyan]""",
 )
-def rectify(  # noqa: PLR0913  # one parameter per option
+def rectify(
     given: Given,
-    export: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the open cases to a file that you edit.", rich_help_panel="By hand"),
-    ] = None,
-    import_: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE", help="Read the edited file.", rich_help_panel="By hand")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show the planned requests and their cost; send nothing.", rich_help_panel=RUN),
-    ] = False,
-    replay: Annotated[
-        bool,
-        typer.Option("--replay", help="Judge the recorded replies again; send nothing.", rich_help_panel=RUN),
-    ] = False,
-    recipe: RecipeFile = None,
-    overrides: Overrides = None,
-    fresh: Fresh = False,
-    as_json: Json = False,
+    export: flags.Export = None,
+    import_: flags.Import = None,
+    dry_run: flags.PlanRequests = False,
+    replay: flags.Replay = False,
+    recipe: flags.RecipeFile = None,
+    overrides: flags.Overrides = None,
+    fresh: flags.Fresh = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Correct the wrong answers with the smallest edit: samples.jsonl -> data.jsonl."""
     from spotcli.stages.rectify import rectify as stage
@@ -176,29 +136,14 @@ def rectify(  # noqa: PLR0913  # one parameter per option
 
 
 @app.command(cls=Command, epilog="[cyan]spot inspect data.jsonl --where 'ratio>0.3'[/cyan]")
-def inspect(  # noqa: PLR0913  # one parameter per option
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs.")] = Path("data.jsonl"),
-    id: Annotated[
-        str | None, typer.Option(metavar="ID", help="Show only the pair with this id.", rich_help_panel="Pairs")
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(metavar="EXPR", help="Show only pairs that match, such as 'ratio>0.3'.", rich_help_panel="Pairs"),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Show at most N pairs; 0 shows only the overview \\[default: all].",
-            rich_help_panel="Pairs",
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write an HTML page instead.", rich_help_panel=FILES)
-    ] = None,
-    recipe: RecipeFile = None,
-    as_json: Json = False,
+def inspect(
+    data: flags.Data = Path("data.jsonl"),
+    id: flags.Id = None,
+    where: flags.Where = None,
+    limit: flags.ShownPairs = None,
+    html: flags.Html = None,
+    recipe: flags.RecipeFile = None,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Show the corrections: each pair as a diff, and an overview of the file."""
     from spotcli.stages.review import review as stage
@@ -210,29 +155,15 @@ def inspect(  # noqa: PLR0913  # one parameter per option
 
 
 @recipe_command(app, "seed", epilog="[cyan]spot train recipes/qwen3-8b.yaml -s train.objective=dpo[/cyan]")
-def train(  # noqa: PLR0913  # one parameter per option
+def train(
     given: Given,
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Estimate training time and memory without loading weights.",
-            rich_help_panel="Estimate",
-        ),
-    ] = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="GPU to estimate for.", rich_help_panel="Estimate")
-    ] = "h800",
-    mfu: Annotated[
-        float,
-        typer.Option(
-            metavar="X", min=0.01, max=1, help="Fraction of its peak FLOP/s that is used.", rich_help_panel="Estimate"
-        ),
-    ] = 0.4,
-    fresh: Fresh = False,
-    as_json: Json = False,
+    recipe: flags.RecipeArgument,
+    overrides: flags.Overrides = None,
+    dry_run: flags.EstimateOnly = False,
+    device: flags.Device = "h800",
+    mfu: flags.Mfu = 0.4,
+    fresh: flags.Fresh = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Train on the pairs and stay close to the starting policy: data.jsonl -> checkpoint."""
     from spotcli.stages.train import train as stage
@@ -250,24 +181,14 @@ def train(  # noqa: PLR0913  # one parameter per option
     name="eval",
     epilog="[cyan]spot eval checkpoint --against builtin:smollm2-135m --trials 4[/cyan]",
 )
-def evaluate(  # noqa: PLR0913  # one parameter per option
+def evaluate(
     given: Given,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A folder, a model of the Hugging Face hub or a built-in model.", show_default=False
-        ),
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="Base model, for a paired test and the drift.", rich_help_panel="Evaluation"
-        ),
-    ] = None,
-    recipe: RecipeFile = None,
-    overrides: Overrides = None,
-    fresh: Fresh = False,
-    as_json: Json = False,
+    model: flags.Model,
+    against: flags.Against = None,
+    recipe: flags.RecipeFile = None,
+    overrides: flags.Overrides = None,
+    fresh: flags.Fresh = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Measure gains and drift: checkpoint -> scores."""
     from spotcli import tables
@@ -282,22 +203,13 @@ def evaluate(  # noqa: PLR0913  # one parameter per option
 
 
 @recipe_command(app, "seed", epilog="[cyan]spot run recipes/smollm2-135m.yaml[/cyan]")
-def run(  # one parameter per option
+def run(
     given: Given,
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="Folder of the run \\[default: runs/NAME].",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    fresh: Fresh = False,
-    as_json: Json = False,
+    recipe: flags.RecipeArgument,
+    overrides: flags.Overrides = None,
+    output: flags.RunFolder = None,
+    fresh: flags.Fresh = False,
+    as_json: flags.AsJson = False,
 ) -> None:
     """Run every stage of a recipe in order: sample, rectify, train, eval."""
     from spotcli import tables
