@@ -73,7 +73,7 @@ def as_record(row: dict[str, Any], model: type[R], *, where: str, renamed: dict[
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        raise _misfit(error, model, where) from None
+        raise _data_error(error, model, where) from None
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -162,7 +162,7 @@ def _without_surrogates(value: Any) -> Any:
     return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
-def _misfit(error: ValidationError, model: type[Row], where: str) -> DataError:
+def _data_error(error: ValidationError, model: type[Row], where: str) -> DataError:
     # A union reports an error per type; the one with the longest path is about the type that was intended.
     first = max(error.errors(include_url=False, include_context=False), key=lambda detail: len(detail["loc"]))
     parts = [str(part) for part in first["loc"] if str(part).isalnum() or str(part).isidentifier()]
