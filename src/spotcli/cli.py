@@ -146,10 +146,12 @@ def inspect(
     as_json: flags.AsJson = False,
 ) -> None:
     """Show the corrections: each pair as a diff, and an overview of the file."""
+    from spotcli.inspection.pair_filter import Selection
+    from spotcli.stages.review import View
     from spotcli.stages.review import review as stage
 
-    settings = _load(recipe, None, {})
-    summary = stage(settings, folder=Path(), data=data, id=id, where=where, html=html, limit=limit, quiet=as_json)
+    selection, view = Selection(id, where), View(limit, html, quiet=as_json)
+    summary = stage(_load(recipe, None, {}), data=data, selection=selection, view=view)
     if as_json:
         _show("Pairs", summary.as_dict(), as_json)
 
