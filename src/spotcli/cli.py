@@ -146,8 +146,7 @@ def inspect(
     as_json: flags.AsJson = False,
 ) -> None:
     """Show the corrections: each pair as a diff, and an overview of the file."""
-    from spotcli.inspection.pair_filter import Selection
-    from spotcli.stages.review import View
+    from spotcli.stages.review import Selection, View
     from spotcli.stages.review import review as stage
 
     selection, view = Selection(id, where), View(limit, html, quiet=as_json)
@@ -223,7 +222,9 @@ def run(
     if as_json:
         _show("Run", summary.as_dict(), as_json)
     else:
-        tables.run(summary)
+        tables.facts("Pairs", summary.rectify.as_dict())
+        tables.scores(summary.eval)
+        tables.seconds_per_stage(summary.seconds)
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:

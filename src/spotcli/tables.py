@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spotcli.console import out, safe
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spotcli.run import RunSummary
-    from spotcli.stages.evaluate import EvalSummary
+    from spotcli.core.stats import Comparison, Estimate
+
+
+class TaskResult(Protocol):
+    """What the tables show of one model on one task."""
+
+    @property
+    def estimate(self) -> Estimate: ...
+    @property
+    def right(self) -> int: ...
+    @property
+    def wrong(self) -> int: ...
+    @property
+    def undecided(self) -> int: ...
+    @property
+    def truncated(self) -> int: ...
+
+
+class EvalResult(Protocol):
+    """What the tables show of an evaluation; the class that has it belongs to the stage."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def against(self) -> str | None: ...
+    @property
+    def scores(self) -> Mapping[str, TaskResult]: ...
+    @property
+    def base(self) -> Mapping[str, TaskResult]: ...
+    @property
+    def comparisons(self) -> Mapping[str, Comparison]: ...
+    @property
+    def drift(self) -> float | None: ...
+    @property
+    def drift_tokens(self) -> int: ...
 
 
 def as_json(values: dict[str, Any]) -> None:
@@ -28,20 +62,13 @@ def facts(title: str, values: dict[str, Any]) -> None:
     out().print(table)
 
 
-def run(summary: RunSummary) -> None:
-    """Print the result of all stages: pairs, scores and times."""
-    facts("Pairs", summary.rectify.as_dict())
-    scores(summary.eval)
-    _seconds(summary.seconds)
-
-
-def scores(summary: EvalSummary) -> None:
+def scores(summary: EvalResult) -> None:
     """Print the scores of a model and its verdicts; with a base model: before, after and the difference."""
     out().print(_comparisons(summary) if summary.against else _estimates(summary))
     out().print(_verdicts(summary))
 
 
-def _comparisons(summary: EvalSummary) -> Table:
+def _comparisons(summary: EvalResult) -> Table:
     table = _table("Gains and drift", "task", "before", "after", "difference", "95 % interval", "p")
     for name, comparison in summary.comparisons.items():
         table.add_row(
@@ -58,7 +85,7 @@ def _comparisons(summary: EvalSummary) -> Table:
     return table
 
 
-def _estimates(summary: EvalSummary) -> Table:
+def _estimates(summary: EvalResult) -> Table:
     table = _table("Scores", "task", "avg@k", "95 % interval", "problems")
     for name, score in summary.scores.items():
         estimate = score.estimate
@@ -67,7 +94,7 @@ def _estimates(summary: EvalSummary) -> Table:
     return table
 
 
-def _verdicts(summary: EvalSummary) -> Table:
+def _verdicts(summary: EvalResult) -> Table:
     table = _table("Verdicts", "task", "model", "right", "wrong", "undecided", "truncated")
     for model, scores_by_task in ((summary.against, summary.base), (summary.model, summary.scores)):
         for name, score in scores_by_task.items():
@@ -76,7 +103,8 @@ def _verdicts(summary: EvalSummary) -> Table:
     return table
 
 
-def _seconds(seconds: dict[str, float]) -> None:
+def seconds_per_stage(seconds: Mapping[str, float]) -> None:
+    """Print the time of each stage and their total."""
     table = _table("Seconds per stage", *seconds, "total")
     table.add_row(*(f"{value:.0f}" for value in seconds.values()), f"{sum(seconds.values()):.0f}")
     out().print(table)
