@@ -1,4 +1,4 @@
-"""How long ``spot --help`` takes beside a bare Typer program with as many commands, as a ratio in one run.
+"""Time of ``spot --help`` compared with an empty Typer program with the same number of commands.
 
 python benchmarks/help.py
 """
@@ -37,7 +37,7 @@ def main() -> None:
             "bare Typer --help": [sys.executable, str(bare), "--help"],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(REPEATS):  # interleaved, so that both meet the same machine
+        for _ in range(REPEATS):  # interleaved, so that both run under the same load
             for name, command in commands.items():
                 times[name].append(seconds(command))
     medians = {name: statistics.median(values) for name, values in times.items()}

@@ -1,4 +1,4 @@
-"""What the tests share: a tiny real model, the folder of outside data, problems that need no network."""
+"""Fixtures and helpers for all tests: a tiny model, the folder of public benchmark files, JSONL files."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from tests.processes import alive_after
 
 ROOT = Path(__file__).parent.parent
 
-# How long an example takes says nothing on a machine that does other work.
+# The duration of an example is meaningless on a machine that does other work.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-# A shell starts background jobs deaf to Ctrl-C, and every command that a test starts would inherit that.
+# A shell starts background jobs with SIGINT ignored, and every command that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of public benchmark files, which are not part of the product."""
+    """The folder of public benchmark files, which are not part of this repository."""
     folder = Path(os.environ.get("SPOT_SHARED") or ROOT.parent / "shared") / "data"
     if not folder.is_dir():
-        pytest.skip("the public benchmark files are not here (SPOT_SHARED names their folder)")
+        pytest.skip("the public benchmark files are missing (set SPOT_SHARED to their folder)")
     return folder
 
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """Names the processes of one test (``tests.processes``); none of them may be left at its end."""
+    """A name for the processes of one test (``tests.processes``); all of them must have ended after the test."""
     name = uuid4().hex
     yield name
-    left = alive_after(name, 2)
-    for pid in left:
+    remaining = alive_after(name, 2)
+    for pid in remaining:
         os.kill(pid, signal.SIGKILL)
-    assert left == []
+    assert remaining == []
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers with a byte-level tokenizer and a chat template, saved to a folder."""
+    """A folder with a random Llama of two layers, a byte-level tokenizer and a chat template."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -56,12 +56,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<|im_start|>", "<|im_end|>"]
-    inner = Tokenizer(models.BPE(vocab={token: at for at, token in enumerate([*special, *letters])}, merges=[]))
+    vocabulary = {token: index for index, token in enumerate([*special, *letters])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
-    )
+    load: Any = PreTrainedTokenizerFast  # its constructor has no annotations
+    tokenizer = load(tokenizer_object=inner, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>")
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -86,17 +86,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A JSONL file as a user would have it."""
+    """Write a JSONL file and return its path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, date: str) -> None:
-    """Another today for the chat templates that ask transformers for it."""
+    """Set the current date for chat templates, which get it from transformers."""
     from transformers.utils import chat_template_utils
 
     class Clock(datetime):
-        # The ignore: the library's own stub promises a subclass of itself, and nothing here needs more than a datetime.
+        # typeshed declares that `now` returns an instance of the subclass; a datetime is enough here.
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
             return datetime.fromisoformat(date)

@@ -1,4 +1,4 @@
-"""Whatever a model, a dataset or a provider wrote is shown and never obeyed."""
+"""Text from models, datasets and providers is shown without executing anything in the terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from spotcli.console import safe
 
-OBEYED = re.compile(
+CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but line feed and tab, delete, C1
-    "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # direction, joining, invisible signs
-    "\ud800-\udfff\U000e0000-\U000e007f]"  # halves of a character, tags
+    "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # direction, joining and invisible characters
+    "\ud800-\udfff\U000e0000-\U000e007f]"  # surrogates, tags
 )
 
 
@@ -35,28 +35,28 @@ OBEYED = re.compile(
         ("\ud800", "⟨U+D800⟩"),
     ],
 )
-def test_what_a_terminal_obeys_is_made_visible(text: str, shown: str) -> None:
+def test_control_characters_are_made_visible(text: str, shown: str) -> None:
     assert safe(text) == shown
 
 
-def test_ordinary_text_stays() -> None:
+def test_ordinary_text_is_unchanged() -> None:
     text = "Zeile 1\n\tЖ 咖啡 é \\frac{1}{2} [bold red]not markup[/] 😀"
     assert safe(text) == text
 
 
 @given(st.text(st.characters(categories=None)))
-def test_nothing_obeyed_is_left(text: str) -> None:
-    assert not OBEYED.search(safe(text))
+def test_no_control_character_remains(text: str) -> None:
+    assert not CONTROLS.search(safe(text))
     assert safe(safe(text)) == safe(text)
 
 
 @given(st.text(st.characters(categories=None)))
-def test_safe_text_reaches_a_terminal_as_it_is(text: str) -> None:
+def test_safe_text_writes_no_escape_sequence(text: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, color_system="truecolor", width=200, emoji=False)
     console.print(Text(safe(text)), soft_wrap=True)
-    # Rich itself adds no style here, so there is no escape sequence at all.
+    # Rich adds no style here, so any escape sequence would come from the text.
     assert "\x1b" not in written.getvalue()

@@ -1,4 +1,4 @@
-"""The main job, end to end and small: a real language model, every stage, one command."""
+"""`spot run` end to end, at small scale, with a real language model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     return summary
 
 
-def test_every_stage_in_one_folder_and_a_second_start_changes_nothing(tmp_path: Path) -> None:
+def test_a_run_completes_every_stage_and_a_second_start_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = run(folder)
     assert summary.keys() >= {"pairs", "before", "after", "p_value", "drift", "seconds"}
@@ -44,11 +44,11 @@ def test_every_stage_in_one_folder_and_a_second_start_changes_nothing(tmp_path: 
     assert summary["pairs"] == len(pairs) > 0
     assert all(pair.verdict == "right" and pair.chosen != pair.rejected for pair in pairs)
     assert {pair.key for pair in pairs} <= {row.key for row in samples if row.verdict == "wrong"}
-    # In equals out plus each reason.
+    # Every sample is counted once.
     counts = summary["rectify"]
     assert counts["samples"] == 24 == counts["right"] + counts["undecided"] + counts["wrong"]
     assert counts["wrong"] == counts["pairs"] + sum(counts["reasons"].values())
-    # Binary cross-entropy at policy = reference: 2 ln 2.
+    # Binary cross-entropy of two zero rewards: 2 ln 2.
     assert summary["train"]["first_loss"] == pytest.approx(1.386294, abs=0.05)  # bf16, and beta is 1
     scores = sorted((folder / "scores").glob("*.jsonl"))
     assert [len(list(jsonl.read(path, Score))) for path in scores] == [9, 9]

@@ -1,4 +1,4 @@
-"""``python -m spotcli`` is ``spot``."""
+"""Run ``spot`` as ``python -m spotcli``."""
 
 from spotcli.cli import main
 

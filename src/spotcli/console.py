@@ -1,7 +1,7 @@
-"""What people see: results on stdout, talk on stderr, and foreign text made harmless.
+"""Terminal output: results on stdout, messages and progress on stderr, external text escaped.
 
-Everything that a model, a dataset or a provider wrote goes through ``safe`` before it is shown: terminals obey escape
-sequences, and Rich reads ``[...]`` as markup. ``NO_COLOR`` and pipes are respected by Rich itself.
+Text from a model, a dataset or a provider is passed through ``safe`` before it is shown: terminals execute escape
+sequences, and Rich reads ``[...]`` as markup. Rich handles ``NO_COLOR`` and pipes.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-# Bidirectional controls reorder what is shown; zero-width, blank, tag and variation characters hide text in it.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e01ef]"
 )
+"""Bidirectional controls reorder text; zero-width, blank, tag and variation characters hide text."""
 
 
 def safe(text: str) -> str:
-    """Text from outside with control, escape, bidirectional and invisible characters made visible.
+    """Return text with its control, escape, bidirectional and invisible characters made visible.
 
-    Line feeds and tabs stay. The result holds nothing that a terminal obeys; it is still not Rich markup: print it with
-    ``markup=False`` or in a ``rich.text.Text``.
+    Line feeds and tabs are kept. A terminal executes nothing in the result. Square brackets are kept too, so print it
+    with ``markup=False`` or in a ``rich.text.Text``.
     """
     return _CONTROL.sub(_visible, text)
 
@@ -45,37 +45,37 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def out() -> Console:
-    """Where results go."""
+    """Return the console for results: stdout."""
     from rich.console import Console
 
     return Console(markup=False, highlight=False, emoji=False)
 
 
 def err() -> Console:
-    """Where talk goes: progress, notes, warnings, errors."""
+    """Return the console for progress, messages, warnings and errors: stderr."""
     from rich.console import Console
 
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """One line of talk."""
+    """Print one line of information."""
     err().print(safe(text), style="dim", soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """One line that should not be missed."""
+    """Print one line of warning."""
     err().print(f"! {safe(text)}", style="yellow", soft_wrap=True)
 
 
 def note_renamed_fields(path: Path, renamed: Mapping[str, str]) -> None:
-    """One line that names the fields of a file that were read under another name (alias -> field)."""
+    """Print the fields of a file that were read under another name (alias -> field)."""
     if renamed:
         say(f"{path}: read " + ", ".join(f"'{alias}' as '{name}'" for alias, name in renamed.items()))
 
 
 def show_error(error: SpotError) -> None:
-    """What, where and the cure, without a traceback."""
+    """Print the problem, where it is, and the cure, without a traceback."""
     from rich.text import Text
 
     line = Text()
@@ -89,9 +89,9 @@ def show_error(error: SpotError) -> None:
 
 @contextmanager
 def progress(unit: str) -> Iterator[Progress]:
-    """A progress display on stderr with count, rate and time left; silent where stderr is not a terminal.
+    """Show progress on stderr with count, rate and remaining time; nothing is shown if stderr is not a terminal.
 
-    Add tasks with ``add_task(description, total=..., note="")``; ``note`` is free text at the end of the line.
+    Add tasks with ``add_task(description, total=..., note="")``; ``note`` is shown at the end of the line.
     """
     from rich.progress import (
         BarColumn,
@@ -117,7 +117,7 @@ def progress(unit: str) -> Iterator[Progress]:
         MofNCompleteColumn(),
         Rate(),
         TimeElapsedColumn(),
-        TextColumn("left", style="dim"),
+        TextColumn("remaining", style="dim"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=console,

@@ -1,16 +1,16 @@
-"""Errors that a user can act on.
+"""Errors with a cure.
 
-    SpotError               exit 1   something of ours is broken
+    SpotError               exit 1   an internal error
     ├── UserError           exit 2   the input, the settings or the machine: the user can cure it
-    │   ├── DataError                a row of a dataset file, with file and line
-    │   ├── RecipeError              a recipe or an override of it
-    │   ├── SettingsChanged          an output exists that was made with other settings
+    │   ├── DataError                an invalid row of a dataset, with file and line
+    │   ├── RecipeError              an invalid recipe or override
+    │   ├── SettingsChanged          the output was made with other settings
     │   └── MissingExtra             an optional dependency is not installed
-    ├── Unfinished          exit 3   part of the work is done and kept; the same command goes on
-    └── BudgetReached       exit 4   the money limit stopped the run; what was paid for is kept
+    ├── Unfinished          exit 3   part of the work is done and saved; the same command resumes
+    └── BudgetReached       exit 4   the cost limit stopped the run; everything paid for is saved
 
-Each says what is wrong, where, and what cures it. ``cli.main`` prints them without a traceback; any other
-exception is a bug of ours and keeps its traceback.
+A message states the problem, where it is, and the cure. ``cli.main`` prints these errors without a traceback; any other
+exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spotcli import __version__
 
 
 class SpotError(Exception):
-    """What went wrong, where (a path, ``file:line``, a recipe key), and how to cure it."""
+    """A problem, where it is (a path, ``file:line``, a recipe key), and its cure."""
 
     exit_code = 1
 
@@ -35,43 +35,43 @@ class SpotError(Exception):
 
 
 class UserError(SpotError):
-    """Something that the user can put right."""
+    """An error that the user can cure."""
 
     exit_code = 2
 
 
 class DataError(UserError):
-    """A row that cannot be used; ``where`` is ``file:line``."""
+    """A row is invalid; ``where`` is ``file:line``."""
 
 
 class RecipeError(UserError):
-    """A recipe, or an override of it, that does not fit."""
+    """A recipe or an override is invalid."""
 
 
 class SettingsChanged(UserError):
-    """The output was made with other settings, so going on would mix two experiments in one file."""
+    """The output was made with other settings; resuming would mix two experiments in one file."""
 
 
 def install_command(extra: str) -> str:
-    """What installs an extra beside this very version: on package indexes the bare name may be somebody else's."""
-    return f"pip install 'spotcli[{extra}]=={__version__}'"
+    """Return the command that installs an extra for this version."""
+    return f"pip install 'surgical-post-training[{extra}]=={__version__}'"
 
 
 class MissingExtra(UserError):
     """An optional dependency is not installed."""
 
     def __init__(self, extra: str, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs packages that are not installed", cure=install_command(extra))
-        self.args = (extra, needed_for)  # an exception that crosses processes is made again from these
+        super().__init__(f"{needed_for} requires packages that are not installed", cure=install_command(extra))
+        self.args = (extra, needed_for)  # pickle creates the exception from these
 
 
 class Unfinished(SpotError):
-    """Work is left over; everything done so far is on disk and the same command continues it."""
+    """Part of the work is done and saved; the same command resumes."""
 
     exit_code = 3
 
 
 class BudgetReached(SpotError):
-    """The money limit was reached before the work was done."""
+    """The cost limit was reached before the work was done."""
 
     exit_code = 4

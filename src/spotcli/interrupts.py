@@ -1,4 +1,4 @@
-"""One Ctrl-C for every stage: the first lets work in flight finish, the second drops it."""
+"""Ctrl-C in every stage: the first one lets requests in flight finish, the second one drops them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 from spotcli.console import warn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""SIGTERM is what job schedulers send before they kill."""
+"""Job schedulers send SIGTERM before SIGKILL."""
 
 
 @contextmanager

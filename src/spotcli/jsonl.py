@@ -1,8 +1,7 @@
-"""The only file that opens a dataset: read, append, resume, repair, lock.
+"""Datasets as files: UTF-8 JSON lines, read and checked, appended to, repaired and locked.
 
-A dataset is a UTF-8 file of JSON objects, one a line; beside ``X.jsonl`` stands ``X.meta.json`` with the command, the
-resolved settings, versions, the digest of the input and the counts. One process writes a file at a time. Rows are
-appended whole and fsynced; a line that a kill tore is set aside in ``X.torn`` when the file is next opened for writing.
+One process writes a file at a time. Rows are appended whole and synced to disk. If a crash leaves an incomplete last
+line, the next writer moves it to ``X.torn``.
 """
 
 from __future__ import annotations
@@ -27,13 +26,15 @@ R = TypeVar("R", bound=Row)
 
 
 def read(path: Path, model: type[R], *, renamed: dict[str, str] | None = None) -> Iterator[R]:
-    """Stream the rows of a dataset, each checked.
+    """Yield the rows of a dataset as checked records.
 
-    Common other names of fields are accepted (``Row.aliases``); the ones met are collected in ``renamed``, for the
-    caller to name in one line. Rows must have different keys (``id``, with ``trial`` where the record has one).
+    Args:
+        path: the dataset.
+        model: the record. Rows must have unique keys: ``id``, with ``trial`` if the record has one.
+        renamed: collects the alternative field names that were found (``Row.aliases``): alias -> field.
 
     Raises:
-        DataError: a line that is not a JSON object, a missing or wrong field, a key seen before; with file and line.
+        DataError: a line is not a JSON object, a field is missing or invalid, or a key is duplicate.
         UserError: the file does not exist.
     """
     seen: dict[Hashable, int] = {}
@@ -44,46 +45,52 @@ def read(path: Path, model: type[R], *, renamed: dict[str, str] | None = None) -
         if key is not None:
             if key in seen:
                 raise DataError(
-                    f"the key {key!r} stands in line {seen[key]} already",
+                    f"duplicate key {key!r} (first in line {seen[key]})",
                     where=where,
-                    cure="give each row an id of its own, or leave the ids out and remove the repeated prompts",
+                    cure="give each row a unique id, or omit the ids and remove duplicate prompts",
                 )
             seen[key] = number
         yield record
 
 
 def as_record(row: dict[str, Any], model: type[R], *, where: str, renamed: dict[str, str] | None = None) -> R:
-    """Check one row, common other names of fields accepted.
+    """Return one row as a checked record.
+
+    Args:
+        row: the row; its alternative field names are replaced in place.
+        model: the record.
+        where: file and line, for the error message.
+        renamed: collects the alternative field names that were found: alias -> field.
 
     Raises:
-        DataError: a missing or wrong field; ``where`` says which row.
+        DataError: a field is missing or invalid.
     """
-    for other, ours in model.aliases.items():
-        if other in row and ours not in row:
-            row[ours] = row.pop(other)
+    for alias, name in model.aliases.items():
+        if alias in row and name not in row:
+            row[name] = row.pop(alias)
             if renamed is not None:
-                renamed[other] = ours
+                renamed[alias] = name
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        raise _misfit(error, model, where) from None
+        raise _data_error(error, model, where) from None
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a file of ours as they are.
+    """Yield the rows of a JSONL file as dictionaries, unchecked.
 
     Raises:
-        DataError: a line that is not a JSON object.
+        DataError: a line is not a JSON object.
         UserError: the file does not exist.
     """
     return (row for _, row in numbered(path))
 
 
 def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Stream the rows of a JSONL file of whatever kind, each with the number of its line.
+    """Yield the rows of a JSONL file as dictionaries, each with its line number.
 
     Raises:
-        DataError: a line that is not a JSON object.
+        DataError: a line is not a JSON object.
         UserError: the file does not exist.
     """
     for number, raw in _lines(path):
@@ -91,7 +98,7 @@ def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def count(path: Path) -> int:
-    """Lines of a dataset, without reading them as JSON."""
+    """Return the number of rows of a dataset, without parsing them."""
     return sum(1 for _ in _lines(path))
 
 
@@ -99,18 +106,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        raise UserError("there is no such file", where=str(path), cure=_where_from(path)) from None
+        raise UserError("file not found", where=str(path), cure=_missing_file_cure(path)) from None
     except IsADirectoryError:
-        raise UserError("this is a folder, not a dataset file", where=str(path)) from None
+        raise UserError("expected a dataset file, got a folder", where=str(path)) from None
     with file:
         for number, raw in enumerate(file, 1):
             if not raw.strip():
                 continue
             if not raw.endswith(b"\n") and not _is_object(raw):
                 raise DataError(
-                    "the last line is cut off in the middle",
+                    "the last line is incomplete",
                     where=f"{path}:{number}",
-                    cure="run the command that wrote the file again (it resumes), or remove that line",
+                    cure="run the command that wrote the file again to resume it, or remove that line",
                 )
             yield number, raw
 
@@ -126,35 +133,43 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
         row = from_json(raw, allow_inf_nan=False)
     except ValueError:
-        # Python's own writer may leave NaN and Infinity in a file; they are no JSON, and nothing known. Lone surrogates
-        # are JSON, and no text.
+        # Python's json module writes NaN and Infinity, which are not JSON; they are read as null. Lone surrogates are
+        # valid in JSON but not in text.
         try:
-            row = _mended(json.loads(raw.strip(), parse_constant=lambda _: None))
+            row = _without_surrogates(json.loads(raw.strip(), parse_constant=lambda _: None))
         except (ValueError, RecursionError) as error:
-            why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            raise DataError(f"not a line of JSON ({why})", where=where, cure="mend or remove that line") from None
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            raise DataError(f"invalid JSON ({reason})", where=where, cure="correct or remove that line") from None
     if not isinstance(row, dict):
-        raise DataError(f"a JSON {type(row).__name__}, not an object", where=where, cure="one object a line")
+        message = f"expected a JSON object, got {_json_type(row)}"
+        raise DataError(message, where=where, cure="write one object per line")
     return row
 
 
-def _mended(value: Any) -> Any:
-    """The value without lone surrogates: no tokenizer takes them, and no other reader of our files would."""
+def _json_type(value: object) -> str:
+    """Return the name of a JSON type, with its article."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return "an array" if isinstance(value, list) else "a string" if isinstance(value, str) else "a number"
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Replace lone surrogates by U+FFFD; tokenizers and other programs refuse them."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_mended(name): _mended(item) for name, item in value.items()}
-    return [_mended(item) for item in value] if isinstance(value, list) else value
+        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
-def _misfit(error: ValidationError, model: type[Row], where: str) -> DataError:
-    # A field of several types reports an error for each of them; the one that came deepest is about the type meant.
-    first = max(error.errors(include_url=False, include_context=False), key=lambda one: len(one["loc"]))
+def _data_error(error: ValidationError, model: type[Row], where: str) -> DataError:
+    # A union reports an error per type; the one with the longest path is about the type that was intended.
+    first = max(error.errors(include_url=False, include_context=False), key=lambda detail: len(detail["loc"]))
     parts = [str(part) for part in first["loc"] if str(part).isalnum() or str(part).isidentifier()]
     field = ".".join(part for part in parts if part != "str") or "row"
     if first["type"] == "missing":
-        needed = [name for name, one in model.model_fields.items() if one.is_required()]
-        cure = model.cures.get(field) or f"a {model.__name__.lower()} needs the fields {', '.join(needed)}"
+        required = [name for name, info in model.model_fields.items() if info.is_required()]
+        cure = model.cures.get(field) or f"a {model.__name__.lower()} requires {', '.join(required)}"
         return DataError(f"the field '{field}' is missing", where=where, cure=cure)
     message = first["msg"].removeprefix("Value error, ")
     cure = "correct the field in that line"
@@ -163,21 +178,21 @@ def _misfit(error: ValidationError, model: type[Row], where: str) -> DataError:
     return DataError(f"the field '{field}': {message[:1].lower()}{message[1:]}", where=where, cure=cure)
 
 
-def _where_from(path: Path) -> str:
-    makers = {"samples.jsonl": "spot sample", "data.jsonl": "spot rectify"}
-    if path.name in makers:
-        return f"make it with `{makers[path.name]}`, or name another file"
+def _missing_file_cure(path: Path) -> str:
+    commands = {"samples.jsonl": "spot sample", "data.jsonl": "spot rectify"}
+    if path.name in commands:
+        return f"create it with `{commands[path.name]}`, or pass another file"
     return "check the path"
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object out of a file; empty where there is none.
+    """Return the JSON object in a file; empty if the file does not exist.
 
     Raises:
         DataError: the file is not a JSON object.
@@ -189,13 +204,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one whole, whatever kills us."""
+    """Write a JSON file atomically: a reader sees the old file or the new one, even after a crash."""
     _exchange(path, [json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"])
 
 
 def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
-    """Write a whole dataset so that a reader sees the old one or the new one, whatever kills us."""
-    _exchange(path, (_encode([row]) for row in rows))
+    """Write a dataset atomically: a reader sees the old file or the new one, even after a crash."""
+    _exchange(path, (encode([row]) for row in rows))
 
 
 def _exchange(path: Path, parts: Iterable[bytes]) -> None:
@@ -207,44 +222,44 @@ def _exchange(path: Path, parts: Iterable[bytes]) -> None:
     scratch.replace(path)
 
 
-def _encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
+def encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
+    """Return rows as UTF-8 JSON lines; lone surrogates become U+FFFD."""
     lines = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
     text = "".join(f"{line}\n" for line in lines)
     try:
         return text.encode()
     except UnicodeEncodeError:
-        # Lone surrogates, which broken replies can hold, have no encoding: U+FFFD takes their place.
-        return cast(bytes, _mended(text).encode())
+        # Replies can contain lone surrogates, which UTF-8 cannot encode.
+        return cast(bytes, _without_surrogates(text).encode())
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Take the lock of an open file, which lasts as long as the file is open.
+def lock(file: BinaryIO, path: Path) -> None:
+    """Lock an open file until it is closed.
 
     Raises:
-        UserError: another process has it, or has put another file in its place meanwhile.
+        UserError: another process holds the lock, or has replaced the file since it was opened.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        locked = os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (BlockingIOError, FileNotFoundError):
-        ours = False
-    if not ours:
+        locked = False
+    if not locked:
         raise UserError(
             "another process is writing this file",
             where=str(path),
-            cure="wait for it, stop it, or choose another output with -o",
+            cure="wait for it, stop it, or write to another file with -o",
         )
 
 
 class Appender(AbstractContextManager["Appender"]):
-    """An append-only JSONL file with one writer, whole lines and a repaired tail.
+    """An append-only JSONL file with one writer.
 
-    ``rows`` are the rows found when it was opened. Opening takes the file's lock, which the system releases when the
-    process ends in whatever way.
+    Opening it locks the file and repairs an incomplete last line; ``torn`` is whether one was moved to ``X.torn``. The
+    operating system releases the lock when the process ends.
 
     Raises:
         UserError: another process is writing the file.
-        DataError: a line in the middle of the file is not JSON.
     """
 
     def __init__(self, path: Path) -> None:
@@ -252,15 +267,15 @@ class Appender(AbstractContextManager["Appender"]):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = path.open("ab")
         try:
-            _lock(self._file, path)
+            lock(self._file, path)
             self.torn = self._repair_tail()
         except BaseException:
             self._file.close()
             raise
 
     def _repair_tail(self) -> bool:
-        """Set a torn last line aside; a whole row that only lacks its line end gets one."""
-        tail, cut = self._last_line()
+        """Move an incomplete last line to ``X.torn``; a complete row without its line end gets one."""
+        tail, start = self._last_line()
         if not tail or tail.endswith(b"\n"):
             return False
         if _is_object(tail):
@@ -269,12 +284,12 @@ class Appender(AbstractContextManager["Appender"]):
         with self.path.with_suffix(".torn").open("ab") as aside:
             aside.write(tail + b"\n")
             os.fsync(aside.fileno())
-        os.ftruncate(self._file.fileno(), cut)
+        os.ftruncate(self._file.fileno(), start)
         os.fsync(self._file.fileno())
         return True
 
     def _last_line(self) -> tuple[bytes, int]:
-        """The last line and where it starts; read from the end, since the file can be large."""
+        """Return the last line and its offset; read from the end, because the file can be large."""
         with self.path.open("rb") as file:
             start = file.seek(0, os.SEEK_END)
             tail = b""
@@ -282,17 +297,22 @@ class Appender(AbstractContextManager["Appender"]):
                 step = min(start, 1 << 16)
                 start = file.seek(start - step)
                 tail = file.read(step) + tail
-                cut = tail.rfind(b"\n", 0, len(tail) - 1)
-                if cut >= 0:
-                    return tail[cut + 1 :], start + cut + 1
+                line_end = tail.rfind(b"\n", 0, len(tail) - 1)
+                if line_end >= 0:
+                    return tail[line_end + 1 :], start + line_end + 1
             return tail, 0
 
     def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the file.
+
+        Raises:
+            DataError: a line is not a JSON object.
+        """
         return rows(self.path)
 
     def append(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
-        """Append rows in one write and wait until the disk has them."""
-        data = _encode(rows)
+        """Append rows in one write and sync them to disk."""
+        data = encode(rows)
         if data:
             self._append(data)
 
@@ -303,7 +323,7 @@ class Appender(AbstractContextManager["Appender"]):
             while view:
                 view = view[os.write(self._file.fileno(), view) :]
         except OSError:
-            # A full disk must not leave half a row for the next one to be glued to.
+            # If the disk is full, half a row must not remain: the next row would be appended to it.
             os.ftruncate(self._file.fileno(), size)
             raise
         os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A stage's output: a dataset with a meta file, resumed with the same settings and refused with other settings."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import json
 import os
 import platform
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from spotcli import __version__
 from spotcli.errors import DataError, SettingsChanged
-from spotcli.jsonl import Appender, _encode, _lines, _lock, _parse, read_json, write_json
+from spotcli.jsonl import Appender, encode, lock, numbered, read_json, write_json
 from spotcli.records import Row
 
-# What stands beside X.jsonl and belongs to it.
 COMPANIONS = (
     ".meta.json",
     ".torn",
@@ -27,18 +27,21 @@ COMPANIONS = (
     ".replies.meta.json",
     ".replies.torn",
 )
-
+"""Endings of the files beside X.jsonl that belong to it."""
 
 VERSIONED = ("torch", "transformers", "vllm", "litellm", "math-verify", "sympy", "deepspeed", "peft", "bitsandbytes")
+"""Packages that influence results; their versions are recorded."""
+
+CURE = "start over with --fresh (the old file is renamed), or write to another file with -o"
 
 
 def meta_path(path: Path) -> Path:
-    """``X.meta.json`` beside ``X.jsonl``."""
+    """Return ``X.meta.json`` for ``X.jsonl``."""
     return path.with_suffix(".meta.json")
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """What ``X.meta.json`` says of the dataset ``X.jsonl``; empty where there is none.
+    """Return the meta file of the dataset ``path`` as JSON; empty if it does not exist.
 
     Raises:
         DataError: the file is not a JSON object.
@@ -47,28 +50,87 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what shapes a result, without importing any of it."""
-    found = {"spotcli": __version__, "python": platform.python_version()}
+    """Return the versions of the packages that influence results, without importing them."""
+    installed = {"spotcli": __version__, "python": platform.python_version()}
     for name in VERSIONED:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
+
+
+@dataclass
+class Meta:
+    """The content of ``X.meta.json``: how the rows of ``X.jsonl`` were made."""
+
+    command: str
+    settings: dict[str, Any]
+    """What the rows depend on; another value is refused when the output is resumed."""
+    inputs: dict[str, Any]
+    """Digests of the input files, by name."""
+    versions: dict[str, str]
+    started: str
+    """Time of the first start, as ISO 8601."""
+    complete: bool = False
+    counts: dict[str, Any] = field(default_factory=dict)
+    finished: str | None = None
+    """Time at which the output was last finished."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """More facts that a stage records; top-level keys of the file."""
+
+    @classmethod
+    def started_by(cls, command: str, wanted: Mapping[str, Any], before: Mapping[str, Any]) -> Self:
+        """Return the meta data of an output that is opened with the settings and inputs in ``wanted``.
+
+        Args:
+            command: the command that opens it.
+            wanted: ``settings`` and ``inputs``.
+            before: the meta file of an earlier start; empty for a new output.
+        """
+        known = {item.name for item in fields(cls)}
+        meta = cls(
+            command=command,
+            settings=wanted["settings"],
+            inputs=wanted["inputs"],
+            versions=versions(),
+            started=before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+            notes={name: value for name, value in before.items() if name not in known},
+        )
+        # A complete output stays complete until a row is added.
+        if before.get("complete"):
+            meta.complete = True
+            meta.counts = before.get("counts", {})
+            meta.versions = before.get("versions", meta.versions)
+            meta.finished = before.get("finished")
+        return meta
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object of the file."""
+        names = ("command", "settings", "inputs", "versions", "started", "complete", "counts")
+        finished = {"finished": self.finished} if self.finished else {}
+        return {name: getattr(self, name) for name in names} | self.notes | finished
 
 
 class Output(Appender):
-    """A stage's dataset: an ``Appender`` with ``X.meta.json`` beside it, resumed by key.
+    """A stage's dataset: an ``Appender`` with a meta file beside it, resumed by key.
 
-    ``settings`` are what the content depends on. A file made with other settings is refused, unless ``fresh``, which
-    keeps the old files aside as ``X.old-N.*``. ``done`` holds the keys of the rows that are there already, unless the
-    caller looks at each of them itself (``scan``), because there can be millions.
+    Args:
+        path: the dataset.
+        command: the command that writes it.
+        settings: what the content depends on. A file that was made with other settings is refused.
+        inputs: digests of the input files, by name; compared like ``settings``.
+        key: returns the key of a row; by default ``id`` and ``trial``.
+        scan: called with each existing row instead of collecting the keys in ``done``, which can be millions.
+        fresh: start over; the old files are renamed to ``X.old-N.*``.
 
     Raises:
-        SettingsChanged: the file exists and was made with other settings; says which.
+        SettingsChanged: the file exists and was made with other settings, which the message names.
+        UserError: another process is writing the file.
+        DataError: an existing row is invalid.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what is recorded, how rows are identified, and whether to resume
         self,
         path: Path,
         *,
@@ -79,72 +141,49 @@ class Output(Appender):
         scan: Callable[[dict[str, Any]], object] | None = None,
         fresh: bool = False,
     ) -> None:
-        if fresh and path.exists():
-            with path.open("ab") as old:
-                _lock(old, path)
-                set_aside(path)
-        elif fresh:
-            set_aside(path)
-        # What went through JSON once compares equal to what is read back.
+        if fresh:
+            _set_aside_locked(path)
+        # JSON turns tuples into lists and keys into strings, as in the file that is compared.
         wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
-        # Without its rows, what the meta file says is true of nothing.
+        # A meta file whose dataset was removed is ignored.
         before = read_meta(path) if path.exists() else {}
-        if before:
-            changed = _differences(before, wanted)
-            if changed:
-                raise SettingsChanged(
-                    "this file was made with other settings: " + "; ".join(changed),
-                    where=str(path),
-                    cure="--fresh starts anew (the old file is kept aside), -o writes elsewhere",
-                )
-        elif path.exists() and path.stat().st_size:
-            raise SettingsChanged(
-                f"the file exists, and {meta_path(path).name} does not say how it was made",
-                where=str(path),
-                cure="--fresh starts anew (the old file is kept aside), -o writes elsewhere",
-            )
+        _refuse_other_settings(path, before, wanted)
         super().__init__(path)
+        self.done: set[Hashable] = set()
+        """Keys of the existing rows; empty with ``scan``."""
         try:
-            self.done: set[Hashable] = set()
             self._scan(scan or (lambda row: self.done.add(key(row) if key else (row["id"], row.get("trial", 0)))))
         except BaseException:
             self.close()
             raise
-        self.meta: dict[str, Any] = {
-            **before,
-            "command": command,
-            **wanted,
-            "versions": versions(),
-            "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
-            "complete": False,
-            "counts": {},
-        }
-        # A file that is complete stays so until a row is added.
-        if before.get("complete"):
-            self.meta |= {name: before[name] for name in ("complete", "counts", "versions") if name in before}
-        else:
-            self.meta.pop("finished", None)
-        write_json(meta_path(path), self.meta)
+        self.meta = Meta.started_by(command, wanted, before)
+        self._write_meta()
 
     def _scan(self, see: Callable[[dict[str, Any]], object]) -> None:
-        for number, raw in _lines(self.path):
-            where = f"{self.path}:{number}"
-            row = _parse(raw, where)
+        for number, row in numbered(self.path):
             try:
                 see(row)
             except (KeyError, TypeError) as error:
-                cure = "mend or remove that line, or start anew with --fresh"
-                raise DataError(f"a row without a usable key ({error})", where=where, cure=cure) from None
+                raise DataError(
+                    f"row without a valid key ({error})",
+                    where=f"{self.path}:{number}",
+                    cure="correct or remove that line, or start over with --fresh",
+                ) from None
 
-    def note(self, **facts: Any) -> None:
-        """Add to the meta file what is known before the work is done."""
-        self.meta |= facts
-        write_json(meta_path(self.path), self.meta)
+    def _write_meta(self) -> None:
+        write_json(meta_path(self.path), self.meta.as_json())
+
+    def note(self, *, complete: bool | None = None, **facts: Any) -> None:
+        """Write facts to the meta file before the work is done."""
+        if complete is not None:
+            self.meta.complete = complete
+        self.meta.notes |= facts
+        self._write_meta()
 
     def replace(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
-        """Exchange all rows at once: a reader sees the old file or the new one, whatever kills us.
+        """Replace all rows atomically: a reader sees the old file or the new one, even after a crash.
 
-        The new file is locked before anybody can see it. ``done`` is left as it is.
+        The new file is locked before it is visible. ``done`` is unchanged.
         """
         scratch = self.path.with_name(f".{self.path.name}.new")
         scratch.unlink(missing_ok=True)
@@ -152,7 +191,7 @@ class Output(Appender):
         try:
             fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for row in rows:
-                new.write(_encode([row]))
+                new.write(encode([row]))
             new.flush()
             os.fsync(new.fileno())
             scratch.replace(self.path)
@@ -163,34 +202,58 @@ class Output(Appender):
         self._file = new
 
     def finish(self, counts: Mapping[str, Any], *, complete: bool = True) -> None:
-        """Record the counts, and that nothing is left over (``complete``)."""
-        self.meta["counts"] = dict(counts)
-        self.meta["complete"] = complete
-        self.meta["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(meta_path(self.path), self.meta)
+        """Write the counts, and whether all work is done (``complete``), to the meta file."""
+        self.meta.counts = dict(counts)
+        self.meta.complete = complete
+        self.meta.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        self._write_meta()
+
+
+def _refuse_other_settings(path: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if before:
+        differences = _differences(before, wanted)
+        if differences:
+            message = f"this file was made with other settings: {'; '.join(differences)}"
+            raise SettingsChanged(message, where=str(path), cure=CURE)
+    elif path.exists() and path.stat().st_size:
+        message = f"the file exists, but {meta_path(path).name} with its settings is missing"
+        raise SettingsChanged(message, where=str(path), cure=CURE)
 
 
 def _differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    found = []
+    changes = []
     for part in ("settings", "inputs"):
         old, new = before.get(part, {}), wanted[part]
-        found += [
+        changes += [
             f"{name} was {json.dumps(old.get(name))}, now {json.dumps(new.get(name))}"
             for name in sorted(old.keys() | new.keys())
             if old.get(name) != new.get(name)
         ]
-    return found
+    return changes
+
+
+def _set_aside_locked(path: Path) -> None:
+    if not path.exists():
+        set_aside(path)
+        return
+    with path.open("ab") as old:
+        lock(old, path)
+        set_aside(path)
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename ``X.jsonl`` and its companions to ``X.old-N.*``; the dataset's new path, or None where there was none."""
+    """Rename ``X.jsonl`` and its companions to ``X.old-N.*``.
+
+    Returns:
+        The new path of the dataset, or None if none of the files exists.
+    """
     tails = (path.suffix, *COMPANIONS)
-    there = [tail for tail in tails if path.with_name(path.stem + tail).exists()]
-    if not there:
+    existing = [tail for tail in tails if path.with_name(path.stem + tail).exists()]
+    if not existing:
         return None
     number = 1
     while any(path.with_name(f"{path.stem}.old-{number}{tail}").exists() for tail in tails):
         number += 1
-    for tail in there:
+    for tail in existing:
         path.with_name(path.stem + tail).rename(path.with_name(f"{path.stem}.old-{number}{tail}"))
     return path.with_name(f"{path.stem}.old-{number}{path.suffix}")

@@ -1,22 +1,45 @@
-"""The typed recipe: what an experiment is, in one YAML file.
+"""The typed recipe: every setting of an experiment, declared once.
 
-A setting is declared once, here, and documented under its field; the commands' options, the resolved recipe beside a
-result and the reference page come from these declarations. An unknown key is refused with the nearest name. A value is
-taken from, in falling order: an option of the command, ``-s key=value``, the recipe, the default; ``Recipe.sources``
-remembers from which.
+A setting is a field of a section, documented by the docstring below it. The commands' options (``options.py``), the
+resolved recipe beside a result and the reference page are derived from these declarations. An unknown key is refused
+with the nearest known name. A value comes from, in order of precedence: an option of the command, ``-s key=value``, the
+recipe file, the default. ``Recipe.sources`` records which.
 """
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 
+
+@dataclass(frozen=True)
+class Option:
+    """Makes a field an option of its command; the first paragraph of the field's docstring is the help text."""
+
+    panel: str
+    """Heading in the help."""
+    placeholder: str | None = None
+    """What the help shows for the value; by default derived from the type (``N``, ``X``, ``NAME`` or ``TEXT``)."""
+    unset: str | None = None
+    """What the help shows as the default of a field whose default is null or empty."""
+    flag: str | None = None
+    """By default ``--`` and the field's name with dashes."""
+    short: str | None = None
+    """A second flag of one letter, such as ``-m``."""
+    argument: bool = False
+    """The value is given by position and not by a flag."""
+
+
 Objective = Literal["spot-bco", "spot-bce", "dpo", "reward-sft", "sft", "dft"]
 ShiftKind = Literal["ema", "running", "none"]
 Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -29,121 +52,136 @@ class Section(BaseModel):
 class SampleSection(Section):
     """``spot sample``: the policy answers the problems."""
 
-    problems: str = "problems.jsonl"
-    """A JSONL, Parquet or CSV file, a built-in set (``builtin:arithmetic``) or a hub data set
-    (``hf:org/name[:config][:split]``)."""
-    output: str = "samples.jsonl"
-    """Where the samples go; inside the run folder for ``spot run``."""
-    engine: Literal["auto", "vllm", "transformers", "api"] = "auto"
-    """Who generates. ``auto``: ``api`` where ``base_url`` is set, ``vllm`` where it is installed and a GPU is visible,
-    else ``transformers``; it says which, and why."""
-    trials: Positive = 1
-    """Answers for each problem."""
-    limit: Positive | None = None
+    problems: Annotated[str, Option("Arguments", argument=True)] = "problems.jsonl"
+    """The problem set: a JSONL, Parquet or CSV file, a dataset of the Hugging Face hub
+    (``hf:org/name[:config][:split]``) or a built-in set (``builtin:arithmetic``)."""
+    output: Annotated[str, Option("Input and output", "FILE", short="-o")] = "samples.jsonl"
+    """Write the samples to this file.
+
+    ``spot run`` puts it into the folder of the run."""
+    engine: Annotated[Literal["auto", "vllm", "transformers", "api"], Option("Engine")] = "auto"
+    """The engine that generates the answers.
+
+    ``auto`` selects ``api`` if ``base_url`` is set, ``vllm`` if it is installed and a GPU is visible, else
+    ``transformers``, and prints the choice with its reason."""
+    trials: Annotated[Positive, Option("Sampling")] = 1
+    """Answers per problem."""
+    limit: Annotated[Positive | None, Option("Input and output", unset="all")] = None
     """Only the first N problems."""
     decontaminate: list[str] = Field(default_factory=list)
-    """Leave out problems that these sets hold (named as ``problems`` are, or tasks), and those of ``eval.tasks`` with
-    them; ``--decontaminate`` leaves out those of ``eval.tasks`` alone."""
-    temperature: Annotated[float, Field(ge=0)] = 0.7
-    """Sampling temperature; 0 is greedy."""
+    """Leave out problems that occur in these sets (named like ``problems``, or evaluation tasks) or in ``eval.tasks``.
+    ``--decontaminate`` leaves out only those of ``eval.tasks``."""
+    temperature: Annotated[Amount, Option("Sampling")] = 0.7
+    """Sampling temperature; 0 is greedy decoding."""
     top_p: Probability = 0.8
-    """Nucleus: the smallest set of tokens with this probability."""
-    top_k: Annotated[int, Field(ge=0)] = 0
-    """Only the k likeliest tokens; 0 is all."""
-    max_new_tokens: Positive = 32768
-    """An answer is cut here; a cut answer is undecided, never wrong."""
+    """Nucleus sampling: the smallest set of tokens with this total probability."""
+    top_k: Natural = 0
+    """Only the k most likely tokens; 0 is all."""
+    max_new_tokens: Annotated[Positive, Option("Sampling")] = 32768
+    """Truncate an answer at this many tokens; a truncated answer is undecided, never wrong."""
     system: str | None = None
-    """A system prompt in front of every problem that has none."""
+    """System prompt for every problem that has none."""
     instruction: str | None = None
-    """Put behind every problem, such as how the final answer is to be written."""
-    thinking: Literal["auto", "on", "off"] = "auto"
-    """Whether the policy thinks first, by its chat template's own switch; ``auto`` is the template's default."""
+    """Text appended to every problem, such as the required format of the final answer."""
+    thinking: Annotated[Literal["auto", "on", "off"], Option("Sampling")] = "auto"
+    """Thinking mode of the chat template; ``auto`` is the template's default."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the chat template."""
-    keep_tokens: bool = False
-    """Keep the generated token ids (``response_ids``), so that training uses exactly what was emitted."""
+    """Arguments for the chat template."""
+    keep_tokens: Annotated[bool, Option("Sampling")] = False
+    """Keep the generated token ids (``response_ids``), so that training uses exactly these tokens."""
     batch_size: Positive = 64
-    """Answers generated at once by the transformers engine."""
+    """Answers that the transformers engine generates at once."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """``auto``: bfloat16 where the processor computes with it, else float32; for vLLM, what the model says."""
-    python: str | None = None
-    """The interpreter that has vLLM, where it cannot live beside what trains."""
-    workers: Positive | None = None
-    """vLLM engines, each in a process of its own; one for each group of ``tensor_parallel`` GPUs when absent."""
+    """Number format of the weights. ``auto`` is bfloat16 if the processor computes in it, else float32; with vLLM, the
+    model's own."""
+    python: Annotated[str | None, Option("Engine", "FILE", unset="this one")] = None
+    """Python interpreter of the environment that has vLLM."""
+    workers: Annotated[Positive | None, Option("Engine", unset="one per GPU")] = None
+    """vLLM engines, one process each.
+
+    By default one per group of ``tensor_parallel`` GPUs."""
     tensor_parallel: Positive = 1
-    """GPUs of one vLLM engine."""
+    """GPUs per vLLM engine."""
     vllm: dict[str, Any] = Field(default_factory=dict)
-    """More parameters for vLLM's ``LLM``, such as ``max_model_len: 16384``."""
-    base_url: str | None = None
-    """The address of an OpenAI-compatible endpoint, for the api engine."""
-    concurrency: Annotated[int, Field(gt=0, le=500)] = 64
-    """Requests to the endpoint in flight at most; halved when it says that it is too much, and raised again."""
-    rpm: Annotated[float, Field(gt=0)] | None = None
-    """Requests a minute at most."""
-    tpm: Annotated[float, Field(gt=0)] | None = None
-    """Tokens a minute at most, of prompts and answers."""
-    timeout: Annotated[float, Field(gt=0)] = 3600.0
-    """Seconds for one answer of the endpoint."""
-    retries: Annotated[int, Field(ge=0)] = 5
-    """Times that a request is sent again after a passing failure."""
+    """More arguments for vLLM's ``LLM``, such as ``max_model_len: 16384``."""
+    base_url: Annotated[str | None, Option("Engine", "URL", unset="none")] = None
+    """Base URL of an OpenAI-compatible endpoint; selects the api engine."""
+    concurrency: Annotated[int, Field(gt=0, le=500), Option("Engine")] = 64
+    """Maximum number of simultaneous requests to the endpoint.
+
+    It is halved when the endpoint reports overload, and raised again later."""
+    rpm: Rate | None = None
+    """Maximum requests per minute."""
+    tpm: Rate | None = None
+    """Maximum tokens per minute, prompts and answers together."""
+    timeout: Rate = 3600.0
+    """Seconds until a request to the endpoint times out."""
+    retries: Natural = 5
+    """How often a request is sent again after a transient failure."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More parameters for the endpoint, by litellm's names."""
 
 
 class RectifySection(Section):
-    """``spot rectify``: the oracle repairs the wrong answers."""
+    """``spot rectify``: the oracle corrects the wrong answers."""
 
-    samples: str = "samples.jsonl"
-    """The samples to repair."""
-    output: str = "data.jsonl"
-    """Where the pairs go."""
-    oracle: str | None = None
-    """A litellm model name (``gpt-4o``, ``gemini/gemini-2.5-pro``), ``symbolic`` or ``human``."""
-    mode: Literal["surgery", "direct", "self"] = "surgery"
-    """``surgery``: the smallest correction; ``direct``: the oracle's own solutions, for SFT; ``self``: the
-    policy's right answers without any oracle, for RFT."""
-    then: list[str] = Field(default_factory=list)
-    """Oracles that are asked, in this order, about what the one before could not correct."""
-    attempts: Annotated[int, Field(gt=0, le=10)] = 1
-    """Times that each oracle is asked about one answer; it is told what was wrong with the attempt before."""
-    reply: Literal["rewrite", "edits"] = "rewrite"
-    """``rewrite``: the whole corrected answer; ``edits``: search/replace hunks, applied by us."""
-    reference: bool = True
+    samples: Annotated[str, Option("Arguments", argument=True)] = "samples.jsonl"
+    """The graded answers, written by ``spot sample``."""
+    output: Annotated[str, Option("Input and output", "FILE", short="-o")] = "data.jsonl"
+    """Write the pairs to this file.
+
+    ``spot run`` puts it into the folder of the run."""
+    oracle: Annotated[str | None, Option("Oracle", "MODEL", unset="none")] = None
+    """A litellm model (``gpt-4o``, ``gemini/gemini-2.5-pro``), ``symbolic`` or ``human``."""
+    mode: Annotated[Literal["surgery", "direct", "self"], Option("Pairs")] = "surgery"
+    """``surgery``: smallest corrections; ``direct``: the oracle's own solutions, for SFT; ``self``: the policy's right
+    answers without an oracle, for RFT."""
+    then: Annotated[list[str], Option("Oracle", "MODEL", unset="none")] = Field(default_factory=list)
+    """The next oracle for answers that the one before failed to correct; repeatable."""
+    attempts: Annotated[int, Field(gt=0, le=10), Option("Oracle")] = 1
+    """Attempts per answer and oracle; each prompt includes the error of the previous attempt."""
+    reply: Annotated[Literal["rewrite", "edits"], Option("Oracle")] = "rewrite"
+    """``rewrite``: the oracle writes the whole corrected answer; ``edits``: it writes search/replace hunks."""
+    reference: Annotated[bool, Option("Prompt")] = True
     """Show the reference answer to the oracle."""
-    gamma: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Keep a pair when its change ratio is at most this."""
-    target: Positive | None = None
-    """Stop when this many pairs are accepted."""
-    max_cost: Annotated[float, Field(ge=0)] | None = None
-    """Stop before the oracle costs more than this, in US dollars."""
-    price_in: Annotated[float, Field(ge=0)] | None = None
-    """US dollars a million prompt tokens, where litellm knows no price."""
-    price_out: Annotated[float, Field(ge=0)] | None = None
-    """US dollars a million reply tokens, where litellm knows no price."""
-    cut: bool = False
-    """Correct answers that were cut at the token limit too: they count as wrong then, not as undecided."""
+    gamma: Annotated[float, Field(ge=0, le=1), Option("Pairs")] = 0.6
+    """Maximum change ratio of an accepted pair."""
+    target: Annotated[Positive | None, Option("Pairs", unset="all")] = None
+    """Stop after N accepted pairs."""
+    max_cost: Annotated[Amount | None, Option("Money", "USD", unset="no limit")] = None
+    """Stop before the oracle costs more than this many US dollars."""
+    price_in: Annotated[Amount | None, Option("Money", "USD", unset="litellm's")] = None
+    """US dollars per million prompt tokens, if litellm does not know the price."""
+    price_out: Annotated[Amount | None, Option("Money", "USD", unset="litellm's")] = None
+    """US dollars per million reply tokens, if litellm does not know the price."""
+    cut: Annotated[bool, Option("Pairs")] = False
+    """Correct truncated answers too: count them as wrong, not as undecided."""
     answer_only: bool = False
-    """Accept a correction that changes nothing but the final answer on an unchanged derivation."""
-    concurrency: Annotated[int, Field(gt=0, le=500)] = 32
-    """Requests in flight at most; halved when the provider says it is too much, and raised again."""
-    rpm: Annotated[float, Field(gt=0)] | None = None
-    """Requests a minute at most."""
-    tpm: Annotated[float, Field(gt=0)] | None = None
-    """Tokens a minute at most, of prompts and replies."""
+    """Accept a correction that changes only the final answer and leaves the derivation as it was."""
+    concurrency: Annotated[int, Field(gt=0, le=500), Option("Requests")] = 32
+    """Maximum number of simultaneous requests.
+
+    It is halved when the provider reports overload, and raised again later."""
+    rpm: Annotated[Rate | None, Option("Requests", unset="no limit")] = None
+    """Maximum requests per minute."""
+    tpm: Annotated[Rate | None, Option("Requests", unset="no limit")] = None
+    """Maximum tokens per minute, prompts and replies together."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More parameters for the provider, by litellm's names, such as ``reasoning_effort: low``."""
-    temperature: Annotated[float, Field(ge=0)] | None = None
-    """The oracle's temperature; the provider's default when absent."""
-    max_tokens: Positive = 16384
-    """Reply tokens a request."""
-    timeout: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds for one request."""
-    retries: Annotated[int, Field(ge=0)] = 5
-    """Times that a request is sent again after a passing failure."""
-    base_url: str | None = None
-    """The provider's address, where litellm's environment variables do not name it."""
-    tokenizer: str | None = None
-    """Whose tokens the change ratio counts; by default the policy's, as the samples' meta file names it."""
+    temperature: Annotated[Amount | None, Option("Oracle", unset="the provider's")] = None
+    """Sampling temperature of the oracle."""
+    max_tokens: Annotated[Positive, Option("Requests")] = 16384
+    """Maximum reply tokens per request."""
+    timeout: Rate = 600.0
+    """Seconds until a request times out."""
+    retries: Natural = 5
+    """How often a request is sent again after a transient failure."""
+    base_url: Annotated[str | None, Option("Oracle", "URL", unset="litellm's")] = None
+    """Base URL of the provider, if litellm's environment variables do not set it."""
+    tokenizer: Annotated[str | None, Option("Pairs", "MODEL", unset="the policy's")] = None
+    """Tokenizer that the change ratio is measured with.
+
+    By default the policy's, as recorded in the meta file of the samples."""
 
 
 class LoraSection(Section):
@@ -152,17 +190,17 @@ class LoraSection(Section):
     r: Positive = 16
     """Rank."""
     alpha: Positive = 32
-    """Scaling numerator."""
+    """Scaling numerator: the adapter's output is multiplied by ``alpha / r``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout of the adapter's input."""
+    """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
-    """Which modules get an adapter."""
+    """Modules that get an adapter."""
 
 
 class TrainSection(Section):
     """``spot train``: the policy learns from the pairs.
 
-    Every key of transformers' ``TrainingArguments`` is accepted here beside these (``learning_rate``,
+    Every key of transformers' ``TrainingArguments`` is accepted beside these (``learning_rate``,
     ``num_train_epochs``, ``per_device_train_batch_size`` ...).
     """
 
@@ -170,110 +208,123 @@ class TrainSection(Section):
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, validate_default=True)
 
     data: str = "data.jsonl"
-    """The pairs."""
+    """The file of pairs."""
     output: str = "checkpoint"
-    """The folder of the trained model; the trainer's checkpoints stand in it."""
+    """Folder of the trained model and of the checkpoints during training."""
     objective: Objective = "spot-bco"
-    """The loss; see docs/objectives.md for which to take when."""
+    """The loss; docs/objectives.md compares them."""
     beta: Annotated[float, Field(gt=0)] = 0.1
-    """How tightly the policy is tied to the reference: r = beta * log(pi / pi_ref)."""
+    """Reward scale: r = beta * log(pi / pi_ref). A larger value keeps the policy closer to the reference."""
     shift: ShiftKind | float = "ema"
-    """Reward shift d of spot-bco: ``ema``, ``running`` (the mean of all steps), ``none``, or a number."""
+    """Reward shift of spot-bco: ``ema``, ``running`` (mean over all training steps), ``none`` or a number."""
     shift_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Weight of the past in the ``ema`` shift, an optimiser step."""
+    """Decay of the ``ema`` shift per training step."""
     max_length: Positive = 8192
-    """Pairs with more tokens on one side are dropped and counted, never cut."""
+    """Drop and count pairs with more tokens than this on one side; pairs are never truncated."""
     batch_size: Positive | None = None
-    """Pairs of one optimiser step, over all processes and accumulated micro-batches. 32 where neither this nor
-    ``per_device_train_batch_size`` or ``gradient_accumulation_steps`` is given; with those alone, their product."""
+    """Pairs per training step, over all processes and accumulated micro-batches.
+
+    Default: the product of ``per_device_train_batch_size``, ``gradient_accumulation_steps`` and the number of
+    processes if one of the first two is set, else 32."""
     tokens_per_micro_batch: Positive | None = None
-    """Micro-batches are made up by tokens instead of pairs: none has more than this, so that memory is known
-    beforehand. Each step has the same number of them, as few as hold it; what is learned stays the same."""
+    """Maximum tokens per micro-batch: micro-batches are filled by tokens instead of pairs, so that memory is bounded.
+
+    Every training step has the same, smallest possible number of micro-batches. The gradient is unchanged."""
     share_prefix: Literal["auto"] | bool = "auto"
-    """Run the prompt and the common beginning of both answers once. ``auto``: where the model can and it saves work."""
+    """Compute the prompt and the common prefix of both answers once; ``auto``: if the model supports it and it saves
+    work."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Precision of the matrix products; ``auto`` is bfloat16 where the processor computes with it. Weights and
-    optimiser state are float32 all the same (with DeepSpeed: its own copies); the result is saved as its source was."""
+    """Precision of the matrix products; ``auto`` is bfloat16 if the processor computes in it.
+
+    Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies). The trained model is saved in
+    the number format of its source."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the chat template; what is not given here is taken from ``sample``, thinking included."""
+    """Arguments for the chat template; keys missing here are taken from ``sample``, including its thinking mode."""
     check_every: Positive | None = None
-    """After so many optimiser steps, and after the last one, the policy answers some of its problems greedily, graded
-    and counted; never when absent. What is learned stays the same."""
+    """Generate, grade and count answers every N training steps and after the last one; by default never.
+
+    Answers are generated greedily. The training result is unchanged."""
     check_problems: Positive = 16
-    """Problems of a check, out of the pairs that are trained on; those with a reference answer first."""
+    """Problems per check, taken from the training pairs; problems with a reference answer come first."""
     lora: LoraSection | None = None
-    """Train LoRA adapters and merge nothing; full fine-tuning when absent."""
+    """Train LoRA adapters and save them unmerged; by default all weights are trained."""
     quantize: Literal["nf4"] | None = None
-    """With LoRA: keep the weights of the frozen model's linear layers in 4 bits (QLoRA), a quarter of the memory, by
-    bitsandbytes. The reference is this quantised model."""
+    """Store the frozen model's linear layers at 4 bits per weight (QLoRA, by bitsandbytes); requires ``lora``.
+
+    The reference policy is the quantized model."""
     processes: Positive = 1
-    """Processes (GPUs) on each machine; more than one are launched by accelerate."""
+    """Processes (GPUs) per machine; accelerate launches more than one."""
     nodes: Positive | None = None
-    """Machines that train together, with one folder that all see; what Slurm says where absent, else 1."""
-    node: Annotated[int, Field(ge=0)] | None = None
-    """This machine's number, from 0; Slurm's where absent."""
+    """Machines that train together on one shared folder; default: Slurm's value, else 1."""
+    node: Natural | None = None
+    """Index of this machine, from 0; default: Slurm's value."""
     main_address: str | None = None
-    """HOST or HOST:PORT of machine 0; the first of Slurm's where absent."""
+    """HOST or HOST:PORT of machine 0; default: the first host of Slurm's list."""
     zero: Literal[0, 2, 3] = 2
-    """DeepSpeed ZeRO stage for more than one process; 0 is plain data parallel."""
+    """DeepSpeed ZeRO stage for several processes; 0 is plain data parallelism."""
     fsdp: bool = False
-    """PyTorch's FSDP2 instead of ZeRO: weights, gradients and optimiser are divided among the processes."""
+    """Use PyTorch's FSDP2 instead of ZeRO: weights, gradients and optimizer state are sharded."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """What is kept in the machine's own memory instead of the GPU's: the optimiser, or (ZeRO-3, FSDP) weights too.
-    Slower; the optimiser is torch's own, so nothing is compiled."""
+    """Keep the optimizer state (``optimizer``), or with ZeRO-3 and FSDP also the weights (``all``), in CPU memory.
+
+    This is slower. It uses torch's own optimizer, so that nothing is compiled."""
 
     @property
     def ranks(self) -> int:
-        """Processes that train together."""
+        """Number of processes that train together."""
         return self.processes * (self.nodes or 1)
 
     @property
     def training_arguments(self) -> dict[str, Any]:
-        """The keys that are transformers' own."""
+        """The keys that belong to transformers' ``TrainingArguments``."""
         return dict(self.model_extra or {})
 
 
 class EvalSection(Section):
-    """``spot eval``: gains, and what they cost."""
+    """``spot eval``: gains and drift of a trained model."""
 
-    tasks: list[str] = Field(default_factory=lambda: ["arithmetic"])
-    """Names of tasks; `spot eval --help` lists them."""
-    output: str = "scores"
-    """The folder of the scores."""
-    trials: Positive | None = None
-    """Answers for each problem (k of avg@k); each task's own default when absent."""
-    limit: Positive | None = None
+    tasks: Annotated[list[str], Option("Evaluation", "NAME", flag="--task")] = Field(
+        default_factory=lambda: ["arithmetic"]
+    )
+    """Evaluation task, such as ``arithmetic`` or ``connect4``; repeatable."""
+    output: Annotated[str, Option("Input and output", "FOLDER", short="-o")] = "scores"
+    """Write the scores to this folder.
+
+    ``spot run`` puts it into the folder of the run."""
+    trials: Annotated[Positive | None, Option("Evaluation", unset="the task's")] = None
+    """Answers per problem: k of avg@k."""
+    limit: Annotated[Positive | None, Option("Evaluation", unset="all")] = None
     """Only the first N problems of each task."""
-    temperature: Annotated[float, Field(ge=0)] = 0.7
-    """Sampling temperature; 0 is greedy."""
+    temperature: Amount = 0.7
+    """Sampling temperature; 0 is greedy decoding."""
     top_p: Probability = 0.8
-    """Nucleus."""
-    top_k: Annotated[int, Field(ge=0)] = 20
-    """Only the k likeliest tokens; 0 is all."""
+    """Nucleus sampling: the smallest set of tokens with this total probability."""
+    top_k: Natural = 20
+    """Only the k most likely tokens; 0 is all."""
     max_new_tokens: Positive = 32768
-    """An answer is cut here and counted as cut."""
+    """Truncate an answer at this many tokens and count it as truncated."""
     batch_size: Positive = 64
-    """Answers generated at once by the transformers engine."""
+    """Answers that the transformers engine generates at once."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """As in ``sample``."""
+    """Number format of the weights, as in ``sample``."""
     drift: bool = True
-    """Measure the mean per-token KL from the base model on neutral prompts (with ``--against``)."""
+    """Measure the drift: mean KL divergence per token from the base model on neutral prompts (with ``--against``)."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the chat template; take the values of ``sample``."""
+    """Arguments for the chat template; use the values of ``sample``."""
 
 
 class Recipe(Section):
     """One experiment."""
 
     name: str = "run"
-    """Names the run's folder: runs/NAME."""
-    model: str | None = None
-    """The policy: a folder, a hub id, or ``builtin:smollm2-135m``."""
-    seed: int = 0
-    """Every random choice derives from it."""
+    """Name of the run; its folder is runs/NAME."""
+    model: Annotated[str | None, Option("Model", "MODEL", unset="none", short="-m")] = None
+    """The policy: a folder, a model of the Hugging Face hub or ``builtin:smollm2-135m``."""
+    seed: Annotated[int, Option("Run")] = 0
+    """Seed of every random choice."""
     grader: str = "math"
-    """How answers are graded where a problem does not say: ``math``, ``choice``, ``coordinates``, ``instructions``, or
-    a checker of your own, ``package.module:function``."""
+    """How to grade answers to problems without a ``grader`` field: ``math``, ``choice``, ``coordinates``,
+    ``instructions`` or your own ``package.module:function``."""
     sample: SampleSection = Field(default_factory=SampleSection)
     rectify: RectifySection = Field(default_factory=RectifySection)
     train: TrainSection = Field(default_factory=TrainSection)
@@ -283,26 +334,52 @@ class Recipe(Section):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Dotted key -> ``FILE:LINE``, ``-s key=value`` or ``--option``; a key left at its default is absent."""
+        """Dotted key -> ``FILE:LINE``, ``-s key=value`` or ``--option``; keys with their default are absent."""
         return self._sources
 
 
-def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The section that a key holds; None where it holds a value."""
+def section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """Return the section that a key contains, or None for a key with a value."""
     field: FieldInfo | None = model.model_fields.get(key)
     kinds = [field.annotation, *get_args(field.annotation)] if field else []
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def known_keys(section: str) -> list[str]:
-    """The keys of a section (``""`` for the recipe itself)."""
+def known_keys(dotted: str) -> list[str]:
+    """Return the keys of a section (``""`` for the recipe itself)."""
     model: type[BaseModel] | None = Recipe
-    for part in filter(None, section.split(".")):
-        model = _section(model, part) if model else None
+    for part in filter(None, dotted.split(".")):
+        model = section(model, part) if model else None
     return list(model.model_fields) if model else []
 
 
+def options(key: str) -> dict[str, FieldInfo]:
+    """Return the fields that are options of a command, by dotted key.
+
+    Args:
+        key: a key of the recipe, such as ``seed``, or a section, which means all of its options.
+    """
+    inner = section(Recipe, key)
+    fields = {f"{key}.{name}": field for name, field in inner.model_fields.items()} if inner else {}
+    return {name: field for name, field in (fields or {key: Recipe.model_fields[key]}).items() if option_of(field)}
+
+
+def option_of(field: FieldInfo) -> Option | None:
+    """Return how a field is declared as an option, or None."""
+    return next((item for item in field.metadata if isinstance(item, Option)), None)
+
+
+def flag(key: str) -> str:
+    """Return how a dotted key is given on the command line: ``--max-new-tokens`` or ``argument PROBLEMS``."""
+    parent, _, name = key.rpartition(".")
+    model = section(Recipe, parent) if parent else Recipe
+    option = option_of(model.model_fields[name]) if model and name in model.model_fields else None
+    if option and option.argument:
+        return f"argument {name.upper()}"
+    return option.flag if option and option.flag else f"--{name.replace('_', '-')}"
+
+
 def suggest(key: str, known: list[str]) -> str:
-    """A cure for an unknown key: the nearest name, or all of them."""
+    """Return a cure for an unknown key: the nearest known name, or all of them."""
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+    return f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"

@@ -1,9 +1,9 @@
-"""The dataset format: one JSON object a line, and a row only ever gains fields on its way.
+"""The dataset format: one JSON object per line; each stage adds fields and removes none.
 
     Problem --sample--> Sample --rectify--> Pair --train--> checkpoint --eval--> Score
 
-Fields that are not listed here are kept and passed on. ``prompt``, ``chosen`` and ``rejected`` have the names that
-other preference trainers read, so a file of pairs trains there as it is.
+Unknown fields are kept and passed on. ``prompt``, ``chosen`` and ``rejected`` have the names that other preference
+trainers read, so a file of pairs can be used there without conversion.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Message(TypedDict):
-    """One turn of a chat."""
+    """One message of a chat."""
 
     role: str
     content: str
@@ -33,45 +33,45 @@ T = TypeVar("T", bound="str | list[Message]")
 
 def _not_empty(value: T) -> T:
     if not value:
-        raise ValueError("it is empty")
+        raise ValueError("expected a non-empty value")
     return value
 
 
-# A constraint on the string itself would refuse lone surrogates, which an oracle's reply may hold.
 NonEmpty = Annotated[str, AfterValidator(_not_empty)]
+"""A string that is not empty. Pydantic's own constraint would refuse lone surrogates, which a reply can contain."""
+
 Prompt = Annotated[str | list[Message], AfterValidator(_not_empty)]
 
 
 def prompt_digest(prompt: str | list[Message]) -> str:
-    """The ``id`` of a problem that has none: 16 hex digits of the SHA-256 of its prompt."""
+    """Return the default ``id`` of a problem: the first 16 hex digits of the SHA-256 of its prompt."""
     text = json.dumps(prompt, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def key_hash(*parts: Any) -> int:
-    """64 bits of a row's key, for the millions; that two of a million keys share them has a chance of 3e-8."""
+    """Return a 64-bit hash of a row's key; the probability of a collision among a million keys is 3e-8."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 class Row(BaseModel):
-    """What every record shares: unknown fields are kept, declared ones are checked without coercion."""
+    """Base of all records: unknown fields are kept, declared fields are checked without coercion."""
 
     model_config = ConfigDict(extra="allow", strict=True, populate_by_name=True)
 
-    # Names that other tools and published files use for our fields; read, never written.
     aliases: ClassVar[dict[str, str]] = {}
-
-    # What to do where a field is missing, for fields of which there is more to say than their name.
+    """Names that other tools and published files use for these fields; read, never written."""
     cures: ClassVar[dict[str, str]] = {}
+    """Cures for missing fields, where the default cure is not enough."""
 
     def json_line(self) -> str:
-        """The row as one line of JSON, without the line's end; fields that were never set are left out."""
-        # Pydantic's own JSON refuses lone surrogates.
+        """Return the row as one line of JSON without its line end; fields that were never set are omitted."""
+        # Pydantic's JSON writer refuses lone surrogates.
         return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False, default=to_jsonable_python)
 
 
 class Problem(Row):
-    """Something to ask, and what a right answer looks like."""
+    """A prompt and its reference answer."""
 
     aliases: ClassVar[dict[str, str]] = {
         "question": "prompt",
@@ -81,15 +81,15 @@ class Problem(Row):
     }
 
     id: NonEmpty = ""
-    """Stable key; a digest of the prompt when absent. Unique in a file (with ``trial``)."""
+    """Stable key, unique in a file (with ``trial``); by default a digest of the prompt."""
     prompt: Prompt
     """A string, or chat messages."""
     answer: str | None = None
-    """The reference answer, or null where there is none."""
+    """The reference answer, or null."""
     source: str | None = None
-    """The data set, and the row of it."""
+    """Dataset and row that the problem was read from."""
     grader: str | None = None
-    """How answers are graded: ``math`` where absent, ``choice``, ``coordinates`` or ``instructions``."""
+    """How to grade answers: ``math`` (default), ``choice``, ``coordinates`` or ``instructions``."""
 
     @model_validator(mode="after")
     def _fill_id(self) -> Self:
@@ -99,31 +99,31 @@ class Problem(Row):
 
     @property
     def messages(self) -> list[Message]:
-        """The prompt as chat messages; a plain string is one user turn."""
+        """The prompt as chat messages; a plain string becomes one user message."""
         if isinstance(self.prompt, str):
             return [{"role": "user", "content": self.prompt}]
         return self.prompt
 
 
 class Sample(Problem):
-    """One answer of the policy, graded."""
+    """One graded answer of the policy."""
 
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {"model_output": "response", "original_answer": "response"}
 
     trial: Annotated[int, Field(ge=0)] = 0
-    """This is the k-th answer to the problem, from 0."""
+    """Index of the answer among those to the same problem, from 0."""
     response: str
-    """The answer as text, special tokens removed."""
+    """The answer as text without special tokens."""
     finish_reason: FinishReason = "stop"
-    """``stop``: the policy ended its turn; ``length``: it was cut at the token limit."""
+    """``stop``: the policy ended its turn; ``length``: the answer was truncated at the token limit."""
     verdict: Verdict
-    """Of the response. An answer that was cut is undecided, never wrong."""
+    """Verdict on the response. A truncated answer is undecided, never wrong."""
     extracted: str | None = None
-    """What was graded; null where no answer was found."""
+    """The final answer that was graded; null if none was found."""
     reason: str | None = None
-    """Why the verdict is undecided."""
+    """Reason of an undecided verdict."""
     sampling: dict[str, Any] = Field(default_factory=dict)
-    """Model and effective sampling parameters."""
+    """Model and sampling parameters that were used."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -131,7 +131,7 @@ class Sample(Problem):
 
 
 class Pair(Problem):
-    """A wrong answer and its smallest correction; or, without ``rejected``, a right answer to learn from."""
+    """A wrong answer and its correction; without ``rejected``, a right answer to train on."""
 
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {
         "model_output": "rejected",
@@ -141,17 +141,17 @@ class Pair(Problem):
 
     trial: Annotated[int, Field(ge=0)] = 0
     rejected: NonEmpty | None = None
-    """y-: what the policy answered. Absent where ``chosen`` is the policy's own right answer."""
+    """y-: the policy's answer. Null if ``chosen`` is the policy's own right answer."""
     chosen: NonEmpty
     """y+: the corrected answer."""
     change_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """1 - |LCS(y-, y+)| / |y+| in the policy's tokens."""
+    """1 - |LCS(y-, y+)| / |y+|, in tokens of the policy."""
     verdict: Verdict | None = None
-    """Of y+."""
+    """Verdict on y+."""
     oracle: dict[str, Any] = Field(default_factory=dict)
-    """Who corrected it, with which prompt, at what cost."""
+    """Name, prompt version and cost of the correction."""
     review: Literal["accept", "reject", "edited"] | None = None
-    """What a human said of the pair; rejected pairs are not trained on."""
+    """Decision of a reviewer; rejected pairs are not trained on."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -159,23 +159,23 @@ class Pair(Problem):
 
     @property
     def original(self) -> str:
-        """What the policy answered: y-, or y+ itself where nothing was corrected."""
+        """The policy's answer: y-, or y+ if nothing was corrected."""
         return self.chosen if self.rejected is None else self.rejected
 
 
 class Contrast(Pair):
-    """A pair with both sides, which the objectives need that push y- down or look at it."""
+    """A pair with both answers, for objectives that use y-."""
 
     cures: ClassVar[dict[str, str]] = {
-        "rejected": "train.objective sft or dft learns from `chosen` alone; this one needs rows with both answers"
+        "rejected": "this objective requires both answers; sft or dft requires only `chosen`"
     }
 
     rejected: NonEmpty
-    """y-: what the policy answered."""
+    """y-: the policy's answer."""
 
 
 class Score(Problem):
-    """One graded answer of an evaluated model to one problem of a task."""
+    """One graded answer of an evaluated model to a problem of a task."""
 
     task: str
     trial: Annotated[int, Field(ge=0)] = 0

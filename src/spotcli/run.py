@@ -2,8 +2,8 @@
 
     spot run recipes/smollm2-135m.yaml
 
-Each stage resumes by itself, so the same command goes on after whatever stopped it. The folder holds every file that a
-stage wrote, the resolved recipe (recipe.yaml) and the numbers (run.json).
+Each stage resumes, so the same command continues an interrupted run. The folder contains the files of every stage, the
+resolved recipe (recipe.yaml) and the summary (run.json).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the run made."""
+    """The summaries of all stages."""
 
     folder: str
     sample: SampleSummary
@@ -36,10 +36,10 @@ class RunSummary:
     train: TrainSummary
     eval: EvalSummary
     seconds: dict[str, float]
-    """Each stage's time over all starts of the run."""
+    """Time per stage, summed over all restarts of the run."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole, and at the top what one asks first: of the first task."""
+        """Return everything as a dictionary; the top level repeats the main results of the first task."""
         first = next(iter(self.eval.comparisons.values()))
         return {
             "pairs": self.rectify.pairs,
@@ -60,16 +60,18 @@ class RunSummary:
 
 
 def run(recipe: Recipe, *, folder: Path, fresh: bool = False) -> RunSummary:
-    """Sample, rectify, train, evaluate.
+    """Sample, rectify, train and evaluate.
 
     Raises:
-        RecipeError: no model is named, or the evaluation names no task.
-        SpotError: as the stages do.
+        RecipeError: ``model`` or ``eval.tasks`` is missing.
+        SpotError: a stage failed.
     """
     if recipe.model is None:
-        raise RecipeError("no model is named", where="model", cure="`model:` in the recipe")
+        raise RecipeError("the model is missing", where="model", cure="set `model` in the recipe")
     if not recipe.eval.tasks:
-        raise RecipeError("no task is named", where="eval.tasks", cure="eval: {tasks: [arithmetic]}")
+        raise RecipeError(
+            "no evaluation task", where="eval.tasks", cure="set `eval: {tasks: [arithmetic]}` in the recipe"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(recipe_yaml.dump(recipe), encoding="utf-8")
     clock = folder / "seconds.json"

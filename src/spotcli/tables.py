@@ -1,60 +1,111 @@
-"""Summaries as people read them: one table a command, on stdout."""
+"""The result of a command on stdout: tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spotcli.console import out, safe
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spotcli.stages.evaluate import EvalSummary
+    from spotcli.core.stats import Comparison, Estimate
+
+
+class TaskResult(Protocol):
+    """What the tables show of one model on one task."""
+
+    @property
+    def estimate(self) -> Estimate: ...
+    @property
+    def right(self) -> int: ...
+    @property
+    def wrong(self) -> int: ...
+    @property
+    def undecided(self) -> int: ...
+    @property
+    def truncated(self) -> int: ...
+
+
+class EvalResult(Protocol):
+    """What the tables show of an evaluation; the class that has it belongs to the stage."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def against(self) -> str | None: ...
+    @property
+    def scores(self) -> Mapping[str, TaskResult]: ...
+    @property
+    def base(self) -> Mapping[str, TaskResult]: ...
+    @property
+    def comparisons(self) -> Mapping[str, Comparison]: ...
+    @property
+    def drift(self) -> float | None: ...
+    @property
+    def drift_tokens(self) -> int: ...
+
+
+def as_json(values: dict[str, Any]) -> None:
+    """Print a summary as one JSON object on one line."""
+    print(json.dumps(values, ensure_ascii=False))
 
 
 def facts(title: str, values: dict[str, Any]) -> None:
-    """Names and values, a line each."""
+    """Print names and values, one per line; null and empty values are left out."""
     table = _table(title, "", "")
     for name, value in values.items():
         if value is not None and value != {}:
-            table.add_row(name.replace("_", " "), safe(_shown(value)))
+            table.add_row(name.replace("_", " "), safe(_formatted(value)))
     out().print(table)
 
 
-def scores(summary: EvalSummary) -> None:
-    """A model's scores; before, after and the difference where there is a base."""
-    if summary.against:
-        table = _table("Gains, and what they cost", "task", "before", "after", "difference", "95 % interval", "p")
-        for name, comparison in summary.comparisons.items():
-            table.add_row(
-                f"{name}, avg@{comparison.trials // comparison.problems} of {comparison.problems}",
-                percent(comparison.before),
-                percent(comparison.after),
-                f"{100 * comparison.difference:+.1f}",
-                f"{100 * comparison.low:+.1f} … {100 * comparison.high:+.1f}",
-                f"{comparison.p_value:.2g}",
-            )
-            table.add_row(
-                "", "", "", "", f"{comparison.wins} won, {comparison.losses} lost", comparison.test, style="dim"
-            )
-        if summary.drift is not None:
-            table.add_row("drift, nats a token", "0", f"{summary.drift:.4f}", "", f"{summary.drift_tokens} tokens", "")
-    else:
-        table = _table("Scores", "task", "avg@k", "95 % interval", "problems")
-        for name, score in summary.scores.items():
-            e = score.estimate
-            table.add_row(name, percent(e.mean), f"{100 * e.low:.1f} … {100 * e.high:.1f} %", str(e.problems))
-    out().print(table)
-    counted = _table("Verdicts", "task", "model", "right", "wrong", "undecided", "of it cut")
-    for model, parts in ((summary.against, summary.base), (summary.model, summary.scores)):
-        for name, s in parts.items():
-            counted.add_row(name, safe(str(model)), str(s.right), str(s.wrong), str(s.undecided), str(s.cut))
-    out().print(counted)
+def scores(summary: EvalResult) -> None:
+    """Print the scores of a model and its verdicts; with a base model: before, after and the difference."""
+    out().print(_comparisons(summary) if summary.against else _estimates(summary))
+    out().print(_verdicts(summary))
 
 
-def stages(seconds: dict[str, float]) -> None:
-    """Where the time went."""
-    table = _table("Seconds a stage", *seconds, "together")
+def _comparisons(summary: EvalResult) -> Table:
+    table = _table("Gains and drift", "task", "before", "after", "difference", "95 % interval", "p")
+    for name, comparison in summary.comparisons.items():
+        table.add_row(
+            f"{name}, avg@{comparison.trials // comparison.problems} of {comparison.problems}",
+            percent(comparison.before),
+            percent(comparison.after),
+            f"{100 * comparison.difference:+.1f}",
+            f"{100 * comparison.low:+.1f} … {100 * comparison.high:+.1f}",
+            f"{comparison.p_value:.2g}",
+        )
+        table.add_row("", "", "", "", f"{comparison.wins} won, {comparison.losses} lost", comparison.test, style="dim")
+    if summary.drift is not None:
+        table.add_row("drift (nats/token)", "0", f"{summary.drift:.4f}", "", f"{summary.drift_tokens} tokens", "")
+    return table
+
+
+def _estimates(summary: EvalResult) -> Table:
+    table = _table("Scores", "task", "avg@k", "95 % interval", "problems")
+    for name, score in summary.scores.items():
+        estimate = score.estimate
+        interval = f"{100 * estimate.low:.1f} … {100 * estimate.high:.1f} %"
+        table.add_row(name, percent(estimate.mean), interval, str(estimate.problems))
+    return table
+
+
+def _verdicts(summary: EvalResult) -> Table:
+    table = _table("Verdicts", "task", "model", "right", "wrong", "undecided", "truncated")
+    for model, scores_by_task in ((summary.against, summary.base), (summary.model, summary.scores)):
+        for name, score in scores_by_task.items():
+            counts = (score.right, score.wrong, score.undecided, score.truncated)
+            table.add_row(name, safe(str(model)), *map(str, counts))
+    return table
+
+
+def seconds_per_stage(seconds: Mapping[str, float]) -> None:
+    """Print the time of each stage and their total."""
+    table = _table("Seconds per stage", *seconds, "total")
     table.add_row(*(f"{value:.0f}" for value in seconds.values()), f"{sum(seconds.values()):.0f}")
     out().print(table)
 
@@ -63,11 +114,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {_formatted(item)}" for name, item in value.items())
     return str(value)
 
 
@@ -76,6 +127,6 @@ def _table(title: str, *columns: str) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_header=any(columns))
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 or not column else "right")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 or not column else "right")
     return table

@@ -100,7 +100,7 @@ def test_the_first_set_that_holds_it_is_named(tmp_path: Path) -> None:
     assert found.holder(Problem(prompt=f"Solve: {LONG}")) == "one.jsonl"
     assert found.holder(Problem(prompt=SHORT)) == "two.jsonl"
     assert found.holder(arithmetic_task.problems(3)[5]) == "arithmetic"
-    with pytest.raises(UserError, match=r"nowhere\.jsonl: there is no such file"):
+    with pytest.raises(UserError, match=r"nowhere\.jsonl: file not found"):
         Evaluations(["nowhere.jsonl"], folder=tmp_path, seed=0)
 
 

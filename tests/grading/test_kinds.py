@@ -56,7 +56,7 @@ def test_missing_packages_are_named_before_inference() -> None:
     except ImportError:
         with pytest.raises(SpotError) as error:
             get_grader("instructions")
-        assert "[eval]" in str(error.value.cure)
+        assert "surgical-post-training[eval]" in str(error.value.cure)
     else:
         get_grader("instructions")
 

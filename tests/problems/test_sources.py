@@ -269,7 +269,7 @@ def test_a_prompt_is_asked_once_and_an_id_names_one_prompt(tmp_path: Path, capsy
     ("row", "says"),
     [
         ({"answer": "1"}, "the field 'prompt' is missing"),
-        ({"prompt": ""}, "the field 'prompt': it is empty"),
+        ({"prompt": ""}, "the field 'prompt': expected a non-empty value"),
         ({"prompt": [{"role": "user"}]}, "the field 'prompt.0.content' is missing"),
         ({"prompt": "a", "answer": True}, "the field 'answer'"),
         ({"prompt": "a", "answer": [1]}, "the field 'answer'"),
@@ -313,7 +313,7 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, says:
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.csv", "nowhere.parquet"])
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
-    assert refused(tmp_path, name).startswith(f"{tmp_path / name}: there is no such file\n  cure:")
+    assert refused(tmp_path, name).startswith(f"{tmp_path / name}: file not found\n  cure:")
 
 
 def test_built_in_sets_are_named_where_there_is_no_such(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_connect4_is_a_task_like_any_other(tiny_model: Path, tmp_path: Path) -> 
         folder=tmp_path,
     )
     assert summary.scores["connect4"].undecided == 4  # two boards, two trials, each cut after six tokens
-    assert summary.scores["connect4"].cut == 4
+    assert summary.scores["connect4"].truncated == 4
     assert summary.scores["connect4"].estimate.trials == 4
 
 

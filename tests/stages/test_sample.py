@@ -104,8 +104,8 @@ def count_lines(path: Path) -> int:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", "ans', r"problems\.jsonl:2: the last line is cut off"),
-        ('{"prompt": "a"}\nnot json\n{"prompt": "c"}\n', r"problems\.jsonl:2: not a line of JSON"),
+        ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", "ans', r"problems\.jsonl:2: the last line is incomplete"),
+        ('{"prompt": "a"}\nnot json\n{"prompt": "c"}\n', r"problems\.jsonl:2: invalid JSON"),
         ('{"id": "1", "answer": "1"}\n', r"problems\.jsonl:1: the field 'prompt' is missing"),
         ('{"prompt": "a", "answer": [5]}\n', r"problems\.jsonl:1: the field 'answer'"),
     ],
@@ -122,7 +122,7 @@ def test_a_broken_input_is_named_with_its_line(tiny_model: Path, tmp_path: Path,
 def test_what_is_missing_is_said_before_anything_is_written(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no model is named"):
         sample(load(None), folder=tmp_path)
-    with pytest.raises(UserError, match=r"problems\.jsonl: there is no such file"):
+    with pytest.raises(UserError, match=r"problems\.jsonl: file not found"):
         sample(recipe(tiny_model), folder=tmp_path)
     write_rows(tmp_path / "problems.jsonl", problems(1))
     with pytest.raises(UserError, match="no such model folder"):

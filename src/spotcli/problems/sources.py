@@ -163,7 +163,7 @@ def _file(path: Path) -> Rows:
         )
     ending = path.suffix.lower()
     if ending in (".parquet", ".csv") and not path.exists():
-        raise UserError("there is no such file", where=str(path), cure="check the path")
+        raise UserError("file not found", where=str(path), cure="check the path")
     if ending == ".parquet":
         return _parquet(path)
     if ending == ".csv":

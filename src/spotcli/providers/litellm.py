@@ -294,7 +294,7 @@ def _import() -> Any:
     try:
         import litellm
     except ImportError:
-        raise UserError("an oracle at a provider needs litellm", cure="pip install 'spotcli'") from None
+        raise UserError("an oracle at a provider needs litellm", cure="pip install surgical-post-training") from None
     import logging
 
     # It prints to stdout otherwise, which belongs to results.

@@ -40,7 +40,7 @@ class TaskScore:
     right: int
     wrong: int
     undecided: int
-    cut: int
+    truncated: int
     """Of the undecided: answers that reached the token limit."""
 
 
@@ -204,7 +204,7 @@ def _score(rows: list[Score], task: str) -> TaskScore:
         right=verdicts["right"],
         wrong=verdicts["wrong"],
         undecided=verdicts["undecided"],
-        cut=sum(row.finish_reason == "length" for row in mine),
+        truncated=sum(row.finish_reason == "length" for row in mine),
     )
 
 

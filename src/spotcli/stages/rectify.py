@@ -159,8 +159,8 @@ def rectify(
                 )
             enough = _cut_at_target(cases, settings.target)
             output.replace(_rows(cases))
-            output.meta["filters"] = {"gamma": settings.gamma, "target": settings.target, "ratio_unit": unit}
-            output.meta["samples"] = {"path": settings.samples, "sha256": jsonl.digest(source)}
+            filters = {"gamma": settings.gamma, "target": settings.target, "ratio_unit": unit}
+            output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(source)})
             result = summary(history, unsettled=journal.unsettled)
             left = 0 if enough else sum(count for reason, count in result.reasons.items() if _is_left(reason))
             output.finish(_counts(result), complete=not left)
@@ -307,8 +307,9 @@ def _keep_right(
     with outputs.Output(path, command="spot rectify", settings={"mode": "self"}) as output:
         rows = {row_key(row): row for row in output.rows() if row.get("review")}
         output.replace(_right_row(sample, rows.get(sample.key)) for sample in kept)
-        output.meta["filters"] = {"target": settings.target}
-        output.meta["samples"] = {"path": settings.samples, "sha256": jsonl.digest(source)}
+        output.note(
+            filters={"target": settings.target}, samples={"path": settings.samples, "sha256": jsonl.digest(source)}
+        )
         output.finish(_counts(result), complete=True)
     return result
 

@@ -25,6 +25,8 @@ from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Sample
 
+__all__ = ["ReviewSummary", "Selection", "View", "review"]
+
 HTML_LIMIT = 500
 """Pairs on an HTML page without a limit; a page with more is slow to open."""
 

@@ -1,0 +1,82 @@
+"""The commands' options that are not keys of the recipe, as types of parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+# Shared by several commands
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
+RecipeFile = Annotated[
+    Path | None, _option("Input and output", "Read settings from this recipe.", "--recipe", metavar="FILE")
+]
+Overrides = Annotated[
+    list[str] | None,
+    _option("Input and output", "Override a key of the recipe; repeatable.", "--set", "-s", metavar="KEY=VALUE"),
+]
+Fresh = Annotated[bool, _option("Run", "Start over; the old output is renamed.", "--fresh")]
+AsJson = Annotated[bool, _option("Run", "Print the summary as one JSON object.", "--json")]
+Version = Annotated[bool, typer.Option("--version", help="Show the version and exit.")]
+
+# spot sample
+
+Decontaminate = Annotated[
+    bool, _option("Input and output", "Leave out problems that occur in the evaluation tasks.", "--decontaminate")
+]
+Shard = Annotated[
+    str | None, _option("Input and output", "Only shard I of N of the problems. \\[default: all]", metavar="I/N")
+]
+Merge = Annotated[bool, _option("Input and output", "Merge the finished shards into one file.", "--merge")]
+
+# spot rectify
+
+Export = Annotated[Path | None, _option("By hand", "Write the open cases to a file that you edit.", metavar="FILE")]
+Import = Annotated[Path | None, _option("By hand", "Read the edited file.", "--import", metavar="FILE")]
+PlanRequests = Annotated[bool, _option("Run", "Show the planned requests and their cost; send nothing.", "--dry-run")]
+Replay = Annotated[bool, _option("Run", "Judge the recorded replies again; send nothing.", "--replay")]
+
+# spot inspect
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs.")]
+Id = Annotated[str | None, _option("Pairs", "Show only the pair with this id.", metavar="ID")]
+Where = Annotated[str | None, _option("Pairs", "Show only pairs that match, such as 'ratio>0.3'.", metavar="EXPR")]
+ShownPairs = Annotated[
+    int | None,
+    _option("Pairs", "Show at most N pairs; 0: only the overview. \\[default: all]", metavar="N", min=0),
+]
+Html = Annotated[Path | None, _option("Input and output", "Write an HTML page instead.", metavar="FILE")]
+
+# spot train
+
+EstimateOnly = Annotated[
+    bool, _option("Estimate", "Estimate training time and memory without loading weights.", "--dry-run")
+]
+Device = Annotated[str, _option("Estimate", "GPU to estimate for.", metavar="NAME")]
+Mfu = Annotated[
+    float, _option("Estimate", "Fraction of the device's peak FLOP/s that is used.", metavar="X", min=0.01, max=1)
+]
+
+# spot eval
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A folder, a model of the Hugging Face hub or a built-in model.", show_default=False
+    ),
+]
+Against = Annotated[str | None, _option("Evaluation", "Base model, for a paired test and the drift.", metavar="MODEL")]
+
+# spot run
+
+RunFolder = Annotated[
+    Path | None,
+    _option("Input and output", "Folder of the run. \\[default: runs/NAME]", "--output", "-o", metavar="FOLDER"),
+]

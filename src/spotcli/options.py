@@ -1,0 +1,182 @@
+"""The commands' options, derived from the fields of the recipe.
+
+A field that is declared with ``recipe.Option`` becomes an option: name, type, choices, help text and default come from
+the field, and its bounds are checked when the recipe is loaded. The recipe is imported when a command parses its
+arguments, shows its help or completes a word, so ``spot --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from spotcli.recipe import Option
+
+F = TypeVar("F", bound=Callable[..., None])
+
+PANELS = (
+    *("Arguments", "Input and output", "Model", "Sampling", "Engine", "Oracle", "Prompt", "Pairs", "Money", "Requests"),
+    *("Evaluation", "By hand", "Estimate", "Run"),
+)
+"""Headings in the help, in their order; options without a heading are shown under the last one."""
+
+PLACEHOLDERS: dict[type, str] = {int: "N", float: "X", str: "TEXT"}
+
+
+class Group(TyperGroup):
+    """The ``spot`` command; its help has no type column for flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_without_type(param) for param in super().get_params(ctx)]
+
+
+class Command(TyperCommand):
+    """A command whose help shows every option under a heading, and no type column for flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = [_without_type(param) for param in super().get_params(ctx)]
+        for param in params:
+            if isinstance(param, TyperOption) and param.rich_help_panel is None:
+                param.rich_help_panel = PANELS[-1]
+        return sorted(params, key=lambda param: PANELS.index(param.rich_help_panel or PANELS[0]))
+
+
+class RecipeCommand(Command):
+    """A command that builds the options for its recipe keys when they are first needed."""
+
+    function: ClassVar[Callable[..., None]]
+    keys: ClassVar[tuple[str, ...]]
+    _built = False
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        if not self._built:
+            app = typer.Typer(add_completion=False)
+            app.command()(_with_recipe_options(type(self).function, self.keys))
+            command = typer.main.get_command(app)
+            self.params, self.callback, self._built = command.params, command.callback, True
+        return super().get_params(ctx)
+
+
+def recipe_command(app: typer.Typer, *keys: str, name: str | None = None, epilog: str) -> Callable[[F], F]:
+    """Register a function as a command that has options for recipe keys, besides those in its signature.
+
+    The function's first parameter receives the values given on the command line (dotted key -> value).
+
+    Args:
+        app: the application.
+        keys: keys of the recipe; a section means all of its fields that are declared as options.
+        name: the command's name; by default the function's.
+        epilog: examples, shown below the help.
+    """
+
+    def register(function: F) -> F:
+        kind = type("_RecipeCommand", (RecipeCommand,), {"function": staticmethod(function), "keys": keys})
+
+        def placeholder() -> None:
+            """Replaced by the function, with all of its options, in ``RecipeCommand.get_params``."""
+
+        app.command(name or function.__name__, cls=kind, epilog=epilog, help=inspect.getdoc(function))(placeholder)
+        return function
+
+    return register
+
+
+def _with_recipe_options(function: Callable[..., None], keys: tuple[str, ...]) -> Callable[..., None]:
+    """Return the function with its first parameter replaced by one parameter per recipe key."""
+    from spotcli import recipe
+
+    fields = {key: field for part in keys for key, field in recipe.options(part).items()}
+    keys_by_name = {key.rpartition(".")[2]: key for key in fields}
+
+    def call(**values: Any) -> None:
+        given = {key: values.pop(name) for name, key in keys_by_name.items()}
+        function({key: value for key, value in given.items() if value is not None}, **values)
+
+    parameters = [_parameter(name, fields[key]) for name, key in keys_by_name.items()]
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    # Keyword-only parameters may stand in any order, whether they have a default or not.
+    parameters += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return a field as a parameter that Typer reads; None means that the option is not given."""
+    from spotcli.recipe import option_of
+
+    option, kind = option_of(field), _kind(field.annotation)
+    assert option is not None
+    text = help_text(field, option)
+    info: Any
+    if option.argument:
+        info = typer.Argument(help=text, metavar=name.upper(), show_default=False)
+    else:
+        info = typer.Option(
+            *_flags(name, field, option),
+            help=text,
+            metavar=_placeholder(kind, option),
+            show_default=False,
+            rich_help_panel=option.panel,
+        )
+    annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def help_text(field: FieldInfo, option: Option) -> str:
+    """Return the help of an option as Rich markup: first paragraph of the docstring, choices, bounds, default."""
+    text = " ".join((field.description or "").partition("\n\n")[0].split()).replace("``", "")
+    kind = _kind(field.annotation)
+    facts = []
+    if get_origin(kind) is Literal and not all(f"{choice}:" in text for choice in get_args(kind)):
+        facts.append(", ".join(get_args(kind)))
+    facts += _bounds(field)
+    default = field.get_default(call_default_factory=True)
+    if default is True:
+        facts.append("default: yes")
+    elif default is not False:
+        shown = ", ".join(default) if isinstance(default, list) else default
+        facts.append(f"default: {option.unset if shown in (None, '') else shown}")
+    return (f"{text} [{'; '.join(facts)}]" if facts else text).replace("[", "\\[")
+
+
+def _bounds(field: FieldInfo) -> list[str]:
+    """Return the range of a field with an upper bound; that counts and amounts are not negative is obvious."""
+    bounds = {name: getattr(item, name) for item in field.metadata for name in ("ge", "le") if hasattr(item, name)}
+    if "le" not in bounds:
+        return []
+    return [f"{bounds['ge']} to {bounds['le']}" if "ge" in bounds else f"at most {bounds['le']}"]
+
+
+def _kind(annotation: Any) -> Any:
+    """Return the type of a field's value without bounds and without None."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
+    inner = [item for item in get_args(annotation) if item is not type(None)]
+    return _kind(inner[0]) if len(inner) == 1 and get_origin(annotation) is not list else annotation
+
+
+def _flags(name: str, field: FieldInfo, option: Option) -> list[str]:
+    flag = option.flag or f"--{name.replace('_', '-')}"
+    if field.default is True:
+        flag += f"/--no-{name.replace('_', '-')}"
+    return [flag, option.short] if option.short else [flag]
+
+
+def _placeholder(kind: Any, option: Option) -> str | None:
+    if kind is bool:
+        return None
+    return option.placeholder or PLACEHOLDERS.get(kind, "NAME")
+
+
+def _without_type(param: Any) -> Any:
+    """Remove the type column of a flag from the help; it leaves more room for the text."""
+    if isinstance(param, TyperOption) and param.is_flag and param.metavar is None:
+        param.metavar = ""
+    return param
