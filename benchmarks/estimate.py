@@ -103,10 +103,10 @@ def child(settings: dict[str, Any], folder: Path) -> None:
     train(recipe, folder=folder)
     rows = [json.loads(line) for line in (folder / "checkpoint" / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(row["seconds"] for row in rows[1:])
-    operations = sum(value for name, value in planned.estimate["operations"].items() if name != "reference")
+    operations = sum(value for name, value in planned.estimate.operations.items() if name != "reference")
     told = {
         "measured": (status("VmHWM") - before) / 2**30,
-        "parts": {name: value for name, value in planned.estimate["memory"].items() if name != "reserve"},
+        "parts": {name: value for name, value in planned.estimate.memory.items() if name != "reserve"},
         "seconds": seconds,
         "planned": operations * (STEPS - 1) / STEPS / speed,
         "gigaflops": speed / 1e9,

@@ -15,8 +15,8 @@ from spotcli.core.costs import GIB, Device, Setup, Shape, Work
 from spotcli.core.forward import logps, rounded_operands, shared_attention
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.core.forward.packing import pack, row_work
-from spotcli.recipe import Recipe
-from spotcli.stages.train import _with_lora
+from spotcli.recipe import LoraSection
+from spotcli.training.session import add_adapters
 
 # Qwen3-8B by its published sizes. A layer: queries 4096 * 4096, keys and values 4096 * 1024 each, output 4096 * 4096,
 # feed-forward 3 * 4096 * 12288: together 192,937,984 weights; of 36 layers 6,945,767,424. Embedding and head 151936 *
@@ -223,7 +223,7 @@ def test_activations_of_adapters_beside_what_torch_keeps(
     logps.install(model)
     shared_attention.register()
     model.set_attn_implementation(shared_attention.NAME)
-    wrapped = _with_lora(model, Recipe.model_validate({"train": {"lora": {"r": 4}}}))
+    wrapped = add_adapters(model, LoraSection(r=4), seed=0)
     shape = replace(shape, adapters=sum(each.numel() for each in wrapped.parameters() if each.requires_grad))
     setup = Setup(weight_bytes=2 if low else 4, compute_bytes=2 if low else 4, autocast=low)
     measured = kept_bytes(wrapped, low, monkeypatch) - on_cpu(shape, low)

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from spotcli.errors import DataError, RecipeError, SettingsChanged, SpotError
 from spotcli.policies import chat_template, models
 from spotcli.recipe import Recipe
 from spotcli.stages.train import TrainSummary, train
+from spotcli.training.data import CHOSEN_ONLY
+from spotcli.training.model_card import card
+from spotcli.training.progress import WINDOW, Report
+from spotcli.training.run_folder import RunMeta
+from spotcli.training.step_metrics import LOGP_CHANGES
 from tests.conftest import set_clock
 
 PAIRS = 20
@@ -63,6 +69,14 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def summary_of(objective: str) -> TrainSummary:
+    """The summary of a planned run: 80 pairs, 2 epochs, 20 steps of 8."""
+    return TrainSummary(
+        checkpoint="checkpoint", objective=objective, pairs=80, rows=80, dropped={}, emitted=0, epochs=2.0,
+        batch_size=8, steps=20, tokens=0, shared_tokens=0, shares_prefix=True,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainSummary]:
     """A run folder with a finished spot-bco training in it."""
@@ -84,7 +98,7 @@ def test_every_row_is_trained_on_or_counted(trained: tuple[Path, TrainSummary]) 
         "rejected in review": 1, "chosen and rejected are the same": 1, "longer than max_length": 1,
     }  # fmt: skip
     assert summary.pairs == PAIRS + 1
-    assert summary.read == summary.pairs + sum(summary.dropped.values()) == PAIRS + 4
+    assert summary.rows == summary.pairs + sum(summary.dropped.values()) == PAIRS + 4
 
 
 def test_the_summary_tells_what_happened(trained: tuple[Path, TrainSummary]) -> None:
@@ -106,22 +120,19 @@ def test_the_summary_tells_what_happened(trained: tuple[Path, TrainSummary]) -> 
 def test_the_edited_tokens_move_and_the_kept_ones_hardly(trained: tuple[Path, TrainSummary]) -> None:
     rows = metrics(trained[0] / "checkpoint")
     # The first step's numbers are those before any update.
-    assert [rows[0][name] for name in ("moved_kept", "moved_chosen", "moved_rejected")] == pytest.approx(
-        [0, 0, 0], abs=1e-5
-    )
-    assert rows[-1]["moved_rejected"] < -0.01
-    assert rows[-1]["moved_chosen"] > rows[-1]["moved_rejected"]
+    assert [rows[0][name] for name in LOGP_CHANGES] == pytest.approx([0, 0, 0], abs=1e-5)
+    assert rows[-1]["logp_change_rejected_edited"] < -0.01
+    assert rows[-1]["logp_change_chosen_edited"] > rows[-1]["logp_change_rejected_edited"]
     assert all(row["tokens_per_second"] > 0 for row in rows)
 
 
 def test_pull_up_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     from spotcli.console import progress
-    from spotcli.training.progress import WINDOW, Report
 
     row = {"loss": 0.5, "rewards_chosen": 0.4, "rewards_rejected": 0.2, "margin": 0.2, "pairs": 8, "seconds": 1.0,
            "pairs_per_second": 8.0, "tokens_per_second": 80.0, "steps": 20}  # fmt: skip
     with progress("pairs") as display:
-        report = Report(display, "reward-sft", 160, 0)
+        report = Report(display, summary_of("reward-sft"), 0)
         for step in range(1, WINDOW):
             report({"step": step, **row})
         assert "pull-up" not in capsys.readouterr().err
@@ -130,7 +141,7 @@ def test_pull_up_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err.count("pull-up") == 1
         for step in range(WINDOW):
             report({"step": step, **row, "rewards_chosen": -1.0})
-        assert "the chosen answers have become less likely" in capsys.readouterr().err
+        assert "the chosen answers are less likely than at the start" in capsys.readouterr().err
 
 
 def test_the_shift_follows_the_rewards_of_earlier_steps(trained: tuple[Path, TrainSummary]) -> None:
@@ -176,14 +187,12 @@ def test_the_model_card_tells_what_happened(trained: tuple[Path, TrainSummary], 
 
 
 def test_the_card_names_a_base_of_the_hub(trained: tuple[Path, TrainSummary]) -> None:
-    from spotcli.training.model_card import card
-
-    meta = json.loads((trained[0] / "checkpoint" / "spot-train.json").read_text())
-    meta["inputs"]["model"] = "Qwen/Qwen3-8B"
-    text = card(meta, lora=True)
+    meta = RunMeta.read(trained[0] / "checkpoint" / "spot-train.json")
+    assert meta is not None
+    text = card(replace(meta, inputs={**meta.inputs, "model": "Qwen/Qwen3-8B"}), lora=True)
     assert 'base_model: "Qwen/Qwen3-8B"' in text
     assert "library_name: peft" in text
-    meta["inputs"]["model"] = "evil\n---\nlicense: mit"
+    meta = replace(meta, inputs={**meta.inputs, "model": "evil\n---\nlicense: mit"})
     assert "\nlicense: mit" not in card(meta, lora=True).split("---\n")[1]
 
 
@@ -251,11 +260,11 @@ def test_dry_run_loads_no_weights(tiny_model: Path, tmp_path: Path, monkeypatch:
         ({"output_dir": "x"}, "train.output"),
         ({"bf16": True}, "train.dtype"),
         ({"eval_strategy": "steps"}, "spot eval"),
-        ({"batch_size": 10, "per_device_train_batch_size": 4}, "cannot be made"),
-        ({"batch_size": 8, "processes": 3}, "cannot be made"),
-        ({"tokens_per_micro_batch": 500, "per_device_train_batch_size": 4}, "a number is given too"),
+        ({"batch_size": 10, "per_device_train_batch_size": 4}, "does not fit"),
+        ({"batch_size": 8, "processes": 3}, "does not fit"),
+        ({"tokens_per_micro_batch": 500, "per_device_train_batch_size": 4}, "mutually exclusive"),
         ({"report_to": ["tensorboard"]}, "tensorboard is not installed"),
-        ({"lr_scheduler_type": "triangle"}, "transformers refuses"),
+        ({"lr_scheduler_type": "triangle"}, "transformers rejects"),
     ],
 )
 def test_wrong_keys_are_refused_before_anything_is_loaded(
@@ -263,7 +272,7 @@ def test_wrong_keys_are_refused_before_anything_is_loaded(
 ) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
     monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
-    monkeypatch.setattr("spotcli.training.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("spotcli.training.keys.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=words):
         train(recipe(tiny_model, **section), folder=tmp_path)
 
@@ -293,7 +302,7 @@ def test_wandb_without_a_key_is_refused_before_anything_is_loaded(
 
 
 def test_a_model_must_be_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no model"):
+    with pytest.raises(RecipeError, match="the model is missing"):
         train(Recipe(), folder=tmp_path)
 
 
@@ -346,7 +355,7 @@ def test_a_budget_of_tokens_changes_nothing_but_memory(
 
 def test_a_pair_must_fit_into_the_budget(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
-    with pytest.raises(RecipeError, match="more than a micro-batch may have") as caught:
+    with pytest.raises(RecipeError, match="expected at most 20 per micro-batch") as caught:
         train(recipe(tiny_model, tokens_per_micro_batch=20), folder=tmp_path)
     assert "max_length" in str(caught.value.cure)
 
@@ -400,7 +409,7 @@ def test_a_template_with_a_clock_trains_on_what_was_sampled(
     sampled = {tuple(Prompter(str(model), {}).ids([{"role": "user", "content": row["prompt"]}])) for row in rows}
     train(recipe(model, num_train_epochs=1), folder=tmp_path)
     reference = (tmp_path / "reference.jsonl").read_text()
-    assert "told 2024-07-26, as in sampling" in capsys.readouterr().err
+    assert "gets 2024-07-26, as in sampling" in capsys.readouterr().err
 
     trained: set[tuple[int, ...]] = set()
     pack = trainer.pack
@@ -422,7 +431,7 @@ def test_a_wrong_reference_stops_the_run(tiny_model: Path, tmp_path: Path) -> No
     train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "reference.jsonl").read_text().splitlines()]
     write(tmp_path, [row | {"chosen": row["chosen"] - 1.0} for row in rows], "reference.jsonl")
-    with pytest.raises(SpotError, match=r"policy = reference demands 1\.386294"):
+    with pytest.raises(SpotError, match=r"expected 1\.386294"):
         train(recipe(tiny_model, output="two", num_train_epochs=1), folder=tmp_path)
     assert not (tmp_path / "two" / "model.safetensors").exists()
 
@@ -484,7 +493,7 @@ def test_rows_without_a_wrong_answer_train_where_it_is_not_looked_at(
     for share in (True, False):
         options = {"objective": objective, "share_prefix": share, "num_train_epochs": 1}
         found = train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "bare")
-        assert (found.read, found.pairs, found.dropped) == (9, 9, {})
+        assert (found.rows, found.pairs, found.dropped) == (9, 9, {})
         train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "whole")
         # y- has no part in the loss, so that its absence changes nothing but the rounding of other batches.
         assert apart(tmp_path / "bare" / f"out-{share}", tmp_path / "whole" / f"out-{share}") < 1e-5
@@ -502,6 +511,5 @@ def test_a_row_without_a_wrong_answer_is_refused_where_it_is_needed(
 
 def test_the_objectives_that_need_no_wrong_answer_are_those_that_do_not_run_it() -> None:
     from spotcli.core.loss import OBJECTIVES
-    from spotcli.stages.train import CHOSEN_ONLY
 
     assert set(CHOSEN_ONLY) == {name for name, objective in OBJECTIVES.items() if not objective.rejected}

@@ -14,8 +14,10 @@ from spotcli.errors import DataError
 from spotcli.recipe import Recipe
 from spotcli.stages.rectify import rectify
 from spotcli.stages.train import train
-from spotcli.training import settings
+from spotcli.training.batch_plan import BatchSize, batch_size
+from spotcli.training.cluster import sharding
 from spotcli.training.dry_run import setup_of
+from spotcli.training.keys import argument
 from tests.conftest import ROOT, write_rows
 from tests.fake_provider import FakeProvider
 
@@ -132,16 +134,16 @@ def test_the_papers_settings(file: str, model: str, rate: float, baseline_rate: 
     assert (recipe.rectify.oracle, recipe.rectify.gamma) == ("gemini/gemini-2.5-pro", 0.6)
     # beta 0.1; 2 epochs; batch 32 over 8 GPUs; context 8,192; a shift that is an exponential moving average.
     assert (section.objective, section.beta, section.shift, section.max_length) == ("spot-bco", 0.1, "ema", 8192)
-    assert (section.ranks, settings.batch(section)) == (8, (32, 4))
+    assert (section.ranks, batch_size(section)) == (8, BatchSize(32, 4))
     # AdamW (0.9, 0.95), weight decay 0.01; cosine, 5 % warm-up; full fine-tuning with gradient checkpointing.
     told = {
         "learning_rate": rate, "num_train_epochs": 2, "adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 0.01,
         "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "optim": "adamw_torch_fused",
     }  # fmt: skip
-    assert {name: settings.argument(section, name) for name in told} == told
+    assert {name: argument(section, name) for name in told} == told
     assert section.lora is None
     # bfloat16 under ZeRO-2.
-    setup = setup_of(section)
+    setup = setup_of(section, sharding(section))
     assert (setup.sharding, setup.checkpointing, setup.compute_bytes, setup.weight_bytes) == ("zero2", True, 2, 2)
     assert f"# {baseline_rate} for sft and dft" in (FOLDER / file).read_text()
     # Qwen3 does not think: neither where it is sampled, nor trained, nor evaluated.

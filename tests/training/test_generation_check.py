@@ -13,8 +13,9 @@ from spotcli.grading import grade
 from spotcli.policies import Answer, Failure, Request, Sampling
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.stages.train import train
-from spotcli.training.generation_check import Check
-from tests.stages.test_train import apart, metrics, pair, recipe, write
+from spotcli.training.generation_check import Check, CheckCounts
+from spotcli.training.progress import Report
+from tests.stages.test_train import apart, metrics, pair, recipe, summary_of, write
 
 COUNTED = ("check_right", "check_wrong", "check_undecided", "check_failed")
 
@@ -35,8 +36,8 @@ def test_a_check_sees_the_policy_learn(
 ) -> None:
     write(tmp_path, [solved(number) for number in range(12)])
     heard: list[Answer | Failure] = []
-    outcome = Check._outcome
-    monkeypatch.setattr(Check, "_outcome", lambda self, answer: (heard.append(answer), outcome(self, answer))[1])
+    outcome = Check.outcome
+    monkeypatch.setattr(Check, "outcome", lambda self, answer: (heard.append(answer), outcome(self, answer))[1])
     # 12 pairs in steps of 8, 20 epochs: 40 steps. Only every 15th is logged, and those that are checked.
     settings = recipe(tiny_model, check_every=16, check_problems=5, logging_steps=15, **LEARNS)
     summary = train(settings, folder=tmp_path)
@@ -46,11 +47,11 @@ def test_a_check_sees_the_policy_learn(
     assert [row["step"] for row in checked] == [16, 32, 40]
     assert [sum(row[name] for name in COUNTED) for row in checked] == [5, 5, 5]
     assert checked[-1]["check_right"] == 5
-    assert (summary.final["check_right"], summary.final["check_cut"]) == (5, 0)
+    assert (summary.final["check_right"], summary.final["check_truncated"]) == (5, 0)
     # One token a sign, and the end of the turn.
     assert checked[-1]["check_tokens"] == len("\\boxed{4}") + 1
     talk = capsys.readouterr().err
-    assert "check after step 40: 5 right, 0 wrong, 0 undecided (0 cut, 0 empty); 10 tokens an answer" in talk
+    assert "check after step 40: 5 right, 0 wrong, 0 undecided (0 truncated, 0 empty); 10 tokens per answer" in talk
     assert "| check_right | 5 |" in (tmp_path / "checkpoint" / "README.md").read_text()
     # The saved model, loaded by itself, answers what the last check heard.
     alone = TransformersPolicy(
@@ -115,7 +116,7 @@ def test_problems_that_can_be_graded_are_asked_first_and_each_once(
     asked: list[str] = []
     counts = Check.counts
 
-    def listened(self: Check) -> list[float]:
+    def listened(self: Check) -> CheckCounts:
         asked.extend(str(problem.prompt) for problem in self.problems)
         return counts(self)
 
@@ -131,31 +132,30 @@ def test_problems_that_can_be_graded_are_asked_first_and_each_once(
     assert set(asked[1:]) < {str(pair(number)["prompt"]) for number in range(6)}
     # Without a reference, and with answers that a random model never ends.
     row = metrics(tmp_path / "checkpoint")[-1]
-    assert (row["check_undecided"], row["check_cut"]) == (3, 3)
+    assert (row["check_undecided"], row["check_truncated"]) == (3, 3)
 
 
 def test_what_goes_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     from spotcli.console import progress
-    from spotcli.training.progress import Report
 
     row = {"loss": 0.5, "pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "tokens_per_second": 80.0, "steps": 20,
            "check_failed": 0, "check_tokens": 12.0}  # fmt: skip
 
     def check(right: int, wrong: int, cut: int, empty: int) -> str:
         report({**row, "step": 1, "check_right": right, "check_wrong": wrong, "check_undecided": cut + empty,
-                "check_cut": cut, "check_empty": empty})  # fmt: skip
+                "check_truncated": cut, "check_empty": empty})  # fmt: skip
         return capsys.readouterr().err
 
     with progress("pairs") as display:
-        report = Report(display, "sft", 160, 0)
+        report = Report(display, summary_of("sft"), 0)
         assert "! " not in check(4, 12, 0, 0)
         assert "! " not in check(10, 2, 4, 0)
         # Half of the best is 5: 6 are more, 5 are not.
         assert "! " not in check(6, 10, 0, 0)
-        assert "31% of the check's answers are right, and 62% were before" in check(5, 11, 0, 0)
+        assert "31% of the check's answers are right, down from 62%" in check(5, 11, 0, 0)
         assert "! " not in check(3, 12, 1, 0)
-        assert "13 of 16 did not end, 3 are empty" in check(0, 0, 13, 3)
-        report = Report(display, "sft", 160, 0)
+        assert "13 of 16 are truncated, 3 are empty" in check(0, 0, 13, 3)
+        report = Report(display, summary_of("sft"), 0)
         # Two answers fewer are chance.
         assert "! " not in check(2, 14, 0, 0)
         assert "! " not in check(0, 16, 0, 0)

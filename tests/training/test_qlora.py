@@ -106,9 +106,9 @@ def test_two_ranks_learn_what_one_process_learns(tiny_model: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("section", "words", "cure"),
     [
-        ({"quantize": "nf4"}, "adapters are", "train.lora"),
-        ({"processes": 2, "zero": 3, **QLORA}, "divide weights", "zero: 2"),
-        ({"processes": 2, "fsdp": True, **QLORA}, "divide weights", "zero: 2"),
+        ({"quantize": "nf4"}, "requires `train.lora`", "train.lora"),
+        ({"processes": 2, "zero": 3, **QLORA}, "divide the weights", "zero: 2"),
+        ({"processes": 2, "fsdp": True, **QLORA}, "divide the weights", "zero: 2"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused(
@@ -135,4 +135,4 @@ def test_the_missing_package_is_named_and_a_plan_does_without_it(
     # Two layers: queries and output 32 * 32, keys and values 32 * 16, three of 32 * 64.
     found = train(recipe(tiny_model, **QLORA), folder=tmp_path, dry_run=True).estimate
     assert found is not None
-    assert found["quantized"] == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
+    assert found.quantized == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)

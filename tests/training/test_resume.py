@@ -66,7 +66,7 @@ def test_a_killed_run_gives_the_same_weights(tiny_model: Path, tmp_path: Path) -
         assert not (killed / "model.safetensors").exists(), "the run was over before it was killed"
         assert steps_done(killed) < STEPS
     talk = finish(start(tiny_model, tmp_path, output="killed"))
-    assert "going on after step" in talk
+    assert "resuming after step" in talk
     assert apart(tmp_path / "whole", killed) == 0.0
     whole, again = metrics(tmp_path / "whole"), metrics(killed)
     assert [row["step"] for row in again] == list(range(1, STEPS + 1))
