@@ -148,7 +148,7 @@ def trl(folder: Path, work: Path, micro: int) -> dict[str, Any]:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]  # exported lazily
 
     seconds: list[float] = []
 

@@ -1,4 +1,4 @@
-"""``spot train --dry-run``: a plan from the configuration alone."""
+"""``spot train --dry-run``: estimates from config.json alone."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ QWEN3_8B = {
 }  # fmt: skip
 
 
-def laptop(tmp_path: Path, pairs: int = 64) -> Path:
-    """A folder with nothing but a configuration in it, and long answers."""
+def config_only(tmp_path: Path, pairs: int = 64) -> Path:
+    """A model folder with config.json only, and pairs with long answers."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps(QWEN3_8B))
     steps = " and then another step of it" * 100
@@ -40,20 +40,18 @@ def laptop(tmp_path: Path, pairs: int = 64) -> Path:
 
 
 def plan(name: str, tmp_path: Path, *overrides: str, **options: Any) -> TrainSummary:
-    loaded = recipe_yaml.load(RECIPES / name, [f"model={laptop(tmp_path)}", *overrides])
+    loaded = recipe_yaml.load(RECIPES / name, [f"model={config_only(tmp_path)}", *overrides])
     return train(loaded, folder=tmp_path, dry_run=True, **options)
 
 
-def test_an_8b_model_on_8_gpus_is_planned_without_weights_or_tokenizer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_8b_model_is_planned_without_weights_or_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan("qwen3-8b.yaml", tmp_path)
     costs = found.estimate
     assert costs is not None
     assert (costs.parameters, costs.trained) == (8_190_735_360, 8_190_735_360)
     assert (costs.device, costs.devices, costs.memory_available) == ("h800", 8, 80)
     assert (found.pairs, found.steps) == (64, 4)
-    # 6 * 8.2e9 operations a token, a fourth pass for checkpointing, and the reference: 10 * 6.9e9 at least.
+    # 6 * 8.2e9 operations per token, a fourth pass for checkpointing, and the reference: 10 * 6.9e9 at least.
     total = sum(costs.operations.values())
     assert total == pytest.approx(10 * 6.95e9 * found.shared_tokens * 1.8, rel=0.1)
     assert costs.minutes == pytest.approx(total / (8 * DEVICES["h800"].teraflops * 1e12 * 0.4) / 60)
@@ -65,7 +63,7 @@ def test_an_8b_model_on_8_gpus_is_planned_without_weights_or_tokenizer(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "model"]
 
 
-def test_what_does_not_fit_is_said_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warning_if_estimated_memory_exceeds_the_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan("qwen3-8b.yaml", tmp_path, "train.processes=1", device="rtx4090", utilisation=0.5)
     assert found.estimate is not None
     assert found.estimate.memory_total > 100
@@ -74,7 +72,7 @@ def test_what_does_not_fit_is_said_with_the_cure(tmp_path: Path, capsys: pytest.
     assert "gradient_checkpointing" in talk
 
 
-def test_adapters_fit_on_one_small_gpu(tmp_path: Path) -> None:
+def test_lora_fits_on_one_small_gpu(tmp_path: Path) -> None:
     costs = plan("qwen3-8b-lora.yaml", tmp_path, device="rtx4090").estimate
     assert costs is not None
     # r = 16 on seven products of 36 layers: queries and output 8192 each, keys and values 5120 each, three of 16384.
@@ -83,13 +81,13 @@ def test_adapters_fit_on_one_small_gpu(tmp_path: Path) -> None:
     assert 17 < costs.memory_total < 20
 
 
-def test_weights_in_4_bits_take_a_third(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nf4_weights_take_a_third_of_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     costs = plan("qwen3-8b-lora.yaml", tmp_path, "train.quantize=nf4", device="rtx4090").estimate
     assert costs is not None
     # 36 layers: queries and output 4096 * 4096, keys and values 4096 * 1024, three of 4096 * 12288.
     products = 36 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 12288)
     assert costs.quantized == products == 6_945_767_424
-    # 0.5 bytes, a byte for 64 of them, 4 bytes for 64 * 256; embeddings, head and norms in bfloat16, adapters in
+    # 0.5 bytes per weight, 1 byte per 64, 4 bytes per 64 * 256; embeddings, head and norms in bfloat16, adapters in
     # float32; and one matrix of 4096 * 12288 unpacked.
     expected = products * (0.5 + 1 / 64 + 4 / 16384) + 2 * (costs.parameters - products) + 4 * costs.trained
     assert costs.memory["weights"] == pytest.approx((expected + 2 * 4096 * 12288) / 2**30)
@@ -99,14 +97,14 @@ def test_weights_in_4_bits_take_a_third(tmp_path: Path, capsys: pytest.CaptureFi
     )
 
 
-def test_an_unknown_device_is_refused_by_the_nearest_name(tiny_model: Path, tmp_path: Path) -> None:
+def test_unknown_device_is_an_error_with_the_nearest_name(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(4)])
     with pytest.raises(RecipeError, match="unknown device 'h8000'") as caught:
         train(recipe(tiny_model), folder=tmp_path, dry_run=True, device="h8000")
     assert "h800" in str(caught.value.cure)
 
 
-def test_a_model_out_of_reach_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_model_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write(tmp_path, [pair(number) for number in range(4)])
     with pytest.raises(UserError, match="the model cannot be loaded") as caught:
@@ -114,7 +112,7 @@ def test_a_model_out_of_reach_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert caught.value.where == "nobody/nothing"
 
 
-def test_an_estimate_grows_with_the_epochs(tiny_model: Path, tmp_path: Path) -> None:
+def test_estimate_grows_with_the_epochs(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(16)])
 
     def operations(**section: Any) -> dict[str, float]:
@@ -129,7 +127,7 @@ def test_an_estimate_grows_with_the_epochs(tiny_model: Path, tmp_path: Path) -> 
     assert operations(share_prefix=False)["layers"] > two["layers"]
 
 
-def test_without_a_tokenizer_rows_are_counted_all_the_same(tiny_model: Path, tmp_path: Path) -> None:
+def test_rows_are_counted_without_a_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "model" / name).unlink()

@@ -135,12 +135,12 @@ class RunFolder:
             identity: of this run.
             recipe: the resolved recipe as YAML.
         """
-        earlier = RunMeta.read(self.path / META)
+        started = jsonl.read_json(self.path / META).get("started")
         meta = RunMeta(
             settings=identity.settings,
             inputs=identity.inputs,
             versions=outputs.versions(),
-            started=(earlier.started if earlier else "") or _now(),
+            started=started or _now(),
         )
         jsonl.write_json(self.path / META, meta.as_dict())
         (self.path / "recipe.yaml").write_text(recipe, encoding="utf-8")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 LOGP_CHANGES = ("logp_change_kept", "logp_change_chosen_edited", "logp_change_rejected_edited")
@@ -23,7 +24,7 @@ class Totals:
     """One sum per name, [K]."""
 
     @classmethod
-    def of(cls, sums: Mapping[str, float | Tensor], device: object = "cpu") -> Totals:
+    def of(cls, sums: Mapping[str, float | Tensor], device: torch.device | str = "cpu") -> Totals:
         """From numbers and scalar tensors; tensors stay on their device."""
         import torch
 

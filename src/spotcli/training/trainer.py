@@ -27,7 +27,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from spotcli.core.forward.batches import MicroBatch, plan_epoch, sizes
 from spotcli.core.forward.packing import Batch, pack
-from spotcli.core.loss import LossInputs, RewardShift
+from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
 from spotcli.training.generation_check import Check, CheckCounts
@@ -122,7 +122,7 @@ class PairTrainer(Trainer):
         section = task.plan.section
         self.task = task
         self.report = report
-        self.objective = task.plan.objective
+        self.objective: Objective = task.plan.objective
         self.shift = RewardShift.of(section.shift if self.objective.shifted else "none", decay=section.shift_decay)
         super().__init__(model=model, args=args, train_dataset=_Packed(task), data_collator=lambda rows: rows[0])
         for callback in (PrinterCallback, ProgressCallback):
