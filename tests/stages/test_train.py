@@ -331,10 +331,10 @@ def test_accumulation_does_not_change_the_weights(tiny_model: Path, tmp_path: Pa
 def test_tokens_per_micro_batch_does_not_change_the_weights(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: bool
 ) -> None:
-    write(tmp_path, [pair(number) for number in range(36)])
-    train(recipe(tiny_model, output="pairs", batch_size=16, share_prefix=share, **SGD), folder=tmp_path)
     from spotcli.core.forward.packing import pack
 
+    write(tmp_path, [pair(number) for number in range(36)])
+    train(recipe(tiny_model, output="pairs", batch_size=16, share_prefix=share, **SGD), folder=tmp_path)
     rows: list[int] = []
 
     def counted(*given: Any, **options: Any) -> Any:
