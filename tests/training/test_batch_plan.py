@@ -45,5 +45,5 @@ def test_contradicting_sizes_are_errors(section: dict[str, Any], message: str) -
 def test_total_steps() -> None:
     # 2 epochs of 3 steps; half an epoch more is 2 steps more; `max_steps` takes precedence.
     assert total_steps(TrainSection(), pairs=21, batch=8) == 6
-    assert total_steps(TrainSection(num_train_epochs=2.5), pairs=21, batch=8) == 8
-    assert total_steps(TrainSection(max_steps=5), pairs=21, batch=8) == 5
+    assert total_steps(TrainSection.model_validate({"num_train_epochs": 2.5}), pairs=21, batch=8) == 8
+    assert total_steps(TrainSection.model_validate({"max_steps": 5}), pairs=21, batch=8) == 5
