@@ -28,8 +28,11 @@ class Totals:
         """From numbers and scalar tensors; tensors stay on their device."""
         import torch
 
-        values = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in sums.values()]
-        return cls(tuple(sums), torch.stack(values))
+        values = [
+            value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device=device)
+            for value in sums.values()
+        ]
+        return cls(tuple(sums), torch.stack(values).double())
 
     def __add__(self, other: Totals) -> Totals:
         assert self.names == other.names
