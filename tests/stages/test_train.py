@@ -337,15 +337,15 @@ def test_tokens_per_micro_batch_does_not_change_the_weights(
     train(recipe(tiny_model, output="pairs", batch_size=16, share_prefix=share, **SGD), folder=tmp_path)
     rows: list[int] = []
 
-    def counted(*given: Any, **options: Any) -> Any:
+    def recorded(*given: Any, **options: Any) -> Any:
         batch = pack(*given, **options)
         rows.append(batch.ids_RL.numel())
         return batch
 
-    monkeypatch.setattr("spotcli.training.trainer.pack", counted)
+    monkeypatch.setattr("spotcli.training.trainer.pack", recorded)
     budget = {"batch_size": 16, "tokens_per_micro_batch": 400, "share_prefix": share}
-    found = train(recipe(tiny_model, output="tokens", **budget, **SGD), folder=tmp_path)
-    assert (found.batch_size, found.steps) == (16, 6)
+    summary = train(recipe(tiny_model, output="tokens", **budget, **SGD), folder=tmp_path)
+    assert (summary.batch_size, summary.steps) == (16, 6)
     assert 200 < max(rows) <= 400
     assert apart(tmp_path / "pairs", tmp_path / "tokens") < 2e-6
     one, two = metrics(tmp_path / "pairs"), metrics(tmp_path / "tokens")
@@ -413,11 +413,11 @@ def test_template_with_todays_date_trains_on_the_sampled_prompt(
 
     trained: set[tuple[int, ...]] = set()
 
-    def noted(pairs: Any, **options: Any) -> Any:
+    def recorded(pairs: Any, **options: Any) -> Any:
         trained.update(each.prompt_ids for each in pairs)
         return pack(pairs, **options)
 
-    monkeypatch.setattr("spotcli.training.trainer.pack", noted)
+    monkeypatch.setattr("spotcli.training.trainer.pack", recorded)
     set_clock(monkeypatch, "2031-03-02")
     train(recipe(model, num_train_epochs=1, output="tomorrow"), folder=tmp_path)
     assert trained == sampled
@@ -491,8 +491,8 @@ def test_rows_without_a_rejected_answer_train_with_sft_and_dft(
     write(tmp_path / "whole", [pair(number) for number in range(9)])
     for share in (True, False):
         options = {"objective": objective, "share_prefix": share, "num_train_epochs": 1}
-        found = train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "bare")
-        assert (found.rows, found.pairs, found.dropped) == (9, 9, {})
+        summary = train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "bare")
+        assert (summary.rows, summary.pairs, summary.dropped) == (9, 9, {})
         train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "whole")
         # y- is not part of the loss; without it, only the batches and their rounding differ.
         assert apart(tmp_path / "bare" / f"out-{share}", tmp_path / "whole" / f"out-{share}") < 1e-5

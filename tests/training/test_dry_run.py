@@ -45,31 +45,31 @@ def plan(name: str, tmp_path: Path, *overrides: str, **options: Any) -> TrainSum
 
 
 def test_8b_model_is_planned_without_weights_or_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = plan("qwen3-8b.yaml", tmp_path)
-    costs = found.estimate
+    summary = plan("qwen3-8b.yaml", tmp_path)
+    costs = summary.estimate
     assert costs is not None
     assert (costs.parameters, costs.trained) == (8_190_735_360, 8_190_735_360)
     assert (costs.device, costs.devices, costs.memory_available) == ("h800", 8, 80)
-    assert (found.pairs, found.steps) == (64, 4)
+    assert (summary.pairs, summary.steps) == (64, 4)
     # 6 * 8.2e9 operations per token, a fourth pass for checkpointing, and the reference: 10 * 6.9e9 at least.
     total = sum(costs.operations.values())
-    assert total == pytest.approx(10 * 6.95e9 * found.shared_tokens * 1.8, rel=0.1)
+    assert total == pytest.approx(10 * 6.95e9 * summary.shared_tokens * 1.8, rel=0.1)
     assert costs.minutes == pytest.approx(total / (8 * DEVICES["h800"].teraflops * 1e12 * 0.4) / 60)
     assert 35 < costs.memory_total < 80
-    talk = capsys.readouterr().err
-    assert "failed to load a tokenizer; token counts are those of words and signs" in talk
-    assert "8 x h800 at 40% of peak" in talk
-    assert "exceeds the device" not in talk
+    stderr = capsys.readouterr().err
+    assert "failed to load a tokenizer; token counts are those of words and signs" in stderr
+    assert "8 x h800 at 40% of peak" in stderr
+    assert "exceeds the device" not in stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "model"]
 
 
 def test_warning_if_estimated_memory_exceeds_the_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = plan("qwen3-8b.yaml", tmp_path, "train.processes=1", device="rtx4090", utilisation=0.5)
-    assert found.estimate is not None
-    assert found.estimate.memory_total > 100
-    talk = capsys.readouterr().err
-    assert "estimated memory exceeds the device" in talk
-    assert "gradient_checkpointing" in talk
+    summary = plan("qwen3-8b.yaml", tmp_path, "train.processes=1", device="rtx4090", utilisation=0.5)
+    assert summary.estimate is not None
+    assert summary.estimate.memory_total > 100
+    stderr = capsys.readouterr().err
+    assert "estimated memory exceeds the device" in stderr
+    assert "gradient_checkpointing" in stderr
 
 
 def test_lora_fits_on_one_small_gpu(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_rows_are_counted_without_a_tokenizer(tiny_model: Path, tmp_path: Path) 
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "model" / name).unlink()
     write(tmp_path, [pair(0), pair(1), pair(2, review="reject"), pair(3, chosen="x " * 500)])
-    found = train(recipe(tmp_path / "model", max_length=200), folder=tmp_path, dry_run=True)
-    assert (found.rows, found.pairs) == (4, 2)
-    assert found.dropped == {"rejected in review": 1, "longer than max_length": 1}
-    assert math.isfinite(found.tokens)
+    summary = train(recipe(tmp_path / "model", max_length=200), folder=tmp_path, dry_run=True)
+    assert (summary.rows, summary.pairs) == (4, 2)
+    assert summary.dropped == {"rejected in review": 1, "longer than max_length": 1}
+    assert math.isfinite(summary.tokens)
     with pytest.raises(UserError):
         train(recipe(tmp_path / "model"), folder=tmp_path)

@@ -55,8 +55,8 @@ def test_checks_show_that_the_policy_learns(
     assert (summary.final["check_right"], summary.final["check_truncated"]) == (5, 0)
     # One token per character, and the end of the turn.
     assert checked[-1]["check_tokens"] == len("\\boxed{4}") + 1
-    talk = capsys.readouterr().err
-    assert "check after step 40: 5 right, 0 wrong, 0 undecided (0 truncated, 0 empty); 10 tokens per answer" in talk
+    stderr = capsys.readouterr().err
+    assert "check after step 40: 5 right, 0 wrong, 0 undecided (0 truncated, 0 empty); 10 tokens per answer" in stderr
     assert "| check_right | 5 |" in (tmp_path / "checkpoint" / "README.md").read_text()
     # The saved model gives the same answers as the model in the last check.
     alone = TransformersPolicy(
@@ -121,11 +121,11 @@ def test_checks_prefer_problems_with_a_reference_and_ask_each_once(
     asked: list[str] = []
     counts = Check.counts
 
-    def listened(self: Check) -> CheckCounts:
+    def recorded(self: Check) -> CheckCounts:
         asked.extend(str(problem.prompt) for problem in self.problems)
         return counts(self)
 
-    monkeypatch.setattr(Check, "counts", listened)
+    monkeypatch.setattr(Check, "counts", recorded)
     rows = [pair(number) for number in range(6)]
     rows += [pair(20, id="twice", trial=trial, answer="1") for trial in range(2)]
     rows += [pair(21, answer="1", review="reject"), pair(22, answer="1", chosen="x" * 300)]

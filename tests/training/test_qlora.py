@@ -133,6 +133,6 @@ def test_missing_bitsandbytes_is_an_error_except_in_a_dry_run(
     assert caught.value.cure == install_command("qlora")
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
     # Two layers: queries and output 32 * 32, keys and values 32 * 16, three of 32 * 64.
-    found = train(recipe(tiny_model, **QLORA), folder=tmp_path, dry_run=True).estimate
-    assert found is not None
-    assert found.quantized == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
+    estimate = train(recipe(tiny_model, **QLORA), folder=tmp_path, dry_run=True).estimate
+    assert estimate is not None
+    assert estimate.quantized == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)

@@ -32,10 +32,10 @@ from spotcli.errors import RecipeError, SpotError
 from spotcli.recipe import Recipe
 from spotcli.training import cluster, keys, settings
 from spotcli.training.batch_plan import batch_size, plan_layout
-from spotcli.training.data import load_data, share_prefix
+from spotcli.training.data import decide_sharing, load_data
 from spotcli.training.dry_run import estimate_cost, show_estimate
 from spotcli.training.model_card import card
-from spotcli.training.plan import TrainPlan, describe
+from spotcli.training.plan import TrainPlan, show_plan
 from spotcli.training.progress import Metrics, Report, counter
 from spotcli.training.rank import Ranks, run_as_rank
 from spotcli.training.run_folder import RunFolder, step_of
@@ -72,12 +72,12 @@ def train(
     started = time.monotonic()
     recipe = _checked(recipe, launching=not dry_run)
     data = load_data(recipe, folder / recipe.train.data, rough=dry_run)
-    sharing = share_prefix(recipe.train, recipe.model or "", data.pairs)
+    sharing = decide_sharing(recipe.train, recipe.model or "", data.pairs)
     layout = plan_layout(recipe.train, data.pairs, share=sharing.on, seed=recipe.seed)
     plan = TrainPlan(recipe, folder, data, sharing, layout, Ranks.of(os.environ))
     summary = plan.summary()
     if plan.ranks.is_main:
-        describe(plan, summary)
+        show_plan(plan, summary)
     if dry_run:
         estimate = estimate_cost(plan, device=device, utilisation=utilisation)
         show_estimate(estimate)
@@ -103,7 +103,7 @@ def _checked(recipe: Recipe, *, launching: bool) -> Recipe:
     if launching:
         cluster.check_launch(section)
     keys.check_keys(section.training_arguments)
-    batch_size(section)
+    batch_size(section)  # raises here, before the data is read
     return recipe.model_copy(update={"train": section})
 
 

@@ -93,7 +93,7 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool) -> TrainingData:
     return TrainingData(encoded, prompter.date, renamed)
 
 
-def share_prefix(section: TrainSection, model: str, pairs: Sequence[EncodedPair]) -> Sharing:
+def decide_sharing(section: TrainSection, model: str, pairs: Sequence[EncodedPair]) -> Sharing:
     """Whether the run computes common prefixes once.
 
     Raises:

@@ -157,7 +157,7 @@ class TrainPlan:
         return whole, sum(row_tokens(row, rejected=rejected) for row in rows)
 
 
-def describe(plan: TrainPlan, summary: TrainSummary) -> None:
+def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     """Show what will be trained."""
     if plan.data.template_date:
         say(f"the chat template asks for today's date and gets {plan.data.template_date}, as in sampling")

@@ -98,8 +98,8 @@ class RankError:
 
 def first_error(folder: Path) -> RankError | None:
     """The error of the process that failed first; None if none wrote an error."""
-    found = [RankError(**json.loads(path.read_text())) for path in folder.glob("rank-*.error")]
-    return min(found, key=lambda error: error.at, default=None)
+    reported = [RankError(**json.loads(path.read_text())) for path in folder.glob("rank-*.error")]
+    return min(reported, key=lambda error: error.at, default=None)
 
 
 _CURES = (

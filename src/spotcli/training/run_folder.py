@@ -195,8 +195,8 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first, whole or not."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=step_of)
+    folders = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(folders, key=step_of)
 
 
 def seal_checkpoint(checkpoint: Path, state: Mapping[str, Any]) -> None:

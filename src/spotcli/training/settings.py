@@ -1,4 +1,4 @@
-"""The precision of a run, and what libraries are told before they are loaded."""
+"""The precision of a run, and settings of libraries that must be made before they are loaded."""
 
 from __future__ import annotations
 
