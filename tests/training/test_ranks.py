@@ -21,7 +21,7 @@ from spotcli.errors import RecipeError, SpotError
 from spotcli.recipe import TrainSection
 from spotcli.stages.train import train
 from spotcli.training.cluster import first_host, with_slurm
-from spotcli.training.data import Sharing, TrainingData
+from spotcli.training.data import PrefixSharing, TrainingData
 from spotcli.training.launcher import deepspeed_config, free_port, write_config
 from spotcli.training.plan import TrainPlan
 from spotcli.training.rank import Ranks, cure_of
@@ -238,7 +238,7 @@ def test_two_machines_train_together(tiny_model: Path, tmp_path: Path) -> None:
 def config(tmp_path: Path, **section: Any) -> dict[str, Any]:
     settings = recipe(Path("model"), **section)
     layout = Layout(settings.train.ranks, 1, settings.train.ranks)
-    plan = TrainPlan(settings, tmp_path, TrainingData(Encoded()), Sharing(True), layout, Ranks())
+    plan = TrainPlan(settings, tmp_path, TrainingData(Encoded()), PrefixSharing(True), layout, Ranks())
     written: dict[str, Any] = json.loads(write_config(plan, tmp_path).read_text())
     return written
 

@@ -114,7 +114,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
     from spotcli.training import session
     from spotcli.training.generation_check import load_check
     from spotcli.training.reference import reference_logps
-    from spotcli.training.trainer import PairTrainer, Task
+    from spotcli.training.trainer import PairTrainer
 
     arguments = session.training_arguments(plan)
     checkpoint = run.last_checkpoint()
@@ -135,10 +135,10 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             reference = reference_logps(plan, model, counter(display, "reference", len(plan.pairs)))
         if plan.section.lora is not None:
             model = session.add_adapters(model, plan.section.lora, plan.recipe.seed)
-        task = Task(plan, reference, load_check(plan, model, prepared))
+        check = load_check(plan, model, prepared)
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
-        trainer = PairTrainer(model=model, args=arguments, task=task, report=report)
+        trainer = PairTrainer(model=model, args=arguments, plan=plan, reference=reference, check=check, report=report)
         try:
             trainer.resume(checkpoint)
         except (torch.OutOfMemoryError, MemoryError) as error:

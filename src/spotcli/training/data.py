@@ -36,7 +36,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class Sharing:
+class PrefixSharing:
     """Whether the prompt and the common beginning of both answers are computed once."""
 
     on: bool
@@ -93,14 +93,14 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool) -> TrainingData:
     return TrainingData(encoded, prompter.date, renamed)
 
 
-def decide_sharing(section: TrainSection, model: str, pairs: Sequence[EncodedPair]) -> Sharing:
+def decide_sharing(section: TrainSection, model: str, pairs: Sequence[EncodedPair]) -> PrefixSharing:
     """Whether the run computes common prefixes once.
 
     Raises:
         RecipeError: ``train.share_prefix`` is on, and the model or the settings do not support it.
     """
     if section.share_prefix is False:
-        return Sharing(False)
+        return PrefixSharing(False)
     from spotcli.core.forward import shared_attention
 
     config, _ = models.load_configs(model)
@@ -112,4 +112,4 @@ def decide_sharing(section: TrainSection, model: str, pairs: Sequence[EncodedPai
         reason = f"a pair is longer than the sliding window of {window} tokens"
     if reason is not None and section.share_prefix is True:
         raise RecipeError(f"this model cannot share prefixes: {reason}", where="train.share_prefix", cure="auto")
-    return Sharing(reason is None, reason)
+    return PrefixSharing(reason is None, reason)

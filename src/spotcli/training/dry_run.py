@@ -18,10 +18,10 @@ from spotcli.recipe import LoraSection, TrainSection, suggest
 from spotcli.training.cluster import Sharding
 from spotcli.training.plan import TrainPlan
 from spotcli.training.settings import MEMORY_CURE
-from spotcli.training.summary import Estimate
+from spotcli.training.summary import CostEstimate
 
 
-def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> Estimate:
+def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> CostEstimate:
     """The estimated cost of a run.
 
     Args:
@@ -46,7 +46,7 @@ def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> Estima
         operations["reference"] = float(sum(costs.forward(shape, epoch).values()))
     largest = max(batches, key=lambda work: costs.activations(shape, work, setup))
     memory = costs.memory(shape, largest, setup)
-    return Estimate(
+    return CostEstimate(
         parameters=shape.parameters,
         trained=shape.trained,
         quantized=shape.quantized,
@@ -152,7 +152,7 @@ def setup_of(section: TrainSection, sharding: Sharding) -> Setup:
     )
 
 
-def show_estimate(estimate: Estimate) -> None:
+def show_estimate(estimate: CostEstimate) -> None:
     """Show an estimate, and a warning if it exceeds the device's memory."""
     total = sum(estimate.operations.values())
     say(

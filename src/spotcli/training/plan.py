@@ -16,7 +16,7 @@ from spotcli.policies import models
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.training import cluster, keys, settings
 from spotcli.training.batch_plan import total_steps
-from spotcli.training.data import CHOSEN_ONLY, Sharing, TrainingData
+from spotcli.training.data import CHOSEN_ONLY, PrefixSharing, TrainingData
 from spotcli.training.rank import Ranks
 from spotcli.training.run_folder import RunIdentity, fingerprint
 from spotcli.training.summary import TrainSummary
@@ -40,7 +40,7 @@ class TrainPlan:
     folder: Path
     """The folder that the paths of the recipe are relative to."""
     data: TrainingData
-    sharing: Sharing
+    sharing: PrefixSharing
     layout: Layout
     """How a training step is cut into micro-batches."""
     ranks: Ranks

@@ -14,7 +14,7 @@ from spotcli.training import keys
 from spotcli.training.plan import TrainPlan
 
 if TYPE_CHECKING:
-    from spotcli.training.trainer import PairTrainer
+    from transformers import Trainer
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def add_adapters(model: Any, lora: LoraSection, seed: int) -> Any:
         return get_peft_model(model, config)
 
 
-def save_model(trainer: PairTrainer, plan: TrainPlan, saved: SavedConfig) -> None:
+def save_model(trainer: Trainer, plan: TrainPlan, saved: SavedConfig) -> None:
     """Save the model in a form that transformers and vLLM load; with LoRA, the adapters alone."""
     from transformers.utils import logging
 

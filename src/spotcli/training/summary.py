@@ -19,7 +19,7 @@ RENAMED_METRICS = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """The estimated cost of a run."""
 
     parameters: int
@@ -76,7 +76,7 @@ class TrainSummary:
     """Metrics of the last training step."""
     resumed_from: int | None = None
     """The training step after which this start resumed."""
-    estimate: Estimate | None = None
+    estimate: CostEstimate | None = None
     """Estimated cost; of a dry run."""
 
     def as_dict(self) -> dict[str, Any]:

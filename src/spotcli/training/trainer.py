@@ -17,7 +17,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,17 +35,6 @@ from spotcli.training.plan import TrainPlan
 from spotcli.training.reference import PairLogps
 from spotcli.training.run_folder import STATE, checkpoints, seal_checkpoint
 from spotcli.training.step_metrics import StepMetrics, StepSize, Totals, logp_change_sums, metrics_row
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the trainer needs besides the model and the training arguments."""
-
-    plan: TrainPlan
-    reference: Sequence[PairLogps] | None
-    """The reference of each pair; None for objectives without one."""
-    check: Check | None = None
-    """The generation checks; None without ``train.check_every``."""
 
 
 class _Rounds:
@@ -68,15 +56,15 @@ class _Rounds:
 class _Packed(torch.utils.data.Dataset[dict[str, Any]]):
     """Micro-batches as tensors, packed on access."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.rejected = task.plan.objective.rejected
+    def __init__(self, plan: TrainPlan, reference: Sequence[PairLogps] | None) -> None:
+        self.plan, self.reference = plan, reference
+        self.rejected = plan.objective.rejected
 
     def __len__(self) -> int:
-        return len(self.task.plan.pairs)
+        return len(self.plan.pairs)
 
     def __getitem__(self, micro: MicroBatch) -> dict[str, Any]:
-        plan, reference = self.task.plan, self.task.reference
+        plan, reference = self.plan, self.reference
         batch = pack([plan.pairs[index] for index in micro.members], share=plan.share, rejected=self.rejected)
         inputs: dict[str, Any] = {"batch": batch, "idle": micro.idle}
         if reference is not None:
@@ -106,7 +94,9 @@ class PairTrainer(Trainer):
     Args:
         model: the policy, with or without peft's wrapper.
         args: transformers' ``TrainingArguments``.
-        task: the plan and the reference.
+        plan: the run.
+        reference: the reference of each pair; None for objectives without one.
+        check: the generation checks, if there are any.
         report: called with the metrics of each logged step; on the main process.
 
     Raises:
@@ -117,14 +107,23 @@ class PairTrainer(Trainer):
     """The loss is normalised over the whole training step already."""
 
     def __init__(
-        self, *, model: Any, args: Any, task: Task, report: Callable[[dict[str, Any]], None] | None = None
+        self,
+        *,
+        model: Any,
+        args: Any,
+        plan: TrainPlan,
+        reference: Sequence[PairLogps] | None,
+        check: Check | None = None,
+        report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        section = task.plan.section
-        self.task = task
+        section = plan.section
+        self.plan, self.reference, self.check = plan, reference, check
         self.report = report
-        self.objective: Objective = task.plan.objective
+        self.objective: Objective = plan.objective
         self.shift = RewardShift.of(section.shift if self.objective.shifted else "none", decay=section.shift_decay)
-        super().__init__(model=model, args=args, train_dataset=_Packed(task), data_collator=lambda rows: rows[0])
+        super().__init__(
+            model=model, args=args, train_dataset=_Packed(plan, reference), data_collator=lambda rows: rows[0]
+        )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(_StepCallback(self))
@@ -140,11 +139,11 @@ class PairTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         args = self.args
-        rounds = _Rounds(self.task.plan)
+        rounds = _Rounds(self.plan)
         steps = math.ceil(len(rounds) / args.gradient_accumulation_steps)
         rounds.epoch = lambda: self.state.global_step // steps
         return torch.utils.data.DataLoader(
-            _Packed(self.task),
+            _Packed(self.plan, self.reference),
             batch_sampler=rounds,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
@@ -166,7 +165,7 @@ class PairTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         batch: Batch = inputs["batch"].to(self.args.device)
-        with self.task.plan.precision():
+        with self.plan.precision():
             logps_N = model(**batch.model_inputs())
         chosen_B, rejected_B = batch.sequence_logps(logps_N)
         reference_B4 = None
@@ -182,7 +181,7 @@ class PairTrainer(Trainer):
                 step_pairs=self._size.pairs,
                 step_tokens=self._size.tokens,
             ),
-            beta=self.task.plan.section.beta,
+            beta=self.plan.section.beta,
             shift=self.shift.value,
         )
         loss = outputs.loss * (0.0 if inputs["idle"] else 1.0)
@@ -228,7 +227,7 @@ class PairTrainer(Trainer):
             # With a constant shift: -log s(-d) - log s(d).
             d = self.shift.value
             expected = math.log1p(math.exp(d)) + math.log1p(math.exp(-d))
-        tolerance = first_loss_tolerance(self.task.plan)
+        tolerance = first_loss_tolerance(self.plan)
         if not abs(loss - expected) <= tolerance:
             raise SpotError(
                 f"the first loss is {loss:.6f}, expected {expected:.6f} ± {tolerance:.1e} (policy equals reference): "
@@ -247,7 +246,7 @@ class PairTrainer(Trainer):
 
     def run_check(self) -> bool:
         """Run a generation check if it is due after this step; its metrics go into the row of this step."""
-        check = self.task.check
+        check = self.check
         if check is None or not check.due(self.state.global_step, self.state.max_steps):
             return False
         counts = CheckCounts(**self._sum_over_ranks(Totals.of(check.counts().as_dict())))
@@ -274,7 +273,7 @@ class PairTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # The finished model follows the last step, so its checkpoint is only written if checkpoints are kept.
-        if self.state.global_step >= self.state.max_steps and not keeps_checkpoints(self.task.plan.section):
+        if self.state.global_step >= self.state.max_steps and not keeps_checkpoints(self.plan.section):
             return
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.exists():
