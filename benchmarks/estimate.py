@@ -1,15 +1,15 @@
-"""What `spot train --dry-run` says, beside what a run takes: memory and seconds, on the CPU.
+"""The estimates of `spot train --dry-run`, compared with real runs: memory and seconds, on the CPU.
 
-    python benchmarks/estimate.py                     every setting, each in a process of its own
-    python benchmarks/estimate.py --only lora         those whose name has it
+    python benchmarks/estimate.py                     every setting, each in its own process
+    python benchmarks/estimate.py --only lora         settings with "lora" in their name
 
-SmolLM2-135M learns from pairs of long sums, for two steps of two pairs, one at a time. Memory is the largest resident
-set after the weights began to be loaded, less what was resident before: it holds loading, the reference, the steps and
-saving. The estimate is the dry run's for the same recipe, without its reserve for what a GPU's driver takes. Freed
-blocks are given back to the system at once (``MALLOC_MMAP_THRESHOLD_``): otherwise the heap's holes would be counted.
+SmolLM2-135M trains on pairs of long sums: two steps of two pairs, one pair per micro-batch. Memory is the largest
+resident set during loading, reference, training steps and saving, minus the resident set before loading. The estimate
+is the dry run's, without its reserve for the driver of a GPU. ``MALLOC_MMAP_THRESHOLD_`` makes malloc return freed
+blocks to the system at once; otherwise free heap memory would be counted.
 
-Seconds are those of the second step; beside them the same operations at the rate of this
-machine's own products of matrices of the model's sizes, so their quotient is the share of it that is reached.
+Seconds are those of the second step. The column ``at peak`` has the seconds of the same operations at the rate of this
+machine's matrix products of the model's sizes, and ``reached`` the quotient.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ SETTINGS["float32, not shared"] = {"dtype": "float32", "share_prefix": False}
 
 
 def pairs(number: int) -> list[dict[str, Any]]:
-    """Long sums with a slip in the middle, which the correction undoes."""
+    """Long sums, with an error in the middle of the rejected answer."""
     chance = random.Random(0)
     rows = []
-    for at in range(number):
+    for index in range(number):
         numbers = [chance.randint(10, 99) for _ in range(24)]
         lines = {"chosen": "", "rejected": ""}
         for side in lines:
             total = numbers[0]
-            for place, one in enumerate(numbers[1:]):
-                right = total + one + (side == "rejected" and place == 14)
-                lines[side] += f"{total} + {one} = {right}\n"
-                total = right
+            for place, summand in enumerate(numbers[1:]):
+                result = total + summand + (side == "rejected" and place == 14)
+                lines[side] += f"{total} + {summand} = {result}\n"
+                total = result
             lines[side] += f"The answer is \\boxed{{{total}}}."
-        rows.append({"id": f"sum-{at}", "prompt": " + ".join(map(str, numbers)), **lines})
+        rows.append({"id": f"sum-{index}", "prompt": " + ".join(map(str, numbers)), **lines})
     return rows
 
 
 def rate(dtype: str) -> float:
-    """Operations a second of the products of a micro-batch with a feed-forward weight, forward."""
+    """Operations per second of the product of a micro-batch with a feed-forward weight."""
     import torch
 
     kind = getattr(torch, dtype)
@@ -74,13 +74,13 @@ def rate(dtype: str) -> float:
 
 
 def status(name: str) -> int:
-    """Bytes of a field of this process's memory, as the kernel counts it."""
+    """A field of /proc/self/status, in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 
 
 def child(settings: dict[str, Any], folder: Path) -> None:
-    """One run; its numbers go to stdout as the last line."""
+    """Measure one setting, and print the numbers as the last line of stdout."""
     from spotcli.policies import models
     from spotcli.recipe import Recipe
     from spotcli.stages.train import train
@@ -93,32 +93,32 @@ def child(settings: dict[str, Any], folder: Path) -> None:
     speed = rate(settings["dtype"])
     before, load = 0, models.load_model
 
-    def noted(*given: Any, **options: Any) -> Any:
+    def measured_load(*given: Any, **options: Any) -> Any:
         nonlocal before
         before = status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         return load(*given, **options)
 
-    models.load_model = noted
+    models.load_model = measured_load
     train(recipe, folder=folder)
     rows = [json.loads(line) for line in (folder / "checkpoint" / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(row["seconds"] for row in rows[1:])
-    operations = sum(value for name, value in planned.estimate["operations"].items() if name != "reference")
-    told = {
+    operations = sum(value for name, value in planned.estimate.operations.items() if name != "reference")
+    numbers = {
         "measured": (status("VmHWM") - before) / 2**30,
-        "parts": {name: value for name, value in planned.estimate["memory"].items() if name != "reserve"},
+        "parts": {name: value for name, value in planned.estimate.memory.items() if name != "reserve"},
         "seconds": seconds,
         "planned": operations * (STEPS - 1) / STEPS / speed,
         "gigaflops": speed / 1e9,
     }
-    print(json.dumps(told))
+    print(json.dumps(numbers))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="run the settings whose name has this")
+    parser.add_argument("--only", default="", help="run only settings with this in their name")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--parts", action="store_true", help="say what the estimate is made of")
+    parser.add_argument("--parts", action="store_true", help="also show the parts of the estimate")
     options = parser.parse_args()
     if options.child:
         child(json.loads(options.child), Path.cwd())
@@ -130,16 +130,16 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, str(Path(__file__).absolute()), "--child", json.dumps(settings)]
-            said = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
-        told = json.loads(said.splitlines()[-1])
-        estimate = sum(told["parts"].values())
+            stdout = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
+        numbers = json.loads(stdout.splitlines()[-1])
+        estimate = sum(numbers["parts"].values())
         print(
-            f"{name:32}{told['measured']:>6.2f}{estimate:>10.2f}{estimate / told['measured']:>12.2f}"
-            f"{told['seconds']:>10.1f}{told['planned']:>9.1f}{told['planned'] / told['seconds']:>9.0%}",
+            f"{name:32}{numbers['measured']:>6.2f}{estimate:>10.2f}{estimate / numbers['measured']:>12.2f}"
+            f"{numbers['seconds']:>10.1f}{numbers['planned']:>9.1f}{numbers['planned'] / numbers['seconds']:>9.0%}",
             flush=True,
         )
         if options.parts:
-            print("    " + ", ".join(f"{part} {value:.2f}" for part, value in told["parts"].items()))
+            print("    " + ", ".join(f"{part} {value:.2f}" for part, value in numbers["parts"].items()))
 
 
 if __name__ == "__main__":

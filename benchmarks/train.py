@@ -1,22 +1,21 @@
-"""Pairs a second and peak memory beside TRL's DPOTrainer, and beside ourselves without sharing.
+"""Pairs per second and peak memory of spot, of spot without shared prefixes, and of TRL's DPOTrainer.
 
-    nox -s bench -- train                     the demo's pairs, which it makes first
-    nox -s bench -- train --data DIR          also real ones: wrong answers with a person's correction of the first
-                                              wrong step (real_solutions_mrben.jsonl), and, the worst case, two answers
-                                              that share no beginning (real_solutions_gsm8k_pairs.jsonl)
+    nox -s bench -- train                     pairs of the demo, which it makes first
+    nox -s bench -- train --data DIR          also real pairs: wrong answers whose first wrong step a person corrected
+                                              (real_solutions_mrben.jsonl), and, as the worst case, pairs of answers
+                                              without a common beginning (real_solutions_gsm8k_pairs.jsonl)
 
-SmolLM2-135M, float32 weights and bfloat16 products on all sides, the same pairs as the same token ids, the same number
-of pairs in a micro-batch, spot-bce on our side and the same loss (``bco_pair``) on TRL's. Each measurement is a process
-of its own, so that its peak memory is its own; sides take turns, three times. TRL computes its reference beforehand,
-does not checkpoint activations, and has its fused optimiser and large tensors in huge pages, as we do. Of two epochs
-over the same pairs the second is timed: optimiser steps with their data, without the reference, loading or saving. Peak
-memory is all of the process.
+All sides train SmolLM2-135M with float32 weights and bfloat16 products, on the same token ids with the same number of
+pairs per micro-batch, and with the same loss (spot-bce, TRL's ``bco_pair``). TRL precomputes its reference, does not
+checkpoint activations, and uses its fused optimiser and huge pages, as spot does. Each measurement is one process; the
+sides take turns, three times. The second of two epochs is timed: training steps with their data, without reference,
+loading and saving. Peak memory is that of the whole process.
 
     ours        shared prefixes
-    unshared    ours with ``train.share_prefix: false``: pairs of like length padded, the head in chunks
-    trl         TRL's DPOTrainer, ``bco_pair``, precomputed reference
+    unshared    ``train.share_prefix: false``: padded pairs of similar length, the output layer in chunks
+    trl         TRL's DPOTrainer with ``bco_pair`` and a precomputed reference
 
-Measurements are rows of a file; a second start makes those that are missing, and ``--minutes`` stops after some.
+Measurements are rows of a file. A restart adds the missing ones; ``--minutes`` limits the time.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def demo_pairs(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def mrben_pairs(path: Path) -> Iterator[dict[str, Any]]:
-    """y- whole, y+ with the first wrong step as a person corrected it and the later steps as they were."""
+    """The wrong answer, and the same answer with its first wrong step corrected by a person."""
     for row in jsonl.rows(path):
         tail = row["wrong"].removeprefix(row["wrong_prefix"])
         chosen = row["corrected_prefix"] + tail
@@ -79,7 +78,7 @@ def gsm8k_pairs(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def make_pairs(name: str, data: Path | None, folder: Path, number: int) -> None:
-    """``number`` pairs of a set, drawn at random, as folder/data.jsonl."""
+    """Write ``number`` random pairs of a set to folder/data.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     if name == "demo":
         rows = list(demo_pairs(folder.parent / "demo-pairs"))
@@ -90,7 +89,7 @@ def make_pairs(name: str, data: Path | None, folder: Path, number: int) -> None:
     jsonl.write_rows(folder / "data.jsonl", random.Random(SEED).sample(rows, number))
 
 
-# --- one measurement, in a process of its own -------------------------------------------------------------------------
+# --- one measurement, in its own process -----------------------------------------------------------------------------
 
 
 def measure(side: str, folder: Path, micro: int) -> dict[str, Any]:
@@ -98,10 +97,10 @@ def measure(side: str, folder: Path, micro: int) -> dict[str, Any]:
         return matmul_peak()
     work = Path(tempfile.mkdtemp(dir=folder))
     try:
-        found = trl(folder, work, micro) if side == "trl" else ours(folder, work, micro, share=side == "ours")
+        measured = trl(folder, work, micro) if side == "trl" else ours(folder, work, micro, share=side == "ours")
     finally:
         shutil.rmtree(work)
-    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return measured | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def encoded(path: Path) -> list[EncodedPair]:
@@ -134,7 +133,7 @@ def ours(folder: Path, work: Path, micro: int, *, share: bool) -> dict[str, Any]
     pairs = encoded(folder / "data.jsonl")
     layout = Layout(micro, 1, padded=not share)
     plan = plan_epoch(sizes(pairs, share=share), layout=layout, seed=SEED, epoch=1)
-    batches = [pack([pairs[at] for at in turn[0].members], share=share) for turn in plan]
+    batches = [pack([pairs[index] for index in turn[0].members], share=share) for turn in plan]
     return {
         "pairs": sum(row["pairs"] for row in timed),
         "seconds": sum(row["seconds"] for row in timed),
@@ -148,7 +147,7 @@ def trl(folder: Path, work: Path, micro: int) -> dict[str, Any]:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]  # exported lazily
 
     seconds: list[float] = []
 
@@ -183,7 +182,7 @@ def trl(folder: Path, work: Path, micro: int) -> dict[str, Any]:
 
 
 def matmul_peak() -> dict[str, Any]:
-    """The most that one matrix product does here, in GFLOP/s: operands that fit the cache, twice the second."""
+    """The highest rate of one matrix product on this machine, by data type, in GFLOP/s; its operands fit the cache."""
     import torch
 
     best: dict[str, float] = {}
@@ -200,7 +199,7 @@ def matmul_peak() -> dict[str, Any]:
     return best
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------
+# --- all measurements -------------------------------------------------------------------------------------------------
 
 
 def run(options: argparse.Namespace) -> None:
@@ -211,20 +210,20 @@ def run(options: argparse.Namespace) -> None:
             make_pairs(name, options.data, folder / name, options.pairs)
     began = time.monotonic()
     with jsonl.Appender(folder / "measured.jsonl") as file:
-        have = {(row["set"], row["side"], row["repeat"]) for row in file.rows()}
+        measured = {(row["set"], row["side"], row["repeat"]) for row in file.rows()}
         for repeat in range(options.repeats):
             for name in sets:
                 for side in ("peak", *options.sides):
-                    if (name, side, repeat) in have:
+                    if (name, side, repeat) in measured:
                         continue
                     if options.minutes and time.monotonic() - began > 60 * options.minutes:
-                        print("not all is measured; the same command goes on")
+                        print("time limit reached; run the same command again for the missing measurements")
                         return
                     command = [sys.executable, __file__, "--measure", side, "--micro", str(options.micro)]
                     command += ["--folder", str(folder / name)]
                     env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options.threads)}
-                    said = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, text=True)
-                    row = {"set": name, "side": side, "repeat": repeat, **json.loads(said.stdout.splitlines()[-1])}
+                    result = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, text=True)
+                    row = {"set": name, "side": side, "repeat": repeat, **json.loads(result.stdout.splitlines()[-1])}
                     file.append([row])
                     print(json.dumps(row), file=sys.stderr, flush=True)
         for name in sets:
@@ -240,50 +239,50 @@ def table(name: str, rows: list[dict[str, Any]]) -> None:
     print(f"{'':10}{'pairs/s':>9}{'(range)':>16}{'peak MB':>9}{'tokens':>8}{'scored':>8}{'of the bf16 peak':>18}")
     speed = {}
     for side in SIDES:
-        mine = by_side.get(side)
-        if not mine:
+        measured = by_side.get(side)
+        if not measured:
             continue
-        rates = sorted(row["pairs"] / row["seconds"] for row in mine)
+        rates = sorted(row["pairs"] / row["seconds"] for row in measured)
         speed[side] = statistics.median(rates)
-        memory = statistics.median(row["peak_mb"] for row in mine)
+        memory = statistics.median(row["peak_mb"] for row in measured)
         text = f"{side:10}{speed[side]:>9.3f}{f'{rates[0]:.3f}-{rates[-1]:.3f}':>16}{memory:>9.0f}"
-        if "tokens" in mine[0]:
-            one = mine[0]
-            done = flops(one["tokens"], one["scored"]) * speed[side] / one["pairs"] / 1e9
-            text += f"{one['tokens']:>8}{one['scored']:>8}{done / peak['bfloat16']:>18.1%}"
+        if "tokens" in measured[0]:
+            first = measured[0]
+            done = flops(first["tokens"], first["scored"]) * speed[side] / first["pairs"] / 1e9
+            text += f"{first['tokens']:>8}{first['scored']:>8}{done / peak['bfloat16']:>18.1%}"
         print(text)
     if "trl" in speed:
-        ratios = {one: statistics.median(row["peak_mb"] for row in by_side[one]) for one in ("ours", "trl")}
+        ratios = {side: statistics.median(row["peak_mb"] for row in by_side[side]) for side in ("ours", "trl")}
         print(f"ours / trl: {speed['ours'] / speed['trl']:.2f} times the pairs, "
               f"{ratios['ours'] / ratios['trl']:.2f} of the memory")  # fmt: skip
     if "unshared" in speed:
-        one, other = by_side["ours"][0], by_side["unshared"][0]
-        bound = one["whole_tokens"] / one["tokens"]
-        work = flops(other["tokens"], other["scored"]) / flops(one["tokens"], one["scored"])
-        print(f"ours / unshared: {speed['ours'] / speed['unshared']:.2f}; token bound {bound:.2f} "
-              f"(padding left out), operations of the matrix products {work:.2f}")  # fmt: skip
+        shared, unshared = by_side["ours"][0], by_side["unshared"][0]
+        bound = shared["whole_tokens"] / shared["tokens"]
+        work = flops(unshared["tokens"], unshared["scored"]) / flops(shared["tokens"], shared["scored"])
+        print(f"ours / unshared: {speed['ours'] / speed['unshared']:.2f}; expected from tokens {bound:.2f} "
+              f"(without padding), from operations of the matrix products {work:.2f}")  # fmt: skip
 
 
 BODY, HEAD = 106_203_456, 28_311_552
-"""Parameters of SmolLM2-135M in its layers' products, and in its head."""
+"""Parameters of SmolLM2-135M in the linear layers, and in the output layer."""
 
 
 def flops(tokens: int, scored: int) -> float:
-    """Of the products with weights, forward and backward, nothing counted twice that is computed again."""
+    """Operations of the products with weights, forward and backward, without recomputation."""
     return 6.0 * (BODY * tokens + HEAD * scored)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder with the real pairs")
+    parser.add_argument("--data", type=Path, help="folder of the real pairs")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--micro", type=int, default=16, help="pairs of a micro-batch, which is a step")
+    parser.add_argument("--micro", type=int, default=16, help="pairs per micro-batch, which is one training step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--minutes", type=float, help="start no measurement after this long")
-    parser.add_argument("--folder", type=Path, default=Path("bench-train"), help="pairs and measurements")
+    parser.add_argument("--minutes", type=float, help="start no measurement after this time")
+    parser.add_argument("--folder", type=Path, default=Path("bench-train"), help="folder for pairs and measurements")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

@@ -239,8 +239,11 @@ def test_a_side_effect_is_found(code: str) -> None:
 
 
 def test_there_are_five_stages_and_each_is_short() -> None:
-    stages = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in (SOURCE / "stages").glob("*")
-              if path.suffix == ".py" and path.stem != "__init__"}
+    stages = {
+        path.stem: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (SOURCE / "stages").glob("*")
+        if path.suffix == ".py" and path.stem != "__init__"
+    }
     assert set(stages) == set(WING_OF)
     assert {stage: lines for stage, lines in stages.items() if lines > 260} == {}
 

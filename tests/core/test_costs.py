@@ -17,8 +17,8 @@ from spotcli.core.costs import GIB, Device, Setup, Shape, Work, row_work
 from spotcli.core.forward import logps, rounded_operands, shared_attention
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.core.forward.packing import pack
-from spotcli.recipe import Recipe
-from spotcli.stages.train import _with_lora
+from spotcli.recipe import LoraSection
+from spotcli.training.session import add_adapters
 
 # Qwen3-8B, published sizes. One layer: queries 4096 * 4096, keys and values 4096 * 1024 each, output 4096 * 4096,
 # feed-forward 3 * 4096 * 12288: 192,937,984 weights; 36 layers: 6,945,767,424. Embedding and head: 151936 *
@@ -233,7 +233,7 @@ def test_activations_with_adapters_are_near_what_torch_keeps(
     logps.install(model)
     shared_attention.register()
     model.set_attn_implementation(shared_attention.NAME)
-    wrapped = _with_lora(model, Recipe.model_validate({"train": {"lora": {"r": 4}}}))
+    wrapped = add_adapters(model, LoraSection(r=4), seed=0)
     shape = replace(shape, adapters=sum(weight.numel() for weight in wrapped.parameters() if weight.requires_grad))
     setup = Setup(weight_bytes=2 if low else 4, compute_bytes=2 if low else 4, autocast=low)
     measured = kept_bytes(wrapped, low, monkeypatch) - on_cpu(shape, low)

@@ -1,4 +1,4 @@
-"""Training on a tiny real model: counts, files, settings, what is refused, what must not change the result."""
+"""Training a tiny real model: counts, files, settings, errors, and settings that must not change the result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from spotcli.errors import DataError, RecipeError, SettingsChanged, SpotError
 from spotcli.policies import chat_template, models
 from spotcli.recipe import Recipe
 from spotcli.stages.train import TrainSummary, train
+from spotcli.training.data import CHOSEN_ONLY
+from spotcli.training.model_card import card
+from spotcli.training.progress import WINDOW, Report
+from spotcli.training.run_folder import RunMeta
+from spotcli.training.step_metrics import LOGP_CHANGES
 from tests.conftest import set_clock
 
 PAIRS = 20
@@ -53,19 +59,27 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 def apart(one: Path, two: Path) -> float:
-    """The largest difference of two trained models' weights."""
+    """The largest difference between the weights of two trained models."""
     first, second = weights(one), weights(two)
     assert first.keys() == second.keys()
-    return max((first[name] - second[name]).abs().max().item() for name in first)
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def summary_of(objective: str) -> TrainSummary:
+    """The summary of a planned run: 80 pairs, 2 epochs, 20 steps of 8."""
+    return TrainSummary(
+        checkpoint="checkpoint", objective=objective, pairs=80, rows=80, dropped={}, emitted=0, epochs=2.0,
+        batch_size=8, steps=20, tokens=0, shared_tokens=0, shares_prefix=True,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainSummary]:
-    """A run folder with a finished spot-bco training in it."""
+    """The folder of a complete spot-bco run, and its summary."""
     folder = tmp_path_factory.mktemp("run")
     rows = [
         *(pair(number) for number in range(PAIRS)),
@@ -84,12 +98,12 @@ def test_every_row_is_trained_on_or_counted(trained: tuple[Path, TrainSummary]) 
         "rejected in review": 1, "chosen and rejected are the same": 1, "longer than max_length": 1,
     }  # fmt: skip
     assert summary.pairs == PAIRS + 1
-    assert summary.read == summary.pairs + sum(summary.dropped.values()) == PAIRS + 4
+    assert summary.rows == summary.pairs + sum(summary.dropped.values()) == PAIRS + 4
 
 
-def test_the_summary_tells_what_happened(trained: tuple[Path, TrainSummary]) -> None:
+def test_summary_and_metrics_of_a_run(trained: tuple[Path, TrainSummary]) -> None:
     folder, summary = trained
-    # 21 pairs in steps of 8: 3 steps an epoch, the last one of 5 pairs.
+    # 21 pairs in steps of 8: 3 steps per epoch, the last one with 5 pairs.
     assert (summary.steps, summary.batch_size, summary.epochs) == (6, 8, 2.0)
     assert summary.shares_prefix
     assert summary.shared_tokens < summary.tokens
@@ -103,25 +117,22 @@ def test_the_summary_tells_what_happened(trained: tuple[Path, TrainSummary]) -> 
     assert {"rewards_chosen", "rewards_rejected", "margin", "tether", "shift", "pairs_per_second"} <= rows[0].keys()
 
 
-def test_the_edited_tokens_move_and_the_kept_ones_hardly(trained: tuple[Path, TrainSummary]) -> None:
+def test_changes_of_the_log_probabilities_are_logged(trained: tuple[Path, TrainSummary]) -> None:
     rows = metrics(trained[0] / "checkpoint")
-    # The first step's numbers are those before any update.
-    assert [rows[0][name] for name in ("moved_kept", "moved_chosen", "moved_rejected")] == pytest.approx(
-        [0, 0, 0], abs=1e-5
-    )
-    assert rows[-1]["moved_rejected"] < -0.01
-    assert rows[-1]["moved_chosen"] > rows[-1]["moved_rejected"]
+    # The metrics of the first step are those before any update.
+    assert [rows[0][name] for name in LOGP_CHANGES] == pytest.approx([0, 0, 0], abs=1e-5)
+    assert rows[-1]["logp_change_rejected_edited"] < -0.01
+    assert rows[-1]["logp_change_chosen_edited"] > rows[-1]["logp_change_rejected_edited"]
     assert all(row["tokens_per_second"] > 0 for row in rows)
 
 
-def test_pull_up_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_about_rewards(capsys: pytest.CaptureFixture[str]) -> None:
     from spotcli.console import progress
-    from spotcli.training.progress import WINDOW, Report
 
     row = {"loss": 0.5, "rewards_chosen": 0.4, "rewards_rejected": 0.2, "margin": 0.2, "pairs": 8, "seconds": 1.0,
            "pairs_per_second": 8.0, "tokens_per_second": 80.0, "steps": 20}  # fmt: skip
     with progress("pairs") as display:
-        report = Report(display, "reward-sft", 160, 0)
+        report = Report(display, summary_of("reward-sft"), 0)
         for step in range(1, WINDOW):
             report({"step": step, **row})
         assert "pull-up" not in capsys.readouterr().err
@@ -130,10 +141,10 @@ def test_pull_up_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err.count("pull-up") == 1
         for step in range(WINDOW):
             report({"step": step, **row, "rewards_chosen": -1.0})
-        assert "the chosen answers have become less likely" in capsys.readouterr().err
+        assert "the chosen answers are less likely than at the start" in capsys.readouterr().err
 
 
-def test_the_shift_follows_the_rewards_of_earlier_steps(trained: tuple[Path, TrainSummary]) -> None:
+def test_shift_follows_the_rewards_of_earlier_steps(trained: tuple[Path, TrainSummary]) -> None:
     rows = metrics(trained[0] / "checkpoint")
     d = 0.0
     for row in rows:
@@ -141,7 +152,7 @@ def test_the_shift_follows_the_rewards_of_earlier_steps(trained: tuple[Path, Tra
         d = 0.9 * d + 0.1 * (row["rewards_chosen"] + row["rewards_rejected"]) / 2
 
 
-def test_the_result_is_a_model_folder(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+def test_output_folder_loads_as_a_model(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
     output = trained[0] / "checkpoint"
     names = {path.name for path in output.iterdir()}
     assert {"config.json", "tokenizer.json", "chat_template.jinja", "recipe.yaml", "spot-train.json"} <= names
@@ -149,20 +160,21 @@ def test_the_result_is_a_model_folder(trained: tuple[Path, TrainSummary], tiny_m
     assert apart(output, tiny_model) > 1e-4
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (tiny_model, output))
     assert after == before
-    model, tokenizer = models.load_model(str(output)), models.load_tokenizer(str(output))
+    model: Any = models.load_model(str(output))
+    tokenizer = models.load_tokenizer(str(output))
     prompt = chat_template.render(tokenizer, [{"role": "user", "content": "1 + 1"}])
     import torch
 
     assert model.generate(torch.tensor([prompt]), max_new_tokens=2, do_sample=False).shape[1] > len(prompt)
 
 
-def test_the_model_card_tells_what_happened(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+def test_model_card_of_a_run(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
     import yaml
 
     folder, summary = trained
     text = (folder / "checkpoint" / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
-    # The base is a folder here, which is no name on the hub; the licence is the base's own.
+    # The base model is a folder, so the front matter has no base_model; the licence is that of the base model.
     assert yaml.safe_load(front) == {
         "library_name": "transformers", "pipeline_tag": "text-generation",
         "tags": ["spot", "surgical-post-training", "spot-bco"],
@@ -175,60 +187,58 @@ def test_the_model_card_tells_what_happened(trained: tuple[Path, TrainSummary], 
         assert part in body, part
 
 
-def test_the_card_names_a_base_of_the_hub(trained: tuple[Path, TrainSummary]) -> None:
-    from spotcli.training.model_card import card
-
-    meta = json.loads((trained[0] / "checkpoint" / "spot-train.json").read_text())
-    meta["inputs"]["model"] = "Qwen/Qwen3-8B"
-    text = card(meta, lora=True)
+def test_model_card_names_a_base_model_of_the_hub(trained: tuple[Path, TrainSummary]) -> None:
+    meta = RunMeta.read(trained[0] / "checkpoint" / "spot-train.json")
+    assert meta is not None
+    text = card(replace(meta, inputs={**meta.inputs, "model": "Qwen/Qwen3-8B"}), lora=True)
     assert 'base_model: "Qwen/Qwen3-8B"' in text
     assert "library_name: peft" in text
-    meta["inputs"]["model"] = "evil\n---\nlicense: mit"
+    meta = replace(meta, inputs={**meta.inputs, "model": "evil\n---\nlicense: mit"})
     assert "\nlicense: mit" not in card(meta, lora=True).split("---\n")[1]
 
 
-def test_a_rerun_does_nothing(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+def test_rerun_of_a_complete_run_does_nothing(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
     folder, summary = trained
     before = {path: path.stat().st_mtime_ns for path in (folder / "checkpoint").iterdir()}
     assert train(recipe(tiny_model, max_length=200), folder=folder) == summary
     assert {path: path.stat().st_mtime_ns for path in (folder / "checkpoint").iterdir()} == before
 
 
-def test_other_settings_are_refused_by_name(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
+def test_other_settings_are_an_error_with_their_names(trained: tuple[Path, TrainSummary], tiny_model: Path) -> None:
     folder, _ = trained
     with pytest.raises(SettingsChanged, match=r"beta was 0.5, now 0.7; learning_rate was 0.001, now 0.002"):
         train(recipe(tiny_model, max_length=200, beta=0.7, learning_rate=2e-3), folder=folder)
 
 
-def test_settings_that_do_not_reach_the_weights_may_change(
+def test_settings_that_do_not_change_the_weights_may_differ(
     trained: tuple[Path, TrainSummary], tiny_model: Path
 ) -> None:
     folder, summary = trained
     assert train(recipe(tiny_model, max_length=200, save_steps=2, logging_steps=3), folder=folder) == summary
 
 
-def test_other_data_is_refused(trained: tuple[Path, TrainSummary], tiny_model: Path, tmp_path: Path) -> None:
+def test_other_data_is_an_error(trained: tuple[Path, TrainSummary], tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(trained[0] / "checkpoint", tmp_path / "checkpoint")
     write(tmp_path, [pair(number) for number in range(5)])
     with pytest.raises(SettingsChanged, match="data was"):
         train(recipe(tiny_model, max_length=200), folder=tmp_path)
 
 
-def test_fresh_puts_the_old_folder_aside(trained: tuple[Path, TrainSummary], tiny_model: Path, tmp_path: Path) -> None:
+def test_fresh_renames_the_old_folder(trained: tuple[Path, TrainSummary], tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(trained[0] / "checkpoint", tmp_path / "checkpoint")
     write(tmp_path, [pair(number) for number in range(5)])
     assert train(recipe(tiny_model, num_train_epochs=1), folder=tmp_path, fresh=True).pairs == 5
     assert (tmp_path / "checkpoint.old-1" / "model.safetensors").is_file()
 
 
-def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, tmp_path: Path) -> None:
+def test_folder_with_other_files_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
     write(tmp_path / "checkpoint", [], "thesis.txt")
     with pytest.raises(SettingsChanged, match="not empty"):
         train(recipe(tiny_model), folder=tmp_path)
 
 
-def test_no_pair_is_left(tiny_model: Path, tmp_path: Path) -> None:
+def test_no_pair_left_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(1, review="reject"), pair(2, review="reject")])
     with pytest.raises(DataError, match="2 rejected in review"):
         train(recipe(tiny_model), folder=tmp_path)
@@ -251,29 +261,29 @@ def test_dry_run_loads_no_weights(tiny_model: Path, tmp_path: Path, monkeypatch:
         ({"output_dir": "x"}, "train.output"),
         ({"bf16": True}, "train.dtype"),
         ({"eval_strategy": "steps"}, "spot eval"),
-        ({"batch_size": 10, "per_device_train_batch_size": 4}, "cannot be made"),
-        ({"batch_size": 8, "processes": 3}, "cannot be made"),
-        ({"tokens_per_micro_batch": 500, "per_device_train_batch_size": 4}, "a number is given too"),
+        ({"batch_size": 10, "per_device_train_batch_size": 4}, "does not fit"),
+        ({"batch_size": 8, "processes": 3}, "does not fit"),
+        ({"tokens_per_micro_batch": 500, "per_device_train_batch_size": 4}, "mutually exclusive"),
         ({"report_to": ["tensorboard"]}, "tensorboard is not installed"),
-        ({"lr_scheduler_type": "triangle"}, "transformers refuses"),
+        ({"lr_scheduler_type": "triangle"}, "transformers rejects"),
     ],
 )
-def test_wrong_keys_are_refused_before_anything_is_loaded(
+def test_invalid_keys_are_errors_before_weights_are_loaded(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], words: str
 ) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
     monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
-    monkeypatch.setattr("spotcli.training.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("spotcli.training.keys.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=words):
         train(recipe(tiny_model, **section), folder=tmp_path)
 
 
-def test_wandb_without_a_key_is_refused_before_anything_is_loaded(
+def test_wandb_without_a_key_is_an_error_before_weights_are_loaded(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
     monkeypatch.setattr(models, "load_model", lambda *given: pytest.fail("weights were loaded"))
-    # What wandb 0.31 says to somebody who never logged in.
+    # wandb 0.31 without a login.
     (tmp_path / "wandb.py").write_text("def login(*, prompt, verify):\n    assert not prompt\n    return False\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
@@ -281,29 +291,29 @@ def test_wandb_without_a_key_is_refused_before_anything_is_loaded(
     with pytest.raises(RecipeError, match="wandb has no API key"):
         train(recipe(tiny_model, report_to=["wandb"]), folder=tmp_path)
     monkeypatch.delitem(sys.modules, "wandb")
-    # Offline nobody needs a key: the next thing that stops the run is the model.
+    # Offline mode requires no key, so the run continues until it loads the model.
     monkeypatch.setenv("WANDB_MODE", "offline")
 
-    def found(*given: Any) -> None:
+    def no_weights(*given: Any) -> None:
         raise LookupError("weights")
 
-    monkeypatch.setattr(models, "load_model", found)
+    monkeypatch.setattr(models, "load_model", no_weights)
     with pytest.raises(LookupError, match="weights"):
         train(recipe(tiny_model, report_to=["wandb"]), folder=tmp_path)
 
 
-def test_a_model_must_be_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no model"):
+def test_missing_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="the model is missing"):
         train(Recipe(), folder=tmp_path)
 
 
-# Plain gradient descent: Adam divides by the gradient's own size, and so makes rounding errors as large as steps.
+# Plain gradient descent: Adam divides by the size of the gradient, which amplifies rounding errors.
 SGD = {"optim": "sgd", "learning_rate": 0.1}
 
 
 @pytest.mark.parametrize("objective", ["spot-bco", "sft"])
-def test_the_accumulation_layout_changes_nothing(tiny_model: Path, tmp_path: Path, objective: str) -> None:
-    # 36 pairs in steps of 16, as 1 x 16 and as 4 x 4; the last step of an epoch has 4.
+def test_accumulation_does_not_change_the_weights(tiny_model: Path, tmp_path: Path, objective: str) -> None:
+    # 36 pairs in steps of 16, as 1 x 16 and as 4 x 4; the last step of an epoch has 4 pairs.
     write(tmp_path, [pair(number) for number in range(36)])
     folders = []
     for micro in (16, 4):
@@ -318,25 +328,24 @@ def test_the_accumulation_layout_changes_nothing(tiny_model: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_a_budget_of_tokens_changes_nothing_but_memory(
+def test_tokens_per_micro_batch_does_not_change_the_weights(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: bool
 ) -> None:
-    from spotcli.training import trainer
+    from spotcli.core.forward.packing import pack
 
     write(tmp_path, [pair(number) for number in range(36)])
     train(recipe(tiny_model, output="pairs", batch_size=16, share_prefix=share, **SGD), folder=tmp_path)
     rows: list[int] = []
-    pack = trainer.pack
 
-    def counted(*given: Any, **options: Any) -> Any:
+    def recorded(*given: Any, **options: Any) -> Any:
         batch = pack(*given, **options)
         rows.append(batch.ids_RL.numel())
         return batch
 
-    monkeypatch.setattr(trainer, "pack", counted)
+    monkeypatch.setattr("spotcli.training.trainer.pack", recorded)
     budget = {"batch_size": 16, "tokens_per_micro_batch": 400, "share_prefix": share}
-    found = train(recipe(tiny_model, output="tokens", **budget, **SGD), folder=tmp_path)
-    assert (found.batch_size, found.steps) == (16, 6)
+    summary = train(recipe(tiny_model, output="tokens", **budget, **SGD), folder=tmp_path)
+    assert (summary.batch_size, summary.steps) == (16, 6)
     assert 200 < max(rows) <= 400
     assert apart(tmp_path / "pairs", tmp_path / "tokens") < 2e-6
     one, two = metrics(tmp_path / "pairs"), metrics(tmp_path / "tokens")
@@ -344,15 +353,15 @@ def test_a_budget_of_tokens_changes_nothing_but_memory(
     assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], abs=1e-5)
 
 
-def test_a_pair_must_fit_into_the_budget(tiny_model: Path, tmp_path: Path) -> None:
+def test_pair_larger_than_a_micro_batch_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(5)])
-    with pytest.raises(RecipeError, match="more than a micro-batch may have") as caught:
+    with pytest.raises(RecipeError, match="expected at most 20 per micro-batch") as caught:
         train(recipe(tiny_model, tokens_per_micro_batch=20), folder=tmp_path)
     assert "max_length" in str(caught.value.cure)
 
 
 @pytest.mark.parametrize("objective", ["spot-bce", "dpo", "reward-sft", "dft"])
-def test_sharing_prefixes_changes_nothing(tiny_model: Path, tmp_path: Path, objective: str) -> None:
+def test_sharing_prefixes_does_not_change_the_weights(tiny_model: Path, tmp_path: Path, objective: str) -> None:
     write(tmp_path, [pair(number) for number in range(8)])
     for share in (True, False):
         settings = recipe(tiny_model, objective=objective, output=str(share), share_prefix=share, **SGD)
@@ -361,14 +370,14 @@ def test_sharing_prefixes_changes_nothing(tiny_model: Path, tmp_path: Path, obje
     assert apart(tmp_path / "True", tiny_model) > 1e-4
 
 
-def test_gradient_checkpointing_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_does_not_change_the_weights(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(8)])
     for name, section in (("plain", {}), ("checked", {"gradient_checkpointing": True})):
         train(recipe(tiny_model, output=name, **SGD, **section), folder=tmp_path)
     assert apart(tmp_path / "plain", tmp_path / "checked") < 1e-6
 
 
-def test_the_reference_is_computed_once_and_shared_by_runs(tiny_model: Path, tmp_path: Path) -> None:
+def test_reference_is_cached_for_all_runs_of_a_folder(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(6)])
     cache = tmp_path / "reference.jsonl"
     train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
@@ -376,7 +385,7 @@ def test_the_reference_is_computed_once_and_shared_by_runs(tiny_model: Path, tmp
     assert first.count("\n") == 6
     train(recipe(tiny_model, output="two", num_train_epochs=1, objective="dpo", beta=0.1), folder=tmp_path)
     assert cache.read_text() == first
-    # Added pairs and another precision are computed; what is known stays.
+    # Added pairs and another precision are computed; cached rows stay.
     write(tmp_path, [pair(number) for number in range(7)])
     train(recipe(tiny_model, output="three", num_train_epochs=1), folder=tmp_path)
     train(recipe(tiny_model, output="four", num_train_epochs=1, dtype="bfloat16"), folder=tmp_path)
@@ -384,11 +393,11 @@ def test_the_reference_is_computed_once_and_shared_by_runs(tiny_model: Path, tmp
     assert cache.read_text().count("\n") == 6 + 1 + 7
 
 
-def test_a_template_with_a_clock_trains_on_what_was_sampled(
+def test_template_with_todays_date_trains_on_the_sampled_prompt(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from spotcli.core.forward.packing import pack
     from spotcli.policies.prompter import Prompter
-    from spotcli.training import trainer
 
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
@@ -400,16 +409,15 @@ def test_a_template_with_a_clock_trains_on_what_was_sampled(
     sampled = {tuple(Prompter(str(model), {}).ids([{"role": "user", "content": row["prompt"]}])) for row in rows}
     train(recipe(model, num_train_epochs=1), folder=tmp_path)
     reference = (tmp_path / "reference.jsonl").read_text()
-    assert "told 2024-07-26, as in sampling" in capsys.readouterr().err
+    assert "gets 2024-07-26, as in sampling" in capsys.readouterr().err
 
     trained: set[tuple[int, ...]] = set()
-    pack = trainer.pack
 
-    def noted(pairs: Any, **options: Any) -> Any:
+    def recorded(pairs: Any, **options: Any) -> Any:
         trained.update(each.prompt_ids for each in pairs)
         return pack(pairs, **options)
 
-    monkeypatch.setattr(trainer, "pack", noted)
+    monkeypatch.setattr("spotcli.training.trainer.pack", recorded)
     set_clock(monkeypatch, "2031-03-02")
     train(recipe(model, num_train_epochs=1, output="tomorrow"), folder=tmp_path)
     assert trained == sampled
@@ -417,12 +425,12 @@ def test_a_template_with_a_clock_trains_on_what_was_sampled(
     assert apart(tmp_path / "checkpoint", tmp_path / "tomorrow") == 0.0
 
 
-def test_a_wrong_reference_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+def test_wrong_reference_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(8)])
     train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "reference.jsonl").read_text().splitlines()]
     write(tmp_path, [row | {"chosen": row["chosen"] - 1.0} for row in rows], "reference.jsonl")
-    with pytest.raises(SpotError, match=r"policy = reference demands 1\.386294"):
+    with pytest.raises(SpotError, match=r"expected 1\.386294"):
         train(recipe(tiny_model, output="two", num_train_epochs=1), folder=tmp_path)
     assert not (tmp_path / "two" / "model.safetensors").exists()
 
@@ -452,7 +460,7 @@ def test_lora_saves_an_adapter(tiny_model: Path, tmp_path: Path) -> None:
     assert (base(ids).logits - adapted(ids).logits).abs().max() > 1e-4
 
 
-def test_an_unsupported_architecture_falls_back_aloud(
+def test_unsupported_architecture_does_not_share_prefixes(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "model"
@@ -466,7 +474,7 @@ def test_an_unsupported_architecture_falls_back_aloud(
         train(recipe(folder, share_prefix=True), folder=tmp_path)
 
 
-def test_the_recipes_keys_reach_the_stage(tmp_path: Path) -> None:
+def test_training_arguments_of_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("train: {learning_rate: 5e-6, share_prefix: off, batch_size: 16}\n")
     section = recipe_yaml.load(path).train
@@ -475,7 +483,7 @@ def test_the_recipes_keys_reach_the_stage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["sft", "dft"])
-def test_rows_without_a_wrong_answer_train_where_it_is_not_looked_at(
+def test_rows_without_a_rejected_answer_train_with_sft_and_dft(
     tiny_model: Path, tmp_path: Path, objective: str
 ) -> None:
     bare = [{name: value for name, value in pair(number).items() if name != "rejected"} for number in range(9)]
@@ -483,15 +491,15 @@ def test_rows_without_a_wrong_answer_train_where_it_is_not_looked_at(
     write(tmp_path / "whole", [pair(number) for number in range(9)])
     for share in (True, False):
         options = {"objective": objective, "share_prefix": share, "num_train_epochs": 1}
-        found = train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "bare")
-        assert (found.read, found.pairs, found.dropped) == (9, 9, {})
+        summary = train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "bare")
+        assert (summary.rows, summary.pairs, summary.dropped) == (9, 9, {})
         train(recipe(tiny_model, output=f"out-{share}", **options), folder=tmp_path / "whole")
-        # y- has no part in the loss, so that its absence changes nothing but the rounding of other batches.
+        # y- is not part of the loss; without it, only the batches and their rounding differ.
         assert apart(tmp_path / "bare" / f"out-{share}", tmp_path / "whole" / f"out-{share}") < 1e-5
 
 
 @pytest.mark.parametrize("objective", ["spot-bco", "spot-bce", "dpo", "reward-sft"])
-def test_a_row_without_a_wrong_answer_is_refused_where_it_is_needed(
+def test_row_without_a_rejected_answer_is_an_error_with_other_objectives(
     tiny_model: Path, tmp_path: Path, objective: str
 ) -> None:
     write(tmp_path, [pair(0), {"id": "p1", "prompt": "1 + 1", "chosen": "2"}])
@@ -500,8 +508,7 @@ def test_a_row_without_a_wrong_answer_is_refused_where_it_is_needed(
     assert "sft or dft" in str(caught.value.cure)
 
 
-def test_the_objectives_that_need_no_wrong_answer_are_those_that_do_not_run_it() -> None:
+def test_chosen_only_objectives_do_not_run_the_rejected_answer() -> None:
     from spotcli.core.loss import OBJECTIVES
-    from spotcli.stages.train import CHOSEN_ONLY
 
     assert set(CHOSEN_ONLY) == {name for name, objective in OBJECTIVES.items() if not objective.rejected}

@@ -1,4 +1,4 @@
-"""Every row of the paper's table can be trained from files that `spot rectify` makes of the same samples."""
+"""Every baseline of the paper trains on files that `spot rectify` makes from the same samples."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from spotcli.errors import DataError
 from spotcli.recipe import Recipe
 from spotcli.stages.rectify import rectify
 from spotcli.stages.train import train
-from spotcli.training import settings
+from spotcli.training.batch_plan import BatchSize, batch_size
+from spotcli.training.cluster import sharding
 from spotcli.training.dry_run import setup_of
+from spotcli.training.keys import argument
 from tests.conftest import ROOT, write_rows
 from tests.fake_provider import FakeProvider
 
@@ -53,7 +55,7 @@ def chosen(folder: Path, mode: str) -> list[str]:
     return [json.loads(line)["chosen"] for line in (folder / f"{mode}.jsonl").read_text().splitlines()]
 
 
-def test_each_mode_makes_its_own_positives(made: Path) -> None:
+def test_each_mode_writes_its_own_chosen_answers(made: Path) -> None:
     assert chosen(made, "direct") == list(OWN.values())
     assert chosen(made, "self") == [SAMPLES[2]["response"]]
     assert chosen(made, "surgery") == [
@@ -63,7 +65,7 @@ def test_each_mode_makes_its_own_positives(made: Path) -> None:
 
 
 LN2 = math.log(2)
-# The rows of the paper's table: what they learn from, the loss, the pairs, and the first loss where theory knows it.
+# The baselines of the paper: mode of `spot rectify`, objective, pairs, and the first loss where it is known.
 BASELINES = {
     "SFT": ("direct", "sft", 2, None),
     "RFT": ("self", "sft", 1, None),
@@ -78,7 +80,7 @@ BASELINES = {
 
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("file", RECIPES, ids=lambda path: path.stem)
-def test_every_baseline_is_planned_by_every_recipe_and_trains(
+def test_every_baseline_trains_with_every_recipe(
     made: Path, tiny_model: Path, tmp_path: Path, file: Path, name: str
 ) -> None:
     from safetensors.torch import load_file
@@ -89,18 +91,18 @@ def test_every_baseline_is_planned_by_every_recipe_and_trains(
     planned = train(recipe, folder=tmp_path, dry_run=True)
     assert (planned.objective, planned.pairs, planned.dropped, planned.steps) == (objective, pairs, {}, 2)
     assert not (tmp_path / "checkpoint").exists()
-    # A start takes a second: all baselines by one recipe, all recipes with what is their own.
+    # A run takes a second: one recipe trains all baselines, the other recipes only their own objective.
     if file.stem != "qwen3-8b" and objective != recipe_yaml.load(file).train.objective:
         return
     summary = train(recipe, folder=tmp_path)
     assert summary.pairs == pairs
     if first_loss is None:
-        # Nats a token of a model that knows nothing, a little more than ln 258; with DFT that times a probability.
+        # Nats per token of an untrained model, a little more than ln 258; DFT multiplies this by a probability.
         assert summary.first_loss is not None
         assert 0 < summary.first_loss < 8
     else:
         assert summary.first_loss == pytest.approx(first_loss, abs=1e-4)
-    # The first step warms up at a rate of 0; the second one moves every weight.
+    # The learning rate of the first step is 0 (warm-up); the second step changes every weight.
     checkpoint = tmp_path / "checkpoint"
     if recipe.train.lora is None:
         before, after = (load_file(folder / "model.safetensors") for folder in (tiny_model, checkpoint))
@@ -111,47 +113,47 @@ def test_every_baseline_is_planned_by_every_recipe_and_trains(
         assert any(part.any() for part_name, part in adapter.items() if "lora_B" in part_name)
 
 
-# The paper's settings (arXiv 2603.01683, experimental setup): what its two models have in common, and what not.
+# The paper's settings (arXiv 2603.01683, experimental setup), common to its two models unless a parameter below.
 @pytest.mark.parametrize(
     ("file", "model", "rate", "baseline_rate"),
     [
-        # SPoT 1e-6 and the SFT family 5e-6; SPoT 2e-7 and the SFT family 1e-6.
+        # Learning rates: SPoT 1e-6 and the SFT family 5e-6; SPoT 2e-7 and the SFT family 1e-6.
         ("qwen3-8b.yaml", "Qwen/Qwen3-8B", 1e-6, "5e-6"),
         ("llama-3.1-8b-instruct.yaml", "meta-llama/Llama-3.1-8B-Instruct", 2e-7, "1e-6"),
     ],
 )
-def test_the_papers_settings(file: str, model: str, rate: float, baseline_rate: str) -> None:
+def test_recipes_have_the_settings_of_the_paper(file: str, model: str, rate: float, baseline_rate: str) -> None:
     recipe = recipe_yaml.load(FOLDER / file)
     sampling, section, scored = recipe.sample, recipe.train, recipe.eval
     assert recipe.model == model
-    # Error elicitation: one response a problem of DAPO-Math-17k, temperature 0.7, top-p 0.8, 32,768 new tokens.
+    # Error elicitation: one response per problem of DAPO-Math-17k, temperature 0.7, top-p 0.8, 32,768 new tokens.
     assert sampling.problems.endswith("DAPO-Math-17k")
     assert (sampling.trials, sampling.temperature, sampling.top_p, sampling.top_k) == (1, 0.7, 0.8, 0)
     assert sampling.max_new_tokens == 32_768
     # The oracle, and the proximity filter: R_LCS at most 0.6.
     assert (recipe.rectify.oracle, recipe.rectify.gamma) == ("gemini/gemini-2.5-pro", 0.6)
-    # beta 0.1; 2 epochs; batch 32 over 8 GPUs; context 8,192; a shift that is an exponential moving average.
+    # beta 0.1; 2 epochs; batch 32 over 8 GPUs; context 8,192; the shift is an exponential moving average.
     assert (section.objective, section.beta, section.shift, section.max_length) == ("spot-bco", 0.1, "ema", 8192)
-    assert (section.ranks, settings.batch(section)) == (8, (32, 4))
+    assert (section.ranks, batch_size(section)) == (8, BatchSize(32, 4))
     # AdamW (0.9, 0.95), weight decay 0.01; cosine, 5 % warm-up; full fine-tuning with gradient checkpointing.
-    told = {
+    expected = {
         "learning_rate": rate, "num_train_epochs": 2, "adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 0.01,
         "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "optim": "adamw_torch_fused",
     }  # fmt: skip
-    assert {name: settings.argument(section, name) for name in told} == told
+    assert {name: argument(section, name) for name in expected} == expected
     assert section.lora is None
     # bfloat16 under ZeRO-2.
-    setup = setup_of(section)
+    setup = setup_of(section, sharding(section))
     assert (setup.sharding, setup.checkpointing, setup.compute_bytes, setup.weight_bytes) == ("zero2", True, 2, 2)
     assert f"# {baseline_rate} for sft and dft" in (FOLDER / file).read_text()
-    # Qwen3 does not think: neither where it is sampled, nor trained, nor evaluated.
+    # Qwen3 does not think in sampling, training and evaluation.
     thinking = {"enable_thinking": False} if "Qwen" in model else {}
     assert sampling.chat_template_kwargs == section.chat_template_kwargs == scored.chat_template_kwargs == thinking
     # Evaluation: temperature 0.7, top-p 0.8, top-k 20, 32,768 new tokens.
     assert (scored.temperature, scored.top_p, scored.top_k, scored.max_new_tokens) == (0.7, 0.8, 20, 32_768)
 
 
-def test_right_answers_alone_cannot_be_compared(made: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_spot_bco_rejects_rows_without_a_rejected_answer(made: Path, tiny_model: Path, tmp_path: Path) -> None:
     section = {"data": str(made / "self.jsonl"), "objective": "spot-bco"}
     with pytest.raises(DataError, match="rejected"):
         train(Recipe.model_validate({"model": str(tiny_model), "train": section}), folder=tmp_path, dry_run=True)

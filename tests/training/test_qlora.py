@@ -1,4 +1,4 @@
-"""Adapters beside weights in 4 bits: what is learned, what is cached, what is refused."""
+"""QLoRA: adapters with 4 bits per weight of the frozen model."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def adapter(folder: Path) -> dict[str, Any]:
 def apart(one: Path, two: Path) -> float:
     first, second = adapter(one), adapter(two)
     assert first.keys() == second.keys()
-    return max((first[name] - second[name]).abs().max().item() for name in first)
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
-def test_it_learns_what_adapters_beside_the_same_unpacked_weights_learn(tiny_model: Path, tmp_path: Path) -> None:
+def test_adapters_equal_those_of_the_dequantised_model(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(20)])
     packed: Any = models.load_model(str(tiny_model), "float32", "float32")
     kinds = {name.rpartition("_proj")[1]: str(weight.dtype) for name, weight in packed.named_parameters()}
@@ -49,12 +49,12 @@ def test_it_learns_what_adapters_beside_the_same_unpacked_weights_learn(tiny_mod
     assert apart(tmp_path / "packed", tmp_path / "plain") < 1e-4
     one, two = metrics(tmp_path / "packed"), metrics(tmp_path / "plain")
     assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in two], abs=1e-4)
-    # Whole weights are another model.
+    # The model with whole weights is another one.
     train(recipe(tiny_model, output="whole", **LORA), folder=tmp_path)
     assert apart(tmp_path / "packed", tmp_path / "whole") > 1e-3
 
 
-def test_the_reference_is_that_of_the_quantised_model(tiny_model: Path, tmp_path: Path) -> None:
+def test_reference_is_computed_with_the_quantised_model(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(6)])
     cache = tmp_path / "reference.jsonl"
     train(recipe(tiny_model, output="whole", num_train_epochs=1, **LORA), folder=tmp_path)
@@ -67,7 +67,7 @@ def test_the_reference_is_that_of_the_quantised_model(tiny_model: Path, tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_it_resumes_exactly_with_checkpointed_activations_and_checks(
+def test_run_resumes_exactly_with_gradient_checkpointing_and_checks(
     tiny_model: Path, tmp_path: Path, dtype: str
 ) -> None:
     write(tmp_path, [pair(number, answer="1") for number in range(20)])
@@ -85,16 +85,16 @@ def test_it_resumes_exactly_with_checkpointed_activations_and_checks(
     assert apart(tmp_path / "silent", output) == 0.0
     card = (output / "README.md").read_text()
     assert "| quantize | nf4 |" in card
-    assert "linear layers were in 4 bits (nf4)" in card
+    assert "had 4 bits per weight (nf4)" in card
     assert "bitsandbytes 0" in card
-    # The adapter is applied to the whole weights.
+    # Loaded, the adapter is applied to whole weights.
     loaded = models.load_model(str(output))
     assert {weight.dtype.is_floating_point for weight in loaded.parameters()} == {True}
 
 
 @slow
 @pytest.mark.parametrize("zero", [0, 2])
-def test_two_ranks_learn_what_one_process_learns(tiny_model: Path, tmp_path: Path, zero: int) -> None:
+def test_two_processes_train_like_one(tiny_model: Path, tmp_path: Path, zero: int) -> None:
     write(tmp_path, [pair(number) for number in range(17)])
     section = QLORA | {"optim": "sgd", "learning_rate": 0.1}
     train(recipe(tiny_model, output="one", **section), folder=tmp_path)
@@ -106,12 +106,12 @@ def test_two_ranks_learn_what_one_process_learns(tiny_model: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("section", "words", "cure"),
     [
-        ({"quantize": "nf4"}, "adapters are", "train.lora"),
-        ({"processes": 2, "zero": 3, **QLORA}, "divide weights", "zero: 2"),
-        ({"processes": 2, "fsdp": True, **QLORA}, "divide weights", "zero: 2"),
+        ({"quantize": "nf4"}, "requires `train.lora`", "train.lora"),
+        ({"processes": 2, "zero": 3, **QLORA}, "divide the weights", "zero: 2"),
+        ({"processes": 2, "fsdp": True, **QLORA}, "divide the weights", "zero: 2"),
     ],
 )
-def test_what_cannot_be_quantised_is_refused(
+def test_settings_that_exclude_quantize(
     tiny_model: Path, tmp_path: Path, section: dict[str, Any], words: str, cure: str, dry_run: bool
 ) -> None:
     write(tmp_path, [pair(number) for number in range(8)])
@@ -121,7 +121,7 @@ def test_what_cannot_be_quantised_is_refused(
     assert cure in str(caught.value.cure)
 
 
-def test_the_missing_package_is_named_and_a_plan_does_without_it(
+def test_missing_bitsandbytes_is_an_error_except_in_a_dry_run(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers.utils import import_utils
@@ -133,6 +133,6 @@ def test_the_missing_package_is_named_and_a_plan_does_without_it(
     assert caught.value.cure == install_command("qlora")
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
     # Two layers: queries and output 32 * 32, keys and values 32 * 16, three of 32 * 64.
-    found = train(recipe(tiny_model, **QLORA), folder=tmp_path, dry_run=True).estimate
-    assert found is not None
-    assert found["quantized"] == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)
+    estimate = train(recipe(tiny_model, **QLORA), folder=tmp_path, dry_run=True).estimate
+    assert estimate is not None
+    assert estimate.quantized == 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)

@@ -1,4 +1,4 @@
-"""kill -9 in the middle, then the same command again: the same weights as without the kill."""
+"""A run that was killed resumes to the same weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.stages.test_train import apart, metrics, pair, recipe, write
 STEPS = 90
 SETTINGS: dict[str, Any] = {"num_train_epochs": 30, "save_steps": 20, "shift": "running", "weight_decay": 0.1}
 
-# A run in a process of its own, one thread, as `spot train` would do it.
+# One run in its own process, with one thread.
 RUN = """
 import json, sys, torch
 from pathlib import Path
@@ -40,9 +40,9 @@ def start(model: Path, folder: Path, **section: Any) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    _, talk = process.communicate(timeout=120)
-    assert process.returncode == 0, talk
-    return talk
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    return stderr
 
 
 def steps_done(folder: Path) -> int:
@@ -52,11 +52,11 @@ def steps_done(folder: Path) -> int:
         return 0
 
 
-def test_a_killed_run_gives_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(20)])
     finish(start(tiny_model, tmp_path, output="whole"))
     killed = tmp_path / "killed"
-    # After the first checkpoint, and in the middle of an epoch of 3 steps.
+    # Kills after the first checkpoint and in the middle of an epoch, which has 3 steps.
     for stop in (25, 64):
         process = start(tiny_model, tmp_path, output="killed")
         while steps_done(killed) < stop and process.poll() is None:
@@ -65,8 +65,8 @@ def test_a_killed_run_gives_the_same_weights(tiny_model: Path, tmp_path: Path) -
         process.communicate()
         assert not (killed / "model.safetensors").exists(), "the run was over before it was killed"
         assert steps_done(killed) < STEPS
-    talk = finish(start(tiny_model, tmp_path, output="killed"))
-    assert "going on after step" in talk
+    stderr = finish(start(tiny_model, tmp_path, output="killed"))
+    assert "resuming after step" in stderr
     assert apart(tmp_path / "whole", killed) == 0.0
     whole, again = metrics(tmp_path / "whole"), metrics(killed)
     assert [row["step"] for row in again] == list(range(1, STEPS + 1))
@@ -76,7 +76,7 @@ def test_a_killed_run_gives_the_same_weights(tiny_model: Path, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A finished run with its checkpoints 2, 4 and 6, and its weights in a folder beside it."""
+    """A complete run with checkpoints 2, 4 and 6, and a copy of its output folder."""
     folder = tmp_path_factory.mktemp("stopped")
     write(folder, [pair(number) for number in range(20)])
     train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=folder)
@@ -85,7 +85,7 @@ def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def undo(output: Path) -> None:
-    """As if the run had been killed before it saved the model."""
+    """The state of a run that was killed before it saved the model."""
     meta = json.loads((output / "spot-train.json").read_text())
     (output / "spot-train.json").write_text(json.dumps(meta | {"complete": False}))
     (output / "model.safetensors").unlink()
@@ -94,7 +94,7 @@ def undo(output: Path) -> None:
 @pytest.mark.parametrize(
     "harm", ["no state file", "torn state file", "short optimizer file", "missing rng file"], ids=lambda name: name
 )
-def test_a_half_written_checkpoint_is_passed_over(
+def test_incomplete_checkpoint_is_skipped(
     stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path, harm: str
 ) -> None:
     folder, whole = stopped
@@ -116,7 +116,7 @@ def test_a_half_written_checkpoint_is_passed_over(
     assert [row["step"] for row in metrics(output)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_run_killed_after_its_last_step_only_saves(
+def test_run_killed_after_its_last_step_only_saves(
     stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path
 ) -> None:
     folder, whole = stopped
@@ -129,7 +129,7 @@ def test_a_run_killed_after_its_last_step_only_saves(
     assert summary.final["loss"] == metrics(output)[-1]["loss"]
 
 
-def test_adapters_resume_exactly(tiny_model: Path, tmp_path: Path) -> None:
+def test_lora_resumes_exactly(tiny_model: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     write(tmp_path, [pair(number) for number in range(20)])
@@ -147,13 +147,13 @@ def test_adapters_resume_exactly(tiny_model: Path, tmp_path: Path) -> None:
     assert all((again[name] == whole[name]).all() for name in whole)
 
 
-def test_one_checkpoint_is_enough(tiny_model: Path, tmp_path: Path) -> None:
+def test_save_total_limit_of_one(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(20)])
     train(recipe(tiny_model, save_steps=2, save_total_limit=1), folder=tmp_path)
     assert [path.name for path in (tmp_path / "checkpoint").glob("checkpoint-*")] == ["checkpoint-6"]
 
 
-def test_the_shift_comes_out_of_the_checkpoint(stopped: tuple[Path, Path]) -> None:
+def test_checkpoint_restores_the_reward_shift(stopped: tuple[Path, Path]) -> None:
     state = json.loads((stopped[0] / "checkpoint" / "checkpoint-4" / "spot-state.json").read_text())
     rows = metrics(stopped[0] / "checkpoint")
     shift = RewardShift.of("ema")

@@ -1,11 +1,11 @@
-"""Generation checks: while a policy trains, does it still answer?
+"""Generation checks: does the policy still answer while it trains?
 
-A loss says nothing of what the policy writes: it can fall while answers no longer end. So every ``train.check_every``
-steps some of the problems that are trained on are answered greedily, graded and counted. They are the data's own, not
-those of ``eval.tasks``: only they can show whether the corrections arrive, and a test split that is looked at while
-training would become part of it. So what a check says is no measure of what was gained; that is ``spot eval``.
+A loss does not show what the policy writes; it can fall while answers no longer end. So every ``train.check_every``
+training steps, the policy answers some of its training problems greedily, and the answers are graded and counted.
+The problems come from the training data: only those show whether the corrections are learned, and a test set that is
+used during training would no longer be one. So a check does not measure what was gained; ``spot eval`` does.
 
-Nothing of it reaches the weights: answers are greedy and draw no random number that anything else would draw.
+A check does not change the weights: answers are greedy and draw no random numbers.
 """
 
 from __future__ import annotations
@@ -14,58 +14,84 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from spotcli import jsonl
-from spotcli.core.forward.encoding import EncodedPair
 from spotcli.grading.kinds import grader_of
 from spotcli.policies import Answer, Failure, Request, Sampling
 from spotcli.policies.prompter import Prompter
 from spotcli.policies.transformers import TransformersPolicy
-from spotcli.recipe import Recipe
 from spotcli.records import Pair, key_hash
+from spotcli.training.plan import TrainPlan
+from spotcli.training.session import PreparedModel, bare_model
 
-COUNTS = ("right", "wrong", "undecided", "failed", "cut", "empty", "tokens")
-"""``right`` to ``failed`` add up to the problems; ``cut`` and ``empty`` are part of ``undecided``."""
+
+@dataclass(frozen=True)
+class CheckCounts:
+    """The outcome of a generation check. ``right`` to ``failed`` add up to the problems."""
+
+    right: float = 0.0
+    wrong: float = 0.0
+    undecided: float = 0.0
+    failed: float = 0.0
+    """Problems that were not asked, because the prompt fills the context."""
+    truncated: float = 0.0
+    """Answers that reached the token limit; part of ``undecided``."""
+    empty: float = 0.0
+    """Part of ``undecided``."""
+    tokens: float = 0.0
+    """Tokens of all answers."""
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+    def metrics(self, *, ranks: int) -> dict[str, float]:
+        """The metrics for metrics.jsonl, with ``tokens`` per answer and ``seconds`` per process.
+
+        Args:
+            ranks: the number of processes that the counts were summed over.
+        """
+        answered = self.right + self.wrong + self.undecided
+        means = {"tokens": self.tokens / max(answered, 1), "seconds": self.seconds / ranks}
+        return {f"check_{name}": value for name, value in (self.as_dict() | means).items()}
 
 
 @dataclass(frozen=True)
 class Check:
-    """Asks the policy one rank's part of the problems."""
+    """Asks the policy one process's part of the problems."""
 
     every: int
-    """Optimiser steps."""
+    """Training steps between two checks."""
     problems: Sequence[Pair]
-    """Of this rank."""
+    """The problems of this process."""
     policy: TransformersPolicy
-    """Around the model that is being trained."""
+    """Wraps the model in training."""
     attention: str
-    """Answers without packing need the model's own attention."""
+    """The model's own attention; the one of training requires packed pairs."""
     precision: Callable[[], AbstractContextManager[Any]]
     grader: str
-    """Of rows that name none."""
+    """The grader of rows that name none."""
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether to check after a step; the last one counts always."""
+        """Whether a check follows a training step; the last step always has one."""
         return step % self.every == 0 or step == steps
 
-    def counts(self) -> list[float]:
-        """How this rank's answers turned out: ``COUNTS``, and the seconds that it took."""
-        since = time.monotonic()
-        requests = [Request((at,), problem.messages, seed=0) for at, problem in enumerate(self.problems)]
-        with self._answering():
-            answers = [
-                each for group in self.policy.answers(requests, len(requests), lambda _: False) for each in group
-            ]
+    def counts(self) -> CheckCounts:
+        """Ask and grade the problems of this process."""
+        started = time.monotonic()
+        requests = [Request((index,), problem.messages, seed=0) for index, problem in enumerate(self.problems)]
         total: Counter[str] = Counter()
-        for answer in answers:
-            total.update(self._outcome(answer))
-        return [*(float(total[name]) for name in COUNTS), time.monotonic() - since]
+        with self._answering():
+            for group in self.policy.answers(requests, len(requests), lambda _: False):
+                for answer in group:
+                    total.update(self.outcome(answer))
+        return CheckCounts(**total, seconds=time.monotonic() - started)
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
+        """The model in evaluation mode, with its own attention."""
         model: Any = self.policy.model
         training, attention = model.training, model.config._attn_implementation
         model.eval()
@@ -77,83 +103,67 @@ class Check:
             model.set_attn_implementation(attention)
             model.train(training)
 
-    def _outcome(self, answer: Answer | Failure) -> dict[str, int]:
+    def outcome(self, answer: Answer | Failure) -> dict[str, int]:
+        """The counts of one answer."""
         if isinstance(answer, Failure):
             return {"failed": 1}
-        cut, empty = answer.finish_reason == "length", not answer.response.strip()
+        truncated, empty = answer.finish_reason == "length", not answer.response.strip()
         problem = self.problems[answer.request.key[0]]
         verdict = "undecided"
-        if not cut and not empty and problem.answer is not None:
+        if not truncated and not empty and problem.answer is not None:
             verdict = grader_of(problem.grader, self.grader)(answer.response, problem.answer).verdict
-        return {verdict: 1, "cut": int(cut), "empty": int(empty and not cut), "tokens": answer.tokens}
+        return {
+            verdict: 1,
+            "truncated": int(truncated),
+            "empty": int(empty and not truncated),
+            "tokens": answer.tokens,
+        }
 
 
-def row(sums: Sequence[float]) -> dict[str, float]:
-    """What metrics.jsonl holds of a check: the sums over all ranks, tokens and seconds as means.
-
-    Args:
-        sums: ``COUNTS``, the seconds, and how many ranks there are.
-    """
-    *counts, seconds, ranks = sums
-    found = dict(zip(COUNTS, counts, strict=True))
-    answered = found["right"] + found["wrong"] + found["undecided"]
-    found |= {"tokens": found["tokens"] / max(answered, 1), "seconds": seconds / ranks}
-    return {f"check_{name}": value for name, value in found.items()}
-
-
-def load_check(
-    recipe: Recipe,
-    data: Path,
-    pairs: Sequence[EncodedPair],
-    model: Any,
-    *,
-    attention: str,
-    precision: Callable[[], AbstractContextManager[Any]],
-    rank: int,
-    ranks: int,
-) -> Check:
-    """The check of one rank.
+def load_check(plan: TrainPlan, model: Any, prepared: PreparedModel) -> Check | None:
+    """The generation checks of this process; None if the recipe asks for none or weights are divided.
 
     Args:
-        recipe: the whole recipe; its train section asks for checks.
-        data: the file of the pairs.
-        pairs: those that are trained on.
-        model: the policy in training, in peft's wrapping or bare.
-        attention: the implementation that the model was loaded with.
-        precision: the context of every forward pass.
-        rank: this process, of ``ranks``.
-        ranks: processes that share the problems out.
+        plan: the run.
+        model: the policy in training, with or without peft's wrapper.
+        prepared: the model as it was loaded.
 
     Raises:
-        UserError: a row names a grader that is not there.
+        UserError: a row names an unknown grader.
     """
-    section, template = recipe.train, recipe.sample.chat_template_kwargs | recipe.train.chat_template_kwargs
-    name, thinking = recipe.model or "", recipe.sample.thinking
+    section, sample = plan.section, plan.recipe.sample
+    if section.check_every is None or plan.divided:
+        return None
+    template_kwargs = sample.chat_template_kwargs | section.chat_template_kwargs
     lengths: dict[tuple[int, ...], int] = {}
-    for pair in pairs:
+    for pair in plan.pairs:
         lengths[pair.prompt_ids] = max(lengths.get(pair.prompt_ids, 0), len(pair.chosen_ids))
-    prompter = Prompter(name, template, thinking)
-    # The same ones whatever the order of the file, and the same on every rank; those that can be graded first.
-    rows = sorted(jsonl.read(data, Pair), key=lambda row: (row.answer is None, key_hash(row.id)))
-    chosen: dict[tuple[int, ...], Pair] = {}
-    for each in rows:
-        ids = tuple(prompter.ids(each.messages))
+    prompter = Prompter(plan.model, template_kwargs, sample.thinking)
+    # The same problems for any order of the rows and on every process; those with a reference answer first.
+    rows = sorted(jsonl.read(plan.data_file, Pair), key=lambda row: (row.answer is None, key_hash(row.id)))
+    problems: dict[tuple[int, ...], Pair] = {}
+    for row in rows:
+        ids = tuple(prompter.ids(row.messages))
         if ids in lengths:
-            chosen.setdefault(ids, each)
-        if len(chosen) == section.check_problems:
+            problems.setdefault(ids, row)
+        if len(problems) == section.check_problems:
             break
-    for kind in {each.grader for each in chosen.values()}:
-        grader_of(kind, recipe.grader)
-    # An answer that is twice as long as any correction goes nowhere.
-    limit = min(recipe.sample.max_new_tokens, 2 * max(lengths[ids] for ids in chosen))
+    for grader in {problem.grader for problem in problems.values()}:
+        grader_of(grader, plan.recipe.grader)
     policy = TransformersPolicy(
-        name,
-        Sampling(limit, temperature=0.0),
-        batch_size=recipe.sample.batch_size,
-        chat_template_kwargs=template,
-        thinking=thinking,
-        loaded=model.get_base_model() if hasattr(model, "get_base_model") else model,
+        plan.model,
+        # An answer twice as long as any correction counts as truncated.
+        Sampling(min(sample.max_new_tokens, 2 * max(lengths[ids] for ids in problems)), temperature=0.0),
+        batch_size=sample.batch_size,
+        chat_template_kwargs=template_kwargs,
+        thinking=sample.thinking,
+        loaded=bare_model(model),
     )
-    mine = list(chosen.values())[rank::ranks]
-    assert section.check_every is not None
-    return Check(section.check_every, mine, policy, attention, precision, recipe.grader)
+    return Check(
+        every=section.check_every,
+        problems=plan.ranks.part(list(problems.values())),
+        policy=policy,
+        attention=prepared.saved.attention,
+        precision=plan.precision,
+        grader=plan.recipe.grader,
+    )

@@ -1,11 +1,11 @@
-"""Training in several processes: write accelerate's configuration, start the ranks, show the first error, leave nobody.
+"""Launches the processes of a run with accelerate, shows their metrics, and raises the first error.
 
-    accelerate launch --config_file accelerate.yaml -m spotcli.stages.train RECIPE FOLDER
+    accelerate launch --config_file accelerate.json -m spotcli.stages.train RECIPE FOLDER
 
-The configuration file decides everything (``accelerate launch --cpu --num_processes 2`` would start one process), and
-DeepSpeed's own settings are given once, by ``deepspeed_config_file``; what the Trainer knows better is ``auto`` there.
+The configuration file sets everything; ``accelerate launch --cpu --num_processes 2`` would start one process.
+DeepSpeed's settings are given once, by ``deepspeed_config_file``, and are ``auto`` where the Trainer sets them.
 
-The ranks write to a log, not to the terminal: what is shown comes from metrics.jsonl, which this process reads along.
+The processes write to a log, not to the terminal. This process reads metrics.jsonl to show their progress.
 """
 
 from __future__ import annotations
@@ -19,82 +19,75 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from spotcli import errors, recipe_yaml
+from spotcli import recipe_yaml
 from spotcli.errors import SpotError
-from spotcli.recipe import Recipe
-from spotcli.training import settings
-
-_RANKS = "SPOT_RANKS"
-"""Environment variable of the ranks: the folder where each leaves its process id and its error."""
-_PARENT = "SPOT_PARENT"
-"""Environment variable of the ranks: the process to end with."""
+from spotcli.training.plan import TrainPlan
+from spotcli.training.rank import PARENT, SCRATCH, first_error
+from spotcli.training.settings import MEMORY_CURE
 
 PORT = 29_500
-"""Of the first machine, where several train together and nobody says another."""
+"""Default port of the first machine."""
 
 _GRACE = 15.0
-"""Seconds that ranks have to end by themselves."""
+"""Seconds that processes get to end by themselves."""
 
 
-def launch(recipe: Recipe, *, folder: Path, metrics: Path, on_row: Callable[[dict[str, Any]], None]) -> None:
-    """Run ``spotcli.stages.train`` in ``recipe.train.processes`` processes and wait for them.
+def launch(plan: TrainPlan, *, metrics: Path, on_row: Callable[[dict[str, Any]], None]) -> None:
+    """Run the train stage in the processes of a plan and wait for them.
 
     Args:
-        recipe: the whole recipe.
-        folder: the run's.
-        metrics: the file whose new rows are shown.
-        on_row: told each new row of it.
+        plan: the run.
+        metrics: the run's metrics.jsonl.
+        on_row: called with each new row of it.
 
     Raises:
-        SpotError: a rank failed; the error of the one that failed first, of its own class.
+        SpotError: a process failed; the first error, in its own class.
     """
     scratch = Path(tempfile.mkdtemp(prefix="spot-launch-"))
     log = scratch / "ranks.log"
-    config = _write_config(recipe, scratch)
-    (scratch / "recipe.yaml").write_text(recipe_yaml.dump(recipe), encoding="utf-8")
+    config = write_config(plan, scratch)
+    (scratch / "recipe.yaml").write_text(recipe_yaml.dump(plan.recipe), encoding="utf-8")
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config),
-        "-m", "spotcli.stages.train", str(scratch / "recipe.yaml"), str(folder),
+        "-m", "spotcli.stages.train", str(scratch / "recipe.yaml"), str(plan.folder),
     ]  # fmt: skip
-    environment = os.environ | {_RANKS: str(scratch), _PARENT: str(os.getpid())}
+    environment = os.environ | {SCRATCH: str(scratch), PARENT: str(os.getpid())}
     new_rows = _follow(metrics)
     with log.open("wb") as out:
-        ranks = subprocess.Popen(
+        launcher = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
     failed_at: float | None = None
     try:
-        while ranks.poll() is None:
+        while launcher.poll() is None:
             for row in next(new_rows):
                 on_row(row)
             if failed_at is None and list(scratch.glob("rank-*.error")):
                 failed_at = time.monotonic()
-            # Ranks that wait for one that has failed would wait until their time-out, half an hour.
+            # The other processes would wait for the failed one until their time-out of half an hour.
             if failed_at is not None and time.monotonic() - failed_at > _GRACE:
                 break
             time.sleep(0.2)
         for row in next(new_rows):
             on_row(row)
     finally:
-        _end(ranks, scratch)
-    if ranks.returncode or failed_at is not None:
-        raise _first_error(scratch, log)
+        _end(launcher, scratch)
+    if launcher.returncode or failed_at is not None:
+        raise _error_of(scratch, log)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_config(recipe: Recipe, scratch: Path) -> Path:
-    """accelerate's configuration as a file; JSON, which is YAML too."""
+def write_config(plan: TrainPlan, folder: Path) -> Path:
+    """Write accelerate's configuration, and DeepSpeed's beside it; the path of the first."""
     import torch
 
-    section = recipe.train
-    nodes, sharding = section.nodes or 1, settings.sharding(section)
+    section, sharding = plan.section, plan.sharding
+    nodes = section.nodes or 1
     kinds = {"none": "MULTI_GPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp": "FSDP"}
     config: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
@@ -109,9 +102,9 @@ def _write_config(recipe: Recipe, scratch: Path) -> Path:
         config |= {"main_process_ip": host, "main_process_port": int(port or PORT), "same_network": True}
         config["rdzv_backend"] = "static"
     else:
-        config["main_process_port"] = _free_port()
+        config["main_process_port"] = free_port()
     if sharding in ("zero2", "zero3"):
-        deepspeed = scratch / "deepspeed.json"
+        deepspeed = folder / "deepspeed.json"
         deepspeed.write_text(json.dumps(deepspeed_config(section.zero, section.offload)), encoding="utf-8")
         config["deepspeed_config"] = {"deepspeed_config_file": str(deepspeed), "zero3_init_flag": False}
         if nodes > 1:
@@ -120,13 +113,13 @@ def _write_config(recipe: Recipe, scratch: Path) -> Path:
         config["mixed_precision"] = "no"
     if sharding == "fsdp":
         config["fsdp_config"] = fsdp_config(section.offload)
-    path = scratch / "accelerate.json"
+    path = folder / "accelerate.json"
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
     return path
 
 
 def deepspeed_config(stage: int, offload: str = "none") -> dict[str, Any]:
-    """DeepSpeed's settings. It would clip gradients at 1.0 unless told; the Trainer fills in every ``auto``."""
+    """DeepSpeed's settings; the Trainer fills in every ``auto``. Without ``gradient_clipping`` it would clip at 1.0."""
     zero: dict[str, Any] = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": stage == 3}
     if offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
@@ -135,7 +128,7 @@ def deepspeed_config(stage: int, offload: str = "none") -> dict[str, Any]:
     return {
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # DeepSpeed's own optimiser for a CPU would have to be compiled.
+        # DeepSpeed's own optimiser for CPUs must be compiled.
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": "auto"},
         "gradient_clipping": "auto",
@@ -146,7 +139,7 @@ def deepspeed_config(stage: int, offload: str = "none") -> dict[str, Any]:
 
 
 def fsdp_config(offload: str = "none") -> dict[str, Any]:
-    """accelerate's settings of FSDP2: each decoder layer is a unit."""
+    """accelerate's settings of FSDP2; each decoder layer is wrapped by itself."""
     return {
         "fsdp_version": 2,
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -158,15 +151,16 @@ def fsdp_config(offload: str = "none") -> dict[str, Any]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
+def free_port() -> int:
+    """A port of this machine that is not in use."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
     return port
 
 
 def _follow(metrics: Path) -> Iterator[list[dict[str, Any]]]:
-    """The rows that were added since the last call; a resumed run may make the file shorter first."""
+    """At each step, the rows added since the previous one. A resumed run may shorten the file first."""
     last = _last_step(metrics)
     while True:
         rows = [row for row in _rows(metrics) if row["step"] > last]
@@ -181,7 +175,7 @@ def _last_step(metrics: Path) -> int:
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:
-    """The whole rows of the file; its last line may be in the making."""
+    """The whole rows of the file; its last line may be incomplete."""
     try:
         lines = metrics.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -189,15 +183,15 @@ def _rows(metrics: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _end(ranks: subprocess.Popen[bytes], scratch: Path) -> None:
-    """End the launcher and its ranks, which it starts in sessions of their own, in whatever state they are."""
-    if ranks.poll() is None:
-        os.killpg(ranks.pid, signal.SIGTERM)
+def _end(launcher: subprocess.Popen[bytes], scratch: Path) -> None:
+    """End accelerate's launcher and the processes that it started, which have sessions of their own."""
+    if launcher.poll() is None:
+        os.killpg(launcher.pid, signal.SIGTERM)
         try:
-            ranks.wait(_GRACE)
+            launcher.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            os.killpg(ranks.pid, signal.SIGKILL)
-            ranks.wait()
+            os.killpg(launcher.pid, signal.SIGKILL)
+            launcher.wait()
     for path in scratch.glob("rank-*.pid"):
         try:
             os.kill(int(path.read_text()), signal.SIGKILL)
@@ -205,79 +199,16 @@ def _end(ranks: subprocess.Popen[bytes], scratch: Path) -> None:
             continue
 
 
-def _first_error(scratch: Path, log: Path) -> SpotError:
-    found = sorted((json.loads(path.read_text()) for path in scratch.glob("rank-*.error")), key=lambda each: each["at"])
-    if not found:
-        ended = re.search(r"exitcode: (-?\d+)\) local_rank: (\d+)", log.read_text(errors="replace"))
-        why = f": rank {ended[2]} ended with code {ended[1]}" if ended else ""
-        if ended and ended[1] == "-9":
-            why += ", which is what the system does when memory runs out"
-            return SpotError(f"training ended without a word of its ranks{why}", cure=settings.MEMORY_CURE)
-        return SpotError(f"training ended without a word of its ranks{why}", cure=f"the whole of it is in {log}")
-    first = found[0]
-    kind = getattr(errors, first["kind"], SpotError)
-    error = SpotError(first["message"], where=first["where"], cure=first["cure"] or f"the whole of it is in {log}")
-    if isinstance(kind, type) and issubclass(kind, SpotError):
-        error.__class__ = kind
-    return error
-
-
-# What libraries say, and the knob that cures it.
-_CURES = (
-    (r"out of memory|can't allocate memory|bad_alloc", settings.MEMORY_CURE),
-    (r"address already in use|EADDRINUSE", "another train.main_address=HOST:PORT; something listens on this one"),
-    (r"time-?d? ?out|Watchdog caught collective", "see whether all machines reach train.main_address and train.output"),
-    (r"No space left on device", "free space in the folder, or save less often: train.save_steps, save_total_limit: 1"),
-)
-
-
-def cure_of(error: BaseException) -> str | None:
-    """The knob for an error of torch, NCCL, DeepSpeed or the system; None where we know none."""
-    return next((cure for words, cure in _CURES if re.search(words, str(error), re.IGNORECASE)), None)
-
-
-def as_rank(work: Callable[[], None]) -> NoReturn:
-    """Do one rank's work: leave its process id and its error where the launching process looks, and end with it."""
-    folder, rank = Path(os.environ[_RANKS]), os.environ["RANK"]
-    (folder / f"rank-{rank}.pid").write_text(str(os.getpid()))
-    threading.Thread(target=_watch_parent, args=(int(os.environ[_PARENT]), os.getppid()), daemon=True).start()
-    try:
-        work()
-        _leave_group()
-        sys.stderr.flush()
-        os._exit(0)  # the threads of gloo and NCCL now and then crash an interpreter that ends in order
-    except Exception as error:
-        traceback.print_exc()
-        ours = isinstance(error, SpotError)
-        message = error.message if isinstance(error, SpotError) else f"rank {rank}: {type(error).__name__}: {error}"
-        cure = error.cure if isinstance(error, SpotError) else cure_of(error)
-        report = {
-            "at": time.time(),
-            "kind": type(error).__name__ if ours else "SpotError",
-            "message": message,
-            "where": error.where if isinstance(error, SpotError) else None,
-            "cure": cure,
-        }
-        scratch = folder / f".rank-{rank}"
-        scratch.write_text(json.dumps(report))
-        scratch.rename(folder / f"rank-{rank}.error")
-        sys.stderr.flush()
-        os._exit(1)  # without waiting for ranks that wait for this one
-
-
-def _watch_parent(parent: int, launcher: int) -> None:
-    while os.getppid() == launcher:
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(1)
-    os._exit(1)
-
-
-def _leave_group() -> None:
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+def _error_of(scratch: Path, log: Path) -> SpotError:
+    """The error to raise for a failed launch."""
+    log_cure = f"see the log of all processes: {log}"
+    if (error := first_error(scratch)) is not None:
+        return error.as_error(log_cure)
+    message = "training stopped and no process reported an error"
+    ended = re.search(r"exitcode: (-?\d+)\) local_rank: (\d+)", log.read_text(errors="replace"))
+    if ended is None:
+        return SpotError(message, cure=log_cure)
+    message += f": rank {ended[2]} ended with exit code {ended[1]}"
+    if ended[1] == "-9":
+        return SpotError(f"{message}; the system kills a process when memory runs out", cure=MEMORY_CURE)
+    return SpotError(message, cure=log_cure)

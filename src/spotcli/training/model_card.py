@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: README.md in the result's folder, made from what happened and nothing else."""
+"""The model card of a trained model: README.md in the output folder, made from spot-train.json."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from spotcli.console import safe
+from spotcli.training.run_folder import RunMeta
+from spotcli.training.step_metrics import LOGP_CHANGES
 
-# In the order of the table; what a run has not is left out.
 _SETTINGS = (
     "objective",
     "beta",
@@ -30,6 +31,8 @@ _SETTINGS = (
     "processes",
     "zero",
 )
+"""Settings of the card's table, in this order; those that a run does not have are left out."""
+
 _LAST = (
     "loss",
     "rewards_chosen",
@@ -38,61 +41,60 @@ _LAST = (
     "accuracy",
     "shift",
     "tether",
-    "moved_kept",
-    "moved_chosen",
-    "moved_rejected",
+    *LOGP_CHANGES,
     "check_right",
     "check_wrong",
     "check_undecided",
 )
+"""Metrics of the card's table, in this order; those that a run does not have are left out."""
 
 
-def card(meta: Mapping[str, Any], *, lora: bool) -> str:
-    """The card as Markdown with the front matter that the hub reads. The licence is the base model's, so it says none.
+def card(meta: RunMeta, *, lora: bool) -> str:
+    """The card as Markdown, with the front matter that the hub reads; without a licence, which is the base model's.
 
     Args:
-        meta: what spot-train.json holds of a finished run.
-        lora: the folder holds an adapter.
+        meta: spot-train.json of a complete run.
+        lora: whether the folder holds an adapter.
     """
-    settings, inputs, summary = meta["settings"], meta["inputs"], meta["summary"]
-    base, name = safe(str(inputs["model"])), safe(str(summary["objective"]))
+    settings, inputs, summary = meta.settings, meta.inputs, meta.summary
+    assert summary is not None
+    base, name = safe(str(inputs["model"])), safe(summary.objective)
     front = [f"base_model: {json.dumps(base)}"] if not base.startswith(("builtin:", "/", ".", "~")) else []
     front += [f"library_name: {'peft' if lora else 'transformers'}", "pipeline_tag: text-generation"]
     front += ["tags: [spot, surgical-post-training, " + name + "]"]
-    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary["dropped"].items())) or "none"
-    final = summary["final"]
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items())) or "none"
     quantized = [
-        f"QLoRA: the base model's linear layers were in 4 bits ({settings['quantize']}) while the adapter was trained, "
-        "and the reference was that model. Beside whole weights the adapter is near what was trained, not the same.",
+        f"QLoRA: the linear layers of the base model had 4 bits per weight ({settings['quantize']}) while the adapter "
+        "was trained, and that model was the reference. With whole weights, results are close but not the same.",
         "",
     ] if settings.get("quantize") else []  # fmt: skip
     parts = [
         "---", *front, "---", "",
         f"# {'LoRA adapter for' if lora else 'Trained from'} {base}", "",
-        f"Trained by `spot train` on {summary['pairs']} pairs of a wrong answer and its smallest correction, with "
-        f"{name}: {summary['steps']} steps of {summary['batch_size']} pairs, {summary['epochs']:g} epochs. The licence "
-        "is that of the base model. What was gained and what was lost, `spot eval` says; nothing here does.", "",
+        f"Trained by `spot train` on {summary.pairs} pairs of a wrong answer and its smallest correction, with "
+        f"{name}: {summary.steps} steps of {summary.batch_size} pairs, {summary.epochs:g} epochs. The licence is that "
+        "of the base model. This card does not show what was gained or lost; `spot eval` measures that.", "",
         *quantized,
         "## Data", "",
-        f"- rows read: {summary['read']}; trained on: {summary['pairs']}; left out: {dropped}",
-        f"- on the token ids that the policy emitted: {summary['emitted']}",
-        f"- tokens an epoch: {summary['tokens']:,}; with common beginnings once: {summary['shared_tokens']:,}",
+        f"- rows: {summary.rows}; trained on: {summary.pairs}; left out: {dropped}",
+        f"- pairs with the token ids that the policy emitted: {summary.emitted}",
+        f"- tokens per epoch: {summary.tokens:,}; with common beginnings counted once: {summary.shared_tokens:,}",
         f"- SHA-256 of the data: `{inputs['data']}`",
-        f"- weights that it started from: `{inputs['model weights']}`", "",
+        f"- weights of the starting policy: `{inputs['model weights']}`", "",
         "## Settings", "", *_table({name: settings.get(name) for name in _SETTINGS}),
-        "All of them are in `recipe.yaml` and `spot-train.json`.", "",
-        "## The last step", "",
-        *_table({"first loss": summary["first_loss"]} | {name: final.get(name) for name in _LAST}),
-        "Rewards are beta * (log pi - log pi_ref); `moved` is in nats a token since the start, on what both answers "
-        "have, on what the correction has alone, on what the wrong answer has alone. Every step is in "
-        "`metrics.jsonl`.", "",
-        "## Versions", "", ", ".join(f"{package} {version}" for package, version in meta["versions"].items()), "",
+        "All settings are in `recipe.yaml` and `spot-train.json`.", "",
+        "## Last training step", "",
+        *_table({"first loss": summary.first_loss} | {name: summary.final.get(name) for name in _LAST}),
+        "Rewards are beta * (log pi - log pi_ref). `logp_change` is the change of log-probabilities since the start, "
+        "in nats per token: on tokens that both answers have, on tokens of the correction only, on tokens of the wrong "
+        "answer only. `metrics.jsonl` has every logged step.", "",
+        "## Versions", "", ", ".join(f"{package} {version}" for package, version in meta.versions.items()), "",
     ]  # fmt: skip
     return "\n".join(parts)
 
 
 def _table(values: Mapping[str, Any]) -> list[str]:
-    """Names and values that are there, as a table."""
+    """The values that are not None, as a Markdown table."""
     shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
     rows = [f"| {name} | {safe(str(value))} |" for name, value in shown.items() if value is not None]
     return ["| | |", "|---|---|", *rows, ""]

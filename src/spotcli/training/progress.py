@@ -1,29 +1,34 @@
-"""What is seen while a policy trains: metrics.jsonl, the progress line, and a sentence when rewards go astray."""
+"""What a run shows: metrics.jsonl, the progress line, and warnings about rewards and answers."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spotcli import jsonl
-from spotcli.console import say, warn
+from spotcli.console import note_renamed_fields, say, warn
+from spotcli.training.summary import RENAMED_METRICS, TrainSummary, with_new_names
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 WINDOW = 8
-"""Logged steps whose mean rewards are looked at."""
+"""Logged training steps whose mean rewards are watched."""
+
 FALL = 3
-"""Right answers that a check must have fewer, and half of the best check's too, before it is said."""
+"""A warning requires at least this many right answers fewer than in the best check, and at most half of them."""
 
 
 class Metrics:
-    """metrics.jsonl: one row a logged step. Holding it open is the lock on the output folder."""
+    """metrics.jsonl, with one row per logged training step. The open file is the lock of the output folder."""
 
     def __init__(self, path: Path) -> None:
         self.file = jsonl.Appender(path)
 
     def keep_until(self, step: int) -> None:
-        """Forget the steps after the checkpoint that the run goes on from: they come again."""
+        """Remove the rows after a training step, from which the run resumes."""
         rows = list(self.file.rows())
         kept = [row for row in rows if row["step"] <= step]
         if len(kept) < len(rows):
@@ -33,26 +38,44 @@ class Metrics:
             self.file = jsonl.Appender(path)
             self.file.append(kept)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows, with metrics of earlier versions under their names of this version."""
+        rows = list(self.file.rows())
+        renamed = {old: new for old, new in RENAMED_METRICS.items() if any(old in row for row in rows)}
+        note_renamed_fields(self.file.path, renamed)
+        return [with_new_names(row) for row in rows]
+
     def close(self) -> None:
         self.file.close()
 
 
 class Report:
-    """The progress line, metrics.jsonl, and a sentence when rewards go where nobody would want them."""
+    """Takes each row of metrics: writes it, shows it in the progress line, and warns about rewards and answers.
 
-    def __init__(self, display: Any, name: str, total: int, done: int, metrics: Metrics | None = None) -> None:
+    Args:
+        display: the progress display.
+        summary: the summary of the run before it starts.
+        resumed_from: the training step after which the run resumes.
+        metrics: the file to write the rows to; None if another process writes it.
+    """
+
+    def __init__(
+        self, display: Progress, summary: TrainSummary, resumed_from: int, metrics: Metrics | None = None
+    ) -> None:
         self.display, self.metrics = display, metrics
-        self.bar = display.add_task(name, total=total, note="")
-        display.advance(self.bar, done)
-        before = list(metrics.file.rows()) if metrics is not None else []
-        self.final = self._numbers(before[-1]) if before else {}
-        self.best = max((_right(row) for row in before if "check_right" in row), default=0.0)
+        total = round(summary.pairs * summary.epochs)
+        self.bar = display.add_task(summary.objective, total=total, note="")
+        display.advance(self.bar, min(total, resumed_from * summary.batch_size))
+        earlier = metrics.rows() if metrics is not None else []
+        self.final = self._numbers(earlier[-1]) if earlier else {}
+        self.best = max((_share_right(row) for row in earlier if "check_right" in row), default=0.0)
         self.pairs = self.seconds = 0.0
         self.window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
-        self.said: set[str] = set()
+        self.warned: set[str] = set()
 
     @property
     def pairs_per_second(self) -> float | None:
+        """Over the training steps of this start; None before the first one."""
         return round(self.pairs / self.seconds, 3) if self.seconds else None
 
     def __call__(self, row: dict[str, Any]) -> None:
@@ -67,9 +90,9 @@ class Report:
         if self.display.disable and (row["step"] % tenth == 0 or row["step"] in (1, row["steps"])):
             speed = f"{row['pairs_per_second']:.2f} pairs/s, {row['tokens_per_second']:.0f} tokens/s"
             say(f"step {row['step']} of {row['steps']}: {note}, {speed}")
-        self._watch(row)
+        self._watch_rewards(row)
         if "check_right" in row:
-            self._checked(row)
+            self._show_check(row)
 
     @staticmethod
     def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -81,16 +104,18 @@ class Report:
         if "rewards_chosen" in row:
             parts.append(f"rewards {row['rewards_chosen']:+.3f} / {row['rewards_rejected']:+.3f}")
             parts.append(f"margin {row['margin']:.3f}")
-        if "moved_kept" in row:
-            kept, chosen, rejected = row["moved_kept"], row["moved_chosen"], row["moved_rejected"]
-            parts.append(f"nats a token: kept {kept:+.3f}, edited {chosen:+.3f} / {rejected:+.3f}")
+        if "logp_change_kept" in row:
+            kept, chosen, rejected = (
+                row[f"logp_change_{part}"] for part in ("kept", "chosen_edited", "rejected_edited")
+            )
+            parts.append(f"log-prob change (nats/token): kept {kept:+.3f}, edited {chosen:+.3f} / {rejected:+.3f}")
         if "shift" in row:
             parts.append(f"shift {row['shift']:+.3f}")
         if "tether" in row:
             parts.append(f"tether {row['tether']:.2f}")
         return ", ".join(parts)
 
-    def _watch(self, row: Mapping[str, Any]) -> None:
+    def _watch_rewards(self, row: Mapping[str, Any]) -> None:
         if "rewards_chosen" not in row:
             return
         self.window.append((row["rewards_chosen"], row["rewards_rejected"]))
@@ -98,52 +123,61 @@ class Report:
             return
         chosen, rejected = (sum(rewards) / WINDOW for rewards in zip(*self.window, strict=True))
         if chosen < -0.05:
-            self._once(
+            self._warn_once(
                 "falling",
-                f"the chosen answers have become less likely than they were (mean reward {chosen:+.2f} over "
-                f"{WINDOW} logged steps): the policy "
-                "unlearns both answers. A smaller learning rate, a larger beta or spot-bce hold them up.",
+                f"the chosen answers are less likely than at the start (mean reward {chosen:+.2f} over {WINDOW} logged "
+                "steps): the policy unlearns both answers. Try a smaller learning_rate, a larger beta, or spot-bce.",
             )
         if rejected > 0.05:
-            self._once(
+            self._warn_once(
                 "pull-up",
-                f"the rejected answers have become more likely than they were (mean reward {rejected:+.2f} over "
-                f"{WINDOW} logged steps): pull-up, what "
-                "both answers share pulls them up. spot-bce and spot-bco push them down.",
+                f"the rejected answers are more likely than at the start (mean reward {rejected:+.2f} over {WINDOW} "
+                "logged steps). This is pull-up: training on the shared tokens raises both answers. Try spot-bce or "
+                "spot-bco, which lower the rejected answer.",
             )
 
-    def _checked(self, row: Mapping[str, Any]) -> None:
-        right, wrong, undecided, failed, cut, empty = (
-            int(row[f"check_{name}"]) for name in ("right", "wrong", "undecided", "failed", "cut", "empty")
+    def _show_check(self, row: Mapping[str, Any]) -> None:
+        right, wrong, undecided, failed, truncated, empty = (
+            int(row[f"check_{name}"]) for name in ("right", "wrong", "undecided", "failed", "truncated", "empty")
         )
         answered = right + wrong + undecided
         say(
-            f"check after step {row['step']}: {right} right, {wrong} wrong, {undecided} undecided ({cut} cut, {empty} "
-            f"empty)" + (f", {failed} failed" if failed else "") + f"; {row['check_tokens']:.0f} tokens an answer"
+            f"generation check after step {row['step']}: {right} right, {wrong} wrong, {undecided} undecided "
+            f"({truncated} truncated, {empty} empty)"
+            + (f", {failed} failed" if failed else "")
+            + f"; {row['check_tokens']:.0f} tokens per answer"
         )
-        if answered and cut + empty == answered:
-            self._once(
+        if answered and truncated + empty == answered:
+            self._warn_once(
                 "degenerate",
-                f"after step {row['step']} no answer of the check is one: {cut} of {answered} did not end, {empty} are "
-                "empty. Unless the policy was so before, training broke it: a smaller learning rate, a larger beta or "
+                f"after step {row['step']} the check has no usable answer: {truncated} of {answered} are truncated, "
+                f"{empty} are empty. If the starting policy answers, try a smaller learning_rate, a larger beta or "
                 "fewer epochs.",
             )
-        share = _right(row)
+        share = _share_right(row)
         if share <= self.best / 2 and (self.best - share) * answered >= FALL:
-            self._once(
+            self._warn_once(
                 "forgetting",
-                f"after step {row['step']} {share:.0%} of the check's answers are right, and {self.best:.0%} were "
-                "before: the policy unlearns its own problems. A smaller learning rate or fewer epochs.",
+                f"after step {row['step']} {share:.0%} of the check's answers are right, down from {self.best:.0%}: "
+                "the policy unlearns its own problems. Try a smaller learning_rate or fewer epochs.",
             )
         self.best = max(self.best, share)
 
-    def _once(self, name: str, text: str) -> None:
-        if name not in self.said:
-            self.said.add(name)
+    def _warn_once(self, name: str, text: str) -> None:
+        if name not in self.warned:
+            self.warned.add(name)
             warn(text)
 
 
-def _right(row: Mapping[str, Any]) -> float:
-    """The share of a check's answers that are right."""
+def counter(display: Progress | None, name: str, total: int) -> Callable[[int], None]:
+    """A function that advances a new bar of the display; does nothing without a display."""
+    if display is None:
+        return lambda count: None
+    bar = display.add_task(name, total=total, note="")
+    return lambda count: display.advance(bar, count)
+
+
+def _share_right(row: Mapping[str, Any]) -> float:
+    """The share of right answers in a check."""
     right, wrong, undecided = (float(row[f"check_{name}"]) for name in ("right", "wrong", "undecided"))
     return right / max(right + wrong + undecided, 1.0)

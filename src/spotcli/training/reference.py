@@ -1,140 +1,157 @@
-"""The reference: the starting policy's log-probabilities of both answers of every pair, computed once.
+"""The reference: log-probabilities of both answers of each pair under the starting policy, computed once.
 
-They are computed before there is an optimiser, by the same forward pass as the policy's (layout, precision, head), so
-that the first rewards are 0 up to rounding. They are kept in a JSONL file, one pair a line, under a key made of all
-that they depend on: weights, precision, layout and the pair's token ids. So they outlive shuffling, added pairs, other
-objectives and other learning rates, and cannot go stale.
+They are computed before the optimiser exists, by the forward pass that the policy uses too (layout, precision, output
+layer), so that the first rewards are 0 up to rounding. A JSONL file caches them, one pair per line, under a key of
+everything they depend on: weights, precision, layout and the pair's token ids. Shuffling, added pairs, another
+objective or another learning rate keep the cached rows valid.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.jsonl import Appender
-
-Logps = tuple[float, float, float, float]
-"""logp(y+), logp(y-), and of both the part that falls on edited tokens."""
-NAMES = ("chosen", "rejected", "chosen_edited", "rejected_edited")
+from spotcli.training.plan import TrainPlan
 
 VERSION = "2"
-"""Of how the numbers are computed; a change of it makes every cached row unknown."""
+"""Version of the computation; part of each key, so that a change invalidates the cache."""
 
 SAVE_EVERY = 64
-"""Pairs between two writes: what a kill costs at most."""
+"""Pairs between two writes: a kill loses at most this many."""
 
 
-def fingerprint(model: str) -> str:
-    """What a policy's weights are: the commit of a hub model, the SHA-256 of a folder's configuration and weights."""
-    folder = Path(model)
-    if not folder.is_dir():
-        from transformers.utils.hub import cached_file
+class PairLogps(NamedTuple):
+    """Log-probabilities of one pair, in nats."""
 
-        # The file lies in .../snapshots/COMMIT/config.json
-        found = cached_file(model, "config.json")
-        return Path(found).parent.name if found else model
-    total = hashlib.sha256()
-    names = {"config.json", "adapter_config.json"}
-    for path in sorted(folder.iterdir()):
-        if path.name in names or path.suffix in {".safetensors", ".bin"}:
-            with path.open("rb") as file:
-                total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()};".encode())
-    return total.hexdigest()
+    chosen: float
+    """logp(y+)."""
+    rejected: float
+    """logp(y-)."""
+    chosen_edited: float
+    """The part of logp(y+) on edited tokens."""
+    rejected_edited: float
+    """The part of logp(y-) on edited tokens."""
 
 
-def key(pair: EncodedPair, basis: str) -> str:
-    """The name of a pair's reference.
+def reference_logps(plan: TrainPlan, model: Any, advance: Callable[[int], None]) -> list[PairLogps]:
+    """The reference of each pair, cached in reference.jsonl; the processes share the work.
 
     Args:
-        pair: its token ids.
-        basis: everything else: weights, precision, layout.
+        plan: the run.
+        model: the starting policy, prepared by ``core.forward.logps.install``.
+        advance: called with the number of pairs that are done.
     """
+    pairs, ranks, cache = plan.pairs, plan.ranks, plan.folder / "reference.jsonl"
+    basis = _basis(plan, next(model.parameters()).device.type)
+    keys = [_key(pair, basis) for pair in pairs]
+    known = _from_all_ranks(_cached(cache) if ranks.is_main else {}, ranks.world_size)[0]
+    missing = sorted(
+        {key: index for index, key in enumerate(keys) if key not in known}.values(),
+        key=lambda index: -pairs[index].longest,
+    )
+    advance(len(pairs) - len(missing))
+    if missing:
+        with _whole_weights(model):
+            computed = _compute(plan, model, {index: keys[index] for index in ranks.part(missing)}, cache, advance)
+        for part in _from_all_ranks(computed, ranks.world_size):
+            known |= part
+        if ranks.is_main and ranks.world_size > 1:
+            with Appender(cache) as file:
+                written = {row["key"] for row in file.rows()}
+                file.append([_row(key, logps) for key, logps in known.items() if key not in written])
+    return [known[key] for key in keys]
+
+
+def _compute(
+    plan: TrainPlan, model: Any, keys: Mapping[int, str], cache: Path, advance: Callable[[int], None]
+) -> dict[str, PairLogps]:
+    """The reference of some pairs; the main process appends them to the cache.
+
+    Args:
+        plan: the run.
+        model: the starting policy.
+        keys: of each pair, by its index; the longest pair first.
+        cache: the file.
+        advance: called with the number of pairs that are done.
+    """
+    from spotcli.core.forward.batches import micro_batches, sizes
+
+    computed: dict[str, PairLogps] = {}
+    unsaved: list[dict[str, Any]] = []
+    remaining = len(keys)
+    with Appender(cache) if plan.ranks.is_main else nullcontext() as file:
+        for members in micro_batches(list(keys), sizes(plan.pairs, share=plan.share), plan.layout):
+            remaining -= len(members)
+            logps = _score(plan, model, [plan.pairs[index] for index in members])
+            scored = {keys[index]: value for index, value in zip(members, logps, strict=True)}
+            computed |= scored
+            unsaved += [_row(key, value) for key, value in scored.items()]
+            advance(len(members))
+            if file is not None and (len(unsaved) >= SAVE_EVERY or not remaining):
+                file.append(unsaved)
+                unsaved.clear()
+    return computed
+
+
+def _score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[PairLogps]:
+    """The log-probabilities of one micro-batch."""
+    import torch
+
+    from spotcli.core.forward.packing import pack
+
+    batch = pack(pairs, share=plan.share).to(next(model.parameters()).device)
+    with torch.no_grad(), plan.precision():
+        logps_N = model(**batch.model_inputs())
+    sums = (*batch.sequence_logps(logps_N), *batch.edited_logps(logps_N))
+    return [PairLogps(*logps) for logps in zip(*(sum_B.tolist() for sum_B in sums), strict=True)]
+
+
+def _basis(plan: TrainPlan, device: str) -> str:
+    """What all log-probabilities of a run depend on, besides the pair: weights, precision, device, layout."""
+    basis = f"{plan.weights_digest}|{plan.precision}|{device}|{'shared' if plan.share else 'plain'}"
+    return f"{basis}|{plan.section.quantize}" if plan.section.quantize else basis
+
+
+def _key(pair: EncodedPair, basis: str) -> str:
+    """The cache key of a pair."""
     text = f"{VERSION}|{basis}|{pair.prompt_ids}|{pair.chosen_ids}|{pair.rejected_ids}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def reference_logps(
-    pairs: Sequence[EncodedPair],
-    *,
-    cache: Path,
-    basis: str,
-    score: Callable[[Sequence[EncodedPair]], Sequence[Logps]],
-    cut: Callable[[Sequence[int]], Sequence[Sequence[int]]],
-    advance: Callable[[int], None] = lambda number: None,
-    rank: int = 0,
-    ranks: int = 1,
-    share_out: Callable[[dict[str, Logps]], list[dict[str, Logps]]] | None = None,
-) -> list[Logps]:
-    """logp(y+) and logp(y-) of each pair under the starting policy, and of both the edited part, in nats.
-
-    Args:
-        pairs: the pairs to train on.
-        cache: the JSONL file; rows of other weights or data may stand in it.
-        basis: what the numbers depend on beside the pair.
-        score: computes them for a micro-batch.
-        cut: makes micro-batches of pairs, which are given by their indices, the longest first.
-        advance: told how many pairs were done.
-        rank: this process, of ``ranks``; each computes its part, the first one writes.
-        ranks: processes.
-        share_out: hands every rank's results to every rank.
-    """
-    keys = [key(pair, basis) for pair in pairs]
-    if rank == 0:
-        with Appender(cache) as file:
-            known = {row["key"]: _logps(row) for row in file.rows()}
-    else:
-        known = {}
-    if share_out is not None:
-        known = share_out(known)[0]
-    missing = sorted(
-        {name: at for at, name in enumerate(keys) if name not in known}.values(), key=lambda at: -pairs[at].longest
-    )
-    advance(len(pairs) - len(missing))
-    if missing:
-        mine = missing[rank::ranks]
-        found = _compute(mine, pairs, keys, score, cut, advance, cache if rank == 0 else None)
-        for part in share_out(found) if share_out is not None else [found]:
-            known |= part
-        if rank == 0 and ranks > 1:
-            with Appender(cache) as file:
-                have = {row["key"] for row in file.rows()}
-                file.append([_row(name, value) for name, value in known.items() if name not in have])
-    return [known[name] for name in keys]
+def _cached(cache: Path) -> dict[str, PairLogps]:
+    with Appender(cache) as file:
+        return {row["key"]: PairLogps(*(row.get(name, 0.0) for name in PairLogps._fields)) for row in file.rows()}
 
 
-def _compute(
-    missing: Sequence[int],
-    pairs: Sequence[EncodedPair],
-    keys: Sequence[str],
-    score: Callable[[Sequence[EncodedPair]], Sequence[Logps]],
-    cut: Callable[[Sequence[int]], Sequence[Sequence[int]]],
-    advance: Callable[[int], None],
-    cache: Path | None,
-) -> dict[str, Logps]:
-    found: dict[str, Logps] = {}
-    unsaved: list[dict[str, Any]] = []
-    with Appender(cache) if cache else nullcontext() as file:
-        left = len(missing)
-        for members in cut(missing):
-            left -= len(members)
-            for at, value in zip(members, score([pairs[at] for at in members]), strict=True):
-                found[keys[at]] = value
-                unsaved.append(_row(keys[at], value))
-            advance(len(members))
-            if file is not None and (len(unsaved) >= SAVE_EVERY or not left):
-                file.append(unsaved)
-                unsaved.clear()
-    return found
+def _row(key: str, logps: PairLogps) -> dict[str, Any]:
+    return {"key": key, **logps._asdict()}
 
 
-def _row(name: str, value: Logps) -> dict[str, Any]:
-    return {"key": name, **dict(zip(NAMES, value, strict=True))}
+def _whole_weights(model: Any) -> AbstractContextManager[Any]:
+    """A context in which each process has all weights; ZeRO-3 divides them while loading."""
+    weights = list(model.parameters())
+    if not any(hasattr(weight, "ds_id") for weight in weights):
+        return nullcontext()
+    from deepspeed.runtime.zero import GatheredParameters
+
+    return GatheredParameters(weights)  # type: ignore[no-any-return]
 
 
-def _logps(row: dict[str, Any]) -> Logps:
-    chosen, rejected, *edited = (row.get(name, 0.0) for name in NAMES)
-    return chosen, rejected, edited[0], edited[1]
+def _from_all_ranks(value: dict[str, PairLogps], world_size: int) -> list[dict[str, PairLogps]]:
+    """The values of all processes, by rank."""
+    if world_size == 1:
+        return [value]
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        from accelerate import PartialState
+
+        PartialState()
+    gathered: list[Any] = [None] * world_size
+    dist.all_gather_object(gathered, value)
+    return gathered

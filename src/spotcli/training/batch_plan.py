@@ -1,0 +1,111 @@
+"""The batches of a run: pairs per training step, micro-batches, number of steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spotcli.core.forward.encoding import EncodedPair
+from spotcli.errors import RecipeError
+from spotcli.recipe import TrainSection
+from spotcli.training.keys import argument
+
+if TYPE_CHECKING:
+    from spotcli.core.forward.batches import Layout
+
+_MICRO_BATCH_SIZE = 4
+"""Pairs per micro-batch where the recipe sets none."""
+
+_BATCH_SIZE = 32
+"""Pairs per training step where the recipe sets none."""
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """The size of a training step as the recipe sets it."""
+
+    pairs: int
+    """Pairs per training step, over all processes."""
+    accumulate: int | None
+    """Micro-batches per training step on each process; None where ``train.tokens_per_micro_batch`` decides."""
+
+
+def batch_size(section: TrainSection) -> BatchSize:
+    """The batch size of a recipe.
+
+    Raises:
+        RecipeError: the sizes of batch and micro-batch contradict each other.
+    """
+    given, pairs = section.training_arguments, section.batch_size
+    micro, accumulate = given.get("per_device_train_batch_size"), given.get("gradient_accumulation_steps")
+    if section.tokens_per_micro_batch is not None:
+        if micro or accumulate:
+            other = "per_device_train_batch_size" if micro else "gradient_accumulation_steps"
+            raise RecipeError(
+                f"`tokens_per_micro_batch` and `{other}` are mutually exclusive",
+                where="train.tokens_per_micro_batch",
+                cure="set only train.batch_size beside it",
+            )
+        return BatchSize(pairs or _BATCH_SIZE, None)
+    if pairs is None and (micro or accumulate):
+        count = int(accumulate or 1)
+        return BatchSize(int(micro or _MICRO_BATCH_SIZE) * count * section.ranks, count)
+    pairs = pairs or _BATCH_SIZE
+    per_process, rest = divmod(pairs, section.ranks)
+    if micro is None:
+        micro = per_process // accumulate if accumulate else math.gcd(per_process, _MICRO_BATCH_SIZE)
+    if rest or not micro or per_process % micro or (accumulate and micro * accumulate != per_process):
+        parts = [f"{section.ranks} process(es)", f"{micro} pair(s) per micro-batch"]
+        if accumulate:
+            parts.append(f"{accumulate} micro-batch(es)")
+        raise RecipeError(
+            f"`batch_size` {pairs} does not fit {', '.join(parts)}",
+            where="train.batch_size",
+            cure="batch_size = processes * per_device_train_batch_size * gradient_accumulation_steps",
+        )
+    return BatchSize(pairs, per_process // int(micro))
+
+
+def total_steps(section: TrainSection, pairs: int, batch: int) -> int:
+    """Training steps of the whole run.
+
+    Args:
+        section: the train section.
+        pairs: pairs to train on.
+        batch: pairs per training step.
+    """
+    max_steps = int(argument(section, "max_steps") or -1)
+    if max_steps > 0:
+        return max_steps
+    return math.ceil(float(argument(section, "num_train_epochs")) * math.ceil(pairs / batch))
+
+
+def plan_layout(section: TrainSection, pairs: Sequence[EncodedPair], *, share: bool, seed: int) -> Layout:
+    """How each training step is cut into micro-batches.
+
+    Raises:
+        RecipeError: the sizes contradict each other, or a pair has more tokens than a micro-batch may have.
+    """
+    from spotcli.core.forward.batches import Layout, TokenLimit, fit, sizes
+
+    batch, limit = batch_size(section), section.tokens_per_micro_batch
+    if batch.accumulate is not None or limit is None:
+        return Layout(batch.pairs, batch.accumulate or 1, section.ranks, padded=not share)
+    tokens = sizes(pairs, share=share)
+    if max(tokens) > limit:
+        raise RecipeError(
+            f"a pair has {max(tokens)} tokens, expected at most {limit} per micro-batch",
+            where="train.tokens_per_micro_batch",
+            cure=f"{max(tokens)} or more, or a smaller train.max_length, which leaves long pairs out",
+        )
+    epochs = math.ceil(total_steps(section, len(pairs), batch.pairs) / math.ceil(len(pairs) / batch.pairs))
+    return fit(
+        tokens,
+        step=batch.pairs,
+        ranks=section.ranks,
+        limit=TokenLimit(limit, padded=not share),
+        seed=seed,
+        epochs=epochs,
+    )

@@ -1,0 +1,176 @@
+"""The plan of a run: everything that is decided before weights are loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spotcli import jsonl
+from spotcli.console import note_renamed_fields, say
+from spotcli.core.forward.encoding import EncodedPair
+from spotcli.policies import models
+from spotcli.recipe import Recipe, TrainSection
+from spotcli.training import cluster, keys, settings
+from spotcli.training.batch_plan import total_steps
+from spotcli.training.data import CHOSEN_ONLY, PrefixSharing, TrainingData
+from spotcli.training.rank import Ranks
+from spotcli.training.run_folder import RunIdentity, fingerprint
+from spotcli.training.summary import TrainSummary
+
+if TYPE_CHECKING:
+    from spotcli.core.forward.batches import Layout
+    from spotcli.core.loss import Objective
+
+_NOT_IDENTITY = {
+    "data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size", "check_every",
+    "check_problems",
+}  # fmt: skip
+"""Keys of the train section that do not change the weights, or that the identity holds in another form."""
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What is trained on what, how each training step is cut, and how the processes share the work."""
+
+    recipe: Recipe
+    folder: Path
+    """The folder that the paths of the recipe are relative to."""
+    data: TrainingData
+    sharing: PrefixSharing
+    layout: Layout
+    """How a training step is cut into micro-batches."""
+    ranks: Ranks
+
+    @property
+    def section(self) -> TrainSection:
+        return self.recipe.train
+
+    @property
+    def model(self) -> str:
+        """The name of the starting policy."""
+        return self.recipe.model or ""
+
+    @property
+    def pairs(self) -> Sequence[EncodedPair]:
+        return self.data.pairs
+
+    @property
+    def share(self) -> bool:
+        """Whether common prefixes are computed once."""
+        return self.sharing.on
+
+    @property
+    def steps(self) -> int:
+        """Training steps of the whole run."""
+        return total_steps(self.section, len(self.pairs), self.layout.step)
+
+    @property
+    def sharding(self) -> cluster.Sharding:
+        """What divides memory among the processes."""
+        return cluster.sharding(self.section)
+
+    @cached_property
+    def precision(self) -> settings.Precision:
+        """The precision of the policy and of its reference."""
+        return settings.precision(self.section)
+
+    @property
+    def data_file(self) -> Path:
+        return self.folder / self.section.data
+
+    @property
+    def output(self) -> Path:
+        """The folder of the trained model."""
+        return self.folder / self.section.output
+
+    @property
+    def objective(self) -> Objective:
+        from spotcli.core.loss import OBJECTIVES
+
+        return OBJECTIVES[self.section.objective]
+
+    @property
+    def divided(self) -> bool:
+        """Whether no process has whole weights between two training steps."""
+        return self.sharding in cluster.DIVIDED
+
+    @property
+    def needs_launch(self) -> bool:
+        """Whether the run needs processes of its own, and this is not one of them."""
+        return (self.section.ranks > 1 or self.section.offload != "none") and not self.ranks.launched
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Fingerprint of the starting policy's weights; reads them on first use."""
+        return fingerprint(models.resolve(self.model))
+
+    @cached_property
+    def identity(self) -> RunIdentity:
+        """Everything that the trained weights depend on; reads the data and the model's files on first use."""
+        section, layout = self.section, self.layout
+        shaping = section.model_dump(mode="json", include=set(TrainSection.model_fields) - _NOT_IDENTITY)
+        arguments = keys.DEFAULTS | section.training_arguments
+        arguments |= {"per_device_train_batch_size": layout.micro, "gradient_accumulation_steps": layout.accumulate}
+        shaping |= {name: value for name, value in arguments.items() if not name.startswith(keys.FREE)}
+        shaping |= {"seed": self.recipe.seed, "processes": section.ranks, "batch_size": layout.step}
+        shaping["sharding"] = self.sharding
+        inputs = {
+            "data": jsonl.digest(self.data_file), "model": self.recipe.model, "model weights": self.weights_digest,
+        }  # fmt: skip
+        # Values are compared with those of a JSON file, where tuples are lists.
+        values: dict[str, Any] = json.loads(json.dumps({"settings": shaping, "inputs": inputs}))
+        return RunIdentity(**values)
+
+    def summary(self) -> TrainSummary:
+        """The summary of the run before it starts."""
+        encoded, section = self.data.encoded, self.section
+        tokens, shared_tokens = self._tokens()
+        return TrainSummary(
+            checkpoint=str(self.output),
+            objective=section.objective,
+            pairs=len(encoded.pairs),
+            rows=encoded.read,
+            dropped=dict(encoded.dropped),
+            emitted=encoded.emitted,
+            epochs=float(keys.argument(section, "num_train_epochs")),
+            batch_size=self.layout.step,
+            steps=self.steps,
+            tokens=tokens,
+            shared_tokens=shared_tokens,
+            shares_prefix=self.share,
+        )
+
+    def _tokens(self) -> tuple[int, int]:
+        """Tokens of the first epoch: as separate rows, and as rows whose common beginnings are counted once."""
+        from spotcli.core.forward.batches import plan_epoch, sizes
+        from spotcli.core.forward.encoding import row_tokens
+
+        pairs, layout = self.pairs, self.layout
+        rejected = self.section.objective not in CHOSEN_ONLY
+        whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
+        epoch = plan_epoch(sizes(pairs, share=not layout.padded), layout=layout, seed=self.recipe.seed, epoch=0)
+        rows = [[pairs[index] for index in batch.members] for turn in epoch for batch in turn if not batch.idle]
+        return whole, sum(row_tokens(row, rejected=rejected) for row in rows)
+
+
+def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
+    """Show what will be trained."""
+    if plan.data.template_date:
+        say(f"the chat template asks for today's date and gets {plan.data.template_date}, as in sampling")
+    note_renamed_fields(plan.data_file, plan.data.renamed)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items()))
+    emitted = f", {summary.emitted} of them with the emitted token ids" if summary.emitted else ""
+    say(f"{summary.pairs} of {summary.rows} pairs{emitted}" + (f"; left out: {dropped}" if dropped else ""))
+    say(
+        f"{summary.steps} training steps of {summary.batch_size} pairs, {summary.epochs:g} epochs; tokens per epoch: "
+        f"{summary.tokens:,}, or {summary.shared_tokens:,} with common beginnings counted once "
+        f"({summary.tokens / summary.shared_tokens:.2f} times fewer)"
+    )
+    if plan.sharing.reason:
+        say(f"prompt and common beginning are computed twice: {plan.sharing.reason}")
+    if plan.section.check_every and plan.divided:
+        say("generation checks are off: with ZeRO-3 and FSDP no process has the whole weights to answer with")

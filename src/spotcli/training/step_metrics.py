@@ -1,0 +1,119 @@
+"""The numbers of a training step: sums over micro-batches and processes, and the metrics made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+LOGP_CHANGES = ("logp_change_kept", "logp_change_chosen_edited", "logp_change_rejected_edited")
+"""Changes of the log-probabilities since the start, in nats per token: on the tokens of y+ that y- has too, on the
+tokens that only y+ has, on the tokens that only y- has."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Named sums in one float64 tensor, so that they are reduced over the processes in one call."""
+
+    names: tuple[str, ...]
+    values_K: Tensor
+    """One sum per name, [K]."""
+
+    @classmethod
+    def of(cls, sums: Mapping[str, float | Tensor], device: torch.device | str = "cpu") -> Totals:
+        """From numbers and scalar tensors; tensors stay on their device."""
+        import torch
+
+        values = [
+            value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device=device)
+            for value in sums.values()
+        ]
+        return cls(tuple(sums), torch.stack(values).double())
+
+    def __add__(self, other: Totals) -> Totals:
+        assert self.names == other.names
+        return replace(self, values_K=self.values_K + other.values_K)
+
+    def as_dict(self) -> dict[str, float]:
+        """The sums as numbers; waits for the device."""
+        return dict(zip(self.names, self.values_K.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """The size of a whole training step, over all micro-batches and processes."""
+
+    pairs: float
+    tokens: float
+    """Tokens of the chosen answers."""
+
+
+@dataclass
+class StepMetrics:
+    """The metrics of one training step, over all micro-batches and processes."""
+
+    loss: float
+    means: dict[str, float]
+    """The objective's metrics, as means over the pairs."""
+    size: StepSize
+    tokens_run: float
+    """Tokens that went through the model."""
+    logp_changes: dict[str, float]
+    """By the names in ``LOGP_CHANGES``; empty for objectives without a reference."""
+    shift: float | None
+    """The reward shift of this step; None for objectives without one."""
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, sums: Mapping[str, float], size: StepSize, shift: float | None) -> StepMetrics:
+        """From the sums of a step: ``loss``, ``tokens_run``, those of ``logp_change_sums``, and the objective's."""
+        special = {"loss", "tokens_run", *LOGP_CHANGES, *map(_tokens_of, LOGP_CHANGES)}
+        changes = {}
+        for name in LOGP_CHANGES:
+            if name in sums:
+                tokens = sums[_tokens_of(name)]
+                changes[name] = sums[name] / tokens if tokens else 0.0
+        return cls(
+            loss=sums["loss"],
+            means={name: total / size.pairs for name, total in sums.items() if name not in special},
+            size=size,
+            tokens_run=sums["tokens_run"],
+            logp_changes=changes,
+            shift=shift,
+        )
+
+
+def logp_change_sums(changes_3: Tensor, tokens_3: Tensor) -> dict[str, float | Tensor]:
+    """Named sums of the changes and of the tokens that they are about, in the order of ``LOGP_CHANGES``."""
+    return {
+        **dict(zip(LOGP_CHANGES, changes_3, strict=True)),
+        **dict(zip(map(_tokens_of, LOGP_CHANGES), tokens_3, strict=True)),
+    }
+
+
+def _tokens_of(name: str) -> str:
+    return f"tokens of {name}"
+
+
+def metrics_row(steps: Sequence[StepMetrics]) -> dict[str, float]:
+    """The row of metrics.jsonl for the training steps since the last row: sums, and means over their pairs."""
+    pairs = sum(step.size.pairs for step in steps)
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(value * step.size.pairs for value, step in zip(values, steps, strict=True)) / pairs
+
+    last = steps[-1]
+    row = {"loss": sum(step.loss for step in steps) / len(steps)}
+    row |= {name: mean([step.means[name] for step in steps]) for name in last.means}
+    row |= {"pairs": pairs, "tokens": sum(step.size.tokens for step in steps)}
+    row |= {name: mean([step.logp_changes[name] for step in steps]) for name in last.logp_changes}
+    if last.shift is not None:
+        row["shift"] = mean([step.shift or 0.0 for step in steps])
+    row["seconds"] = sum(step.seconds for step in steps)
+    row["pairs_per_second"] = pairs / max(row["seconds"], 1e-9)
+    row["tokens_per_second"] = sum(step.tokens_run for step in steps) / max(row["seconds"], 1e-9)
+    return row
