@@ -189,7 +189,7 @@ def _tokens(recipe: Recipe, pairs: list[EncodedPair], layout: Layout) -> tuple[i
 
 def _identity(recipe: Recipe, data: Path, layout: Layout) -> dict[str, Any]:
     """All that the weights depend on, as it is compared with an earlier start's."""
-    from spotcli.training.reference import fingerprint
+    from spotcli.policies.fingerprint import fingerprint
 
     section = recipe.train
     free = {"data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size"}

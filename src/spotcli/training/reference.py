@@ -28,24 +28,6 @@ SAVE_EVERY = 64
 """Pairs between two writes: what a kill costs at most."""
 
 
-def fingerprint(model: str) -> str:
-    """What a policy's weights are: the commit of a hub model, the SHA-256 of a folder's configuration and weights."""
-    folder = Path(model)
-    if not folder.is_dir():
-        from transformers.utils.hub import cached_file
-
-        # The file lies in .../snapshots/COMMIT/config.json
-        found = cached_file(model, "config.json")
-        return Path(found).parent.name if found else model
-    total = hashlib.sha256()
-    names = {"config.json", "adapter_config.json"}
-    for path in sorted(folder.iterdir()):
-        if path.name in names or path.suffix in {".safetensors", ".bin"}:
-            with path.open("rb") as file:
-                total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()};".encode())
-    return total.hexdigest()
-
-
 def key(pair: EncodedPair, basis: str) -> str:
     """The name of a pair's reference.
 
