@@ -53,7 +53,7 @@ def test_a_check_sees_the_policy_learn(
     assert "check after step 40: 5 right, 0 wrong, 0 undecided (0 cut, 0 empty); 10 tokens an answer" in talk
     assert "| check_right | 5 |" in (tmp_path / "checkpoint" / "README.md").read_text()
     # The saved model, loaded by itself, answers what the last check heard.
-    alone = TransformersPolicy(
+    alone = TransformersPolicy.load(
         str(tmp_path / "checkpoint"), Sampling(20, temperature=0.0), batch_size=64, dtype="float32"
     )
     last = {answer.request.messages[0]["content"]: answer for answer in heard[-5:]}

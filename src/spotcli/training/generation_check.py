@@ -20,6 +20,7 @@ from typing import Any
 
 from spotcli import jsonl
 from spotcli.core.forward.encoding import EncodedPair
+from spotcli.grading.answers import Completion, grade_answer
 from spotcli.grading.kinds import grader_of
 from spotcli.policies import Answer, Failure, Request, Sampling
 from spotcli.policies.prompter import Prompter
@@ -82,9 +83,9 @@ class Check:
             return {"failed": 1}
         cut, empty = answer.finish_reason == "length", not answer.response.strip()
         problem = self.problems[answer.request.key[0]]
-        verdict = "undecided"
-        if not cut and not empty and problem.answer is not None:
-            verdict = grader_of(problem.grader, self.grader)(answer.response, problem.answer).verdict
+        completion = Completion(problem, answer.response, answer.finish_reason)
+        grader = grader_of(problem.grader, self.grader)
+        verdict = "undecided" if empty else grade_answer(completion, grader).verdict
         return {verdict: 1, "cut": int(cut), "empty": int(empty and not cut), "tokens": answer.tokens}
 
 
@@ -147,12 +148,10 @@ def load_check(
     # An answer that is twice as long as any correction goes nowhere.
     limit = min(recipe.sample.max_new_tokens, 2 * max(lengths[ids] for ids in chosen))
     policy = TransformersPolicy(
-        name,
+        model.get_base_model() if hasattr(model, "get_base_model") else model,
+        prompter,
         Sampling(limit, temperature=0.0),
         batch_size=recipe.sample.batch_size,
-        chat_template_kwargs=template,
-        thinking=thinking,
-        loaded=model.get_base_model() if hasattr(model, "get_base_model") else model,
     )
     mine = list(chosen.values())[rank::ranks]
     assert section.check_every is not None
