@@ -110,7 +110,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """The policy answers problems; every answer is graded: problems -> samples.jsonl."""
-    from spotcli.sampling import shards
+    from spotcli.stages.sample import Shard, merge_shards
     from spotcli.stages.sample import sample as stage
 
     settings = _settings(
@@ -135,9 +135,9 @@ def sample(
         },
     )
     if merge:
-        _show("Samples", shards.merge(Path(settings.sample.output), fresh=fresh).as_dict(), as_json)
+        _show("Samples", merge_shards(settings, fresh=fresh).as_dict(), as_json)
         return
-    part = shards.Shard.parse(shard) if shard else None
+    part = Shard.parse(shard) if shard else None
     summary = _work(lambda: stage(settings, fresh=fresh, shard=part, decontaminated=decontaminate))
     _show("Samples", summary.as_dict(), as_json)
 

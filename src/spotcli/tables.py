@@ -48,7 +48,7 @@ def scores(summary: EvalSummary) -> None:
     counted = _table("Verdicts", "task", "model", "right", "wrong", "undecided", "of it cut")
     for model, parts in ((summary.against, summary.base), (summary.model, summary.scores)):
         for name, s in parts.items():
-            counted.add_row(name, safe(str(model)), str(s.right), str(s.wrong), str(s.undecided), str(s.cut))
+            counted.add_row(name, safe(str(model)), str(s.right), str(s.wrong), str(s.undecided), str(s.truncated))
     out().print(counted)
 
 

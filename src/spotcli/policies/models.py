@@ -17,7 +17,7 @@ from spotcli.jsonl import read_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# torch reads this once, at its first allocation. With huge pages for large CPU tensors, the kernel does not hand out the
+# torch reads this once, at its first allocation. Without huge pages for large CPU tensors, the kernel hands out the
 # memory of every training step in pages of 4 KiB.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

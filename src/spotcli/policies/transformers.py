@@ -114,7 +114,7 @@ class TransformersPolicy:
         """Answer block by block; in a block, the next request takes the slot of an answer that ended.
 
         Because of rounding, an answer depends on the answers in its batch. So blocks depend on the requests alone and
-        not on which of them are done, and a run that was stopped and resumed writes the same file as an undisturbed one.
+        not on which of them are done, and a run that was stopped and resumed writes the same file as one that was not.
         """
         size = self.batch_size * (BLOCK if self._full_attention else 1)
         for _, same_trial in groupby(requests, key=lambda request: request.trial):

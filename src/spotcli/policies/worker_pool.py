@@ -1,12 +1,12 @@
 """Worker processes that pull from one queue: each takes what it has capacity for, and a crash queues it again.
 
-The requests are a stream, read only as far as the workers have capacity. A worker holds what its engine runs at once and
-a few more, so that the lengths of answers may be uneven; towards the end the rest is divided evenly among the workers.
+The requests are a stream, read only as far as the workers have capacity. A worker holds as many as its engine runs at
+once and a few more, so that answers may have uneven lengths; towards the end the rest is divided among the workers.
 
 A worker that crashes, or shows no sign of life any more, is restarted. After ``MAX_CRASHES`` crashes without an answer
 in between it is not restarted; when no worker is left, the last error in its log is raised. The requests that a worker
 held when it crashed are suspect: a worker gets few suspects at once, then a single one, and a request that was held
-during ``MAX_CRASHES`` crashes is a failure. So a request that crashes every engine costs a few restarts and not the run.
+during ``MAX_CRASHES`` crashes is a failure. So a request that crashes every engine costs some restarts, not the run.
 """
 
 from __future__ import annotations

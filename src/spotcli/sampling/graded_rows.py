@@ -1,0 +1,71 @@
+"""Answers as graded rows of the samples file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spotcli.grading import Grade
+from spotcli.grading.answers import Completion, grade_answers
+from spotcli.policies import Answer
+from spotcli.recipe import Recipe
+from spotcli.records import Problem, Sample
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What all rows of a run have in common."""
+
+    parameters: dict[str, Any]
+    """Model, engine and sampling parameters, written to each row."""
+    grader: str
+    """Grades the problems that name none."""
+    keep_tokens: bool
+    """Write the generated token ids."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, engine: str) -> RowSettings:
+        settings = recipe.sample
+        parameters = {
+            "model": recipe.model,
+            "engine": engine,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+        }
+        return cls(parameters, recipe.grader, settings.keep_tokens)
+
+
+def graded_rows(problems: Sequence[Problem], answers: Sequence[Answer], settings: RowSettings) -> list[Sample]:
+    """Grade each answer to the problem at the same index; truncated and unreferenced answers are undecided."""
+    completions = [
+        Completion(problem, answer.response, answer.finish_reason)
+        for problem, answer in zip(problems, answers, strict=True)
+    ]
+    grades = grade_answers(completions, settings.grader)
+    return [
+        _row(problem, answer, grade, settings) for problem, answer, grade in zip(problems, answers, grades, strict=True)
+    ]
+
+
+def _row(problem: Problem, answer: Answer, grade: Grade, settings: RowSettings) -> Sample:
+    grader = problem.grader or settings.grader
+    effective: dict[str, Any] = {"max_new_tokens": answer.max_new_tokens, "seed": answer.request.seed}
+    if answer.cost is not None:
+        effective["cost"] = answer.cost
+    return Sample.model_validate(
+        {
+            **problem.model_dump(exclude_unset=True),
+            **({} if grader == "math" else {"grader": grader}),
+            "trial": answer.request.trial,
+            "response": answer.response,
+            "finish_reason": answer.finish_reason,
+            "verdict": grade.verdict,
+            "extracted": grade.extracted,
+            "reason": grade.reason or None,
+            "tokens": answer.tokens,
+            "sampling": settings.parameters | effective,
+            **({"response_ids": answer.token_ids} if settings.keep_tokens else {}),
+        }
+    )
