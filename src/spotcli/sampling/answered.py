@@ -64,16 +64,15 @@ class Remaining:
     """Answers in the file that it does not ask for: to problems beyond its limit, or later trials."""
 
 
-def count_remaining(problems: ProblemSet, trials: int, answered: Answered, counted: Counted | None) -> Remaining:
+def count_remaining(problems: ProblemSet, answered: Answered, counted: Counted | None) -> Remaining:
     """Compare the answers in the file with those that a run asks for.
 
     Args:
         problems: the counted problems.
-        trials: answers per problem.
         answered: the answers in the file.
         counted: what an earlier run with the same settings counted; with it, the problems are not read.
     """
-    wanted = len(problems) * trials
+    wanted = len(problems) * problems.trials
     if counted:
         missing = wanted - (len(answered) - counted.others)
     elif len(answered):

@@ -78,6 +78,8 @@ class ProblemSet:
         self._folder = folder
         self._shard = shard
         self._held_out = held_out
+        self.trials = recipe.sample.trials
+        """Answers per problem."""
         files = {name: folder / name for name in (recipe.sample.problems, *(held_out.names if held_out else ()))}
         self.digests = {name: jsonl.digest(path) for name, path in files.items() if path.is_file()}
         self.left_out: Counter[str] = Counter()
@@ -117,10 +119,10 @@ class ProblemSet:
         return Counted(self._number, sorted(self.graders, key=str), dict(self.left_out), others)
 
     def requests(self, *, round_size: int = 1) -> Iterator[tuple[Problem, Request]]:
-        """Yield a request for every answer: ``round_size`` problems at a time, all first trials, then all second ones."""
+        """Yield a request for every trial: ``round_size`` problems at a time, their first trials before their second."""
         seed, problems = self._recipe.seed, iter(self)
         while part := list(islice(problems, round_size)):
-            for trial in range(self._recipe.sample.trials):
+            for trial in range(self.trials):
                 for problem in part:
                     key = (problem.id, trial)
                     yield problem, Request(key, problem.messages, answer_seed(seed, *key), trial)
@@ -147,7 +149,7 @@ class ProblemSet:
 
 
 def _with_instructions(problem: Problem, system: str | None, instruction: str | None) -> Problem:
-    """The problem with the recipe's system prompt and instruction; the policy reads this prompt and is trained on it."""
+    """The problem with the recipe's system prompt and instruction: what the policy reads, and is trained on."""
     if not system and not instruction:
         return problem
     messages: list[Message] = [{**message} for message in problem.messages]

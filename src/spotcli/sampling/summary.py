@@ -1,25 +1,18 @@
-"""The summary of a sampling run, and pass rates of problems with several trials."""
+"""The summary of a sampling run."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl
 from spotcli.errors import Unfinished
-
-
-@dataclass(frozen=True)
-class PassRate:
-    """Shares of right answers per problem, in four numbers."""
-
-    mean: float
-    never: int
-    """Problems without a right answer."""
-    sometimes: int
-    always: int
+from spotcli.grading.answers import TRUNCATED
+from spotcli.sampling.answered import Answered, Work
+from spotcli.sampling.graded_rows import PassRate, write_pass_rates
+from spotcli.sampling.problem_set import ProblemSet
 
 
 @dataclass(frozen=True)
@@ -84,22 +77,27 @@ class SampleSummary:
             )
 
 
-def write_pass_rates(path: Path) -> PassRate:
-    """Write each problem's share of right answers to ``X.rates.jsonl``.
-
-    Undecided answers count as not right.
-    """
-    counts: dict[str, Counter[str]] = {}
-    for row in jsonl.rows(path):
-        counts.setdefault(row["id"], Counter())[row["verdict"]] += 1
-    rates = {id: verdicts["right"] / verdicts.total() for id, verdicts in counts.items()}
-    jsonl.write_rows(
-        path.with_suffix(".rates.jsonl"),
-        ({"id": id, "trials": counts[id].total(), **counts[id], "pass_rate": rate} for id, rate in rates.items()),
-    )
-    return PassRate(
-        mean=sum(rates.values()) / max(1, len(rates)),
-        never=sum(rate == 0 for rate in rates.values()),
-        sometimes=sum(0 < rate < 1 for rate in rates.values()),
-        always=sum(rate == 1 for rate in rates.values()),
+def summarise(
+    path: Path, engine: str, problems: ProblemSet, answered: Answered, work: Work, *, started: float
+) -> SampleSummary:
+    """Summarise a run that began at ``started``; with several trials, write their pass rates next to ``path``."""
+    verdicts = answered.verdicts
+    return SampleSummary(
+        path=str(path),
+        engine=engine if work.wanted else None,
+        problems=len(problems),
+        decontaminated=dict(problems.left_out),
+        answers=verdicts.total(),
+        new_answers=work.answers,
+        right=verdicts["right"],
+        wrong=verdicts["wrong"],
+        undecided=verdicts["undecided"] + verdicts[TRUNCATED],
+        truncated=verdicts[TRUNCATED],
+        failed=work.failures.total(),
+        failures=dict(work.failures),
+        remaining=work.remaining,
+        tokens=work.tokens,
+        cost=work.cost,
+        pass_rate=write_pass_rates(path) if problems.trials > 1 else None,
+        seconds=time.monotonic() - started,
     )

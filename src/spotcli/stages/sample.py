@@ -20,7 +20,6 @@ from spotcli import outputs
 from spotcli.console import progress, say
 from spotcli.errors import RecipeError
 from spotcli.evaluation.held_out import Evaluations
-from spotcli.grading.answers import TRUNCATED
 from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
 from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
@@ -34,7 +33,7 @@ from spotcli.sampling.answered import Answered, Work, count_remaining
 from spotcli.sampling.graded_rows import RowSettings, graded_rows
 from spotcli.sampling.problem_set import Counted, HeldOut, ProblemSet, read_counted
 from spotcli.sampling.shards import MergeSummary, Shard
-from spotcli.sampling.summary import SampleSummary, write_pass_rates
+from spotcli.sampling.summary import SampleSummary, summarise
 
 __all__ = ["MergeSummary", "SampleSummary", "Shard", "merge_shards", "sample"]
 
@@ -68,19 +67,17 @@ def sample(
         Unfinished: the run was stopped, or requests failed; the same command resumes.
     """
     started = time.monotonic()
-    plan = _plan(recipe, folder, shard, decontaminated=decontaminated, policy=policy)
-    plan.problems.count(counted := None if fresh else plan.read_counted())
-    _check_graders(plan)
+    plan = _plan(recipe, folder, shard, fresh=fresh, decontaminated=decontaminated, policy=policy)
     answered = Answered()
     with _open(plan, answered, fresh=fresh) as output:
-        remaining = count_remaining(plan.problems, recipe.sample.trials, answered, counted)
+        remaining = count_remaining(plan.problems, answered, plan.counted)
         output.note(asked=plan.asked, counted=asdict(plan.problems.counted(remaining.others)))
         work = Work(remaining.missing)
         if remaining.missing:
             if len(answered):
                 say(f"{output.path}: resuming with {len(answered)} answers, {remaining.missing} remain")
             _load_and_answer(plan, policy, output, answered, work)
-        summary = _summarise(plan, output.path, answered, work, time.monotonic() - started)
+        summary = summarise(output.path, plan.engine.name, plan.problems, answered, work, started=started)
         output.finish(summary.counts(), complete=not summary.failed and not summary.remaining)
     summary.raise_if_unfinished()
     return summary
@@ -100,22 +97,20 @@ class _Plan:
     settings: dict[str, Any]
     """What the answers depend on; a file made with other settings is refused."""
     problems: ProblemSet
+    asked: dict[str, Any]
+    """How much of the problems; unlike the settings, it may change between runs."""
+    counted: Counted | None
+    """What an earlier run with the same settings counted."""
     sampling: Sampling
     engine: EngineChoice
     model: str
     """The name or folder that the engine loads."""
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """How much of the problems a run asks; unlike the settings, it may change between runs."""
-        return {"trials": self.recipe.sample.trials, "limit": self.recipe.sample.limit}
 
-    def read_counted(self) -> Counted | None:
-        # Counting a million problems takes longer than the rest of a run's start.
-        return read_counted(self.path, self.settings, self.problems.digests, self.asked)
-
-
-def _plan(recipe: Recipe, folder: Path, shard: Shard | None, *, decontaminated: bool, policy: Policy | None) -> _Plan:
+def _plan(
+    recipe: Recipe, folder: Path, shard: Shard | None, *, fresh: bool, decontaminated: bool, policy: Policy | None
+) -> _Plan:
+    """Everything before the output is opened: read the problems, choose the engine, find the model and the graders."""
     settings = recipe.sample
     if recipe.model is None:
         raise RecipeError(
@@ -123,18 +118,19 @@ def _plan(recipe: Recipe, folder: Path, shard: Shard | None, *, decontaminated: 
         )
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
     held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
-    engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
+    path = shard.path(folder / settings.output) if shard else folder / settings.output
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
-    output = folder / settings.output
-    return _Plan(
-        recipe=recipe,
-        path=shard.path(output) if shard else output,
-        settings=_settings(recipe, sampling, shard, sets),
-        problems=ProblemSet(recipe, folder, shard, held_out),
-        sampling=sampling,
-        engine=engine,
-        model=recipe.model if policy or engine.name == "api" else resolve(recipe.model),
-    )
+    depends_on = _settings(recipe, sampling, shard, sets)
+    asked = {"trials": settings.trials, "limit": settings.limit}
+    problems = ProblemSet(recipe, folder, shard, held_out)
+    # Counting a million problems takes longer than the rest of a run's start.
+    counted = None if fresh else read_counted(path, depends_on, problems.digests, asked)
+    problems.count(counted)
+    engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
+    model = recipe.model if policy or engine.name == "api" else resolve(recipe.model)
+    for name in problems.graders:
+        grader_of(name, recipe.grader)
+    return _Plan(recipe, path, depends_on, problems, asked, counted, sampling, engine, model)
 
 
 def _settings(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out: list[str]) -> dict[str, Any]:
@@ -157,12 +153,6 @@ def _settings(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out:
         "chat_template_kwargs": settings.chat_template_kwargs,
         **{name: value for name, value in optional.items() if value is not None},
     }
-
-
-def _check_graders(plan: _Plan) -> None:
-    """Raise for an unknown grader before anything is answered."""
-    for name in plan.problems.graders:
-        grader_of(name, plan.recipe.grader)
 
 
 def _open(plan: _Plan, answered: Answered, *, fresh: bool) -> outputs.Output:
@@ -252,26 +242,3 @@ def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answe
                     del pending[item.request.key]
             work.add(group)
             display.update(bar, advance=len(group), note=work.note(answered.verdicts))
-
-
-def _summarise(plan: _Plan, path: Path, answered: Answered, work: Work, seconds: float) -> SampleSummary:
-    verdicts = answered.verdicts
-    return SampleSummary(
-        path=str(path),
-        engine=plan.engine.name if work.wanted else None,
-        problems=len(plan.problems),
-        decontaminated=dict(plan.problems.left_out),
-        answers=verdicts.total(),
-        new_answers=work.answers,
-        right=verdicts["right"],
-        wrong=verdicts["wrong"],
-        undecided=verdicts["undecided"] + verdicts[TRUNCATED],
-        truncated=verdicts[TRUNCATED],
-        failed=work.failures.total(),
-        failures=dict(work.failures),
-        remaining=work.remaining,
-        tokens=work.tokens,
-        cost=work.cost,
-        pass_rate=write_pass_rates(path) if plan.recipe.sample.trials > 1 else None,
-        seconds=seconds,
-    )
