@@ -3,8 +3,8 @@
 Problems are compared by runs of 13 words, the usual measure of the field. One shared run is not enough: two problems
 may both end in "where m and n are relatively prime positive integers. Find m + n". So a quarter of the evaluation
 problem's runs have to be shared, and runs that occur in three or more evaluation problems do not count: they are an
-instruction, a common phrase, or the rules of a game. A problem with few runs of its own matches only as a whole: its text equals the
-other text or one of its paragraphs.
+instruction, a common phrase, or the rules of a game. A problem with few runs of its own matches only as a whole: its
+text equals the other text or one of its paragraphs.
 """
 
 from __future__ import annotations

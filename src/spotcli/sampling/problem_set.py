@@ -119,7 +119,7 @@ class ProblemSet:
         return Counted(self._number, sorted(self.graders, key=str), dict(self.left_out), others)
 
     def requests(self, *, round_size: int = 1) -> Iterator[tuple[Problem, Request]]:
-        """Yield a request for every trial: ``round_size`` problems at a time, their first trials before their second."""
+        """Yield a request per trial: ``round_size`` problems at a time, first trials before second ones."""
         seed, problems = self._recipe.seed, iter(self)
         while part := list(islice(problems, round_size)):
             for trial in range(self.trials):
