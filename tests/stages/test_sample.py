@@ -113,9 +113,7 @@ def count_lines(path: Path) -> int:
         ('{"prompt": "a", "answer": [5]}\n', r"problems\.jsonl:1: the field 'answer'"),
     ],
 )
-def test_an_invalid_input_is_named_with_its_line(
-    tiny_model: Path, tmp_path: Path, content: str, message: str
-) -> None:
+def test_an_invalid_input_is_named_with_its_line(tiny_model: Path, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "problems.jsonl").write_text(content)
     with pytest.raises(DataError, match=message) as caught:
         sample(recipe(tiny_model), folder=tmp_path)
