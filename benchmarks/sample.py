@@ -1,8 +1,8 @@
 """Throughput compared with the bare engines, and with a million rows.
 
-    python benchmarks/sample.py transformers               compared with `generate` in fixed batches of the same size
-    python benchmarks/sample.py vllm --python PYTHON       compared with `LLM.generate` on the same prompts; PYTHON has vLLM
-    python benchmarks/sample.py million                    scripted answers: rows per second, memory, resume after a kill
+    python benchmarks/sample.py transformers              compared with `generate` in fixed batches of the same size
+    python benchmarks/sample.py vllm --python PYTHON      compared with `LLM.generate`; PYTHON has vLLM
+    python benchmarks/sample.py million                   scripted answers: rows per second, memory, resume
 
 The first two use SmolLM2-135M on a mixture of sums (short answers) and open questions (long ones), so that lengths are
 uneven. `transformers` decodes greedily, so that both give the same answers. Start and end of the engines are not timed.
