@@ -59,11 +59,11 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_batch(tiny_model: Path) ->
         str(tiny_model), Sampling(12, temperature=1.0, top_p=1.0), batch_size=6, dtype="float32"
     )
     wanted = requests(TEXTS)
-    one = {answer.request.key: answer.token_ids for answer in all_answers(alone, wanted)}
-    six = {answer.request.key: answer.token_ids for answer in all_answers(together, wanted)}
-    assert one == six
+    single = {answer.request.key: answer.token_ids for answer in all_answers(alone, wanted)}
+    batched = {answer.request.key: answer.token_ids for answer in all_answers(together, wanted)}
+    assert single == batched
     other = [Request(request.key, request.messages, request.seed + 100) for request in wanted]
-    assert one != {answer.request.key: answer.token_ids for answer in all_answers(alone, other)}
+    assert single != {answer.request.key: answer.token_ids for answer in all_answers(alone, other)}
 
 
 def test_the_next_request_takes_a_free_slot_and_gets_the_same_answer_as_alone(
@@ -77,7 +77,7 @@ def test_the_next_request_takes_a_free_slot_and_gets_the_same_answer_as_alone(
     # A random model ends its turn with a probability of about 1/258 per token, so more end tokens make lengths uneven.
     for policy in (alone, filled):
         policy.prompter.ends = set(range(0, 258, 12))
-    one = {answer.request.key: answer.token_ids for answer in all_answers(alone, wanted)}
+    single = {answer.request.key: answer.token_ids for answer in all_answers(alone, wanted)}
     widths: list[int] = []
     forward = filled.model.forward
 
@@ -86,9 +86,9 @@ def test_the_next_request_takes_a_free_slot_and_gets_the_same_answer_as_alone(
         return forward(**arguments)
 
     monkeypatch.setattr(filled.model, "forward", recording)
-    six = {answer.request.key: answer.token_ids for answer in all_answers(filled, wanted)}
-    assert one == six != before
-    lengths = [len(ids or ()) for ids in one.values()]
+    batched = {answer.request.key: answer.token_ids for answer in all_answers(filled, wanted)}
+    assert single == batched != before
+    lengths = [len(ids or ()) for ids in single.values()]
     assert len(set(lengths)) > 8
     # Most steps have six full slots, and the number of steps is less than twice that of slots that are always full.
     steps = sum(width == 6 for width in widths)

@@ -152,7 +152,7 @@ def test_a_worker_that_is_never_ready_is_given_up(mark: str, tmp_path: Path, mon
 
 
 def test_the_error_has_the_reason_why_workers_cannot_start(mark: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no room on the device") as caught:
+    with pytest.raises(UserError, match="out of device memory") as caught:
         run(WorkerPool(jobs(mark, tmp_path, 2, start="fails"), requests([3] * 4), 4))
     assert "worker-" in str(caught.value.cure)
 

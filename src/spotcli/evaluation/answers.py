@@ -12,7 +12,7 @@ from spotcli import jsonl, outputs
 from spotcli.console import progress
 from spotcli.errors import UserError
 from spotcli.evaluation.tasks import Task
-from spotcli.grading.answers import Completion, grade_answer
+from spotcli.grading.answers import Completion, grade_answer, graded_fields
 from spotcli.policies import Answer, Failure, Request, Sampling, answer_seed
 from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import resolve
@@ -123,17 +123,13 @@ def _answer_missing(
 def _graded(asked: _TaskRequests, answer: Answer) -> Score:
     _, id, trial = answer.request.key
     problem = asked.problems[id]
-    grade = grade_answer(Completion(problem, answer.response, answer.finish_reason), asked.task.grade)
+    completion = Completion(problem, answer.response, answer.finish_reason)
     return Score.model_validate(
         {
             **problem.model_dump(exclude_unset=True),
             "task": asked.name,
             "trial": trial,
-            "response": answer.response,
-            "finish_reason": answer.finish_reason,
-            "verdict": grade.verdict,
-            "extracted": grade.extracted,
-            "reason": grade.reason or None,
+            **graded_fields(completion, grade_answer(completion, asked.task.grade)),
             "tokens": answer.tokens,
         }
     )

@@ -22,9 +22,9 @@ from spotcli.records import Problem
 WORDS = 13
 """Words of a run."""
 WORDING = 3
-"""Evaluation problems that a run occurs in, from which on it counts as common wording."""
+"""A run that occurs in at least this many evaluation problems is common wording and does not count."""
 SHARE = 0.25
-"""Share of an evaluation problem's runs that the same problem has at least."""
+"""Minimum share of an evaluation problem's runs that the same problem contains."""
 
 _WORD = re.compile(r"[^\W_]+")
 _LAYOUT = re.compile(

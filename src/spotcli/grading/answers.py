@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spotcli.grading import Grade, Grader, grade_many
 from spotcli.grading.kinds import grader_of
@@ -49,6 +50,17 @@ def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade
         grades[index] if index in grades else grade_answer(completion, grader_of(completion.problem.grader, default))
         for index, completion in enumerate(completions)
     ]
+
+
+def graded_fields(completion: Completion, grade: Grade) -> dict[str, Any]:
+    """The fields that a row of graded answers has beside those of the problem."""
+    return {
+        "response": completion.response,
+        "finish_reason": completion.finish_reason,
+        "verdict": grade.verdict,
+        "extracted": grade.extracted,
+        "reason": grade.reason or None,
+    }
 
 
 def _why_undecided(completion: Completion) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from spotcli import jsonl
 from spotcli.grading import Grade
-from spotcli.grading.answers import Completion, grade_answers
+from spotcli.grading.answers import Completion, grade_answers, graded_fields
 from spotcli.policies import Answer
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Sample
@@ -48,11 +48,13 @@ def graded_rows(problems: Sequence[Problem], answers: Sequence[Answer], settings
     ]
     grades = grade_answers(completions, settings.grader)
     return [
-        _row(problem, answer, grade, settings) for problem, answer, grade in zip(problems, answers, grades, strict=True)
+        _row(completion, answer, grade, settings)
+        for completion, answer, grade in zip(completions, answers, grades, strict=True)
     ]
 
 
-def _row(problem: Problem, answer: Answer, grade: Grade, settings: RowSettings) -> Sample:
+def _row(completion: Completion, answer: Answer, grade: Grade, settings: RowSettings) -> Sample:
+    problem = completion.problem
     grader = problem.grader or settings.grader
     effective: dict[str, Any] = {"max_new_tokens": answer.max_new_tokens, "seed": answer.request.seed}
     if answer.cost is not None:
@@ -62,11 +64,7 @@ def _row(problem: Problem, answer: Answer, grade: Grade, settings: RowSettings) 
             **problem.model_dump(exclude_unset=True),
             **({} if grader == "math" else {"grader": grader}),
             "trial": answer.request.trial,
-            "response": answer.response,
-            "finish_reason": answer.finish_reason,
-            "verdict": grade.verdict,
-            "extracted": grade.extracted,
-            "reason": grade.reason or None,
+            **graded_fields(completion, grade),
             "tokens": answer.tokens,
             "sampling": settings.parameters | effective,
             **({"response_ids": answer.token_ids} if settings.keep_tokens else {}),

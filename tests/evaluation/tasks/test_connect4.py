@@ -109,12 +109,12 @@ def test_at_most_a_fifth_of_the_boards_has_no_winning_move() -> None:
 
 
 def test_problems_depend_only_on_the_seed_and_do_not_repeat() -> None:
-    one, other = take(0, "test", 200), take(1, "test", 200)
-    assert one == take(0, "test", 200)
-    assert one[:50] == problems(0, 50)
-    assert one != other
-    assert len({problem.id for problem in one}) == 200
-    seen = {tuple(problem.id.removeprefix("connect4-").split(".")) for problem in one}
+    first, second = take(0, "test", 200), take(1, "test", 200)
+    assert first == take(0, "test", 200)
+    assert first[:50] == problems(0, 50)
+    assert first != second
+    assert len({problem.id for problem in first}) == 200
+    seen = {tuple(problem.id.removeprefix("connect4-").split(".")) for problem in first}
     assert not any(columns != columns[::-1] and columns[::-1] in seen for columns in seen)
 
 
