@@ -1,23 +1,23 @@
-"""The change ratio beside difflib, and replies as edits beside rewrites on real corrections.
+"""The speed of the change ratio against difflib, and the size of replies as edits against rewrites.
 
     python benchmarks/edits.py --pairs 4000 --tokens 2000
     python benchmarks/edits.py --data FILE
 
-Without ``--data``: the exact LCS and the filter for many long pairs, the same by difflib for some of each kind (it
-takes too long for all), and equality with a textbook dynamic programme on 1,000 random cases. Tokens are drawn by the
-law of Zipf, as a text's are; and all equally often, which favours difflib most: it only looks at equal tokens, and then
-there are next to none.
+Without ``--data``: time of the exact LCS and the filter on many long pairs, time of difflib on some pairs of each kind
+(it is too slow for all), and equality with a textbook dynamic program on 1,000 random cases. Tokens are drawn by
+Zipf's law, as in a text, and uniformly. The uniform case is the best one for difflib, which only visits equal tokens.
 
-``--data`` names a JSONL file of wrong answers with a human's correction of the first wrong step (``wrong``,
-``wrong_prefix``, ``corrected_prefix``). With ``--tokenizer`` the LCS is timed on its tokens too. Scripted editors write
-each correction as hunks, which are read and applied as an oracle's are; a reply that cannot be applied is paid for,
-asked for again and then rewritten, as `spot rectify` does:
+``--data`` is a JSONL file of wrong answers with a human correction of the first wrong step (``wrong``,
+``wrong_prefix``, ``corrected_prefix``). With ``--tokenizer`` the LCS is also timed on the tokens of that model.
+Scripted editors write each correction as hunks, which are read and applied like those of an oracle. As in `spot
+rectify`, a reply that cannot be applied is paid for, requested again and then replaced by a rewrite. The editors:
 
-    lines    each changed line whole       words    the changed words and as many around as make the text to find unique
-    ends     long passages are named by their first and last words
+    lines    each changed line in full
+    words    the changed words, with as many words around them as make the text to find unique
+    ends     long passages are given by their first and last words
 
-``first step`` cuts the answer behind the corrected step, so that all of it has a human's correction; ``whole answer``
-leaves the later steps as they are, so it counts the least that a correction can need.
+``first step`` ends the answer after the corrected step, so the correction of all text is human. ``whole answer`` keeps
+the later steps, so it gives the smallest size that a correction can have.
 """
 
 from __future__ import annotations
@@ -38,126 +38,142 @@ from spotcli.core import edits, oracle_prompts
 
 FENCE = "a1b2c3"
 GAMMA = 0.6
+"""The default of ``rectify.gamma``."""
+
 KINDS = ("one edit", "edits", "40 % new", "unrelated")
 Hunks = list[tuple[str, str]]
 Pair = tuple[list[int], list[int]]
 Draw = Callable[[random.Random, int], list[int]]
+"""Draws a number of tokens."""
 
 
 def textbook(left: list[int], right: list[int]) -> int:
+    """Return the length of the LCS by dynamic programming."""
     row = [0] * (len(right) + 1)
-    for one in left:
-        before = 0
-        for at, other in enumerate(right, 1):
-            before, row[at] = row[at], before + 1 if one == other else max(row[at], row[at - 1])
+    for token in left:
+        diagonal = 0
+        for index, other in enumerate(right, 1):
+            diagonal, row[index] = row[index], diagonal + 1 if token == other else max(row[index], row[index - 1])
     return row[-1]
 
 
 def drawer(kind: str) -> Draw:
-    """Tokens by the law of Zipf, as those of a text are, or each of the vocabulary as often as any other."""
+    """Return a function that draws tokens by Zipf's law, as in a text, or uniformly."""
     vocabulary = range(32_000)
     weights = list(accumulate(1 / (rank + 1) if kind == "zipf" else 1 for rank in vocabulary))
-    return lambda chance, size: chance.choices(vocabulary, cum_weights=weights, k=size)
+    return lambda generator, size: generator.choices(vocabulary, cum_weights=weights, k=size)
 
 
 def drawn_pairs(draw: Draw, kind: str, count: int, tokens: int) -> Iterator[Pair]:
-    """``one edit``: a run of up to 100 tokens replaced; ``edits``: 2 to 20 of a hundred tokens, in runs of up to 60;
-    ``40 % new``: as many of them as that; ``unrelated``: all."""
-    chance = random.Random(0)
+    """Yield random pairs.
+
+    ``one edit``: one run of up to 100 tokens is replaced. ``edits``: 2 to 20 % of the tokens are replaced, in runs of
+    up to 60. ``40 % new``: 40 % are replaced. ``unrelated``: all are replaced.
+    """
+    generator = random.Random(0)
     for _ in range(count):
-        rejected = draw(chance, tokens)
-        chosen = list(rejected) if kind != "unrelated" else draw(chance, tokens)
-        share = {"edits": chance.uniform(0.02, 0.2), "40 % new": 0.4, "unrelated": 0.0}.get(kind, 1 / tokens)
+        rejected = draw(generator, tokens)
+        chosen = list(rejected) if kind != "unrelated" else draw(generator, tokens)
+        share = {"edits": generator.uniform(0.02, 0.2), "40 % new": 0.4, "unrelated": 0.0}.get(kind, 1 / tokens)
         longest = 100 if kind == "one edit" else 60
         while share > 0:
-            length = min(chance.randint(1, longest), tokens)
-            start = chance.randrange(tokens - length + 1)
-            chosen[start : start + length] = draw(chance, chance.randint(1, longest))
+            length = min(generator.randint(1, longest), tokens)
+            start = generator.randrange(tokens - length + 1)
+            chosen[start : start + length] = draw(generator, generator.randint(1, longest))
             share -= length / tokens
         yield rejected, chosen
 
 
 def real_pairs(rows: list[Pair], kind: str, count: int, tokens: int) -> Iterator[Pair]:
-    """Real answers one after the other until they are long enough; ``one edit``: one of them with its correction;
-    ``edits``: each; ``unrelated``: two such rows of different answers."""
-    chance = random.Random(0)
+    """Yield pairs of concatenated real answers.
+
+    ``one edit``: one of the answers is corrected. ``edits``: all are corrected. ``unrelated``: the two sides are
+    different answers.
+    """
+    generator = random.Random(0)
     for _ in range(count):
         picked, length = [], 0
         while length < tokens:
-            picked.append(chance.choice(rows))
+            picked.append(generator.choice(rows))
             length += len(picked[-1][0])
-        mended = chance.randrange(len(picked))
+        corrected = generator.randrange(len(picked))
         rejected = [token for wrong, _ in picked for token in wrong]
         if kind == "unrelated":
-            yield rejected, [token for _ in picked for token in chance.choice(rows)[0]]
+            yield rejected, [token for _ in picked for token in generator.choice(rows)[0]]
         else:
-            halves = [pair[kind == "edits" or number == mended] for number, pair in enumerate(picked)]
+            halves = [pair[kind == "edits" or index == corrected] for index, pair in enumerate(picked)]
             yield rejected, [token for half in halves for token in half]
 
 
 def by_difflib(rejected: list[int], chosen: list[int], autojunk: bool) -> float:
+    """Return the change ratio from difflib's matching blocks."""
     blocks = difflib.SequenceMatcher(None, rejected, chosen, autojunk).get_matching_blocks()
     return 1 - sum(block.size for block in blocks) / len(chosen)
 
 
 def timed(ratio: Callable[[list[int], list[int]], float], pairs: list[Pair]) -> tuple[list[float], list[float]]:
-    """The ratios, and milliseconds a pair."""
-    found, taken = [], []
+    """Return the ratio of each pair, and the milliseconds that it took."""
+    ratios, milliseconds = [], []
     for pair in pairs:
-        began = time.perf_counter()
-        found.append(ratio(*pair))
-        taken.append((time.perf_counter() - began) * 1e3)
-    return found, taken
+        started = time.perf_counter()
+        ratios.append(ratio(*pair))
+        milliseconds.append((time.perf_counter() - started) * 1e3)
+    return ratios, milliseconds
 
 
-def beside(name: str, pairs: list[Pair], few: int) -> None:
-    """One line: our median of all pairs, difflib's medians of the first ones, and how far its ratio is off."""
+def compare(name: str, pairs: list[Pair], few: int) -> None:
+    """Print one line: our median on all pairs, difflib's median on the first ones, and the error of its ratio."""
     timed(edits.change_ratio, pairs[:few])
     exact, ours = timed(edits.change_ratio, pairs)
     line = f"{name:24s} ratio {statistics.mean(exact):.2f}  {statistics.median(ours):6.3f} ms"
     for autojunk in (False, True):
-        theirs, taken = timed(partial(by_difflib, autojunk=autojunk), pairs[:few])
-        off = max(one - other for one, other in zip(theirs, exact, strict=False))
+        theirs, milliseconds = timed(partial(by_difflib, autojunk=autojunk), pairs[:few])
+        error = max(approximate - ratio for approximate, ratio in zip(theirs, exact, strict=False))
         line += (
-            f"   {'autojunk' if autojunk else 'difflib'} {statistics.median(taken):6.1f} ms, "
-            f"{statistics.median(taken) / statistics.median(ours):5.0f} times, off by up to {off:.2f}"
+            f"   {'autojunk' if autojunk else 'difflib'} {statistics.median(milliseconds):6.1f} ms, "
+            f"{statistics.median(milliseconds) / statistics.median(ours):5.0f} times as long, error up to {error:.2f}"
         )
     print(line)
 
 
 def speed(count: int, tokens: int, few: int) -> None:
+    """Print the speed of the change ratio on random pairs."""
     zipf = drawer("zipf")
     pairs = list(drawn_pairs(zipf, "edits", count, tokens))
-    began = time.perf_counter()
+    started = time.perf_counter()
     kept = sum(edits.change_ratio(*pair) <= GAMMA for pair in pairs)
-    ours = time.perf_counter() - began
-    print(f"{count} pairs with edits of {tokens} tokens measured and filtered in {ours:.2f} s; gamma keeps {kept}")
+    seconds = time.perf_counter() - started
+    print(f"{count} pairs with {tokens} tokens and edits: filtered in {seconds:.2f} s; gamma {GAMMA} keeps {kept}")
     for name, draw in (("zipf", zipf), ("uniform", drawer("uniform"))):
         for kind in KINDS:
-            beside(f"{name}, {kind}", list(drawn_pairs(draw, kind, few, tokens)), few)
-    chance, same = random.Random(1), 0
-    for number in range(1000):
-        left, right = ([chance.randrange(8) for _ in range(chance.randint(1, 200))] for _ in range(2))
-        if number % 2:
-            right = [token for token in left if chance.random() < 0.9] or right
-        same += edits.change_ratio(left, right) == (len(right) - textbook(left, right)) / len(right)
-    print(f"equal to the textbook's on {same} of 1000 random cases")
+            compare(f"{name}, {kind}", list(drawn_pairs(draw, kind, few, tokens)), few)
+    generator, equal = random.Random(1), 0
+    for index in range(1000):
+        left, right = ([generator.randrange(8) for _ in range(generator.randint(1, 200))] for _ in range(2))
+        if index % 2:
+            right = [token for token in left if generator.random() < 0.9] or right
+        equal += edits.change_ratio(left, right) == (len(right) - textbook(left, right)) / len(right)
+    print(f"equal to the textbook algorithm in {equal} of 1000 random cases")
 
 
 def corrections(path: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Wrong answers and their corrections: cut behind the corrected step, and whole."""
+    """Return wrong answers and their corrections: up to the corrected step, and in full."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     whole = []
     for row in rows:
         tail = row["wrong"].removeprefix(row["wrong_prefix"])
         if tail != row["wrong"] or not row["wrong_prefix"]:
             whole.append((row["wrong"], row["corrected_prefix"] + tail))
-    cut = [(row["wrong_prefix"], row["corrected_prefix"]) for row in rows]
-    return cut, whole
+    first_step = [(row["wrong_prefix"], row["corrected_prefix"]) for row in rows]
+    return first_step, whole
+
+
+Place = tuple[int, int, str]
+"""First word of a replaced range, the word after the range, and the new text."""
 
 
 def lines_editor(student: str, mended: str) -> Hunks:
-    """Each changed line whole; a line that is only added stands behind the one before it."""
+    """Write each changed line in full; an added line comes with the line before it."""
     old, new = student.split("\n"), mended.split("\n")
     hunks: Hunks = []
     for tag, a, b, c, d in difflib.SequenceMatcher(None, old, new, False).get_opcodes():
@@ -170,9 +186,30 @@ def lines_editor(student: str, mended: str) -> Hunks:
 
 
 def words_editor(student: str, mended: str) -> Hunks:
-    """Each edit with as many words around it as make it unique; edits whose surroundings meet become one."""
+    """Write each edit with as many words around it as make it unique; edits that then overlap become one."""
+    old, places = replaced(student, mended)
+    joined: list[tuple[int, int, list[Place]]] = []
+    for place in places:
+        low, high = unique_range(old, student, place[0], place[1])
+        if joined and low < joined[-1][1]:
+            low, high = joined[-1][0], max(high, joined[-1][1])
+            joined[-1] = (low, high, [*joined[-1][2], place])
+        else:
+            joined.append((low, high, [place]))
+    hunks = []
+    for low, high, inside in joined:
+        new, copied = "", low
+        for start, end, text in inside:
+            new += "".join(old[copied:start]) + text
+            copied = end
+        hunks.append(("".join(old[low:high]), new + "".join(old[copied:high])))
+    return hunks
+
+
+def replaced(student: str, mended: str) -> tuple[list[str], list[Place]]:
+    """Return the words of the answer, and the ranges of them that the correction replaces."""
     old: list[str] = []
-    places: list[tuple[int, int, str]] = []
+    places: list[Place] = []
     for span in edits.diff(student, mended):
         if span.kind == "inserted":
             if places and places[-1][1] == len(old):
@@ -183,42 +220,28 @@ def words_editor(student: str, mended: str) -> Hunks:
             if span.kind == "deleted":
                 places.append((len(old), len(old) + len(span.pieces), ""))
             old += span.pieces
+    return old, places
 
-    def grown(start: int, end: int) -> tuple[int, int]:
-        # White space at the ends of a hunk says nothing, so a hunk reaches from a word to a word.
-        while True:
-            find = "".join(old[start:end])
-            if find.strip() and student.count(find.strip()) == 1 and find == find.strip():
-                return start, end
-            if (start, end) == (0, len(old)):
-                return start, end
-            start, end = max(0, start - 1), min(len(old), end + 1)
 
-    joined: list[tuple[int, int, list[tuple[int, int, str]]]] = []
-    for place in places:
-        low, high = grown(place[0], place[1])
-        if joined and low < joined[-1][1]:
-            low, high = joined[-1][0], max(high, joined[-1][1])
-            joined[-1] = (low, high, [*joined[-1][2], place])
-        else:
-            joined.append((low, high, [place]))
-    hunks = []
-    for low, high, inside in joined:
-        new, at = "", low
-        for start, end, text in inside:
-            new += "".join(old[at:start]) + text
-            at = end
-        hunks.append(("".join(old[low:high]), new + "".join(old[at:high])))
-    return hunks
+def unique_range(old: list[str], student: str, start: int, end: int) -> tuple[int, int]:
+    """Extend a range of words until its text occurs once in the answer and has no white space at its ends."""
+    while True:
+        find = "".join(old[start:end])
+        if find.strip() and student.count(find.strip()) == 1 and find == find.strip():
+            return start, end
+        if (start, end) == (0, len(old)):
+            return start, end
+        start, end = max(0, start - 1), min(len(old), end + 1)
 
 
 def named_by_ends(student: str, find: str) -> str:
-    """The first and the last words of a long passage with the line for what is between; each stands there once."""
+    """Return the first and the last words of a long passage, each unique in the answer, with ``..`` between them."""
     pieces = edits.words(find)
+    sizes = range(1, len(pieces))
     parts = []
-    for taken in (lambda size: pieces[:size], lambda size: pieces[-size:]):
-        fits = (text for size in range(1, len(pieces)) if student.count(text := "".join(taken(size)).strip()) == 1)
-        parts.append(next(fits, find))
+    for ends in ((pieces[:size] for size in sizes), (pieces[-size:] for size in sizes)):
+        unique = (text for end in ends if student.count(text := "".join(end).strip()) == 1)
+        parts.append(next(unique, find))
     short = "\n..\n".join(parts)
     return short if len(short) < 0.7 * len(find) else find
 
@@ -227,6 +250,7 @@ Editor = Callable[[str, str], Hunks]
 
 
 def by_ends(editor: Editor) -> Editor:
+    """Return an editor that gives long passages by their ends."""
     return lambda student, mended: [(named_by_ends(student, find), new) for find, new in editor(student, mended)]
 
 
@@ -239,21 +263,22 @@ EDITORS: dict[str, Editor] = {
 
 
 def as_reply(hunks: Hunks) -> str:
+    """Return hunks in the format of an oracle's reply."""
     changes = "".join(f"@@\n{find}\n==\n{new}\n" for find, new in hunks)
     return f"<edits-{FENCE}>\n{changes}</edits-{FENCE}>"
 
 
 def replies(path: Path, count: Callable[[str], int]) -> None:
-    cut, whole = corrections(path)
-    sets = {"first step": cut, "whole answer": whole}
-    for name, given in sets.items():
-        pairs = [(student, mended) for student, mended in given if student.split() != mended.split()]
+    """Print the sizes of replies as edits against rewrites."""
+    first_step, whole = corrections(path)
+    for name, rows in (("first step", first_step), ("whole answer", whole)):
+        pairs = [(student, mended) for student, mended in rows if student.split() != mended.split()]
         sizes = [count(mended) for _, mended in pairs]
         rewrites = [count(f"<answer-{FENCE}>\n{mended}\n</answer-{FENCE}>") for _, mended in pairs]
         new = sum(count(span.text) for pair in pairs for span in edits.diff(*pair) if span.kind == "inserted")
         print(
-            f"\n{name}: {len(pairs)} corrections of {len(given)} rows; rewritten, {sum(rewrites)} tokens "
-            f"(median {statistics.median(sizes):.0f} an answer); {new} of them are new"
+            f"\n{name}: {len(pairs)} corrections in {len(rows)} rows; as rewrites {sum(rewrites)} tokens "
+            f"(median {statistics.median(sizes):.0f} per answer), of which {new} are new"
         )
         every: list[list[int]] = []
         for editor, write in EDITORS.items():
@@ -263,32 +288,32 @@ def replies(path: Path, count: Callable[[str], int]) -> None:
             for (student, mended), rewrite in zip(pairs, rewrites, strict=True):
                 hunks = write(student, mended)
                 reply = as_reply(hunks)
-                found = oracle_prompts.read(reply, mode="edits", fence=FENCE, student=student)
-                # White space around a change stays the student's, as it does in a rewrite.
-                right = (found.text or "").split() == mended.split()
-                reasons["applied" if right else found.failure or "differs"] += 1
+                result = oracle_prompts.read(reply, mode="edits", fence=FENCE, student=student)
+                # White space around a change stays that of the answer, as in a rewrite.
+                right = (result.text or "").split() == mended.split()
+                reasons["applied" if right else result.failure or "differs"] += 1
                 hunks_in += len(hunks)
                 hunks_applied += sum(
                     oracle_prompts.apply_hunks(student, [(find, "x")]).failure is None for find, _ in hunks
                 )
-                # A reply that fails goes back once; this editor writes the same again, and then the whole.
+                # A failed reply is requested once more; the editor repeats it, and then the whole answer is rewritten.
                 paid.append(count(reply) if right else 2 * count(reply) + rewrite)
             every.append(paid)
             show(f"{editor:12s}", rewrites, paid, sizes)
             print(
-                f"                {hunks_applied / hunks_in:6.1%} of {hunks_in} hunks fit, "
+                f"                {hunks_applied / hunks_in:6.1%} of {hunks_in} hunks applied, "
                 f"{reasons['applied'] / len(pairs):6.1%} of replies applied; {dict(reasons)}"
             )
-        show("the cheapest", rewrites, [min(paid) for paid in zip(*every, strict=True)], sizes)
+        show("cheapest    ", rewrites, [min(paid) for paid in zip(*every, strict=True)], sizes)
 
 
 def show(editor: str, rewrites: list[int], paid: list[int], sizes: list[int]) -> None:
-    """How many times fewer tokens than a rewrite, fallbacks included: of all, and by the answer's length."""
+    """Print how many times fewer tokens than rewrites the replies have, fallbacks included: in total, and by length."""
     parts = []
     for low, high in pairwise([0, 100, 200, 400, 800, 10**9]):
-        inside = [at for at, size in enumerate(sizes) if low <= size < high]
+        inside = [index for index, size in enumerate(sizes) if low <= size < high]
         if inside:
-            ratio = sum(rewrites[at] for at in inside) / sum(paid[at] for at in inside)
+            ratio = sum(rewrites[index] for index in inside) / sum(paid[index] for index in inside)
             parts.append(
                 f"{low}{f' to {high - 1}' if high < 10**9 else ' and more'} tokens ({len(inside)}) {ratio:.2f}"
             )
@@ -297,11 +322,11 @@ def show(editor: str, rewrites: list[int], paid: list[int], sizes: list[int]) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=4000)
-    parser.add_argument("--tokens", type=int, default=2000)
-    parser.add_argument("--difflib", type=int, default=60, help="Pairs of each kind that difflib is given.")
+    parser.add_argument("--pairs", type=int, default=4000, help="Random pairs.")
+    parser.add_argument("--tokens", type=int, default=2000, help="Tokens per answer.")
+    parser.add_argument("--difflib", type=int, default=60, help="Pairs of each kind for difflib.")
     parser.add_argument("--data", type=Path, help="Real corrections.")
-    parser.add_argument("--tokenizer", help="Whose tokens are counted with --data; else words and signs.")
+    parser.add_argument("--tokenizer", help="Model whose tokens are counted with --data; default: words and symbols.")
     options = parser.parse_args()
     if options.data is None:
         speed(options.pairs, options.tokens, options.difflib)
@@ -314,11 +339,12 @@ def main() -> None:
     tokenizer = load_tokenizer(options.tokenizer)
 
     def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        token_ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return token_ids
 
     rows = [(ids(wrong), ids(mended)) for wrong, mended in corrections(options.data)[1]]
     for kind in ("one edit", "edits", "unrelated"):
-        beside(f"real, {kind}", list(real_pairs(rows, kind, options.difflib, options.tokens)), options.difflib)
+        compare(f"real, {kind}", list(real_pairs(rows, kind, options.difflib, options.tokens)), options.difflib)
     replies(options.data, lambda text: len(ids(text)))
 
 

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl, recipe_yaml
-from spotcli.core.forward.encoding import EncodedPair, encode
+from spotcli.core.forward.encoding import EncodedPair, Encoder
 from spotcli.policies import chat_template, models
 from spotcli.records import Contrast
 
@@ -107,15 +107,15 @@ def measure(side: str, folder: Path, micro: int) -> dict[str, Any]:
 def encoded(path: Path) -> list[EncodedPair]:
     name = recipe_yaml.load(RECIPE).model or ""
     tokenizer = models.load_tokenizer(name)
-    return encode(
-        jsonl.read(path, Contrast),
+    encoder = Encoder(
         tokenizer=tokenizer,
         render=lambda messages: chat_template.render(tokenizer, messages),
         follows=lambda messages, answer: chat_template.follows(tokenizer, messages, answer),
         end_ids=[tokenizer.eos_token_id],
-        ends=[tokenizer.eos_token_id],
+        stop_ids=[tokenizer.eos_token_id],
         max_length=8192,
-    ).pairs
+    )
+    return encoder.encode(jsonl.read(path, Contrast)).pairs
 
 
 def ours(folder: Path, work: Path, micro: int, *, share: bool) -> dict[str, Any]:

@@ -1,15 +1,47 @@
-"""The rules of the house, read off the imports."""
+"""The rules of the house, checked on the imports of every source file.
+
+docs/architecture.md explains them. An import inside a function or under ``TYPE_CHECKING`` counts like any other.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src" / "spotcli"
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "spotcli"
 FILES = sorted(SOURCE.rglob("*.py"))
+
+WING_OF = {
+    "sample": "sampling",
+    "rectify": "repair",
+    "review": "inspection",
+    "train": "training",
+    "evaluate": "evaluation",
+}
+"""Stage -> the wing that it alone imports."""
+
+GUESTS = {("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones"}
+"""Imports of a wing by another stage, each with its reason."""
+
+GROUND = {"records", "errors", "console", "jsonl", "recipe"}
+"""Top-level modules that any room may import."""
+
+ROOMS = {
+    "core": {"core", "records", "errors"},
+    "grading": {"grading", "records", "errors"},
+    "problems": {"problems", "grading"} | GROUND,
+    "providers": {"providers"} | GROUND,
+    "policies": {"policies", "providers", "interrupts"} | GROUND,
+    "oracles": {"oracles", "providers", "grading", "core"} | GROUND,
+}
+"""Room -> what it may import of the package."""
+
 HEAVY = {
     "torch",
     "transformers",
@@ -22,63 +54,234 @@ HEAVY = {
     "accelerate",
     "sympy",
     "math_verify",
+    "textual",
 }
+
+TORCH = {"core.loss", "core.drift", "training.trainer"}
+"""Modules beside core/forward that are torch through and through; a stage imports them inside a function."""
+
+SYMPY = {"grading.algebra.sympy_compare", "grading.algebra.worker"}
+"""Modules that run only in the grading workers, which exist to load sympy."""
+
+SIDE_EFFECTS = {
+    "asyncio",
+    "glob",
+    "http",
+    "io",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "requests",
+    "shutil",
+    "signal",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "urllib",
+}
+"""Modules that start processes or open files; core imports none of them."""
 
 
 def name_of(path: Path) -> str:
-    return ".".join(("spotcli", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+    """The dotted name inside the package: ``core.loss``; of a package's ``__init__``, the package."""
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
-    """Modules that a file imports; only those that run when it is imported, if asked for."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if not top_level else (node for node in tree.body)
-    for node in nodes:
+MODULES = {name_of(path): path for path in FILES}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def imported_names(tree: ast.Module, *, top_level: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports; with ``top_level``, only those that run when the file is imported."""
+    for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def in_package(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
+def own_imports(tree: ast.Module) -> set[str]:
+    """Modules of the package that a file imports, by their names inside it."""
+    imports = set()
+    for dotted in imported_names(tree):
+        name = dotted.removeprefix("spotcli.")
+        if name == dotted:
+            continue
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        if name:
+            imports.add(name)
+    return imports
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "core").rglob("*.py")), ids=name_of)
-def test_core_knows_only_records_and_errors(path: Path) -> None:
-    allowed = ("spotcli.core", "spotcli.records", "spotcli.errors")
-    ours = [name for name in imports(path) if in_package(name, "spotcli")]
-    assert [name for name in ours if not any(in_package(name, package) for package in allowed)] == []
+GRAPH = {name: own_imports(tree) - {name} for name, tree in TREES.items()}
+"""Module -> the modules of the package that it imports."""
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "stages").rglob("*.py")), ids=name_of)
-def test_no_stage_imports_another(path: Path) -> None:
-    stages = {"sample", "rectify", "review", "train", "evaluate"} - {path.stem}
-    named = [name for name in imports(path) if in_package(name, "spotcli.stages")]
-    assert [name for name in named if name.split(".")[2] in stages] == []
+def room_of(name: str) -> str:
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_imports_the_command_line(path: Path) -> None:
-    if path.name != "__main__.py":
-        assert [name for name in imports(path) if in_package(name, "spotcli.cli")] == []
+# Each rule takes one import and returns what is wrong with it, or nothing.
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_heavy_packages_stay_inside_what_needs_them(path: Path) -> None:
-    # The losses and what they stand on are torch through and through; the train stage imports them in its body.
-    torch_modules = {"spotcli.core.loss"} | {
-        f"spotcli.core.forward.{name}"
-        for name in ("logps", "shared_attention", "rounded_operands", "packing", "batches")
-    }
-    torch_modules.add("spotcli.training.trainer")
-    # The grading worker is a process of its own, which exists to load sympy.
-    if name_of(path) in {"spotcli.grading.algebra.sympy_compare", "spotcli.grading.algebra.worker"}:
-        return
-    heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & HEAVY
-    assert heavy <= ({"torch", "transformers"} if name_of(path) in torch_modules else set())
+def room_rule(importer: str, imported: str) -> str | None:
+    allowed = ROOMS.get(room_of(importer))
+    if allowed is not None and room_of(imported) not in allowed:
+        return f"{importer} imports {imported}: {room_of(importer)} imports only {', '.join(sorted(allowed))}"
+    return None
+
+
+def wing_rule(importer: str, imported: str) -> str | None:
+    wing, room = room_of(imported), room_of(importer)
+    if wing not in WING_OF.values() or room == wing or (importer, imported) in GUESTS:
+        return None
+    stage = importer.removeprefix("stages.")
+    if room == "stages" and WING_OF[stage] == wing:
+        return None
+    return f"{importer} imports {imported}: only the stage of a wing imports it"
+
+
+def stage_rule(importer: str, imported: str) -> str | None:
+    if room_of(imported) == "stages" and importer not in ("cli", "run"):
+        return f"{importer} imports {imported}: only cli and run import stages"
+    return None
+
+
+def entry_rule(importer: str, imported: str) -> str | None:
+    if imported == "cli" and importer != "__main__":
+        return f"{importer} imports the command line"
+    return None
+
+
+RULES = (room_rule, wing_rule, stage_rule, entry_rule)
+
+
+def breaches(graph: dict[str, set[str]]) -> list[str]:
+    """Every import that breaks a rule."""
+    return [
+        message
+        for importer, imports in sorted(graph.items())
+        for imported in sorted(imports)
+        for rule in RULES
+        if (message := rule(importer, imported)) is not None
+    ]
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """One import circle, if the graph has any."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_every_import_keeps_the_rules() -> None:
+    assert breaches(GRAPH) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert cycle(GRAPH) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("core.loss", "jsonl"),
+        ("core.edits", "grading"),
+        ("providers.retry", "oracles"),
+        ("providers.litellm", "policies"),
+        ("problems.sources", "evaluation.tasks"),
+        ("grading", "core.edits"),
+        ("oracles.human", "policies.models"),
+        ("policies.api", "oracles.model"),
+        ("sampling.problem_set", "evaluation.held_out"),
+        ("training.trainer", "repair.judge"),
+        ("stages.train", "repair.judge"),
+        ("stages.train", "stages.sample"),
+        ("training.launcher", "stages.train"),
+        ("tables", "evaluation.scores"),
+        ("run", "training.run_folder"),
+        ("run", "cli"),
+    ],
+)
+def test_a_broken_rule_is_found(importer: str, imported: str) -> None:
+    assert breaches(GRAPH | {importer: {imported}})
+
+
+def test_a_circle_is_found() -> None:
+    assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
+
+
+def side_effects(tree: ast.Module) -> list[str]:
+    """What in a file starts a process or opens a file."""
+    modules = [name for name in imported_names(tree) if name.partition(".")[0] in SIDE_EFFECTS]
+    calls = [
+        ast.unparse(node.func)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and re.search(r"(^|\.)(open|read_text|write_text|Popen)$", ast.unparse(node.func))
+    ]
+    return modules + calls
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) == "core"])
+def test_core_starts_no_process_and_opens_no_file(name: str) -> None:
+    assert side_effects(TREES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "code", ["import subprocess", "def f():\n    from pathlib import Path", "open('x')", "path.read_text()"]
+)
+def test_a_side_effect_is_found(code: str) -> None:
+    assert side_effects(ast.parse(code))
+
+
+def test_there_are_five_stages_and_each_is_short() -> None:
+    stages = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in (SOURCE / "stages").glob("*")
+              if path.suffix == ".py" and path.stem != "__init__"}
+    assert set(stages) == set(WING_OF)
+    assert {stage: lines for stage, lines in stages.items() if lines > 260} == {}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_packages_are_imported_where_they_are_needed(name: str) -> None:
+    heavy = {dotted.partition(".")[0] for dotted in imported_names(TREES[name], top_level=True)} & HEAVY
+    if name in SYMPY:
+        allowed = {"sympy", "math_verify"}
+    elif name in TORCH or name.startswith("core.forward."):
+        allowed = {"torch", "transformers"}
+    else:
+        allowed = set()
+    assert heavy <= allowed
 
 
 def test_no_module_shadows_the_standard_library() -> None:
+    # A file that is launched by its path comes before the standard library on the search path.
     taken = {"inspect", "types", "tokenize", "select", "signal", "queue", "json"}
-    assert [path for path in FILES if path.stem in taken] == []
+    assert [name for name in MODULES if name.rpartition(".")[2] in taken] == []
+
+
+SMALL = {"interrupts", "reviews", "__main__"}
+
+
+def test_a_small_file_has_more_than_one_neighbour() -> None:
+    importers = {name: {other for other, imports in GRAPH.items() if name in imports} for name in MODULES}
+    lonely = [
+        name
+        for name, path in MODULES.items()
+        if path.stem != "__init__"
+        and not name.startswith("evaluation.tasks.")
+        and name not in SMALL
+        and len(path.read_text(encoding="utf-8").splitlines()) < 60
+        and len(importers[name]) < 2
+    ]
+    assert lonely == []
+
+
+def test_tests_mirror_the_source() -> None:
+    folders = {path.parent.relative_to(SOURCE) for path in FILES if path.parent != SOURCE}
+    tested = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")} - {Path()}
+    assert tested - folders == set()
+    assert folders - tested == set()

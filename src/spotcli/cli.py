@@ -230,11 +230,12 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Look at the repairs: each pair as a diff, and the file as a whole."""
+    from spotcli.inspection.pair_filter import Selection
+    from spotcli.stages.review import View
     from spotcli.stages.review import review as stage
 
-    summary = stage(
-        _settings(recipe, None, {}), folder=Path(), data=data, id=id, where=where, html=html, limit=limit, quiet=as_json
-    )
+    selection, view = Selection(id, where), View(limit, html, quiet=as_json)
+    summary = stage(_settings(recipe, None, {}), data=data, selection=selection, view=view)
     if as_json:
         _show("Pairs", summary.as_dict(), as_json)
 

@@ -1,7 +1,9 @@
-"""Costs worked out by hand, and held against what torch counts and keeps."""
+"""Costs against numbers computed by hand, and against what torch counts and keeps."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,16 +13,16 @@ import pytest
 import torch
 
 from spotcli.core import costs
-from spotcli.core.costs import GIB, Device, Setup, Shape, Work
+from spotcli.core.costs import GIB, Device, Setup, Shape, Work, row_work
 from spotcli.core.forward import logps, rounded_operands, shared_attention
 from spotcli.core.forward.encoding import EncodedPair
-from spotcli.core.forward.packing import pack, row_work
+from spotcli.core.forward.packing import pack
 from spotcli.recipe import Recipe
 from spotcli.stages.train import _with_lora
 
-# Qwen3-8B by its published sizes. A layer: queries 4096 * 4096, keys and values 4096 * 1024 each, output 4096 * 4096,
-# feed-forward 3 * 4096 * 12288: together 192,937,984 weights; of 36 layers 6,945,767,424. Embedding and head 151936 *
-# 4096 each. Norms: 2 * 4096 and 2 * 128 a layer and 4096 at the end.
+# Qwen3-8B, published sizes. One layer: queries 4096 * 4096, keys and values 4096 * 1024 each, output 4096 * 4096,
+# feed-forward 3 * 4096 * 12288: 192,937,984 weights; 36 layers: 6,945,767,424. Embedding and head: 151936 *
+# 4096 each. Norms: 2 * 4096 and 2 * 128 per layer and 4096 at the end.
 QWEN3_8B = Shape(
     parameters=6_945_767_424 + 2 * 622_329_856 + 36 * (2 * 4096 + 2 * 128) + 4096,
     body=6_945_767_424,
@@ -35,7 +37,7 @@ QWEN3_8B = Shape(
 TINY = Shape(parameters=1200, body=1000, layers=2, hidden=4, width=8, key_width=4, mlp=16, vocabulary=50)
 
 
-def test_operations_by_hand() -> None:
+def test_operations_computed_by_hand() -> None:
     # 10 tokens, 6 scored, 40 pairs of positions.
     work = Work(tokens=10, scored=6, attended=40)
     # 2 * 1000 * 10;  4 * 8 * 2 layers * 40;  2 * 4 * 50 * 6
@@ -43,46 +45,47 @@ def test_operations_by_hand() -> None:
     assert costs.training(TINY, work, checkpointing=False) == {
         "layers": 60_000, "attention": 7_680, "head": 7_200, "recompute": 2_400,
     }  # fmt: skip
-    # Again: head 2400, layers 20000 and attention 2560, less the last products 2 * 2 * 4 * 16 * 10.
+    # Recomputed: head 2400, layers 20000 and attention 2560, without the last products 2 * 2 * 4 * 16 * 10.
     assert costs.training(TINY, work, checkpointing=True)["recompute"] == 2_400 + 20_000 + 2_560 - 2_560
 
 
-def test_frozen_weights_have_no_gradient() -> None:
+def test_frozen_weights_have_no_gradients() -> None:
     work = Work(tokens=10, scored=6, attended=40)
     lora = Shape(**(vars(TINY) | {"adapters": 100}))
     assert lora.trained == 100
-    # Layers: forward and input gradients 2 * 2 * (1000 + 100) * 10, the adapters' own 2 * 100 * 10.
-    found = costs.training(lora, work, checkpointing=False)
-    assert (found["layers"], found["head"]) == (44_000 + 2_000, 4_800)
+    # Layers: forward and input gradients 2 * 2 * (1000 + 100) * 10, weight gradients of the adapters 2 * 100 * 10.
+    operations = costs.training(lora, work, checkpointing=False)
+    assert (operations["layers"], operations["head"]) == (44_000 + 2_000, 4_800)
 
 
-def test_minutes_by_hand() -> None:
-    # 1.2e17 operations at 10 * 1e12 * 0.5 a second on each of 4 devices: 6000 seconds.
+def test_minutes_computed_by_hand() -> None:
+    # 1.2e17 operations at 10 * 1e12 * 0.5 per second on each of 4 devices: 6000 seconds.
     assert costs.minutes(1.2e17, device=Device(10, 80), devices=4, utilisation=0.5) == pytest.approx(100)
 
 
-def test_memory_of_an_8b_model_on_8_devices_by_hand() -> None:
+def test_memory_of_an_8b_model_on_8_devices_computed_by_hand() -> None:
     work = Work(tokens=8192, scored=6000, attended=8192 * 8193 // 2)
-    found = costs.memory(
+    memory = costs.memory(
         QWEN3_8B, work,
         Setup(ranks=8, sharding="zero2", checkpointing=True, weight_bytes=2, compute_bytes=2, autocast=False),
     )  # fmt: skip
     n = QWEN3_8B.parameters
     assert n == 8_190_735_360
-    assert found["weights"] * GIB == 2 * n
-    assert found["gradients"] * GIB == 6 * n / 8 + 2 * costs.BUCKET
-    assert found["optimizer"] * GIB == 12 * n / 8
-    # Between layers 36 * 8192 * 4096 * 2. In one: norms 2 * 6 * 4096, attention 2 * (3 * 5120 + 1024 + 8192) and
-    # 6 * 5120 for norms of heads, feed-forward 8 * 12288, a token: 49,152 + 49,152 + 30,720 + 98,304. Last 6 * 4096.
-    assert found["activations"] * GIB == 8192 * (36 * 4096 * 2 + 227_328 + 24_576)
-    # Logits 2 * 4 * 256 * 151936, 256 MiB of kept probabilities (2 * 6000 * 151936 would be more), the head's gradient
-    # in float32 and bfloat16, scored states 2 * 4 * 6000 * 4096.
-    assert found["head"] * GIB == 8 * 256 * 151936 + 2**28 + 6 * 622_329_856 + 8 * 6000 * 4096
-    # 15.3 weights, 6.6 gradients, 11.4 optimiser, 4.2 activations, 4.2 head, 2 in reserve.
-    assert sum(found.values()) == pytest.approx(43.75, abs=0.1)
-    # ZeRO-3 divides the weights too; plain data parallel in float32 divides nothing, and is far too large.
-    third = costs.memory(QWEN3_8B, work, Setup(ranks=8, sharding="zero3", weight_bytes=2, autocast=False))
-    assert third["weights"] < found["weights"] / 2
+    assert memory["weights"] * GIB == 2 * n
+    assert memory["gradients"] * GIB == 6 * n / 8 + 2 * costs.BUCKET
+    assert memory["optimizer"] * GIB == 12 * n / 8
+    # Between layers 36 * 8192 * 4096 * 2. In one layer, per token: norms 2 * 6 * 4096, attention
+    # 2 * (3 * 5120 + 1024 + 8192), norms of heads 6 * 5120, feed-forward 8 * 12288, together
+    # 49,152 + 49,152 + 30,720 + 98,304. Last norm 6 * 4096.
+    assert memory["activations"] * GIB == 8192 * (36 * 4096 * 2 + 227_328 + 24_576)
+    # Logits 2 * 4 * 256 * 151936, 256 MiB of kept probabilities (2 * 6000 * 151936 would be more), the gradient of the
+    # head in float32 and bfloat16, scored states 2 * 4 * 6000 * 4096.
+    assert memory["head"] * GIB == 8 * 256 * 151936 + 2**28 + 6 * 622_329_856 + 8 * 6000 * 4096
+    # 15.3 weights, 6.6 gradients, 11.4 optimizer, 4.2 activations, 4.2 head, 2 reserve.
+    assert sum(memory.values()) == pytest.approx(43.75, abs=0.1)
+    # ZeRO-3 also shards the weights. Plain data parallelism in float32 shards nothing and is far too large.
+    zero3 = costs.memory(QWEN3_8B, work, Setup(ranks=8, sharding="zero3", weight_bytes=2, autocast=False))
+    assert zero3["weights"] < memory["weights"] / 2
     assert sum(costs.memory(QWEN3_8B, work, Setup(checkpointing=True)).values()) > 100
 
 
@@ -92,26 +95,31 @@ def rows(start: tuple[int, ...] = (1, 2, 3)) -> list[EncodedPair]:
     def draw(number: int) -> tuple[int, ...]:
         return tuple(torch.randint(0, 990, (number,), generator=generator).tolist())
 
-    found = []
+    pairs = []
     for prompt, common, chosen, rejected in ((30, 40, 60, 70), (25, 5, 90, 30), (30, 100, 3, 4)):
         shared = draw(common)
         prompt_ids = (*start, *draw(prompt))
-        found.append(EncodedPair(prompt_ids, (*shared, 991, *draw(chosen)), (*shared, 992, *draw(rejected))))
-    return found
+        pairs.append(EncodedPair(prompt_ids, (*shared, 991, *draw(chosen)), (*shared, 992, *draw(rejected))))
+    return pairs
 
 
 @pytest.mark.parametrize("rejected", [True, False])
 @pytest.mark.parametrize("share", [True, False])
-def test_the_work_of_a_row(share: bool, rejected: bool) -> None:
+def test_row_work_equals_the_packed_row(share: bool, rejected: bool) -> None:
     batch = pack(rows(), share=share, rejected=rejected)
     work = row_work(rows(), share=share, rejected=rejected)
     assert work.tokens == batch.ids_RL.numel()
     if share:
         assert work.scored == len(batch.targets_N)
-        # Each position sees as many as stand before it in its own answer: its position, and itself.
+        # Each position attends to all positions before it in its own answer, and to itself.
         assert work.attended == int((batch.positions_RL + 1).sum())
     else:
         assert work.attended == len(batch.ids_RL) * sum(range(1, batch.ids_RL.shape[1] + 1))
+
+
+def test_costs_load_without_torch() -> None:
+    code = "import sys, spotcli.core.costs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 SIZES: dict[str, Any] = {
@@ -135,9 +143,11 @@ def qwen3() -> Any:
 def shape_of(model: Any) -> Shape:
     config, head = model.config, model.lm_head
     return Shape(
-        parameters=sum(each.numel() for each in model.parameters()),
+        parameters=sum(weight.numel() for weight in model.parameters()),
         body=sum(
-            each.weight.numel() for each in model.modules() if isinstance(each, torch.nn.Linear) and each is not head
+            module.weight.numel()
+            for module in model.modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
         ),
         layers=4, hidden=128, width=8 * config.head_dim, key_width=2 * config.head_dim, mlp=352, vocabulary=1000,
         head_norms=config.model_type == "qwen3",
@@ -146,7 +156,7 @@ def shape_of(model: Any) -> Shape:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("build", [llama, qwen3])
-def test_operations_beside_what_torch_counts(
+def test_operations_equal_what_torch_counts(
     build: Callable[[], Any], checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch.utils.flop_counter import FlopCounterMode
@@ -161,16 +171,16 @@ def test_operations_beside_what_torch_counts(
     with FlopCounterMode(display=False) as counter:
         model(**pack(rows(), share=True).model_inputs()).sum().backward()
     shape, work = shape_of(model), row_work(rows(), share=True)
-    once, found = costs.forward(shape, work), costs.training(shape, work, checkpointing=checkpointing)
-    # On a CPU torch does not count attention.
+    once, total = costs.forward(shape, work), costs.training(shape, work, checkpointing=checkpointing)
+    # Torch does not count attention on a CPU.
     uncounted = once["attention"] * (4 if checkpointing else 3)
-    assert sum(found.values()) - uncounted == pytest.approx(counter.get_total_flops(), rel=0.001)
+    assert sum(total.values()) - uncounted == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
 def kept_bytes(model: Any, low: bool, monkeypatch: pytest.MonkeyPatch) -> int:
-    """What autograd keeps of the layers' forward pass for the backward one, weights not counted."""
+    """Return the bytes that autograd keeps of the forward pass through the layers, without weights."""
     monkeypatch.setattr(logps, "KEEP", 0)
-    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -180,21 +190,21 @@ def kept_bytes(model: Any, low: bool, monkeypatch: pytest.MonkeyPatch) -> int:
         return tensor
 
     context = torch.autocast("cpu", torch.bfloat16) if low else nullcontext()
-    # Without a common start: on a CPU its masks are kept too (once for all layers), which no GPU does.
+    # Without a common start, because a CPU also keeps its masks (once for all layers) and a GPU does not.
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), context:
         model(**pack(rows(()), share=True).model_inputs())
     return sum(size for size, _ in kept.values())
 
 
 def on_cpu(shape: Shape, low: bool) -> int:
-    """What only a CPU keeps: queries, keys, values and results of attention in float32, 2 bytes more of each."""
+    """Return what only a CPU keeps: 2 more bytes per query, key, value and attention output, which are in float32."""
     tokens = row_work(rows(()), share=True).tokens
     return 2 * tokens * shape.layers * (2 * shape.width + 2 * shape.key_width) if low else 0
 
 
 @pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize("build", [llama, qwen3])
-def test_activations_beside_what_torch_keeps(
+def test_activations_equal_what_torch_keeps(
     build: Callable[[], Any], low: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -212,7 +222,7 @@ def test_activations_beside_what_torch_keeps(
 
 @pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize("build", [llama, qwen3])
-def test_activations_of_adapters_beside_what_torch_keeps(
+def test_activations_with_adapters_are_near_what_torch_keeps(
     build: Callable[[], Any], low: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -224,8 +234,8 @@ def test_activations_of_adapters_beside_what_torch_keeps(
     shared_attention.register()
     model.set_attn_implementation(shared_attention.NAME)
     wrapped = _with_lora(model, Recipe.model_validate({"train": {"lora": {"r": 4}}}))
-    shape = replace(shape, adapters=sum(each.numel() for each in wrapped.parameters() if each.requires_grad))
+    shape = replace(shape, adapters=sum(weight.numel() for weight in wrapped.parameters() if weight.requires_grad))
     setup = Setup(weight_bytes=2 if low else 4, compute_bytes=2 if low else 4, autocast=low)
     measured = kept_bytes(wrapped, low, monkeypatch) - on_cpu(shape, low)
-    # Too much is the right side to be wrong on.
+    # An estimate that is too high is safer than one that is too low.
     assert 0.9 < costs.activations(shape, row_work(rows(()), share=True), setup) / measured < 1.2

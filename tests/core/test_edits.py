@@ -1,4 +1,4 @@
-"""Expected numbers are worked out in the comments."""
+"""The change ratio, words, alignment and diff. Expected numbers are derived in the comments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotcli.core import edits
-from spotcli.core.edits import Span, align, change_ratio, diff, first_edit, shared_prefix, text_change_ratio, words
+from spotcli.core.edits import Span, align, change_ratio, diff, shared_prefix, text_change_ratio, words
 
 # A small alphabet makes long common subsequences and many ways to align them.
 ids = st.lists(st.integers(0, 3), max_size=40)
@@ -54,46 +54,46 @@ def test_change_ratio(rejected: list[int], chosen: list[int], expected: float) -
 
 
 @given(ids, ids)
-def test_change_ratio_is_the_textbook_s(rejected: list[int], chosen: list[int]) -> None:
+def test_change_ratio_equals_the_textbook_algorithm(rejected: list[int], chosen: list[int]) -> None:
     if chosen:
         assert change_ratio(rejected, chosen) == pytest.approx(1 - textbook_lcs(rejected, chosen) / len(chosen))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.15, 0.2, 0.7])
-def test_long_pairs_near_and_far_are_the_textbook_s(share: float) -> None:
-    # Above and below what counts as close, and longer than the 64 tokens of a machine word.
-    chance = random.Random(share)
+def test_change_ratio_of_long_pairs_equals_the_textbook_algorithm(share: float) -> None:
+    # Shares above and below CLOSE; lengths above the 64 tokens that fit in a machine word.
+    generator = random.Random(share)
     for length in (70, 150, 300):
-        rejected = [chance.randrange(20) for _ in range(length)]
-        chosen = [chance.randrange(20) if chance.random() < share else token for token in rejected]
-        start = chance.randrange(length)
+        rejected = [generator.randrange(20) for _ in range(length)]
+        chosen = [generator.randrange(20) if generator.random() < share else token for token in rejected]
+        start = generator.randrange(length)
         del chosen[start : start + int(share * 20)]
         lcs = textbook_lcs(rejected, chosen)
         assert change_ratio(rejected, chosen) == (len(chosen) - lcs) / len(chosen)
         assert change_ratio(chosen, rejected) == (len(rejected) - lcs) / len(rejected)
 
 
-def test_change_ratio_on_gamma_is_not_lost_to_rounding() -> None:
+def test_change_ratio_is_exact_at_gamma() -> None:
     # |LCS| = 2 of 5, so R is 0.6, the default gamma; 1 - 2 / 5 would be 0.6 and 1 - 7 / 10 is 0.30000000000000004.
     assert change_ratio([1, 2, 0, 0, 0], [1, 2, 3, 4, 5]) == 0.6
     assert change_ratio(list(range(7)), list(range(10))) == 0.3
 
 
-def test_text_change_ratio_counts_words_and_signs() -> None:
-    # y+ is 12 * 3 = 36: five pieces without blanks, the last one new.
+def test_text_change_ratio_counts_words_and_symbols() -> None:
+    # y+ is 12 * 3 = 36: five pieces without white space; only the last one is new.
     assert text_change_ratio("12 * 3 = 35", "12 * 3 = 36") == 0.2
     assert text_change_ratio("a  b", "a b") == 0.0
     assert text_change_ratio("a", "") == 1.0
 
 
 @given(texts)
-def test_words_lose_nothing(text: str) -> None:
+def test_words_join_to_the_text(text: str) -> None:
     pieces = words(text)
     assert "".join(pieces) == text
     assert all(pieces)
 
 
-def test_words_are_what_people_read() -> None:
+def test_words_numbers_and_latex_commands_stay_whole() -> None:
     assert words(r"\frac{12}{3.5} \\ \{x\}") == [
         *["\\frac", "{", "12", "}", "{", "3.5", "}", " ", "\\\\", " ", "\\{", "x", "\\}"]
     ]
@@ -114,12 +114,12 @@ def test_spans_join_to_both_texts(rejected: list[str], chosen: list[str]) -> Non
     assert [piece for span in spans if span.kind != "deleted" for piece in span.pieces] == chosen
     assert all(span.pieces for span in spans)
     kinds = [span.kind for span in spans]
-    assert all(one != next_one for one, next_one in pairwise(kinds))
+    assert all(kind != following for kind, following in pairwise(kinds))
     assert ("inserted", "deleted") not in list(pairwise(kinds))
 
 
 @given(tokens, tokens)
-def test_spans_keep_as_much_as_can_be_kept(rejected: list[str], chosen: list[str]) -> None:
+def test_spans_keep_the_longest_common_subsequence(rejected: list[str], chosen: list[str]) -> None:
     kept = sum(len(span.pieces) for span in align(rejected, chosen) if span.kind == "kept")
     number = {token: place for place, token in enumerate({*rejected, *chosen})}
     assert kept == textbook_lcs([number[t] for t in rejected], [number[t] for t in chosen])
@@ -133,25 +133,21 @@ def test_a_diff_joins_to_both_texts(rejected: str, chosen: str) -> None:
 
 
 @given(texts, texts, texts, texts)
-def test_a_diff_with_common_ends_joins_too(head: str, old: str, new: str, tail: str) -> None:
+def test_a_diff_with_a_common_beginning_and_end_joins_to_both_texts(head: str, old: str, new: str, tail: str) -> None:
     spans = diff(head + old + tail, head + new + tail)
     assert rejected_of(spans) == head + old + tail
     assert chosen_of(spans) == head + new + tail
 
 
 @given(texts, texts)
-def test_the_first_edit_is_where_the_texts_part(rejected: str, chosen: str) -> None:
-    place = first_edit(diff(rejected, chosen))
-    if rejected == chosen:
-        assert place is None
-    else:
-        assert place is not None
-        assert rejected[:place] == chosen[:place]
-        # A word is changed as a whole, so the texts may part only inside it.
-        assert place <= shared_prefix(rejected, chosen)
+def test_a_diff_starts_with_text_that_both_sides_share(rejected: str, chosen: str) -> None:
+    spans = diff(rejected, chosen)
+    kept = len(spans[0].text) if spans and spans[0].kind == "kept" else 0
+    # A word is replaced as a whole, so the texts may also share the beginning of the first replaced word.
+    assert kept <= shared_prefix(rejected, chosen)
 
 
-def test_diff_of_a_slip() -> None:
+def test_diff_of_one_mistake() -> None:
     assert diff("3*4 = 11, so 11", "3*4 = 12, so 12") == [
         Span("kept", ("3", "*", "4", " ", "=", " ")),
         Span("deleted", ("11",)),
@@ -162,28 +158,28 @@ def test_diff_of_a_slip() -> None:
     ]
 
 
-def test_a_blank_between_two_replacements_is_replaced_with_them() -> None:
+def test_white_space_between_two_replacements_is_replaced_with_them() -> None:
     assert diff("red fox", "blue cat") == [
         Span("deleted", ("red", " ", "fox")),
         Span("inserted", ("blue", " ", "cat")),
     ]
-    # Between two deletions it stays: nothing was put in its place.
+    # Between two deletions it is kept: nothing replaces it.
     assert [span.kind for span in diff("a b c d", "b d")] == ["deleted", "kept", "deleted", "kept"]
-    # A new line is structure, not a blank.
+    # A line break is structure and is kept.
     assert "kept" in [span.kind for span in diff("red\nfox", "blue\ncat")]
 
 
-def test_words_alike_by_chance_in_a_rewritten_passage_are_replaced_with_it() -> None:
-    # One kept "the" between edits of three words each: 3 * 1 is not above 3.
+def test_accidental_matches_in_a_rewritten_passage_are_replaced() -> None:
+    # One kept "the" between edits of three words each: 3 * 1 is not greater than 3.
     assert [span.kind for span in diff("a b c the d e f", "u v w the x y z")] == ["deleted", "inserted"]
-    # Between edits of two words it stays, and so does an operator between two wrong numbers.
+    # Between edits of two words it is kept, as is an operator between two wrong numbers.
     assert [span.kind for span in diff("a b the c d", "u v the x y")].count("kept") == 1
     assert [span.text for span in diff("3 + 4", "5 + 6") if span.kind == "kept"] == [" + "]
 
 
-def test_pairs_too_large_to_align_still_join(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_of_texts_too_large_to_align_still_join(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edits, "MAX_CELLS", 3)
-    # Between the shared "p" and "s" stand 2 and 2 tokens: 4 cells, more than 3.
+    # Between the shared "p" and "s" are 2 and 2 tokens: 4 cells, more than 3.
     assert align(list("pxys"), list("pyzs")) == [
         Span("kept", ("p",)),
         Span("deleted", ("x", "y")),
@@ -194,25 +190,25 @@ def test_pairs_too_large_to_align_still_join(monkeypatch: pytest.MonkeyPatch) ->
 
 @given(ids, ids, ids)
 def test_shared_prefix(head: list[int], left: list[int], right: list[int]) -> None:
-    one, other = head + left, head + right
-    length = shared_prefix(one, other)
-    assert one[:length] == other[:length]
+    rejected, chosen = head + left, head + right
+    length = shared_prefix(rejected, chosen)
+    assert rejected[:length] == chosen[:length]
     assert length >= len(head)
-    assert length == min(len(one), len(other)) or one[length] != other[length]
+    assert length == min(len(rejected), len(chosen)) or rejected[length] != chosen[length]
 
 
-def test_words_that_hash_alike_are_told_apart() -> None:
-    # Hashes of -1 and -2 are equal in CPython, and rapidfuzz hashes what it compares.
+def test_words_with_equal_hashes_differ() -> None:
+    # The hashes of -1 and -2 are equal in CPython, and rapidfuzz compares hashes.
     assert change_ratio([1, 2], [2, 1]) == 0.5
     assert diff("-1", "-2") == [Span("kept", ("-",)), Span("deleted", ("1",)), Span("inserted", ("2",))]
 
 
-# Everything that decides where a piece ends: blanks of all kinds, line ends, backslashes, groups of digits, marks.
+# All characters that decide where a piece ends: white space, line ends, backslashes, groups of digits, marks.
 CUTS = st.text(alphabet=st.sampled_from("ab1,0.\\ \t\n\r\x0b\x1c\x85\u2028\u3000'’\u0301漢*<=->!$é"), max_size=40)
 
 
 @given(CUTS, CUTS)
-def test_the_ratio_of_texts_is_that_of_their_words_without_blanks(rejected: str, chosen: str) -> None:
+def test_text_change_ratio_is_the_change_ratio_of_words_without_white_space(rejected: str, chosen: str) -> None:
     numbers: dict[str, int] = {}
     sides = [
         [numbers.setdefault(word, len(numbers)) for word in words(text) if not word.isspace()]

@@ -1,4 +1,4 @@
-"""The objectives against numbers worked out by hand, gradients included."""
+"""The objectives against numbers computed by hand, gradients included."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def test_dpo() -> None:
     assert out.loss.item() == pytest.approx(0.550503, abs=2e-6)
     assert out.metrics["margin"].tolist() == about(2.0, -0.5)
     assert out.metrics["accuracy"].tolist() == [1.0, 0.0]
-    # Both answers of a pair get the same weight, 1 - s(margin): 0.119203 and 0.622459
+    # Both answers of a pair have the same weight, 1 - s(margin): 0.119203 and 0.622459
     assert out.metrics["tether"].tolist() == about(0.119203, 0.622459)
     chosen, rejected = gradients(given, out)
     assert chosen == about(-0.029801, -0.155615)
     assert rejected == about(0.029801, 0.155615)
 
 
-def test_reward_sft_does_not_touch_the_rejected_answer() -> None:
+def test_reward_sft_has_no_gradient_on_the_rejected_answer() -> None:
     # 0.313262 and 0.693147                                                            mean 0.503204
     given = inputs()
     out = OBJECTIVES["reward-sft"](given, beta=BETA)
@@ -109,7 +109,7 @@ def test_sft_is_the_mean_over_tokens() -> None:
     assert torch.autograd.grad(out.loss, logps_T)[0].tolist() == about(-1 / 3, -1 / 3, -1 / 3)
 
 
-def test_dft_weighs_each_token_by_its_own_probability() -> None:
+def test_dft_weights_each_token_by_its_own_probability() -> None:
     # 0.5 * 0.693147 + 0.25 * 1.386294 + 0.8 * 0.223144 = 0.346574 + 0.346574 + 0.178515      mean 0.290554
     logps_T = tokens(0.5, 0.25, 0.8)
     out = OBJECTIVES["dft"](LossInputs(logps_T.sum()[None], chosen_token_logps_T=logps_T))
@@ -119,8 +119,9 @@ def test_dft_weighs_each_token_by_its_own_probability() -> None:
 
 
 @pytest.mark.parametrize("name", ["spot-bco", "spot-bce", "dpo", "reward-sft"])
-def test_the_first_loss_where_policy_is_reference(name: str) -> None:
+def test_the_first_loss_when_the_policy_equals_the_reference(name: str) -> None:
     given = inputs()
+    assert given.policy_rejected_logps_B is not None
     same = replace(
         given,
         reference_chosen_logps_B=given.policy_chosen_logps_B.detach(),
@@ -133,23 +134,28 @@ def test_the_first_loss_where_policy_is_reference(name: str) -> None:
     assert out.metrics["tether"].tolist() == about(0.5, 0.5)
 
 
-def test_the_tether_lets_go_at_a_high_reward() -> None:
+def test_the_tether_vanishes_at_a_high_reward() -> None:
     # 1 - s(10) = 4.5398e-5
-    given = LossInputs(*(torch.tensor([value]) for value in (90.0, 0.0, -10.0, 0.0)))
+    chosen, rejected, reference_chosen, reference_rejected = torch.tensor([[90.0], [0.0], [-10.0], [0.0]])
+    given = LossInputs(chosen, rejected, reference_chosen, reference_rejected)
     out = OBJECTIVES["spot-bce"](given, beta=0.1)
     assert out.metrics["tether"].item() == pytest.approx(4.5398e-5, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
-def test_shares_of_a_step_add_up_to_its_loss(name: str) -> None:
+def test_losses_of_micro_batches_add_up_to_the_loss_of_the_step(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     columns = [-10 * torch.rand(6, generator=generator) for _ in range(4)]
     lengths = [1, 4, 2, 3, 5, 2]
-    words = -torch.rand(sum(lengths), generator=generator)
-    starts = [sum(lengths[:at]) for at in range(7)]
+    token_logps_T = -torch.rand(sum(lengths), generator=generator)
+    starts = [sum(lengths[:index]) for index in range(7)]
 
-    def loss(low: int, high: int, **step: float) -> float:
-        given = LossInputs(*(column[low:high] for column in columns), words[starts[low] : starts[high]], **step)
+    def loss(low: int, high: int, *, step_pairs: float | None = None, step_tokens: float | None = None) -> float:
+        chosen, rejected, reference_chosen, reference_rejected = (column[low:high] for column in columns)
+        given = LossInputs(
+            chosen, rejected, reference_chosen, reference_rejected, token_logps_T[starts[low] : starts[high]],
+            step_pairs, step_tokens,
+        )  # fmt: skip
         return OBJECTIVES[name](given, beta=BETA, shift=0.1).loss.item()
 
     step = {"step_pairs": 6.0, "step_tokens": float(sum(lengths))}
@@ -158,14 +164,14 @@ def test_shares_of_a_step_add_up_to_its_loss(name: str) -> None:
     assert loss(0, 1, **step) + loss(1, 4, **step) + loss(4, 6, **step) == pytest.approx(whole)
 
 
-def test_what_an_objective_needs_is_named() -> None:
+def test_an_error_names_the_missing_log_probabilities() -> None:
     with pytest.raises(SpotError, match="reference_chosen_logps_B"):
         OBJECTIVES["dpo"](LossInputs(torch.zeros(1), torch.zeros(1)))
     with pytest.raises(SpotError, match="chosen_token_logps_T"):
         OBJECTIVES["sft"](LossInputs(torch.zeros(1)))
 
 
-def test_shift_ema_starts_at_zero_and_follows_afterwards() -> None:
+def test_shift_ema_starts_at_zero_and_changes_after_each_step() -> None:
     # decay 0.9: 0 -> 0.1 * 1.0 = 0.1 -> 0.09 + 0.1 * -2.0 = -0.11
     shift = RewardShift.of("ema", decay=0.9)
     seen = []
@@ -183,25 +189,25 @@ def test_shift_running_is_the_mean_of_all_steps() -> None:
     assert shift.value == pytest.approx(1.0)
 
 
-def test_shift_none_and_constant_stay() -> None:
+def test_shift_none_and_constant_do_not_change() -> None:
     for setting, value in (("none", 0.0), (0.3, 0.3), (0, 0.0)):
         shift = RewardShift.of(setting)
         shift.update(5.0)
         assert shift.value == value
 
 
-def test_shift_goes_on_from_its_state() -> None:
-    one, two = RewardShift.of("running"), RewardShift.of("running")
+def test_shift_is_restored_from_its_state() -> None:
+    saved, restored = RewardShift.of("running"), RewardShift.of("running")
     for mean in (1.0, -2.0):
-        one.update(mean)
-    two.load_state_dict(one.state_dict())
-    one.update(3.0)
-    two.update(3.0)
-    assert two.state_dict() == one.state_dict()
-    with pytest.raises(SpotError, match="another kind"):
-        RewardShift.of("ema").load_state_dict(one.state_dict())
+        saved.update(mean)
+    restored.load_state_dict(saved.state_dict())
+    saved.update(3.0)
+    restored.update(3.0)
+    assert restored.state_dict() == saved.state_dict()
+    with pytest.raises(SpotError, match=r"expected ema with decay 0\.9, got running"):
+        RewardShift.of("ema").load_state_dict(saved.state_dict())
 
 
-def test_an_unknown_shift_is_refused() -> None:
-    with pytest.raises(SpotError, match="no reward shift"):
+def test_an_unknown_shift_is_an_error() -> None:
+    with pytest.raises(SpotError, match="unknown reward shift"):
         RewardShift.of("mean")

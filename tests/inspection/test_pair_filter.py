@@ -1,3 +1,5 @@
+"""Expected numbers are worked out in the comments."""
+
 from __future__ import annotations
 
 import pytest
@@ -36,13 +38,13 @@ PAIR = Pair(
         "review!=accept",
         "trial=0",
         "length=9",
-        "first>0.88,first<0.9",  # the texts part at the ninth of nine characters: 8 / 9 = 0.889
+        "first>0.88,first<0.9",  # the first edit is the ninth of nine characters: 8 / 9 = 0.889
         "chosen~= 6",
         "ratio<inf",
         "verdict=right,",
     ],
 )
-def test_terms_that_hold(expression: str) -> None:
+def test_expression_matches(expression: str) -> None:
     assert parse(expression)(PAIR)
 
 
@@ -59,38 +61,38 @@ def test_terms_that_hold(expression: str) -> None:
         "rejected~6",
     ],
 )
-def test_terms_that_do_not_hold(expression: str) -> None:
+def test_expression_does_not_match(expression: str) -> None:
     assert not parse(expression)(PAIR)
 
 
-def test_what_is_not_there() -> None:
+def test_missing_values() -> None:
     bare = Pair(prompt="?", rejected="a b", chosen="a c")
     assert parse("verdict=none, source=none, oracle=none")(bare)
     assert not parse("source~none")(bare)
-    # Without a ratio in the row it is measured in words and signs: one of two is new.
+    # A missing ratio is computed on words: one of two is new.
     assert parse("ratio=0.5")(bare)
 
 
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("", "it is empty"),
-        ("ratio", "can't read 'ratio'"),
-        ("ratio>", "can't read 'ratio>'"),
-        (">0.3", "can't read '>0.3'"),
-        ("ratio>0.3,,verdict=right", "can't read ',verdict=right'"),
+        ("", "the expression is empty"),
+        ("ratio", "expected FIELD OP VALUE, got 'ratio'"),
+        ("ratio>", "expected FIELD OP VALUE, got 'ratio>'"),
+        (">0.3", "expected FIELD OP VALUE, got '>0.3'"),
+        ("ratio>0.3,,verdict=right", "expected FIELD OP VALUE, got ',verdict=right'"),
         ("ratoi>0.3", "did you mean 'ratio'?"),
         ("colour=red", "the fields are ratio, first, trial, length, id, "),
-        ("ratio~0.3", "'ratio' is a number, which ~ does not compare"),
-        ("ratio>high", "'ratio' is a number, and 'high' is none"),
-        ("ratio>nan", "'ratio' is a number, and 'nan' is none"),
-        ("source>a", "'source' is text, which > does not compare"),
-        ("verdict=rihgt", "it is one of right, wrong, undecided, none"),
-        ("__import__('os').system('id')", "can't read"),
-        ("ratio>0.3 or ratio<0.1", "'0.3 or ratio<0.1' is none"),
+        ("ratio~0.3", "'ratio' is a number, which has no operator ~"),
+        ("ratio>high", "expected a number for 'ratio', got 'high'"),
+        ("ratio>nan", "expected a number for 'ratio', got 'nan'"),
+        ("source>a", "'source' is text, which has no operator >"),
+        ("verdict=rihgt", "use one of right, wrong, undecided, none"),
+        ("__import__('os').system('id')", "expected FIELD OP VALUE"),
+        ("ratio>0.3 or ratio<0.1", "got '0.3 or ratio<0.1'"),
     ],
 )
-def test_what_cannot_be_read_is_said(expression: str, message: str) -> None:
+def test_invalid_expression_names_the_problem(expression: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(expression)
     assert message in str(caught.value)
@@ -98,9 +100,9 @@ def test_what_cannot_be_read_is_said(expression: str, message: str) -> None:
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_test_or_an_error_of_the_user(expression: str) -> None:
+def test_any_text_is_a_predicate_or_a_user_error(expression: str) -> None:
     try:
-        test = parse(expression)
+        matches = parse(expression)
     except UserError:
         return
-    assert test(PAIR) in (True, False)
+    assert matches(PAIR) in (True, False)

@@ -1,39 +1,45 @@
-"""What a training run costs, worked out from sizes alone: operations, memory a device, time.
+"""The costs of a training run, computed from sizes alone: operations, memory per device, time.
 
-    forward     2 operations a weight and token, 4 * width a query-key pair and layer, the head on scored positions
-    backward    twice that: gradients of inputs and of weights; a frozen weight has none of its own
-    recompute   the layers once more with checkpointed activations, the head once more (see ``core.logps``; at most: of
-                short answers what it found is kept)
+    forward     2 operations per weight and token, 4 * width per query-key pair and layer, the head on scored positions
+    backward    twice the forward pass: gradients of inputs and of weights; frozen weights have no gradient
+    recompute   the layers once more if activations are checkpointed, and the head once more; an upper bound for the
+                head, because the probabilities of short answers are kept (see ``core.forward.logps``)
 
-Only useful work is counted: of causal attention the half below the diagonal, of a shared beginning one run. Memory is
-what stands at the worst moment, at the end of a forward pass or in an optimiser step; the allocator's own waste and the
-buffers of communication libraries come on top (``RESERVE``).
+Only useful work is counted: the half of causal attention below the diagonal, and a shared prefix once. Memory is the
+peak, at the end of a forward pass or in an optimizer step. ``RESERVE`` adds the allocator's fragmentation and the
+buffers of communication libraries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from spotcli.core.forward.encoding import EncodedPair, common_start, row_tokens
+
 GIB = 2**30
+"""Bytes per GiB."""
+
 RESERVE = 2.0
-"""GiB of a device that are nobody's: the driver's context, communication buffers, fragments."""
+"""GiB per device for the driver's context, communication buffers and fragmentation."""
+
 BUCKET = 500_000_000
 """Gradients that DeepSpeed reduces at once."""
+
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes of a weight in 4 bits: 64 share a scale of 8 bits, and 256 such scales one of 32."""
+"""Bytes per weight in 4 bits: 64 weights share a scale of 8 bits, and 256 scales share a scale of 32 bits."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, by its data sheet."""
+    """A GPU, with the numbers of its data sheet."""
 
     teraflops: float
-    """Peak of dense bfloat16 products."""
+    """Peak rate of dense bfloat16 matrix products, in 10^12 operations per second."""
     memory: float
-    """GiB."""
+    """Memory in GiB."""
 
 
 DEVICES: Mapping[str, Device] = MappingProxyType(
@@ -54,16 +60,17 @@ DEVICES: Mapping[str, Device] = MappingProxyType(
         "l4": Device(121, 24),
     }
 )
+"""The devices of ``spot train --dry-run``, by name."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model as far as its costs go."""
+    """The sizes of a model that determine its costs."""
 
     parameters: int
-    """All, embeddings included; a tied head counts once."""
+    """All parameters, embeddings included; a tied head counts once."""
     body: int
-    """Weights that every token is multiplied with, the head not among them; of experts those that are active."""
+    """Weights that every token is multiplied with, without the head; only the active experts count."""
     layers: int
     hidden: int
     width: int
@@ -71,34 +78,36 @@ class Shape:
     key_width: int
     """Key heads * head size."""
     mlp: int
-    """Inner size of the feed-forward part; of experts that of the active ones together."""
+    """Inner size of the feed-forward block; for experts, the sum over the active ones."""
     vocabulary: int
     head_norms: bool = False
-    """Queries and keys are normalised, head by head."""
+    """Queries and keys are normalized in each head."""
     adapters: int = 0
-    """Weights of LoRA adapters; then nothing else is trained."""
+    """Weights of LoRA adapters. If there are any, only they are trained."""
     quantized: int = 0
-    """Of ``parameters``: those that are kept in 4 bits."""
+    """How many of ``parameters`` are stored in 4 bits per weight."""
 
     @property
     def trained(self) -> int:
+        """Weights that are trained."""
         return self.adapters or self.parameters
 
     @property
     def head(self) -> int:
+        """Weights of the head."""
         return self.hidden * self.vocabulary
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is run: a micro-batch, or the sum of many."""
+    """The size of a forward pass: one micro-batch, or the sum of several."""
 
     tokens: int
-    """Positions of the rows, padding included."""
+    """Positions of all rows, padding included."""
     scored: int
-    """Positions that go through the head."""
+    """Positions that are run through the head."""
     attended: int
-    """Pairs of a position and one that it sees, itself included."""
+    """Query-key pairs: for each position, the positions that it attends to, itself included."""
 
     def __add__(self, other: Work) -> Work:
         return Work(self.tokens + other.tokens, self.scored + other.scored, self.attended + other.attended)
@@ -106,32 +115,63 @@ class Work:
 
 @dataclass(frozen=True)
 class Setup:
-    """How the model is trained."""
+    """The settings of a training run that determine its costs."""
 
     ranks: int = 1
     sharding: Literal["none", "zero2", "zero3", "fsdp"] = "none"
     offload: Literal["none", "optimizer", "all"] = "none"
-    """``all``: weights too."""
+    """What is kept in the memory of the host; ``all`` is the optimizer and the weights."""
     checkpointing: bool = False
     weight_bytes: float = 4
-    """Of a weight as it is loaded, where it is not quantised."""
+    """Bytes per loaded weight that is not quantized."""
     compute_bytes: int = 2
-    """Of an operand of the matrix products."""
+    """Bytes per operand of the matrix products."""
     autocast: bool = True
-    """Weights that are more exact than operands are turned into them on the way, which takes a copy."""
+    """Weights with more bytes than operands are cast for each product, which takes a copy."""
     chunk: int = 256
-    """Positions whose logits exist at once."""
+    """Positions whose logits are in memory at once."""
     keep: int = 256 << 20
-    """Bytes of probabilities that wait for the backward pass, at most."""
+    """Most bytes of probabilities that are kept for the backward pass."""
 
     @property
     def casts(self) -> bool:
-        """Weights are copied into operands, and states between the layers stay as exact as the weights."""
+        """Weights are copied into operands, and states between the layers have the precision of the weights."""
         return self.autocast and self.weight_bytes > self.compute_bytes
 
 
+def row_work(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True) -> Work:
+    """Return the work of a forward pass over the pairs as ``packing.pack`` lays them out.
+
+    Args:
+        pairs: at least one.
+        share: the shared layout, else the plain one.
+        rejected: run the rejected answers too.
+    """
+    prompts = [len(pair.prompt_ids) for pair in pairs]
+    chosen = [len(pair.chosen_ids) for pair in pairs]
+    wrong = [len(pair.rejected_ids) if rejected else 0 for pair in pairs]
+    shared = [pair.shared if rejected and share else 0 for pair in pairs]
+    scored = sum(chosen) + sum(wrong) - sum(shared)
+    if not share:
+        rows = len(pairs) * (2 if rejected else 1)
+        length = max(prompt + max(answers) for prompt, *answers in zip(prompts, chosen, wrong, strict=True))
+        return Work(rows * length, scored, rows * _causal_pairs(length))
+    common = common_start(pairs)
+    attended = _causal_pairs(common)
+    for prompt, right, other, prefix in zip(prompts, chosen, wrong, shared, strict=True):
+        # The chosen answer after the common start, and the tail of the rejected one after start and prefix.
+        attended += _causal_pairs(prompt + right) - _causal_pairs(common)
+        attended += _causal_pairs(prompt + other) - _causal_pairs(prompt + prefix) if other else 0
+    return Work(row_tokens(pairs, rejected=rejected), scored, attended)
+
+
+def _causal_pairs(length: int) -> int:
+    """Return the query-key pairs of a causal row."""
+    return length * (length + 1) // 2
+
+
 def forward(shape: Shape, work: Work) -> dict[str, int]:
-    """Operations of one forward pass, by part."""
+    """Return the operations of one forward pass, by part."""
     return {
         "layers": 2 * (shape.body + shape.adapters) * work.tokens,
         "attention": 4 * shape.width * shape.layers * work.attended,
@@ -140,11 +180,11 @@ def forward(shape: Shape, work: Work) -> dict[str, int]:
 
 
 def training(shape: Shape, work: Work, *, checkpointing: bool) -> dict[str, int]:
-    """Operations of forward and backward pass, by part; ``recompute`` is what is done a second time."""
+    """Return the operations of forward and backward pass, by part; ``recompute`` is what is computed a second time."""
     once = forward(shape, work)
     frozen = bool(shape.adapters)
     adapters = 2 * shape.adapters * work.tokens
-    # A layer's last product is not needed again: recomputing stops before it.
+    # Recomputing a layer stops before its last product, which the backward pass does not need.
     again = once["layers"] + once["attention"] - 2 * shape.layers * shape.hidden * shape.mlp * work.tokens
     return {
         "layers": once["layers"] * (2 if frozen else 3) + (adapters if frozen else 0),
@@ -155,17 +195,17 @@ def training(shape: Shape, work: Work, *, checkpointing: bool) -> dict[str, int]
 
 
 def minutes(operations: float, *, device: Device, devices: int, utilisation: float) -> float:
-    """Minutes that the operations take where ``utilisation`` of the devices' peak is reached."""
+    """Return the minutes that the operations take if the devices reach the share ``utilisation`` of their peak."""
     return operations / (devices * device.teraflops * 1e12 * utilisation) / 60
 
 
 def memory(shape: Shape, work: Work, setup: Setup) -> dict[str, float]:
-    """GiB of one device, by what they hold.
+    """Return the GiB of one device at the peak, by use.
 
     Args:
         shape: the model.
-        work: its largest micro-batch.
-        setup: how it is trained.
+        work: the largest micro-batch.
+        setup: the settings of the run.
     """
     shards = setup.ranks if setup.sharding != "none" else 1
     whole = setup.ranks if setup.sharding in ("zero3", "fsdp") else 1
@@ -175,15 +215,15 @@ def memory(shape: Shape, work: Work, setup: Setup) -> dict[str, float]:
     if setup.casts:
         weights += setup.compute_bytes * shape.body / (1 if whole == 1 else shape.layers)
     elif whole > 1:
-        # Two layers at a time, and the embeddings, are whole on every device.
+        # Two layers at a time and the embeddings are unsharded on every device.
         weights += setup.weight_bytes * (2 * shape.body / shape.layers + shape.head)
     if shape.quantized:
-        weights += setup.compute_bytes * shape.hidden * shape.mlp  # one matrix at a time, unpacked for its product
-    # Besides its share of bfloat16 gradients, DeepSpeed turns it into float32 before a step, and fills a bucket.
+        weights += setup.compute_bytes * shape.hidden * shape.mlp  # one matrix at a time, dequantized
+    # DeepSpeed keeps a share of the bfloat16 gradients, a float32 copy of it before a step, and a bucket.
     gradients = (
         (2 + 4) * shape.trained / shards + 2 * min(BUCKET, shape.trained) if deepspeed else 4 * shape.trained / shards
     )
-    # Two moments in float32; of bfloat16 weights, DeepSpeed keeps float32 copies.
+    # Two moments in float32; DeepSpeed also keeps float32 copies of bfloat16 weights.
     optimizer = (12 if deepspeed and setup.weight_bytes < 4 else 8) * shape.trained / shards
     if setup.offload != "none":
         optimizer = 0.0
@@ -199,16 +239,16 @@ def memory(shape: Shape, work: Work, setup: Setup) -> dict[str, float]:
 
 
 def activations(shape: Shape, work: Work, setup: Setup) -> float:
-    """Bytes that the layers keep for the backward pass."""
-    # Between the layers, states are as exact as the weights; under autocast the products round them.
+    """Return the bytes that the layers keep for the backward pass."""
+    # States between the layers have the precision of the weights; under autocast the products round them.
     state = 4 if setup.casts else setup.compute_bytes
     part = setup.compute_bytes
-    # Two norms in float32, with their results; under autocast also these as operands (see ``core.operands``).
+    # Two norms in float32, with their results; under autocast also the rounded results (``rounded_operands``).
     norms = 2 * (4 + state) * shape.hidden + (2 * part * shape.hidden if setup.casts else 0)
-    # Queries and keys before and after they are rotated, and gathered by pair with the values; the result twice.
+    # Queries and keys before and after rotation; queries, keys and values gathered by pair; the result twice.
     attention = part * (3 * (shape.width + shape.key_width) + shape.key_width + 2 * shape.width)
     if shape.head_norms:
-        # What is normalised, and for the gradient of the norm's weight also the result.
+        # The input of the norm and, for the gradient of its weight, also the result.
         attention += (4 + (0 if shape.adapters else part)) * (shape.width + shape.key_width)
     mlp = 4 * part * shape.mlp
     layer = work.tokens * (norms + attention + mlp)
@@ -219,7 +259,7 @@ def activations(shape: Shape, work: Work, setup: Setup) -> float:
 
 
 def _head(shape: Shape, work: Work, setup: Setup) -> float:
-    """Bytes around the head: a chunk of logits twice and what is kept, the weight as operand, its gradient, states."""
+    """Return the bytes of the head: logits of a chunk (twice), kept probabilities, cast weight, gradient, states."""
     logits = 2 * 4 * min(setup.chunk, work.scored) * shape.vocabulary
     logits += min(setup.keep, setup.compute_bytes * work.scored * shape.vocabulary)
     operand = shape.head * setup.compute_bytes if setup.casts else 0

@@ -1,4 +1,4 @@
-"""Drift: how far a policy has moved from its base, where nothing was meant to change."""
+"""Drift: the divergence of a trained policy from its base policy, on prompts that training should not affect."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 def token_kl(base_logits_TV: torch.Tensor, policy_logits_TV: torch.Tensor) -> torch.Tensor:
-    """KL(base || policy) of the next-token distribution at each position, in nats.
+    """Return KL(base || policy) of the next-token distribution at each position, in nats.
 
-    Over tokens that the base model itself sampled, its mean estimates the per-token divergence of whole answers, since
-    KL(base || policy) of a sequence is the expected sum of these terms under the base model.
+    KL(base || policy) of a whole answer is the expected sum of these terms under the base model. So on answers that
+    the base model sampled, their mean estimates the divergence per token.
 
     Args:
-        base_logits_TV: logits of the base model, a row a position.
-        policy_logits_TV: the policy's on the same tokens.
+        base_logits_TV: logits of the base model, [positions, vocabulary].
+        policy_logits_TV: logits of the policy on the same tokens, [positions, vocabulary].
 
     Returns:
-        float32, shape [T], never below 0 but for rounding.
+        float32, [positions]; at least 0, except for rounding.
     """
     base_TV = base_logits_TV.float().log_softmax(-1)
     policy_TV = policy_logits_TV.float().log_softmax(-1)

@@ -1,11 +1,11 @@
-"""What a correction changed: the change ratio, spans that join to both texts, where the first edit falls.
+"""The difference between an answer and its correction: the change ratio, and the spans of a diff.
 
-    y-  rejected, the policy's answer          kept + deleted  spans join to y-
-    y+  chosen, its correction                 kept + inserted spans join to y+
+    y-  rejected, the policy's answer          its text is that of the kept and deleted spans
+    y+  chosen, the corrected answer           its text is that of the kept and inserted spans
 
-The change ratio is counted in the policy's tokens, because those are what training sees. Spans are made of words and
-signs, because those are what people read. Both come from an exact longest common subsequence (LCS) by rapidfuzz;
-difflib's matching blocks are not one, and a ratio made of them would drop pairs that are close.
+The change ratio is measured in the policy's tokens, because the policy is trained on tokens. Spans consist of words
+and symbols, because people read them. Both use an exact longest common subsequence (LCS) from rapidfuzz. The matching
+blocks of difflib are not an LCS: a ratio computed from them is too high and would drop pairs that differ little.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ from rapidfuzz.distance import LCSseq
 
 Kind = Literal["kept", "deleted", "inserted"]
 
-# The alignment keeps one bit for each pair of positions: 2**31 bits are 256 MB, which 46,000 words a side would take.
 MAX_CELLS = 1 << 31
+"""Pairs of positions that an alignment may have; it needs one bit for each. 2**31 bits are 256 MB, the size for 46,000
+words on each side."""
 
-# The part of the longer side that is kept in a pair expected to be close; only speed depends on it.
 CLOSE = 0.85
+"""Share of the longer side that most corrections keep. It affects only the speed of the change ratio."""
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-# Alternatives in falling order, the frequent first: nearly every word is plain letters in front of a plain sign.
+# The most frequent alternative comes first, for speed: most words are ASCII letters followed by an ASCII symbol.
 _PIECE = rf"""
       [A-Za-z]++(?=[\x00-&(-\x7f])
-    | (?:[A-Za-z]+[\u0300-\u036f]*                  # a word with its combining marks; plain letters in one go,
+    | (?:[A-Za-z]+[\u0300-\u036f]*                  # a word with its combining marks (ASCII letters at once),
         |(?![{_CJK}])[^\W\d_][\u0300-\u036f]*)+
-      (?:['’](?:[^\W\d_][\u0300-\u036f]*)+)*        # and with what stands behind an apostrophe
-    | \d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?        # a number with its thousands in groups
+      (?:['’](?:[^\W\d_][\u0300-\u036f]*)+)*        # and its part after an apostrophe
+    | \d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?        # a number with grouped thousands
     | \d+(?:\.\d+)?                                 # any other number
-    | \\(?:[A-Za-z]+|[^\n])?                        # a LaTeX command, an escaped sign, or a lone backslash
-    | [{_CJK}]                                      # scripts that put no blanks between words: a character at a time
-    | \*\*|<=|>=|!=|==|->|=>                        # signs that belong together
+    | \\(?:[A-Za-z]+|[^\n])?                        # a LaTeX command, an escaped symbol, or one backslash
+    | [{_CJK}]                                      # scripts without spaces between words: one character each
+    | \*\*|<=|>=|!=|==|->|=>                        # symbols of two characters
 """
-# Blanks are pieces too, and the last alternative takes any character, so that none is ever lost.
+# White space is a piece too, and the last alternative matches any character, so the pieces always join to the text.
 _WORD = re.compile(rf"{_PIECE} | \n | [^\S\n]+ | .", re.VERBOSE)
-# The same without the blanks between pieces, which cost as much as the pieces themselves.
+# The same without white space, which would take as long to match as all other pieces.
 _SOLID = re.compile(rf"{_PIECE} | \S", re.VERBOSE)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A run of pieces that were kept, deleted from y-, or inserted in y+."""
+    """Consecutive pieces that were kept, deleted from y-, or inserted in y+."""
 
     kind: Kind
     pieces: tuple[str, ...]
@@ -58,31 +59,32 @@ class Span:
 
 
 def change_ratio(rejected_ids: Sequence[int], chosen_ids: Sequence[int]) -> float:
-    """How much of the correction is new: ``R = 1 - |LCS(y-, y+)| / |y+|``, in [0, 1].
+    """Return the share of the correction that is new: ``R = 1 - |LCS(y-, y+)| / |y+|``, in [0, 1].
 
-    The formula is that of the proximity filter in "Surgical Post-Training" (arXiv 2603.01683), on the token ids of the
-    policy's tokenizer. It does not see pure deletions: a correction that only drops tokens has the ratio 0.
+    This is the formula of the proximity filter in "Surgical Post-Training" (arXiv 2603.01683), on the token ids of the
+    policy's tokenizer. It does not count deletions: a correction that only removes tokens has the ratio 0.
 
-    Nothing corrected to nothing has the ratio 0. Anything corrected to nothing has 1, where the formula has no value:
-    nothing of the answer was kept, so no filter should let it pass.
+    For an empty y+ the formula is undefined. The ratio is then 0 if y- is empty too, and 1 otherwise: nothing was kept,
+    so every filter should drop the pair.
     """
     if not chosen_ids:
         return 1.0 if rejected_ids else 0.0
-    # An alignment that keeps most lies near the diagonal, and most corrections have one: looking only there is faster.
+    # Most corrections keep most tokens, so their alignment is near the diagonal. Searching only there is faster.
     close = int(CLOSE * max(len(rejected_ids), len(chosen_ids)))
     kept = LCSseq.similarity(rejected_ids, chosen_ids, score_cutoff=close)
     if not kept:
         kept = LCSseq.similarity(rejected_ids, chosen_ids)
-    # The difference is formed before the division: (5 - 3) / 5 is exactly 0.4, and 1 - 3 / 5 is not.
+    # Subtract before dividing: (5 - 3) / 5 is exactly 0.4, and 1 - 3 / 5 is not.
     return float((len(chosen_ids) - kept) / len(chosen_ids))
 
 
 def text_change_ratio(rejected: str, chosen: str) -> float:
-    """The change ratio of two texts in words and signs, blanks not counted: for where no tokenizer can be loaded.
+    """Return the change ratio of two texts in words and symbols, without white space.
 
-    It comes near the ratio in tokens, most of which carry their blank with them, and is not the same.
+    It replaces ``change_ratio`` when no tokenizer can be loaded. The two are close but not equal, because most tokens
+    include the space before them.
     """
-    # No piece reaches over the end of a line, so each line that both sides have is cut and numbered once.
+    # No piece continues over the end of a line, so a line that occurs several times is split and numbered once.
     known: dict[str, int] = {}
     lines: dict[str, list[int]] = {}
     fresh = count()
@@ -99,25 +101,26 @@ def text_change_ratio(rejected: str, chosen: str) -> float:
 
 
 def words(text: str) -> list[str]:
-    """Cut a text into words, numbers, LaTeX commands, signs and blanks; the pieces join to the text again."""
+    """Split a text into words, numbers, LaTeX commands, symbols and white space. The pieces join to the text."""
     return _WORD.findall(text)
 
 
 def diff(rejected: str, chosen: str) -> list[Span]:
-    """The spans of a pair in words and signs, fit for reading.
+    """Return the spans of a pair in words and symbols, for people to read.
 
-    As ``align`` on ``words``, but what happens to be alike inside of a rewritten passage counts as replaced:
-    ``red fox`` to ``blue cat`` reads as one replacement, not as two with a kept blank between them.
+    Like ``align`` on ``words``, but accidental matches inside a rewritten passage count as replaced: ``red fox`` to
+    ``blue cat`` is one replacement, not two with a kept space between them.
     """
     return _joined(_bridged(align(words(rejected), words(chosen))))
 
 
 def align(rejected: Sequence[str], chosen: Sequence[str]) -> list[Span]:
-    """Kept, deleted and inserted spans of two token sequences, with the fewest tokens deleted and inserted.
+    """Return kept, deleted and inserted spans of two token sequences, with the fewest deletions and insertions.
 
-    The texts of kept and deleted spans join to y-, those of kept and inserted spans to y+. Neighbours differ in kind,
-    and within an edit what was deleted comes first. Empty sequences give no spans. Two sides whose different parts
-    would need more than ``MAX_CELLS`` bits are not aligned inside: that part is then one deletion and one insertion.
+    The texts of kept and deleted spans join to y-, those of kept and inserted spans to y+. Adjacent spans differ in
+    kind, and within an edit the deletion comes first. Two empty sequences give no spans. If the part between the
+    common beginning and the common end has more than ``MAX_CELLS`` pairs of positions, it is not aligned: it becomes
+    one deletion and one insertion.
     """
     head = shared_prefix(rejected, chosen)
     tail = shared_prefix(rejected[head:][::-1], chosen[head:][::-1])
@@ -135,19 +138,12 @@ def align(rejected: Sequence[str], chosen: Sequence[str]) -> list[Span]:
     return _joined([*spans, Span("kept", tuple(rejected[len(rejected) - tail :]))])
 
 
-def first_edit(spans: Sequence[Span]) -> int | None:
-    """Where the first edit begins, in characters of either text; None where nothing was changed."""
-    if all(span.kind == "kept" for span in spans):
-        return None
-    return len(spans[0].text) if spans[0].kind == "kept" else 0
-
-
 def shared_prefix(rejected: Sequence[Any], chosen: Sequence[Any]) -> int:
-    """How many items both begin with: tokens of two lists, characters of two strings."""
+    """Return the length of the common prefix, in tokens of two lists or in characters of two strings."""
     low, high = 0, min(len(rejected), len(chosen))
     if rejected[:high] == chosen[:high]:
         return high
-    # Slices are compared in C: halving a long text costs less than a loop over its characters.
+    # Slices are compared in C, so a binary search is faster than a loop over characters.
     while low < high:
         middle = (low + high + 1) // 2
         if rejected[low:middle] == chosen[low:middle]:
@@ -158,46 +154,46 @@ def shared_prefix(rejected: Sequence[Any], chosen: Sequence[Any]) -> int:
 
 
 def _numbered(*sides: Sequence[str]) -> list[list[int]]:
-    """Each different word as a number of its own: rapidfuzz compares hashes, and those of strings may collide."""
+    """Replace each distinct word by a number: rapidfuzz compares hashes, and hashes of strings can collide."""
     known: dict[str, int] = {}
     fresh = count()
     return [list(map(known.setdefault, side, fresh)) for side in sides]
 
 
 def _bridged(spans: list[Span]) -> list[Span]:
-    """The spans with each kept one that hardly parts two edits counted as replaced.
+    """Count kept spans as replaced if they hardly separate two edits.
 
-    That is a blank between two replacements, and words between two edits that each are at least three times as long:
-    in a rewritten paragraph the words that happen to be alike say nothing.
+    Such a span is white space between two replacements, or words between two edits that are each at least three times
+    as long. In a rewritten paragraph such words match by accident.
     """
     while True:
         sizes = [sum(not piece.isspace() for piece in span.pieces) for span in spans]
         kinds = [span.kind for span in spans]
-        found: list[Span] = []
+        bridged: list[Span] = []
         for place, span in enumerate(spans):
-            before = {kinds[at]: sizes[at] for at in range(max(place - 2, 0), place) if kinds[at] != "kept"}
-            after = {kinds[at]: sizes[at] for at in range(place + 1, len(spans))[:2] if kinds[at] != "kept"}
+            before = {kinds[index]: sizes[index] for index in range(max(place - 2, 0), place) if kinds[index] != "kept"}
+            after = {kinds[index]: sizes[index] for index in range(place + 1, len(spans))[:2] if kinds[index] != "kept"}
             if span.kind != "kept" or not before or not after:
-                parted = True
+                separates = True
             elif sizes[place]:
-                parted = 3 * sizes[place] > min(max(before.values()), max(after.values()))
+                separates = 3 * sizes[place] > min(max(before.values()), max(after.values()))
             else:
-                parted = "\n" in span.text or len(before) + len(after) < 4
-            found += [span] if parted else [Span("deleted", span.pieces), Span("inserted", span.pieces)]
-        # Edits grow as they are joined, and may then be long enough for the next.
-        found = _joined(found)
-        if len(found) == len(spans):
-            return found
-        spans = found
+                separates = "\n" in span.text or len(before) + len(after) < 4
+            bridged += [span] if separates else [Span("deleted", span.pieces), Span("inserted", span.pieces)]
+        # A joined edit is longer, so it can now absorb the next kept span.
+        bridged = _joined(bridged)
+        if len(bridged) == len(spans):
+            return bridged
+        spans = bridged
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Neighbours of one kind as one span, empty ones left out, and in each edit the deletion before the insertion."""
-    found: list[Span] = []
+    """Join adjacent spans of one kind, drop empty ones, and put the deletion of each edit before its insertion."""
+    joined: list[Span] = []
     for kept, run in groupby((span for span in spans if span.pieces), key=lambda span: span.kind == "kept"):
         edit = list(run)
         kinds: tuple[Kind, ...] = ("kept",) if kept else ("deleted", "inserted")
         for kind in kinds:
             if pieces := tuple(piece for span in edit if span.kind == kind for piece in span.pieces):
-                found.append(Span(kind, pieces))
-    return found
+                joined.append(Span(kind, pieces))
+    return joined

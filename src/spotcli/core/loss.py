@@ -1,9 +1,9 @@
-"""The objectives: sequence log-probabilities in, one loss and its per-pair metrics out.
+"""The training objectives: log-probabilities in, one loss and its per-pair metrics out.
 
 Shapes, as suffixes of names:
 
     B   pairs in the micro-batch
-    T   response tokens of the chosen answers in the micro-batch, one after the other
+    T   response tokens of all chosen answers in the micro-batch, concatenated
 
 Terms:
 
@@ -12,15 +12,19 @@ Terms:
     r(y)        reward: beta * (logp(y) - reference logp(y))
     d           reward shift, see ``RewardShift``
     s           the sigmoid
-    tether      what the gradient on beta * logp(y+) is scaled by: 1 - s(r+ - d), for dpo 1 - s(r+ - r-). It is 0.5 at
-                the start and falls towards 0 as the reward grows: an early stop for each pair by itself.
+    tether      the factor on the gradient of beta * logp(y+): 1 - s(r+ - d), for dpo 1 - s(r+ - r-). It starts at 0.5
+                and falls towards 0 as the reward grows, so each pair has its own early stop.
 
-Formulas: "Surgical Post-Training" (arXiv 2603.01683) for spot-bco, spot-bce and reward-sft, which take the paired
-form of BCO (arXiv 2404.04656); dpo is arXiv 2305.18290; dft is arXiv 2508.05629.
+Sources of the formulas:
 
-A loss is this micro-batch's *share* of the loss of its optimiser step: a sum over the pairs (or tokens) here, divided
-by the number of pairs (or tokens) in the whole step. The shares of a step's micro-batches and ranks add up to the same
-number however the step is cut, the last and smaller step of an epoch included.
+    spot-bco, spot-bce, reward-sft    "Surgical Post-Training" (arXiv 2603.01683), in the paired form of BCO
+                                      (arXiv 2404.04656)
+    dpo                               arXiv 2305.18290
+    dft                               arXiv 2508.05629
+
+A loss is the *share* of this micro-batch in the loss of its training step: the sum over its pairs (or tokens), divided
+by the number of pairs (or tokens) in the whole step. The shares of all micro-batches and ranks add up to the same loss
+however the step is divided. This also applies to the last, smaller step of an epoch.
 """
 
 from __future__ import annotations
@@ -41,66 +45,73 @@ ShiftKind = Literal["ema", "running", "none", "constant"]
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What an objective may look at. Policy tensors carry gradients; reference tensors do not."""
+    """The inputs of an objective. Policy tensors carry gradients; reference tensors do not."""
 
     policy_chosen_logps_B: Tensor
-    """logp(y+) under the policy, summed over response tokens."""
+    """logp(y+) under the policy."""
     policy_rejected_logps_B: Tensor | None = None
-    """logp(y-) under the policy; absent where the objective does not need it."""
+    """logp(y-) under the policy; None if the objective does not run the rejected answer."""
     reference_chosen_logps_B: Tensor | None = None
-    """logp(y+) under the frozen starting policy."""
+    """logp(y+) under the reference, the frozen starting policy; None if the objective has no reference."""
     reference_rejected_logps_B: Tensor | None = None
-    """logp(y-) under the frozen starting policy."""
+    """logp(y-) under the reference; None if the objective has no reference."""
     chosen_token_logps_T: Tensor | None = None
-    """log-probability of each response token of y+ under the policy, for the token-level objectives."""
+    """Log-probability of each response token of y+ under the policy, for the token-level objectives."""
     step_pairs: float | None = None
-    """Pairs in the whole optimiser step, over all micro-batches and ranks; those given here when absent."""
+    """Pairs in the whole training step, over all micro-batches and ranks. Default: the pairs given here."""
     step_tokens: float | None = None
-    """Chosen response tokens in the whole optimiser step; those given here when absent."""
+    """Response tokens of chosen answers in the whole training step. Default: the tokens given here."""
 
 
 @dataclass(frozen=True)
 class LossOutputs:
-    """The scalar to differentiate, and detached metrics, one value a pair."""
+    """The loss and the metrics of a micro-batch."""
 
     loss: Tensor
+    """The scalar to differentiate."""
     metrics: Mapping[str, Tensor]
+    """Detached values, each [B].
+
+    Objectives with rewards: ``rewards_chosen`` (r+), ``rewards_rejected`` (r-), ``margin`` (r+ - r-), ``accuracy`` (1
+    if r+ > r-, else 0) and ``tether``. Objectives on tokens: ``logps_chosen`` (logp(y+)).
+    """
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss by name; called with its inputs, ``beta`` and the reward shift ``shift``."""
+    """A named loss function and the inputs that it needs."""
 
     name: str
     formula: Callable[[LossInputs, float, float], LossOutputs]
+    """The loss of inputs, beta and shift."""
     reference: bool
-    """Needs reference log-probabilities."""
+    """The objective needs reference log-probabilities."""
     rejected: bool
-    """Runs the rejected answer, for its loss or for the "pull-up" of y- that positives alone bring about."""
+    """The rejected answer is run: for the loss, or to measure how training on y+ alone also raises y- ("pull-up")."""
     shifted: bool = False
-    """Subtracts the reward shift."""
+    """The objective subtracts the reward shift."""
     first_loss: float | None = None
-    """The loss where policy = reference and d = 0, in nats."""
+    """The loss when the policy equals the reference and d = 0, in nats; None for objectives without a reference."""
 
     def __call__(self, inputs: LossInputs, *, beta: float = 0.1, shift: float = 0.0) -> LossOutputs:
-        """The loss of ``inputs``.
+        """Compute the loss of ``inputs``.
 
         Args:
             inputs: sequence and token log-probabilities, in nats.
-            beta: how tightly rewards tie the policy to the reference.
-            shift: d, in units of reward; ignored by objectives that have none.
+            beta: reward per nat; a larger value keeps the policy closer to the reference.
+            shift: d, in units of reward; ignored by objectives without a shift.
 
         Raises:
-            SpotError: log-probabilities that this objective needs are absent.
+            SpotError: log-probabilities that this objective needs are missing.
         """
         return self.formula(inputs, beta, shift)
 
 
 def rewards(inputs: LossInputs, beta: float) -> tuple[Tensor, Tensor]:
-    """r+ and r-, each [B].
+    """Compute r+ and r-, each [B].
 
     Raises:
-        SpotError: rejected or reference log-probabilities are absent.
+        SpotError: rejected or reference log-probabilities are missing.
     """
     chosen_B = beta * (inputs.policy_chosen_logps_B - _needed(inputs, "reference_chosen_logps_B"))
     rejected_B = beta * (_needed(inputs, "policy_rejected_logps_B") - _needed(inputs, "reference_rejected_logps_B"))
@@ -108,26 +119,26 @@ def rewards(inputs: LossInputs, beta: float) -> tuple[Tensor, Tensor]:
 
 
 def spot_bco(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
-    """-log s(r+ - d) - log s(-(r- - d)), mean over the step's pairs."""
+    """-log s(r+ - d) - log s(-(r- - d)), mean over the pairs of the step (arXiv 2404.04656, 2603.01683)."""
     chosen_B, rejected_B = rewards(inputs, beta)
     loss_B = -F.logsigmoid(chosen_B - shift) - F.logsigmoid(-(rejected_B - shift))
     return _by_pair(inputs, loss_B, chosen_B, rejected_B, torch.sigmoid(shift - chosen_B))
 
 
 def spot_bce(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
-    """-log s(r+) - log s(-r-), mean over the step's pairs: spot-bco with d = 0."""
+    """-log s(r+) - log s(-r-), mean over the pairs of the step: spot-bco with d = 0 (arXiv 2603.01683)."""
     return spot_bco(inputs, beta, 0.0)
 
 
 def dpo(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
-    """-log s(r+ - r-), mean over the step's pairs."""
+    """-log s(r+ - r-), mean over the pairs of the step (arXiv 2305.18290)."""
     chosen_B, rejected_B = rewards(inputs, beta)
     loss_B = -F.logsigmoid(chosen_B - rejected_B)
     return _by_pair(inputs, loss_B, chosen_B, rejected_B, torch.sigmoid(rejected_B - chosen_B))
 
 
 def reward_sft(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
-    """-log s(r+), mean over the step's pairs: positives only, with the tether. y- is run to be watched."""
+    """-log s(r+), mean over the pairs of the step (arXiv 2603.01683). y- is run for the metrics only."""
     chosen_B, rejected_B = rewards(inputs, beta)
     return _by_pair(inputs, -F.logsigmoid(chosen_B), chosen_B, rejected_B, torch.sigmoid(-chosen_B))
 
@@ -135,13 +146,13 @@ def reward_sft(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
 def sft(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
     """-log pi(y+ | x), mean over the chosen *tokens* of the step.
 
-    A token weighs the same in a short answer and in a long one, as in the usual supervised fine-tuning.
+    Every token has the same weight, in short and in long answers, as in usual supervised fine-tuning.
     """
     return _by_token(inputs, -_needed(inputs, "chosen_token_logps_T"))
 
 
 def dft(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
-    """SFT with each token's loss weighted by its own probability, detached: -sg(p_t) * log p_t, mean over tokens."""
+    """-sg(p_t) * log p_t, mean over the chosen tokens of the step; sg stops the gradient (arXiv 2508.05629)."""
     logps_T = _needed(inputs, "chosen_token_logps_T")
     return _by_token(inputs, -logps_T.detach().exp() * logps_T)
 
@@ -149,7 +160,7 @@ def dft(inputs: LossInputs, beta: float, shift: float) -> LossOutputs:
 def _needed(inputs: LossInputs, name: str) -> Tensor:
     value: Tensor | None = getattr(inputs, name)
     if value is None:
-        raise SpotError(f"the objective needs {name}")
+        raise SpotError(f"missing {name}: the objective requires it")
     return value
 
 
@@ -174,8 +185,8 @@ _LN2 = 0.6931471805599453
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {
-        each.name: each
-        for each in (
+        objective.name: objective
+        for objective in (
             Objective("spot-bco", spot_bco, reference=True, rejected=True, shifted=True, first_loss=2 * _LN2),
             Objective("spot-bce", spot_bce, reference=True, rejected=True, first_loss=2 * _LN2),
             Objective("dpo", dpo, reference=True, rejected=True, first_loss=_LN2),
@@ -185,22 +196,23 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
         )
     }
 )
+"""All objectives, by the name in ``train.objective``."""
 
 
 class RewardShift:
-    """The reward shift d of spot-bco: what counts as a middling reward.
+    """The reward shift d of spot-bco, the boundary between high and low rewards (arXiv 2404.04656).
 
         ema        d <- decay * d + (1 - decay) * m
         running    d <- the mean of m over all steps so far
-        constant   d stays at ``value``
-        none       d stays at 0
+        constant   d is always ``value``
+        none       d is always 0
 
-    m is the mean of (r+ + r-) / 2 over the whole optimiser step: all pairs, all micro-batches, all ranks.
+    m is the mean of (r+ + r-) / 2 over the whole training step: all pairs, all micro-batches, all ranks.
 
-    A step uses the d that the steps *before* it left behind; its own rewards move d only afterwards. So all
-    micro-batches of a step see one d, and gradient accumulation and the number of ranks cannot change what is learned.
-    d starts at 0, which is no guess: at the first step policy = reference, hence every reward is 0. Evaluation never
-    moves it. (TRL up to 0.28 moved d with each micro-batch before using it, in evaluation too.)
+    A step uses the d from the steps *before* it; its own rewards change d afterwards. All micro-batches of a step
+    therefore use the same d, and gradient accumulation and the number of ranks do not change the result. d starts at
+    0, the exact value: in the first step the policy equals the reference, so every reward is 0. Evaluation does not
+    change d. (TRL up to 0.28 updated d with each micro-batch before using it, and in evaluation too.)
     """
 
     def __init__(self, kind: ShiftKind = "ema", *, value: float = 0.0, decay: float = 0.9) -> None:
@@ -211,10 +223,10 @@ class RewardShift:
 
     @classmethod
     def of(cls, setting: str | float, *, decay: float = 0.9) -> RewardShift:
-        """From a recipe's ``shift``: the name of a kind, or a number.
+        """Build the shift from ``train.shift`` of a recipe: the name of a kind, or a number.
 
         Raises:
-            SpotError: there is no such kind.
+            SpotError: the kind is unknown.
         """
         if setting == "ema":
             return cls("ema", decay=decay)
@@ -223,11 +235,11 @@ class RewardShift:
         if setting == "none":
             return cls("none")
         if isinstance(setting, str):
-            raise SpotError(f"there is no reward shift '{setting}'", cure="ema, running, none, or a number")
+            raise SpotError(f"unknown reward shift '{setting}'", cure="use ema, running, none, or a number")
         return cls("constant", value=float(setting))
 
     def update(self, mean_reward: float) -> None:
-        """Take in one optimiser step.
+        """Update d after a training step.
 
         Args:
             mean_reward: m, the mean of (r+ + r-) / 2 over the whole step.
@@ -239,16 +251,23 @@ class RewardShift:
             self.value += (mean_reward - self.value) / self.steps
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds; plain numbers and strings."""
+        """Return the state for a checkpoint, as plain numbers and strings."""
         return {"kind": self.kind, "value": self.value, "decay": self.decay, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint.
+        """Restore the state of a checkpoint.
 
         Raises:
-            SpotError: the checkpoint was made with another kind of shift.
+            SpotError: the checkpoint has another kind of shift, or another decay.
         """
         if state["kind"] != self.kind or (self.kind == "ema" and state["decay"] != self.decay):
-            raise SpotError(f"the checkpoint holds a reward shift of another kind: {state['kind']}, not {self.kind}")
+            raise SpotError(
+                "the checkpoint has another reward shift: "
+                f"expected {_shift_name(self.kind, self.decay)}, got {_shift_name(state['kind'], state['decay'])}"
+            )
         self.value = float(state["value"])
         self.steps = int(state["steps"])
+
+
+def _shift_name(kind: str, decay: float) -> str:
+    return f"ema with decay {decay:g}" if kind == "ema" else kind

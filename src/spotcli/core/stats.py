@@ -1,9 +1,9 @@
-"""How sure a score is, and whether two models differ: intervals and tests with the problem as the unit.
+"""Confidence intervals of scores, and paired tests between two models. The unit is the problem.
 
-    k trials a problem -> the problem's mean -> mean over problems, interval, paired test
+    k trials per problem -> the mean of the problem -> mean over problems, interval, paired test
 
-Repeated answers to one problem are not independent, so nothing here counts trials as if they were problems. Outcomes
-are numbers in [0, 1], as a rule 1 for a right answer and 0 for any other; all results are shares in the same unit.
+Repeated answers to one problem are not independent, so trials are never counted as if they were problems. Outcomes are
+numbers in [0, 1], usually 1 for a right answer and 0 for any other; all results are shares in the same unit.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from math import atan, cos, erfc, gcd, lcm, pi, sin, sqrt
 from statistics import NormalDist, fmean
 
 Outcomes = Mapping[str, Sequence[float]]
-"""The outcomes of each problem's trials, by the problem's key."""
+"""The outcomes of all trials of each problem, by the key of the problem."""
 
-# The exact sign-flip distribution is built with one addition a problem; beyond this many bytes added its normal limit
-# is taken, which problems in such numbers have long reached.
 MAX_BYTES = 4 * 10**9
+"""Bytes that the exact sign-flip test may add up, with one addition per problem. Above it the test uses the normal
+limit, which is accurate for so many problems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over problems with its interval."""
+    """A mean over problems with its confidence interval."""
 
     mean: float
     low: float
@@ -33,12 +33,12 @@ class Estimate:
     """Standard error, clustered by problem."""
     problems: int
     trials: int
-    """Answers in all."""
+    """Answers to all problems together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models on the same problems."""
+    """The scores of two models on the same problems, and a test of their difference."""
 
     before: float
     after: float
@@ -47,42 +47,43 @@ class Comparison:
     low: float
     high: float
     error: float
-    """Standard error of the difference, clustered by problem; problems are paired."""
+    """Standard error of the difference, clustered by problem, with paired problems."""
     p_value: float
-    """Two-sided; of ``test``."""
+    """Two-sided p-value of ``test``."""
     test: str
-    """``McNemar, exact`` for one trial a problem, else ``sign flip, exact``, or ``sign flip, normal`` for very many."""
+    """``McNemar, exact`` for one trial per problem, else ``sign flip, exact``, or ``sign flip, normal`` for very many
+    problems."""
     wins: int
-    """Problems on which after is better."""
+    """Problems on which the second model is better."""
     losses: int
-    """Problems on which before is better."""
+    """Problems on which the first model is better."""
     ties: int
     problems: int
     trials: int
-    """Answers a side."""
+    """Answers of each model to all problems together."""
 
 
 def avg_at_k(outcomes: Outcomes, *, confidence: float = 0.95) -> Estimate:
-    """The mean over problems of each problem's mean over trials, with an interval clustered by problem.
+    """Return the mean over problems of each problem's mean over trials, with an interval clustered by problem.
 
-    With m_p the mean of problem p, m their mean and n the number of problems:
+    With m_p the mean of problem p, m the mean of all m_p and n the number of problems:
 
         error    = sqrt( sum (m_p - m)^2 / (n (n - 1)) )
-        interval = Wilson's, with n_eff in the place of n:  n_eff = n * m (1 - m) / (sum (m_p - m)^2 / n)
+        interval = Wilson's, with n_eff instead of n:  n_eff = n * m (1 - m) / (sum (m_p - m)^2 / n)
 
-    The error is the clustered one of Miller, "Adding Error Bars to Evals" (arXiv 2411.00640), for clusters of one size.
-    The interval is Wilson's score interval (1927) with the effective sample size, as Dean and Pagano (2015) recommend
-    for proportions in clustered samples: it stays in [0, 1] and does not shrink to a point at 0 and 1. With one trial a
-    problem n_eff is n, so it is the plain Wilson interval. n_eff is at most the number of answers, and n where the mean
-    is 0 or 1.
+    The error is the clustered standard error of Miller, "Adding Error Bars to Evals" (arXiv 2411.00640), for clusters
+    of equal size. The interval is Wilson's score interval (1927) with the effective sample size, as Dean and Pagano
+    (2015) recommend for proportions in clustered samples: it is inside [0, 1] and is not a point if the mean is 0 or 1.
+    With one trial per problem n_eff is n, so the result is the plain Wilson interval. n_eff is at most the number of
+    answers; it is n if the mean is 0 or 1.
 
     Raises:
-        ValueError: no problem, or a problem without an outcome.
+        ValueError: no problem is given, or a problem has no outcome.
     """
     means = _means(outcomes)
     n, trials = len(means), sum(map(len, outcomes.values()))
     mean = fmean(means)
-    squares = sum((each - mean) ** 2 for each in means)
+    squares = sum((problem_mean - mean) ** 2 for problem_mean in means)
     spread = mean * (1 - mean)
     effective = float(n) if spread <= 0 else min(float(trials), n * spread * n / squares if squares else float(trials))
     z = _quantile(confidence)
@@ -93,27 +94,29 @@ def avg_at_k(outcomes: Outcomes, *, confidence: float = 0.95) -> Estimate:
 
 
 def compare(before: Outcomes, after: Outcomes, *, confidence: float = 0.95) -> Comparison:
-    """Whether ``after`` is better than ``before`` on the same problems, and by how much.
+    """Compare two models on the same problems: the difference after - before, its interval, and a paired test.
 
-    The unit is the problem p with d_p = mean of after - mean of before; n problems, d their mean.
+    The unit is the problem p with d_p = its mean in ``after`` - its mean in ``before``. n is the number of problems, d
+    the mean of all d_p.
 
-        one trial a problem   Bonett and Price (2012), adjusted Wald for paired proportions: the interval of the mean of
-                              all d_p and of one +1 and one -1 more; McNemar's exact test
-        more trials           d -+ t(n - 1) * sqrt( sum (d_p - d)^2 / (n (n - 1)) ), the paired interval of Miller
-                              (arXiv 2411.00640) with Student's quantile; the exact sign-flip test
+        one trial per problem   Bonett and Price (2012), adjusted Wald interval for paired proportions: the interval of
+                                the mean of all d_p and of one added +1 and one added -1; McNemar's exact test
+        more trials             d -+ t(n - 1) * sqrt( sum (d_p - d)^2 / (n (n - 1)) ), the paired interval of Miller
+                                (arXiv 2411.00640) with Student's quantile; the exact sign-flip test
 
-    Where all d_p are equal, Student's interval would be a point, and Bonett and Price's is given. ``error`` is the
-    root above in both cases.
+    If all d_p are equal, Student's interval would be a point; the interval of Bonett and Price is used instead.
+    ``error`` is the square root above in both cases.
 
     Raises:
-        ValueError: the problems differ, or a problem has another number of trials on the two sides, or none.
+        ValueError: no problem is given, the two sides have different problems, or a problem has a different number of
+            trials on the two sides, or none.
     """
     if before.keys() != after.keys():
-        odd = sorted(before.keys() ^ after.keys())
-        raise ValueError(f"{len(odd)} problems were answered by one side only, such as {odd[0]!r}")
+        unmatched = sorted(before.keys() ^ after.keys())
+        raise ValueError(f"{len(unmatched)} problems have answers of one model only, such as {unmatched[0]!r}")
     uneven = [key for key in before if len(before[key]) != len(after[key])]
     if uneven:
-        raise ValueError(f"{len(uneven)} problems have more trials on one side, such as {uneven[0]!r}")
+        raise ValueError(f"{len(uneven)} problems have different numbers of trials, such as {uneven[0]!r}")
     pairs = list(zip(_means(before), _means({key: after[key] for key in before}), strict=True))
     changes = [new - old for old, new in pairs]
     n, trials = len(pairs), sum(map(len, before.values()))
@@ -152,10 +155,10 @@ def compare(before: Outcomes, after: Outcomes, *, confidence: float = 0.95) -> C
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """The two-sided p-value of McNemar's exact test for paired yes/no outcomes.
+    """Return the two-sided p-value of McNemar's exact test for paired yes/no outcomes.
 
-    Of the ``b + c`` problems on which the sides differ, each is a win with probability 1/2 if the models are alike:
-    p = min(1, 2 * sum of C(b + c, i) for i up to min(b, c), / 2^(b + c)) (McNemar 1947, in its exact form).
+    With b wins and c losses, each of the b + c problems is a win with probability 1/2 if the models are equally good:
+    p = min(1, 2 * sum of C(b + c, i) for i up to min(b, c), / 2^(b + c)) (McNemar 1947, exact form).
     """
     flips = wins + losses
     tail = term = 1
@@ -166,44 +169,45 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def sign_flip(changes: Sequence[Fraction]) -> tuple[str, float]:
-    """Which test, and the two-sided p-value of the sign-flip (Fisher's randomisation) test on paired changes.
+    """Return the name and the two-sided p-value of the sign-flip test (Fisher's randomisation test) on paired changes.
 
-    If the models are alike, their answers to a problem can be exchanged, so each change is as likely as its negative.
-    The p-value is the share of the 2^n ways to choose the signs whose sum is at least as far from 0 as the one seen.
-    All ways are counted, none drawn, so there is no seed. On changes of -1, 0 and 1 it is McNemar's exact test. Beyond
-    ``MAX_BYTES`` of work the normal limit with variance ``sum of change^2`` is taken.
+    If the models are equally good, their answers to a problem can be exchanged, so each change is as likely as its
+    negative. The p-value is the share of the 2^n sign choices whose sum is at least as far from 0 as the observed sum.
+    All sign choices are counted, not sampled, so the test has no seed. On changes of -1, 0 and 1 it is McNemar's exact
+    test. Above ``MAX_BYTES`` of work it uses the normal limit with variance ``sum of change^2``.
 
     Args:
-        changes: a problem's mean after minus its mean before; fractions, so that sums which are alike count as alike.
+        changes: the mean of each problem after minus before; exact fractions, so that equal sums compare as equal.
     """
     sizes = [abs(change) for change in changes if change]
-    seen = abs(sum(changes, Fraction(0)))
-    if not seen:
+    observed = abs(sum(changes, Fraction(0)))
+    if not observed:
         return "sign flip, exact", 1.0
     unit = Fraction(gcd(*(size.numerator for size in sizes)), lcm(*(size.denominator for size in sizes)))
     whole = sorted(int(size / unit) for size in sizes)
     width = len(whole) // 8 + 1
     if sum(whole) * width * len(whole) > MAX_BYTES:
-        # The sums stand two units apart; half of that is the usual correction for continuity.
-        return "sign flip, normal", erfc(float(seen - unit) / sqrt(2 * sum(float(size) ** 2 for size in sizes)))
-    # A polynomial as one integer with ``width`` bytes a coefficient: the coefficient of x^j counts the ways in which
-    # the positive changes sum to j. Every change multiplies it by 1 + x^change, which is a shift and an addition.
+        # Adjacent sums differ by two units; half of that is the usual continuity correction.
+        return "sign flip, normal", erfc(float(observed - unit) / sqrt(2 * sum(float(size) ** 2 for size in sizes)))
+    # A polynomial as one integer with ``width`` bytes per coefficient: the coefficient of x^j counts the sign choices
+    # whose positive changes sum to j. Each change multiplies it by 1 + x^change, which is a shift and an addition.
     ways = 1
     for size in whole:
         ways += ways << (8 * width * size)
     total = sum(whole)
-    least = (total + int(seen / unit)) // 2
+    least = (total + int(observed / unit)) // 2
     coefficients = (ways >> (8 * width * least)).to_bytes((total - least + 1) * width, "little")
-    tail = sum(int.from_bytes(coefficients[at : at + width], "little") for at in range(0, len(coefficients), width))
+    offsets = range(0, len(coefficients), width)
+    tail = sum(int.from_bytes(coefficients[offset : offset + width], "little") for offset in offsets)
     return "sign flip, exact", min(1.0, float(Fraction(2 * tail, 1 << len(whole))))
 
 
 def _means(outcomes: Outcomes) -> list[float]:
     if not outcomes:
-        raise ValueError("there are no outcomes")
+        raise ValueError("expected at least one problem, got none")
     for key, trials in outcomes.items():
         if not trials:
-            raise ValueError(f"the problem {key!r} has no outcome")
+            raise ValueError(f"problem {key!r} has no outcomes")
     return [fmean(trials) for trials in outcomes.values()]
 
 
@@ -212,17 +216,17 @@ def _change(before: Sequence[float], after: Sequence[float]) -> Fraction:
 
 
 def _total(trials: Iterable[float]) -> Fraction:
-    # A share of instructions followed, such as 2/3, comes as a float with a denominator of 2^53.
+    # An outcome such as 2/3 (instructions followed) is a float with a denominator of up to 2^53.
     return sum((Fraction(outcome).limit_denominator(1000) for outcome in trials), Fraction(0))
 
 
 def _quantile(confidence: float) -> float:
-    """z with the share ``confidence`` of the normal distribution between -z and z."""
+    """Return z such that a share ``confidence`` of the normal distribution is between -z and z."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _student(confidence: float, degrees: int) -> float:
-    """t with the share ``confidence`` of Student's distribution between -t and t."""
+    """Return t such that a share ``confidence`` of Student's distribution is between -t and t."""
     if degrees > 2000:
         return _quantile(confidence)
     low, high = 0.0, 1e6
@@ -233,7 +237,7 @@ def _student(confidence: float, degrees: int) -> float:
 
 
 def _student_share(t: float, degrees: int) -> float:
-    """The share of Student's distribution between -t and t; Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    """Return the share of Student's distribution between -t and t (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     angle = atan(t / sqrt(degrees))
     odd = degrees % 2
     term = cos(angle) if odd else 1.0

@@ -1,7 +1,6 @@
-"""Pages on a terminal, one key each: next, previous, scroll, next edit, leave.
+"""A pager for the terminal with one key per action: next, previous, scroll, next edit, quit.
 
-Pages are drawn as they are asked for, so a long file costs nothing before it is read. The terminal is given back as it
-was, whatever happens.
+Pages are rendered on demand, so a long file opens at once. The terminal's mode and screen are restored on exit.
 """
 
 from __future__ import annotations
@@ -21,9 +20,13 @@ if TYPE_CHECKING:
 
     Lines = list[list[Segment]]
 
-# Arrow keys and their like arrive as an escape sequence in one piece.
+KeyReader = Callable[[Callable[[], object]], str]
+"""Returns the next action; calls its argument when the window is resized."""
+
 _KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
-_NAMES = {
+"""One key press: a character, or the escape sequence of an arrow key and the like."""
+
+_ACTIONS = {
     "\x1b[A": "up",
     "\x1bOA": "up",
     "\x1b[B": "down",
@@ -47,15 +50,15 @@ _NAMES = {
     "G": "bottom",
     **dict.fromkeys(("q", "Q", "\x1b", "\x03", "\x04", ""), "quit"),
 }
-_HELP = "n next  p previous  e next edit  space ↓ ↑ scroll  q leave"
+_HELP = "n next  p previous  e next edit  space ↓ ↑ scroll  q quit"
 
 
-def usable() -> bool:
-    """Whether somebody sits at a terminal that can draw pages."""
+def is_available() -> bool:
+    """Return whether input and output are a terminal that can show pages."""
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def page(
+def show_pages(
     console: Console,
     pages: Iterator[RenderableType],
     total: int,
@@ -63,80 +66,80 @@ def page(
     question: str,
     is_edit: Callable[[Segment], bool],
 ) -> None:
-    """Ask, and if the answer is to go on, show pages one at a time until the user leaves.
+    """Ask whether to open the pager, then show pages until the user quits.
 
     Args:
-        total: how many pages there will be, for the status line.
-        question: stays below what is on the screen; enter, space and n go on.
-        is_edit: marks the segments that the key for the next edit goes to.
+        total: the number of pages, for the status line.
+        question: printed below the text on the screen; Enter, Space and n open the pager.
+        is_edit: whether a segment belongs to an edit, which the key ``e`` scrolls to.
     """
-    with _keys() as key:
+    with _keyboard() as read_key:
         from rich.text import Text
 
         console.print(Text(question, style="dim"), end="")
-        go_on = key(lambda: None) in ("next", "page down")
+        opened = read_key(lambda: None) in ("next", "page down")
         console.print()
-        if go_on:
-            _turn(console, pages, total, key, is_edit)
+        if opened:
+            _run(console, pages, total, read_key, is_edit)
 
 
-def _turn(
+def _run(
     console: Console,
     pages: Iterator[RenderableType],
     total: int,
-    key: Callable[[Callable[[], object]], str],
+    read_key: KeyReader,
     is_edit: Callable[[Segment], bool],
 ) -> None:
     from rich.control import Control
 
-    seen: list[RenderableType] = []
+    rendered: list[RenderableType] = []
     lines: Lines = []
     current, top = 0, 0
 
     def draw() -> None:
         nonlocal current, top, lines
-        seen.extend(islice(pages, max(current + 1 - len(seen), 0)))
-        # The file can have become shorter since its pages were counted.
-        current = min(current, len(seen) - 1)
+        rendered.extend(islice(pages, max(current + 1 - len(rendered), 0)))
+        # The file may have become shorter since the pages were counted.
+        current = min(current, len(rendered) - 1)
         if current < 0:
             return
-        lines = console.render_lines(seen[current], pad=False)
-        top = max(0, min(top, len(lines) - _room(console)))
+        lines = console.render_lines(rendered[current], pad=False)
+        top = max(0, min(top, len(lines) - _page_height(console)))
         console.control(Control.home())
         screen.update(_Window(lines, top, f" {current + 1}/{total}"))
 
     with console.screen() as screen:
         draw()
-        while (pressed := key(draw)) != "quit":
-            room = _room(console)
-            if pressed == "page down" and top + room >= len(lines):
-                pressed = "next"
-            if pressed in ("next", "previous"):
-                target = current + (1 if pressed == "next" else -1)
+        while (action := read_key(draw)) != "quit":
+            height = _page_height(console)
+            if action == "page down" and top + height >= len(lines):
+                action = "next"
+            if action in ("next", "previous"):
+                target = current + (1 if action == "next" else -1)
                 if 0 <= target < total:
                     current, top = target, 0
-            elif pressed == "edit":
+            elif action == "edit":
                 top = _next_edit(lines, top, is_edit)
             else:
-                steps = {"up": -1, "down": 1, "page up": 1 - room, "page down": room - 1}
+                steps = {"up": -1, "down": 1, "page up": 1 - height, "page down": height - 1}
                 steps |= {"top": -len(lines), "bottom": len(lines)}
-                top += steps.get(pressed, 0)
+                top += steps.get(action, 0)
             draw()
 
 
-def _room(console: Console) -> int:
+def _page_height(console: Console) -> int:
     return max(console.size.height - 1, 1)
 
 
 def _next_edit(lines: Lines, top: int, is_edit: Callable[[Segment], bool]) -> int:
-    """The top line that shows the next edit two lines below it, the first edit again after the last."""
-    edited = [place for place, line in enumerate(lines) if any(map(is_edit, line))]
-    starts = [place for place in edited if place - 1 not in edited]
-    return next((place - 2 for place in starts if place - 2 > top), starts[0] - 2 if starts else top)
+    """Return the top line that shows the next edit in the third line of the screen; after the last, the first edit."""
+    edited = [index for index, line in enumerate(lines) if any(map(is_edit, line))]
+    starts = [index for index in edited if index - 1 not in edited]
+    return next((index - 2 for index in starts if index - 2 > top), starts[0] - 2 if starts else top)
 
 
 class _Window:
-    """What fits on the screen, and a status line below it."""
+    """The visible lines of a page, with a status line below."""
 
     def __init__(self, lines: Lines, top: int, title: str) -> None:
         self.lines, self.top, self.title = lines, top, title
@@ -145,41 +148,40 @@ class _Window:
         from rich.segment import SegmentLines
         from rich.text import Text
 
-        room = _room(console)
-        visible = self.lines[self.top : self.top + room]
+        height = _page_height(console)
+        visible = self.lines[self.top : self.top + height]
         below = len(self.lines) - self.top - len(visible)
-        yield SegmentLines([*visible, *([] for _ in range(room - len(visible)))], new_lines=True)
-        more = f"  ↓{below}" if below else ""
-        yield Text(f"{self.title}{more}   {_HELP}".ljust(console.size.width)[: console.size.width], style="reverse")
+        yield SegmentLines([*visible, *([] for _ in range(height - len(visible)))], new_lines=True)
+        hidden = f"  ↓{below}" if below else ""
+        yield Text(f"{self.title}{hidden}   {_HELP}".ljust(console.size.width)[: console.size.width], style="reverse")
 
 
 @contextmanager
-def _keys() -> Iterator[Callable[[Callable[[], object]], str]]:
-    """Keys without waiting for enter; the function given to it is called when the window changes its size."""
+def _keyboard() -> Iterator[KeyReader]:
+    """Read single keys inside the context; Ctrl-C ends it without an error."""
     import termios
     import tty
 
     terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
-    waiting: list[str] = []
+    mode = termios.tcgetattr(terminal)
+    pending: list[str] = []
 
-    def key(resized: Callable[[], object]) -> str:
+    def read_key(on_resize: Callable[[], object]) -> str:
         size = os.get_terminal_size(sys.stdout.fileno())
-        while not waiting:
+        while not pending:
             if not select.select([terminal], [], [], 0.25)[0]:
                 if size != (size := os.get_terminal_size(sys.stdout.fileno())):
-                    resized()
+                    on_resize()
                 continue
-            waiting.extend(_KEY.findall(os.read(terminal, 256).decode("utf-8", errors="replace")) or [""])
-        pressed = waiting.pop(0)
-        return _NAMES.get(pressed, pressed)
+            pending.extend(_KEY.findall(os.read(terminal, 256).decode("utf-8", errors="replace")) or [""])
+        key = pending.pop(0)
+        return _ACTIONS.get(key, key)
 
     try:
-        # Without throwing away what was typed before.
+        # TCSADRAIN keeps what was typed before.
         tty.setcbreak(terminal, termios.TCSADRAIN)
-        yield key
+        yield read_key
     except KeyboardInterrupt:
-        # Leaving with Ctrl-C is leaving.
-        pass
+        pass  # Ctrl-C quits like q
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, mode)

@@ -1,7 +1,7 @@
-"""A file of pairs as one HTML page that needs nothing else: no script, no font, no network.
+"""A file of pairs as one self-contained HTML page: no scripts, no fonts, no network.
 
-Everything from the file is made harmless twice: ``console.safe`` shows what is invisible, and all text is escaped. The
-page's own policy forbids scripts and every load besides.
+Text from the file is made harmless twice: ``console.safe`` shows invisible characters, and all text is escaped. The
+page's content security policy forbids scripts and loading anything.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spotcli.console import safe
 from spotcli.core.edits import diff
 from spotcli.errors import UserError
-from spotcli.inspection.pair_facts import oracle_name, ratio_of
+from spotcli.inspection.overview import ReviewSummary, count_noun
+from spotcli.inspection.pair_facts import oracle_name, pair_change_ratio
 from spotcli.records import Pair
-
-if TYPE_CHECKING:
-    from spotcli.stages.review import ReviewSummary
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -75,10 +72,10 @@ ins {{ color: var(--ins); background: var(--ins-bg); border-radius: 2px; text-de
 
 
 def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> None:
-    """Write the overview and the pairs, streamed; the page appears at ``path`` when it is whole.
+    """Write the overview and the pairs; pairs are streamed, and ``path`` is replaced when the page is complete.
 
     Raises:
-        UserError: the folder is not there, or can't be written.
+        UserError: the folder does not exist or is not writable.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -86,42 +83,62 @@ def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> Non
             file.writelines(chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"]))
         scratch.replace(path)
     except OSError as error:
-        raise UserError(f"can't write the page ({error.strerror})", where=str(path)) from None
+        raise UserError(f"failed to write the page ({error.strerror})", where=str(path)) from None
     finally:
         scratch.unlink(missing_ok=True)
 
 
 def _text(text: object) -> str:
-    """Foreign text, shown and never obeyed."""
+    """Return text from outside, escaped and with invisible characters shown."""
     return escape(safe(str(text)))
 
 
 def _overview(summary: ReviewSummary) -> Iterator[str]:
     name = _text(Path(summary.path).name)
-    yield _HEAD.format(title=f"{name}: {summary.pairs:,} pairs")
-    match = f", {summary.matching:,} of them match" if summary.matching < summary.pairs else ""
-    yield f"<h1>{name} <span>{summary.pairs:,} pairs{match}</span></h1>\n<div class='overview'>\n"
-    if summary.ratio_median is not None:
-        yield f"<section><h2>Change ratio <span class='soft'>median {summary.ratio_median:.3f}, mean "
-        yield f"{summary.ratio_mean:.3f}, max {summary.ratio_max:.3f}</span></h2>\n<table class='plot'>\n"
-        most = max(count for _, _, count in summary.histogram)
-        for low, high, count in summary.histogram:
-            kind = " class='beyond'" if low >= summary.gamma else ""
-            bar = f"<i{kind} style='width:{100 * count / most:.1f}%'></i>" if count else ""
-            yield f"<tr><td>{low:.2f}–{high:.2f}</td><td style='width:99%'>{bar}</td><td>{count:,}</td></tr>\n"
-        yield "</table>\n"
-        if summary.above_gamma:
-            yield f"<p class='wrong'>{summary.above_gamma:,} above gamma {summary.gamma:g}</p>\n"
-        if summary.unmeasured:
-            yield f"<p class='undecided'>{summary.unmeasured:,} measured in words and signs</p>\n"
-        yield "</section>\n"
+    pairs = count_noun(summary.pairs, "pair")
+    yield _HEAD.format(title=f"{name}: {pairs}")
+    selected = f", {summary.matching:,} selected" if summary.matching < summary.pairs else ""
+    yield f"<h1>{name} <span>{pairs}{selected}</span></h1>\n<div class='overview'>\n"
+    yield from _ratio_section(summary)
     yield "<section>\n"
-    if summary.first_edit_median is not None and summary.shared_prefix is not None:
-        most = max(summary.first_edits)
-        bars = "".join(f"<i style='height:{100 * count / most:.0f}%'></i>" for count in summary.first_edits)
-        yield f"<h2>First edit <span class='soft'>from the start of y- to its end</span></h2><div class='where'>{bars}"
-        yield f"</div>\n<p>Median at {summary.first_edit_median:.0%} of y-; {summary.shared_prefix:.0%} of y+ stands "
-        yield "before it, shared with y-.</p>\n"
+    yield from _first_edits(summary)
+    yield from _counts(summary)
+    yield "</section>\n"
+    if summary.outcomes:
+        rows = "".join(f"<tr><td>{_text(key)}</td><td>{_text(n)}</td></tr>\n" for key, n in summary.outcomes.items())
+        yield f"<section><h2>From samples to pairs</h2>\n<table>\n{rows}</table></section>\n"
+    yield "</div>\n"
+
+
+def _ratio_section(summary: ReviewSummary) -> Iterator[str]:
+    if summary.ratio_median is None:
+        return
+    yield f"<section><h2>Change ratio <span class='soft'>median {summary.ratio_median:.3f}, mean "
+    yield f"{summary.ratio_mean:.3f}, max {summary.ratio_max:.3f}</span></h2>\n<table class='plot'>\n"
+    highest = max(count for _, _, count in summary.histogram)
+    for low, high, count in summary.histogram:
+        kind = " class='beyond'" if low >= summary.gamma else ""
+        bar = f"<i{kind} style='width:{100 * count / highest:.1f}%'></i>" if count else ""
+        yield f"<tr><td>{low:.2f}–{high:.2f}</td><td style='width:99%'>{bar}</td><td>{count:,}</td></tr>\n"
+    yield "</table>\n"
+    if summary.above_gamma:
+        yield f"<p class='wrong'>{count_noun(summary.above_gamma, 'pair')} above gamma {summary.gamma:g}</p>\n"
+    if summary.unmeasured:
+        ratios = count_noun(summary.unmeasured, "ratio")
+        yield f"<p class='undecided'>{ratios} missing in the file, computed on words</p>\n"
+    yield "</section>\n"
+
+
+def _first_edits(summary: ReviewSummary) -> Iterator[str]:
+    if summary.first_edit_median is None or summary.shared_prefix is None:
+        return
+    highest = max(summary.first_edits)
+    bars = "".join(f"<i style='height:{100 * count / highest:.0f}%'></i>" for count in summary.first_edits)
+    yield f"<h2>First edit <span class='soft'>by tenths of y-</span></h2><div class='where'>{bars}</div>\n"
+    yield f"<p>Median at {summary.first_edit_median:.0%} of y-; shared prefix {summary.shared_prefix:.0%} of y+</p>\n"
+
+
+def _counts(summary: ReviewSummary) -> Iterator[str]:
     for title, counts in (
         ("Verdict of y+", summary.verdicts),
         ("Oracle", summary.oracles),
@@ -130,24 +147,20 @@ def _overview(summary: ReviewSummary) -> Iterator[str]:
         if counts.keys() - {"none"}:
             listed = ", ".join(f"<span class='{_class(key)}'>{_text(key)}</span> {n:,}" for key, n in counts.items())
             yield f"<p><b>{title}</b> {listed}</p>\n"
-    if summary.alone:
-        yield f"<p>{summary.alone:,} without y-: right answers of the policy's own</p>\n"
+    if summary.without_rejected:
+        rows = count_noun(summary.without_rejected, "row")
+        yield f"<p>{rows} without y-: the policy's own right answers</p>\n"
     if summary.unchanged:
-        yield f"<p class='wrong'>{summary.unchanged:,} whose correction changes nothing</p>\n"
-    yield "</section>\n"
-    if summary.outcomes:
-        rows = "".join(f"<tr><td>{_text(key)}</td><td>{_text(n)}</td></tr>\n" for key, n in summary.outcomes.items())
-        yield f"<section><h2>What became of the samples</h2>\n<table>\n{rows}</table></section>\n"
-    yield "</div>\n"
+        yield f"<p class='wrong'>{count_noun(summary.unchanged, 'pair')} with identical y- and y+</p>\n"
 
 
 def _article(pair: Pair) -> str:
     trial = f"-{pair.trial}" if pair.trial else ""
     anchor = escape(safe(pair.id), quote=True).replace(" ", "_") + trial
-    measured = "" if pair.change_ratio is not None else " <span class='soft'>in words and signs</span>"
+    note = "" if pair.change_ratio is not None else " <span class='soft'>on words</span>"
     facts = []
     if pair.rejected is not None:
-        facts.append(f"<span>change ratio <b>{ratio_of(pair):.3f}</b>{measured}</span>")
+        facts.append(f"<span>change ratio <b>{pair_change_ratio(pair):.3f}</b>{note}</span>")
     if pair.verdict:
         facts.append(f"<span>y+ <b class='{_class(pair.verdict)}'>{pair.verdict}</b></span>")
     for name, value in (("trial", pair.trial or None), ("oracle", oracle_name(pair)), ("review", pair.review)):
@@ -170,10 +183,10 @@ def _article(pair: Pair) -> str:
 def _diff(pair: Pair) -> str:
     spans = diff(pair.original, pair.chosen)
     parts = []
-    for place, span in enumerate(spans):
+    for index, span in enumerate(spans):
         text = _text(span.text)
         if span.kind == "kept":
-            parts.append(f"<span class='prefix'>{text}</span>" if place == 0 and len(spans) > 1 else text)
+            parts.append(f"<span class='prefix'>{text}</span>" if index == 0 and len(spans) > 1 else text)
         else:
             tag = "del" if span.kind == "deleted" else "ins"
             parts.append(f"<{tag}>{text.replace(chr(10), '⏎' + chr(10))}</{tag}>")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Facts of one pair that the filter, the terminal and the HTML page share."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from spotcli.records import Pair
 
 
 def oracle_name(pair: Pair) -> str | None:
-    """Who corrected the pair, as far as it says."""
+    """Return the name of the oracle that corrected the pair, or None if the row does not name one."""
     name = next((pair.oracle[key] for key in ("name", "oracle", "model") if pair.oracle.get(key)), None)
     return None if name is None else str(name)
 
 
 def prompt_text(pair: Pair) -> str:
-    """The whole prompt as text."""
+    """Return all turns of the prompt as one text."""
     return "\n".join(message["content"] for message in pair.messages)
 
 
 def first_edit_share(pair: Pair) -> float:
-    """Where y+ parts from y-, as a share of y-: 0 at the first character, 1 after the last."""
+    """Return where the first edit begins, as a share of y-: 0 at the first character, 1 after the last."""
     return shared_prefix(pair.original, pair.chosen) / len(pair.original)
 
 
-def ratio_of(pair: Pair) -> float:
-    """The pair's change ratio; measured in words and signs where the pair holds none."""
+def pair_change_ratio(pair: Pair) -> float:
+    """Return the change ratio of the row, or compute it on words if the row has none."""
     return text_change_ratio(pair.original, pair.chosen) if pair.change_ratio is None else pair.change_ratio

@@ -1,13 +1,13 @@
-"""A small language to choose pairs: ``ratio>0.3, verdict=right and source~gsm8k``.
+"""The filter language of ``--where``, as in ``ratio>0.3, verdict=right and source~gsm8k``.
 
-    EXPR   TERM, TERM ...   or   TERM and TERM ...      every term must hold
+    EXPR   TERM, TERM ...   or   TERM and TERM ...      every term must match
     TERM   FIELD OP VALUE
-    OP     =  !=             the same, not the same; on text without regard to case
-           ~  !~             the text holds VALUE, does not hold it
+    OP     =  !=             equal, not equal; text is compared without regard to case
+           ~  !~             the text contains VALUE, does not contain it
            <  <=  >  >=      numbers
-    VALUE  up to the next comma or `and`, or in quotes; `none` is a text that is not there
+    VALUE  up to the next comma or `and`, or in quotes; `none` matches a missing text
 
-Nothing of it is ever run as code.
+An expression is never executed as code.
 """
 
 from __future__ import annotations
@@ -17,27 +17,24 @@ import math
 import operator
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import get_args
 
 from spotcli.errors import UserError
-from spotcli.inspection.pair_facts import first_edit_share, oracle_name, prompt_text, ratio_of
+from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio, prompt_text
 from spotcli.records import Pair, Verdict
+from spotcli.reviews import REVIEWS
 
-Test = Callable[[Pair], bool]
-
-_TERM = re.compile(
-    r"""\s*(?P<field>[A-Za-z_]+)\s*(?P<op>>=|<=|!=|!~|==|=|~|<|>)\s*
-        (?P<value>"[^"]*"|'[^']*'|.*?)(?:\s*,|\s+and\s+|\s*\Z)""",
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
-
+Predicate = Callable[[Pair], bool]
 
 NUMBERS: dict[str, Callable[[Pair], float]] = {
-    "ratio": ratio_of,
+    "ratio": pair_change_ratio,
     "first": first_edit_share,
     "trial": lambda pair: pair.trial,
     "length": lambda pair: len(pair.chosen),
 }
+"""Fields that are compared as numbers."""
+
 TEXTS: dict[str, Callable[[Pair], str | None]] = {
     "id": lambda pair: pair.id,
     "source": lambda pair: pair.source,
@@ -49,8 +46,19 @@ TEXTS: dict[str, Callable[[Pair], str | None]] = {
     "verdict": lambda pair: pair.verdict,
     "review": lambda pair: pair.review,
 }
-CHOICES = {"verdict": (*get_args(Verdict), "none"), "review": ("accept", "reject", "edited", "none")}
+"""Fields that are compared as text."""
+
+CHOICES: dict[str, tuple[str, ...]] = {"verdict": (*get_args(Verdict), "none"), "review": (*REVIEWS, "none")}
+"""The only values of some text fields."""
+
 OTHER_NAMES = {"change_ratio": "ratio"}
+"""Names that are accepted for a field."""
+
+_TERM = re.compile(
+    r"""\s*(?P<field>[A-Za-z_]+)\s*(?P<op>>=|<=|!=|!~|==|=|~|<|>)\s*
+        (?P<value>"[^"]*"|'[^']*'|.*?)(?:\s*,|\s+and\s+|\s*\Z)""",
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
@@ -62,66 +70,92 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def parse(expression: str) -> Test:
-    """The test that an expression describes.
+@dataclass(frozen=True)
+class Selection:
+    """The pairs to inspect: those that have ``id`` and match ``where``; without either, all of them."""
+
+    id: str | None = None
+    """All trials of this problem."""
+    where: str | None = None
+    """An expression of the filter language."""
+
+    def compile(self) -> Predicate:
+        """Return the predicate that selects a pair.
+
+        Raises:
+            UserError: ``where`` is not a valid expression.
+        """
+        matches = None if self.where is None else parse(self.where)
+        return lambda pair: (self.id is None or pair.id == self.id) and (matches is None or matches(pair))
+
+
+ALL_PAIRS = Selection()
+
+
+def parse(expression: str) -> Predicate:
+    """Return the predicate that an expression describes.
 
     Raises:
-        UserError: it can't be read, names an unknown field, or compares a field with what it never is.
+        UserError: invalid syntax, an unknown field, or an operator or a value that the field does not have.
     """
-    tests: list[Test] = []
-    expression, place = expression.strip(), 0
-    while place < len(expression) or not tests:
-        term = _TERM.match(expression, place)
+    predicates: list[Predicate] = []
+    expression, position = expression.strip(), 0
+    if not expression:
+        raise _error("the expression is empty", expression)
+    while position < len(expression):
+        term = _TERM.match(expression, position)
         if term is None or not term["value"]:
-            raise _error(
-                f"can't read {expression[place:].strip()!r}" if expression.strip() else "it is empty", expression
-            )
-        tests.append(_test(term["field"].lower(), term["op"].replace("==", "="), _unquoted(term["value"]), expression))
-        place = term.end()
-    return lambda pair: all(test(pair) for test in tests)
+            raise _error(f"expected FIELD OP VALUE, got {expression[position:].strip()!r}", expression)
+        value = _without_quotes(term["value"])
+        predicates.append(_predicate(term["field"].lower(), term["op"].replace("==", "="), value, expression))
+        position = term.end()
+    return lambda pair: all(matches(pair) for matches in predicates)
 
 
-def _test(field: str, op: str, value: str, expression: str) -> Test:
+def _predicate(field: str, op: str, value: str, expression: str) -> Predicate:
     field = OTHER_NAMES.get(field, field)
     if field in NUMBERS:
-        return _number_test(field, op, value, expression)
+        return _number_predicate(field, op, value, expression)
     if field not in TEXTS:
         near = difflib.get_close_matches(field, [*NUMBERS, *TEXTS], n=1)
         cure = f"did you mean '{near[0]}'?" if near else f"the fields are {', '.join([*NUMBERS, *TEXTS])}"
-        raise _error(f"there is no field '{field}'", expression, cure)
+        raise _error(f"unknown field '{field}'", expression, cure)
     if op not in ("=", "!=", "~", "!~"):
-        raise _error(f"'{field}' is text, which {op} does not compare", expression, "take =, !=, ~ (holds) or !~")
+        raise _error(f"'{field}' is text, which has no operator {op}", expression, "use =, !=, ~ (contains) or !~")
     wanted = value.casefold()
     if field in CHOICES and op in ("=", "!=") and wanted not in CHOICES[field]:
-        raise _error(f"'{field}' is never {value!r}", expression, f"it is one of {', '.join(CHOICES[field])}")
+        raise _error(f"invalid value {value!r} for '{field}'", expression, f"use one of {', '.join(CHOICES[field])}")
     get = TEXTS[field]
 
-    def holds(pair: Pair) -> bool:
-        found = get(pair)
-        text = "none" if found is None and op in ("=", "!=") else (found or "").casefold()
-        return (text == wanted if op in ("=", "!=") else wanted in text) is not op.startswith("!")
+    def matches(pair: Pair) -> bool:
+        text = get(pair)
+        if op in ("~", "!~"):
+            equal = wanted in (text or "").casefold()
+        else:
+            equal = ("none" if text is None else text.casefold()) == wanted
+        return equal is not op.startswith("!")
 
-    return holds
+    return matches
 
 
-def _number_test(field: str, op: str, value: str, expression: str) -> Test:
+def _number_predicate(field: str, op: str, value: str, expression: str) -> Predicate:
     get = NUMBERS[field]
     if op not in _COMPARE:
-        raise _error(f"'{field}' is a number, which {op} does not compare", expression, "take =, !=, <, <=, > or >=")
+        raise _error(f"'{field}' is a number, which has no operator {op}", expression, "use =, !=, <, <=, > or >=")
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise _error(f"'{field}' is a number, and {value!r} is none", expression)
+        raise _error(f"expected a number for '{field}', got {value!r}", expression)
     compare = _COMPARE[op]
     return lambda pair: compare(get(pair), number)
 
 
-def _unquoted(value: str) -> str:
+def _without_quotes(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def _error(message: str, expression: str, cure: str | None = None) -> UserError:
-    example = "terms such as ratio>0.3, verdict=right, source~gsm8k, joined by commas"
-    return UserError(message, where=f"--where {expression!r}", cure=cure or example)
+    default_cure = "separate terms by commas: ratio>0.3, verdict=right, source~gsm8k"
+    return UserError(message, where=f"--where {expression!r}", cure=cure or default_cure)

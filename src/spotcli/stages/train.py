@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli import jsonl, outputs, recipe_yaml
 from spotcli.console import progress, say
-from spotcli.core.forward.encoding import Encoded, EncodedPair, encode, rough_pairs
+from spotcli.core.forward.encoding import Encoded, EncodedPair, Encoder, rough_pairs
 from spotcli.errors import DataError, MissingExtra, RecipeError, SettingsChanged, SpotError, UserError
 from spotcli.policies import chat_template, models
 from spotcli.recipe import Recipe, TrainSection
@@ -178,7 +178,7 @@ def train(
 def _tokens(recipe: Recipe, pairs: list[EncodedPair], layout: Layout) -> tuple[int, int]:
     """Tokens of the first epoch: of separate rows, and of rows that share what they have in common."""
     from spotcli.core.forward.batches import plan_epoch, sizes
-    from spotcli.core.forward.packing import row_tokens
+    from spotcli.core.forward.encoding import row_tokens
 
     rejected = recipe.train.objective not in CHOSEN_ONLY
     whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
@@ -270,15 +270,15 @@ def _encoded(recipe: Recipe, data: Path, *, rough: bool) -> Encoded:
     template = str(tokenizer.chat_template or "")
     template_kwargs = settings.template_kwargs(recipe, template)
     renamed: dict[str, str] = {}
-    found = encode(
-        jsonl.read(data, kind, renamed=renamed),
+    encoder = Encoder(
         tokenizer=tokenizer,
         render=lambda messages: chat_template.render(tokenizer, messages, template_kwargs),
         follows=lambda messages, answer: chat_template.follows(tokenizer, messages, answer, template_kwargs),
         end_ids=_end_of_turn(tokenizer),
-        ends=[token for token in (ends if isinstance(ends, list) else [ends]) if token is not None],
+        stop_ids=[token for token in (ends if isinstance(ends, list) else [ends]) if token is not None],
         max_length=section.max_length,
     )
+    found = encoder.encode(jsonl.read(data, kind, renamed=renamed))
     if chat_template.dated(template) and _is_main():
         say(f"the chat template asks for today's date and is told {chat_template.DATE.date()}, as in sampling")
     if renamed and _is_main():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.console import say, warn
 from spotcli.core import costs
-from spotcli.core.costs import DEVICES, Setup, Shape, Work
+from spotcli.core.costs import DEVICES, Setup, Shape, Work, row_work
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.errors import RecipeError
 from spotcli.policies import models
@@ -58,7 +58,7 @@ def estimate(
         pairs: what is trained on.
         layout: how a step is cut.
         share: prefixes are run once.
-        device: a name of ``core.plan.DEVICES``.
+        device: a name of ``core.costs.DEVICES``.
         utilisation: the share of the device's peak that is reached.
 
     Raises:
@@ -66,7 +66,6 @@ def estimate(
         UserError: the model's configuration is out of reach.
     """
     from spotcli.core.forward.batches import plan_epoch, sizes
-    from spotcli.core.forward.packing import row_work
     from spotcli.core.loss import OBJECTIVES
 
     section = recipe.train

@@ -239,7 +239,7 @@ def layout(recipe: Recipe, pairs: Sequence[EncodedPair], *, share: bool) -> Layo
     Raises:
         RecipeError: the batch cannot be made of such micro-batches, or a pair is larger than a micro-batch may be.
     """
-    from spotcli.core.forward.batches import Layout, fit, sizes
+    from spotcli.core.forward.batches import Layout, TokenLimit, fit, sizes
 
     section = recipe.train
     step, accumulate = batch(section)
@@ -253,7 +253,8 @@ def layout(recipe: Recipe, pairs: Sequence[EncodedPair], *, share: bool) -> Layo
             cure=f"{max(tokens)} or more, or leave longer pairs out by a smaller train.max_length",
         )
     epochs = math.ceil(steps(section, len(pairs)) / math.ceil(len(pairs) / step))
-    return fit(tokens, step=step, ranks=section.ranks, tokens=budget, padded=not share, seed=recipe.seed, epochs=epochs)
+    limit = TokenLimit(budget, padded=not share)
+    return fit(tokens, step=step, ranks=section.ranks, limit=limit, seed=recipe.seed, epochs=epochs)
 
 
 def steps(section: TrainSection, pairs: int) -> int:

@@ -1,4 +1,4 @@
-"""Log-probabilities in chunks against the plain log-softmax."""
+"""Log-probabilities computed in chunks against plain log-softmax."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def tiny(dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
         vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, bos_token_id=0, eos_token_id=1, pad_token_id=1, **settings,
     )  # fmt: skip
-    return LlamaForCausalLM(config).to(dtype)
+    model: Any = LlamaForCausalLM(config)
+    return model.to(dtype)
 
 
-# A row of probabilities is 11 * 8 = 88 bytes: there is room for none, two and all of the seven, in whole chunks.
+# A row of probabilities has 11 * 8 = 88 bytes: KEEP holds none, two and all of the seven rows, in whole chunks.
 @pytest.mark.parametrize("keep", [0, 200, 10_000])
 @pytest.mark.parametrize("chunk", [1, 2, 7, 100])
-def test_the_same_values_and_gradients_as_log_softmax(chunk: int, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_and_gradients_equal_log_softmax(chunk: int, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logps, "KEEP", keep)
     generator = torch.Generator().manual_seed(0)
     hidden_NH = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -37,81 +38,87 @@ def test_the_same_values_and_gradients_as_log_softmax(chunk: int, keep: int, mon
     plain = torch.log_softmax(hidden_NH @ weight_VH.T + bias_V, -1)[torch.arange(7), targets_N]
     ours = logps.token_logps(hidden_NH, weight_VH, targets_N, bias_V=bias_V, chunk=chunk)
     assert torch.allclose(ours, plain, rtol=0, atol=1e-13)
-    for expected, found in zip(
+    for expected, gradient in zip(
         torch.autograd.grad(plain @ weights_N, given), torch.autograd.grad(ours @ weights_N, given), strict=True
     ):
-        assert torch.allclose(found, expected, rtol=0, atol=1e-13)
+        assert torch.allclose(gradient, expected, rtol=0, atol=1e-13)
 
 
-def test_a_worked_number() -> None:
+def test_a_number_computed_by_hand() -> None:
     # logits (ln 1, ln 3): probabilities 1/4, 3/4; d log p_1 / d hidden = w_1 - sum(p w) = 1.098612 * (1 - 3/4)
     hidden_NH = torch.ones(1, 1, requires_grad=True)
     weight_VH = torch.tensor([[0.0], [3.0]]).log1p() * torch.tensor([[0.0], [1.0986123 / 1.3862944]])
-    found = logps.token_logps(hidden_NH, weight_VH, torch.tensor([1]))
-    assert found.item() == pytest.approx(-0.287682, abs=1e-6)
-    found.sum().backward()
+    result = logps.token_logps(hidden_NH, weight_VH, torch.tensor([1]))
+    assert result.item() == pytest.approx(-0.287682, abs=1e-6)
+    torch.autograd.backward(result.sum())
     assert hidden_NH.grad is not None
     assert hidden_NH.grad.item() == pytest.approx(0.274653, abs=1e-6)
 
 
-def test_logits_never_exist_for_more_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+def test_logits_exist_for_one_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
     plain = logps._logits
 
-    def watch(*given: Any) -> torch.Tensor:
-        found = plain(*given)
-        seen.append(tuple(found.shape))
-        return found
+    def watch(*arguments: Any) -> torch.Tensor:
+        logits_CV = plain(*arguments)
+        shapes.append(tuple(logits_CV.shape))
+        return logits_CV
 
     monkeypatch.setattr(logps, "_logits", watch)
     weight_VH = torch.randn(9, 4, requires_grad=True)
-    # A row is 9 * 4 = 36 bytes: there is room for none, for one chunk and half of the next, for all.
-    for keep, again in ((0, [(4, 9), (4, 9), (2, 9)]), (6 * 36, [(4, 9), (2, 9)]), (10 * 36, [])):
+    # A row has 9 * 4 = 36 bytes: KEEP holds none, one chunk and half of the next, all.
+    for keep, recomputed in ((0, [(4, 9), (4, 9), (2, 9)]), (6 * 36, [(4, 9), (2, 9)]), (10 * 36, [])):
         monkeypatch.setattr(logps, "KEEP", keep)
-        logps.token_logps(torch.randn(10, 4), weight_VH, torch.zeros(10, dtype=torch.long), chunk=4).sum().backward()
-        assert seen == [(4, 9), (4, 9), (2, 9), *again]
-        seen.clear()
+        logps_N = logps.token_logps(torch.randn(10, 4), weight_VH, torch.zeros(10, dtype=torch.long), chunk=4)
+        torch.autograd.backward(logps_N.sum())
+        assert shapes == [(4, 9), (4, 9), (2, 9), *recomputed]
+        shapes.clear()
 
 
-def test_a_sure_token_keeps_its_gradient_in_bfloat16() -> None:
+def test_a_probable_token_keeps_its_gradient_in_bfloat16() -> None:
     # Logits 8 and 0: 1 - p = 1 / (1 + e^8) = 0.000335; p itself is 1 in bfloat16, and 1 - 1 would be 0.
     hidden_NH = torch.tensor([[8.0]], dtype=torch.bfloat16, requires_grad=True)
     weight_VH = torch.tensor([[1.0], [0.0]], dtype=torch.bfloat16)
-    logps.token_logps(hidden_NH, weight_VH, torch.tensor([0])).sum().backward()
+    torch.autograd.backward(logps.token_logps(hidden_NH, weight_VH, torch.tensor([0])).sum())
     assert hidden_NH.grad is not None
     assert hidden_NH.grad.item() == pytest.approx(0.000335, rel=0.01)
 
 
-def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gradients_no_probabilities_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logps, "KEEP", 10**9)
-    kept: list[Any] = []
+    sizes: list[Any] = []
     plain = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, **more: kept.append(size) or plain(*size, **more))
+
+    def watch(*size: int, **kwargs: Any) -> torch.Tensor:
+        sizes.append(size)
+        return plain(*size, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", watch)
     logps.token_logps(torch.randn(10, 4), torch.randn(9, 4), torch.zeros(10, dtype=torch.long))
-    assert kept == [(10,), (0, 9)]
+    assert sizes == [(10,), (0, 9)]
 
 
-def test_under_autocast_the_logits_stay_in_float32() -> None:
+def test_under_autocast_logits_are_in_float32() -> None:
     hidden_NH, weight_VH = torch.randn(6, 64), torch.randn(40, 64, requires_grad=True)
     targets_N = torch.arange(6)
     exact = logps.token_logps(hidden_NH, weight_VH, targets_N)
     with torch.autocast("cpu", torch.bfloat16):
-        found = logps.token_logps(hidden_NH, weight_VH, targets_N)
-        (gradient,) = torch.autograd.grad(found.sum(), weight_VH)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, exact)
-    # Both operands and the product are rounded to 8 binary digits, each by at most 2 ** -9 of itself.
+        result = logps.token_logps(hidden_NH, weight_VH, targets_N)
+        (gradient,) = torch.autograd.grad(result.sum(), weight_VH)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, exact)
+    # Both operands and the product are rounded to 8 binary digits, with a relative error of at most 2 ** -9 each.
     expected = torch.autograd.grad(exact.sum(), weight_VH)[0]
     assert (gradient - expected).norm() < 3 * 2**-9 * expected.norm()
 
 
 def test_bfloat16_weights_give_float32_numbers() -> None:
     hidden_NH, weight_VH = torch.randn(6, 64).bfloat16(), torch.randn(40, 64).bfloat16().requires_grad_()
-    found = logps.token_logps(hidden_NH, weight_VH, torch.arange(6))
+    result = logps.token_logps(hidden_NH, weight_VH, torch.arange(6))
     exact = logps.token_logps(hidden_NH.float(), weight_VH.detach().float(), torch.arange(6))
-    assert found.dtype == torch.float32
-    assert torch.equal(found, exact)
-    found.sum().backward()
+    assert result.dtype == torch.float32
+    assert torch.equal(result, exact)
+    torch.autograd.backward(result.sum())
     assert weight_VH.grad is not None
     assert weight_VH.grad.dtype == torch.bfloat16
 
@@ -123,14 +130,14 @@ def test_an_installed_model_scores_and_still_generates(tied: bool) -> None:
     plain = torch.log_softmax(model(input_ids=ids_RL).logits, -1)
     before = model.generate(ids_RL, max_new_tokens=3, do_sample=False)
     logps.install(model, chunk=2)
-    # Rows 1 and 3 of the first answer, row 0 of the second, each predicting the token behind it.
-    found = model(input_ids=ids_RL, rows_N=torch.tensor([1, 3, 5]), targets_N=torch.tensor([7, 9, 8]))
+    # Positions 1 and 3 of the first answer and 0 of the second; each predicts the next token.
+    result = model(input_ids=ids_RL, rows_N=torch.tensor([1, 3, 5]), targets_N=torch.tensor([7, 9, 8]))
     expected = torch.stack([plain[0, 1, 7], plain[0, 3, 9], plain[1, 0, 8]])
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert torch.allclose(result, expected, rtol=0, atol=1e-12)
     assert torch.equal(model.generate(ids_RL, max_new_tokens=3, do_sample=False), before)
 
 
-def test_a_model_that_changes_its_logits_is_refused() -> None:
+def test_a_model_that_changes_its_logits_is_an_error() -> None:
     model = tiny()
     model.config.final_logit_softcapping = 30.0
     with pytest.raises(UserError, match="final_logit_softcapping"):

@@ -1,4 +1,4 @@
-"""Operands that are rounded once: the same outputs, and less that is kept for the backward pass."""
+"""Inputs that are rounded once: the same outputs, and fewer copies for the backward pass."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def tiny(kind: str) -> Any:
         kind, vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=8, pad_token_id=1,
     )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config)
+    auto: Any = AutoModelForCausalLM
+    return auto.from_config(config)
 
 
 def run(model: Any) -> tuple[torch.Tensor, list[torch.Tensor], int]:
-    """Logits, gradients, and bytes of bfloat16 that wait for the backward pass, weights not among them."""
+    """Return logits, gradients, and the bytes of bfloat16 that are kept for the backward pass, without weights."""
     weights = {id(weight) for weight in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -40,7 +41,7 @@ def run(model: Any) -> tuple[torch.Tensor, list[torch.Tensor], int]:
     ):
         logits = model(input_ids=IDS, use_cache=False).logits
     logits.float().square().mean().backward()
-    return logits, [weight.grad for weight in model.parameters()], sum(each.nbytes for each in kept.values())
+    return logits, [weight.grad for weight in model.parameters()], sum(tensor.nbytes for tensor in kept.values())
 
 
 @pytest.mark.parametrize("kind", sorted(KNOWN))
@@ -56,13 +57,13 @@ def test_the_same_outputs_with_fewer_copies(kind: str) -> None:
     plain, ours = tiny(kind), tiny(kind)
     rounded_operands.install(ours)
     logits, gradients, bytes_plain = run(plain)
-    found, found_gradients, bytes_ours = run(ours)
-    assert torch.equal(found, logits)
-    for expected, gradient in zip(gradients, found_gradients, strict=True):
-        # Three bfloat16 terms (8 bits) are added in bfloat16 instead of float32.
+    rounded, rounded_gradients, bytes_rounded = run(ours)
+    assert torch.equal(rounded, logits)
+    for expected, gradient in zip(gradients, rounded_gradients, strict=True):
+        # Three terms are added in bfloat16 (8 bits) instead of float32.
         assert torch.allclose(gradient, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
-    # Two copies less for queries, keys and values, one for the gated part; a copy is 24 tokens * 16 * 2 bytes.
-    assert bytes_plain - bytes_ours == 2 * 3 * 24 * 16 * 2  # of two layers
+    # Two copies fewer for queries, keys and values, one fewer for the gated block; a copy has 24 tokens * 16 * 2 bytes.
+    assert bytes_plain - bytes_rounded == 2 * 3 * 24 * 16 * 2  # of two layers
 
 
 def test_without_autocast_nothing_changes() -> None:
@@ -71,19 +72,19 @@ def test_without_autocast_nothing_changes() -> None:
     assert torch.equal(ours(input_ids=IDS).logits, plain(input_ids=IDS).logits)
 
 
-def test_the_language_part_of_a_model_that_sees() -> None:
+def test_the_language_layers_of_a_vision_model() -> None:
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
     text = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8}
-    seen = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
     heads = {"num_attention_heads": 2}
-    config = Gemma3Config(text_config=text | heads | {"num_key_value_heads": 1}, vision_config=seen | heads)
+    config = Gemma3Config(text_config=text | heads | {"num_key_value_heads": 1}, vision_config=vision | heads)
     model = Gemma3ForConditionalGeneration(config)
     rounded_operands.install(model)
     assert sum(len(part._forward_pre_hooks) for part in model.modules()) == 2 * 2  # parts of a layer * layers
 
 
-def test_layers_that_were_not_looked_at_are_left_alone() -> None:
+def test_layers_of_unknown_models_are_unchanged() -> None:
     from transformers import OPTConfig, OPTForCausalLM
 
     model = OPTForCausalLM(

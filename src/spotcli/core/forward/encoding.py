@@ -1,15 +1,16 @@
-"""Pairs as token ids: what the policy saw, and the two answers as it emitted them, or would have.
+"""Pairs as token ids: the prompt, and the two answers in the tokens that the policy emitted or would emit.
 
     prompt_ids + chosen_ids       x, y+ and the end-of-turn token
-    prompt_ids + rejected_ids     x, y- and the end-of-turn token (unless y- was cut at the token limit)
+    prompt_ids + rejected_ids     x, y- and the end-of-turn token (unless y- was truncated)
 
-An answer is tokenised by itself and set behind the prompt's ids, because that is how it was generated: a model that
-begins its answer with a line feed emits a token of its own, where tokenising the joined text could merge it with the
-prompt's last one. So the prompt is a prefix of the whole by construction, and nothing is ever cut: what is too long is
-left out and counted.
+An answer is tokenized separately and appended to the ids of the prompt, because it was generated that way. If a model
+begins its answer with a line feed, it emits a separate token for it; tokenizing the joined text could merge the line
+feed with the last token of the prompt. So the prompt is always a prefix of prompt and answer. Nothing is truncated
+here: a pair that is too long is dropped and counted.
 
-Where a row has ``response_ids`` (``sample.keep_tokens``), y- is exactly those. A model may cut a text into other tokens
-than its tokenizer would; y+ then keeps the emitted ones up to where its text departs, so that both answers share them.
+If a row has ``response_ids`` (``sample.keep_tokens``), y- consists of exactly these ids. They can differ from the
+tokenizer's own tokens for the same text. y+ then begins with the emitted ids up to the first difference of its text,
+so that both answers share them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from functools import cached_property
+from itertools import count, takewhile
 from typing import Any
 
 from rapidfuzz.distance import LCSseq
@@ -29,20 +31,29 @@ from spotcli.errors import UserError
 from spotcli.records import Message, Pair
 
 REJECTED_IN_REVIEW = "rejected in review"
+"""Reason: a person rejected the pair."""
+
 TOO_LONG = "longer than max_length"
+"""Reason: the prompt and the longer answer have too many tokens."""
+
 IDENTICAL = "chosen and rejected are the same"
+"""Reason: the two answers have the same text or the same ids."""
+
 CHANGED = "text changed by the tokenizer"
+"""Reason: decoding the ids of an answer does not restore its text."""
+
 FOREIGN = "response_ids are not the tokens of the answer"
+"""Reason: ``response_ids`` are invalid or decode to another text."""
 
 SEAM = 64
-"""Emitted tokens that are given up at most to find an end that a correction's own tokens have too."""
+"""Most emitted tokens that are given up to find a position where a token of the correction ends too."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """Token ids of one pair. ``chosen_ids`` and ``rejected_ids`` hold response tokens only.
+    """Token ids of one pair. ``chosen_ids`` and ``rejected_ids`` contain response tokens only.
 
-    Without an y- ``rejected_ids`` is empty; only objectives that do not run it may see such a pair.
+    ``rejected_ids`` is empty if the row has no y-; only objectives that do not run y- accept such a pair.
     """
 
     prompt_ids: tuple[int, ...]
@@ -51,15 +62,15 @@ class EncodedPair:
 
     @property
     def shared(self) -> int:
-        """Response tokens that both answers begin with."""
+        """Length of the common beginning of both answers, in tokens."""
         both = zip(self.chosen_ids, self.rejected_ids, strict=False)
         return next(
-            (at for at, (chosen, rejected) in enumerate(both) if chosen != rejected),
+            (index for index, (chosen, rejected) in enumerate(both) if chosen != rejected),
             min(len(self.chosen_ids), len(self.rejected_ids)),
         )
 
     def edited(self) -> tuple[list[bool], list[bool]]:
-        """Of each token of y+ and of y-, whether the other answer lacks it, by the alignment with the fewest edits."""
+        """Return for each token of y+ and of y- whether the other answer lacks it (alignment with the fewest edits)."""
         head = self.shared
         old, new = self.rejected_ids[head:], self.chosen_ids[head:]
         chosen, rejected = [False] * head + [True] * len(new), [False] * head + [True] * len(old)
@@ -74,7 +85,7 @@ class EncodedPair:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longer side, prompt included."""
+        """Tokens of the longer answer, prompt included."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
     @property
@@ -84,90 +95,98 @@ class EncodedPair:
 
     @property
     def shared_tokens(self) -> int:
-        """Tokens of one row in which prompt and common beginning stand once."""
+        """Tokens of one row that contains the prompt and the common beginning once."""
         return self.whole_tokens - len(self.prompt_ids) - self.shared
 
 
 @dataclass
 class Encoded:
-    """The pairs to train on, and how many were left out for which reason: ``read == len(pairs) + sum(dropped)``."""
+    """The pairs to train on, and the number of dropped rows by reason: ``read == len(pairs) + dropped.total()``."""
 
     pairs: list[EncodedPair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     read: int = 0
+    """Rows that were read."""
     emitted: int = 0
-    """Of ``pairs``: those whose y- (or lone y+) is made of the ids that the policy emitted."""
+    """How many of ``pairs`` have the ids that the policy emitted as their y-, or as their y+ if there is no y-."""
 
 
-def encode(
-    pairs: Iterable[Pair],
-    *,
-    tokenizer: Any,
-    render: Callable[[list[Message]], list[int]],
-    follows: Callable[[list[Message], str], bool],
-    end_ids: Sequence[int],
-    ends: Collection[int],
-    max_length: int,
-) -> Encoded:
-    """Tokenise pairs and leave out what cannot be trained on, counted by reason.
+def common_start(pairs: Sequence[EncodedPair]) -> int:
+    """Return the length of the common beginning of all prompts, in tokens; 0 for a single pair.
 
-    Args:
-        pairs: rows of a dataset.
-        tokenizer: the policy's.
-        render: chat messages to the ids of the prompt, ending where the answer starts.
-        follows: whether the chat template, given the answer too, still begins with that prompt.
-        end_ids: what ends the policy's turn.
-        ends: all tokens at which the policy stops.
-        max_length: tokens that prompt and answer may have together.
-
-    Raises:
-        UserError: an answer does not stand behind its prompt, and no emitted ids say what does.
+    The last token of each prompt never counts: it predicts the first token of the answers, so it belongs to its pair.
     """
-    turn = _Turn(tokenizer, render, follows, tuple(end_ids), frozenset({*ends, *end_ids}), max_length)
-    found = Encoded()
-    for pair in pairs:
-        found.read += 1
-        one = turn.encoded(pair)
-        if isinstance(one, str):
-            found.dropped[one] += 1
-        else:
-            found.pairs.append(one[0])
-            found.emitted += one[1]
-    return found
+    if len(pairs) == 1:
+        return 0
+    columns = zip(*(pair.prompt_ids[:-1] for pair in pairs), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def row_tokens(pairs: Sequence[EncodedPair], *, rejected: bool = True) -> int:
+    """Return the tokens of one row of the shared layout, with or without the rejected answers."""
+    tokens = (pair.shared_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
+    return sum(tokens) - common_start(pairs) * (len(pairs) - 1)
 
 
 def rough_pairs(pairs: Iterable[Pair], *, max_length: int) -> Encoded:
-    """Pairs as words and signs, numbered: near enough for an estimate where no tokenizer is at hand."""
-    found, known, fresh = Encoded(), dict[str, int](), count()
+    """Encode words and symbols as numbered tokens, for an estimate without a tokenizer."""
+    encoded, numbers, fresh = Encoded(), dict[str, int](), count()
 
     def numbered(text: str) -> tuple[int, ...]:
-        return tuple(known.setdefault(word, next(fresh)) for word in words(text) if word != " ")
+        return tuple(numbers.setdefault(word, next(fresh)) for word in words(text) if word != " ")
 
     for pair in pairs:
-        found.read += 1
+        encoded.read += 1
         prompt = numbered("\n".join(message["content"] for message in pair.messages))
-        one = EncodedPair(prompt or (-1,), numbered(pair.chosen), numbered(pair.rejected or ""))
-        reason = REJECTED_IN_REVIEW if pair.review == "reject" else TOO_LONG if one.longest > max_length else None
+        rough = EncodedPair(prompt or (-1,), numbered(pair.chosen), numbered(pair.rejected or ""))
+        reason = REJECTED_IN_REVIEW if pair.review == "reject" else TOO_LONG if rough.longest > max_length else None
         if reason:
-            found.dropped[reason] += 1
+            encoded.dropped[reason] += 1
         else:
-            found.pairs.append(one)
-    return found
+            encoded.pairs.append(rough)
+    return encoded
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """How the policy's turn is put into ids."""
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """Turns rows of a data set into token ids, for one policy."""
 
     tokenizer: Any
+    """The policy's tokenizer."""
     render: Callable[[list[Message]], list[int]]
+    """Chat messages -> the ids of the prompt, which end where the answer starts."""
     follows: Callable[[list[Message], str], bool]
-    end_ids: tuple[int, ...]
-    ends: frozenset[int]
+    """Chat messages and an answer -> whether the chat template with the answer begins with the same prompt."""
+    end_ids: Sequence[int]
+    """The tokens that end the policy's turn."""
+    stop_ids: Collection[int]
+    """All tokens at which the policy stops."""
     max_length: int
+    """Most tokens of prompt and answer together."""
 
-    def encoded(self, pair: Pair) -> tuple[EncodedPair, bool] | str:
-        """The pair and whether it is made of emitted ids; or why it cannot be trained on."""
+    def encode(self, pairs: Iterable[Pair]) -> Encoded:
+        """Encode pairs; drop and count by reason what cannot be trained on.
+
+        Raises:
+            UserError: the chat template changes the prompt once it has an answer, and the row has no ``response_ids``.
+        """
+        result = Encoded()
+        for pair in pairs:
+            result.read += 1
+            encoded = self._encoded(pair)
+            if isinstance(encoded, str):
+                result.dropped[encoded] += 1
+            else:
+                result.pairs.append(encoded[0])
+                result.emitted += encoded[1]
+        return result
+
+    @cached_property
+    def _stops(self) -> frozenset[int]:
+        return frozenset({*self.stop_ids, *self.end_ids})
+
+    def _encoded(self, pair: Pair) -> tuple[EncodedPair, bool] | str:
+        """Return the pair and whether it has emitted ids, or the reason to drop it."""
         if pair.review == "reject":
             return REJECTED_IN_REVIEW
         if pair.chosen == pair.rejected:
@@ -177,7 +196,7 @@ class _Turn:
         if emitted is None and extra.get("response_ids") is not None and pair.rejected is not None:
             return FOREIGN
         if emitted is None:
-            sides = self._tokenised(pair, cut=extra.get("finish_reason") == "length")
+            sides = self._tokenized(pair, truncated=extra.get("finish_reason") == "length")
         elif pair.rejected is None:
             sides = (emitted, ())
         else:
@@ -186,75 +205,75 @@ class _Turn:
             return sides
         if emitted is None and not self.follows(pair.messages, pair.original):
             raise UserError(
-                "the prompt is not a prefix of prompt and response: given the answer, the chat template writes the end "
-                "of the prompt in another way, so nothing says what the policy read before it answered",
+                "the prompt is not a prefix of prompt and response: the chat template changes the end of the prompt "
+                "if an answer follows, so the prompt that the policy read is unknown",
                 where=f"pair {pair.id}",
-                cure="sample with keep_tokens: true; or give train.chat_template_kwargs what sampling had",
+                cure="sample with keep_tokens: true, or set train.chat_template_kwargs to the values used in sampling",
             )
-        one = EncodedPair(tuple(self.render(pair.messages)), *sides)
-        return TOO_LONG if one.longest > self.max_length else (one, emitted is not None)
+        encoded = EncodedPair(tuple(self.render(pair.messages)), *sides)
+        return TOO_LONG if encoded.longest > self.max_length else (encoded, emitted is not None)
 
-    def _tokenised(self, pair: Pair, *, cut: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
-        """Both answers, from their texts."""
+    def _tokenized(self, pair: Pair, *, truncated: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
+        """Return the ids of y+ and y- from their texts, or the reason to drop the pair."""
         texts = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
         chosen, *others = [response_ids(self.tokenizer, text) for text in texts]
         if chosen in others:
             return IDENTICAL
         for text, ids in zip(texts, [chosen, *others], strict=True):
-            if not _same(text, self._text(ids, special=False)):
+            if not _same(text, self._text(ids, skip_special=False)):
                 return CHANGED
-        end = () if cut else self.end_ids
+        end = () if truncated else self.end_ids
         return (*chosen, *self.end_ids), tuple(token for ids in others for token in (*ids, *end))
 
     def _emitted(self, ids: Any, text: str) -> tuple[int, ...] | None:
-        """The emitted ids, where they are those of the text."""
+        """Return the emitted ids if they decode to the text, else None."""
         if not isinstance(ids, list) or not ids or not all(type(token) is int for token in ids):
             return None
         if not 0 <= min(ids) <= max(ids) < len(self.tokenizer):
             return None
-        words = ids[:-1] if ids[-1] in self.ends else ids
-        return tuple(ids) if _same(text, self._text(words)) else None
+        content = ids[:-1] if ids[-1] in self._stops else ids
+        return tuple(ids) if _same(text, self._text(content)) else None
 
     def _corrected(self, text: str, emitted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
-        """y+ beside an y- that was emitted as these ids, ending as that one did; and y-."""
-        stopped = emitted[-1] in self.ends
-        words = list(emitted[:-1] if stopped else emitted)
+        """Return y+, with the end token of the emitted y-, and y-; or the reason to drop the pair."""
+        stopped = emitted[-1] in self._stops
+        content = list(emitted[:-1] if stopped else emitted)
         ids = response_ids(self.tokenizer, text)
-        if not _same(text, self._text(ids, special=False)):
+        if not _same(text, self._text(ids, skip_special=False)):
             return CHANGED
-        if words != response_ids(self.tokenizer, self._text(words)):
-            ids = self._spliced(words, ids, text)
+        if content != response_ids(self.tokenizer, self._text(content)):
+            ids = self._spliced(content, ids, text)
         chosen = (*ids, *(emitted[-1:] if stopped else self.end_ids))
         return IDENTICAL if chosen == emitted else (chosen, emitted)
 
     def _spliced(self, emitted: list[int], own: list[int], text: str) -> list[int]:
-        """Emitted ids while they spell the text, then the text's own, joined where both have a token's end."""
+        """Return emitted ids as long as they spell the text, then the text's own ids from a common token end on."""
         most = bisect_left(
-            range(1, len(emitted) + 1), True, key=lambda n: not text.startswith(self._whole(emitted[:n]))
+            range(1, len(emitted) + 1), True, key=lambda n: not text.startswith(self._complete(emitted[:n]))
         )
         for kept in range(most, max(most - SEAM, 0), -1):
             start = self._text(emitted[:kept])
-            at = bisect_left(range(len(own)), len(start), key=lambda n: len(self._whole(own[:n])))
-            if text.startswith(start) and self._text(own[:at]) == start:
-                return emitted[:kept] + own[at:]
+            index = bisect_left(range(len(own)), len(start), key=lambda n: len(self._complete(own[:n])))
+            if text.startswith(start) and self._text(own[:index]) == start:
+                return emitted[:kept] + own[index:]
         return own
 
-    def _whole(self, ids: list[int]) -> str:
-        """What ids spell, without the part of a character at their end, which is spelled as U+FFFD."""
+    def _complete(self, ids: list[int]) -> str:
+        """Decode ids without an incomplete character at the end, which decodes to U+FFFD."""
         return self._text(ids).rstrip("\ufffd")
 
-    def _text(self, ids: Sequence[int], *, special: bool = True) -> str:
-        """What ids spell, without special tokens or, where ``special`` is off, with them."""
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=special, clean_up_tokenization_spaces=False)
+    def _text(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Decode ids, with or without special tokens."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         return text
 
 
 def response_ids(tokenizer: Any, text: str) -> list[int]:
-    """The ids of an answer's text. Control tokens spelled out in it stay text: they cannot end the turn."""
+    """Tokenize the text of an answer. Control tokens in the text stay text, so they cannot end the turn."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 
 
 def _same(text: str, again: str) -> bool:
-    """Whether ids gave the text back. Some tokenizers compose accents; that is no loss."""
+    """Return whether decoding restored the text. Some tokenizers compose accents; that counts as equal."""
     return again == text or unicodedata.normalize("NFC", again) == unicodedata.normalize("NFC", text)

@@ -3,14 +3,15 @@
 Shapes, as suffixes of names:
 
     N   scored positions: those whose next token belongs to an answer
+    M   scored positions whose probabilities are kept for the backward pass; a whole number of chunks
     C   positions of one chunk
     H   hidden size
     V   vocabulary
 
-Only scored positions go through the head, a chunk at a time, with logits in float32 (float64 for a float64 model). The
-backward pass needs each chunk's probabilities: the first ``KEEP`` bytes of them are kept, in the precision of the
-model's products; of the rest the logits are computed again. So memory is chunk * V and a constant instead of N * V, and
-twice less than that with autograd alone, which would keep the softmax beside the logits.
+Only scored positions are run through the head, one chunk at a time, with logits in float32 (float64 for a float64
+model). The backward pass needs the probabilities of each chunk. The first ``KEEP`` bytes of them are kept, in the
+precision of the model's products; for the other chunks the logits are computed again. Memory is therefore chunk * V
+plus a constant instead of N * V. Autograd alone would need 2 * N * V, because it keeps the softmax and the logits.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from torch import Tensor
 from spotcli.errors import UserError
 
 CHUNK = 256
-"""Positions a chunk: with a vocabulary of 150,000, about 150 MB of float32 logits."""
+"""Positions per chunk: about 150 MB of float32 logits with a vocabulary of 150,000."""
 
 KEEP = 256 << 20
-"""Bytes of probabilities that wait for the backward pass. Of short answers that is all."""
+"""Most bytes of probabilities that are kept for the backward pass. For short answers this is enough for all."""
 
-# Settings by which a model changes its logits after the head, which a head called by itself would not know.
 _LOGIT_CHANGES = (
     "final_logit_softcapping",
     "logits_soft_cap",
     "output_multiplier_scale",
 )
+"""Settings of models that change their logits after the head; a head that is called separately does not apply them."""
 
 
 class _TokenLogps(torch.autograd.Function):
-    """log p(target | hidden) = logit[target] - logsumexp(logits), with the logits thrown away in between."""
+    """log p(target | hidden) = logit[target] - logsumexp(logits), without keeping the logits for the backward pass."""
 
     @staticmethod
     def forward(
@@ -52,7 +53,6 @@ class _TokenLogps(torch.autograd.Function):
         totals_N = torch.empty_like(logps_N)
         head_VH = weight_VH.to(low or exact)
         kept = KEEP // (len(weight_VH) * (products or exact).itemsize) if any(ctx.needs_input_grad) else 0
-        # M: the positions, in whole chunks, whose probabilities are kept
         kept = len(hidden_NH) if kept >= len(hidden_NH) else kept // chunk * chunk
         others_MV = torch.empty(kept, len(weight_VH), dtype=products or exact, device=hidden_NH.device)
         for start in range(0, len(hidden_NH), chunk):
@@ -78,14 +78,14 @@ class _TokenLogps(torch.autograd.Function):
         grad_hidden_NH = torch.empty_like(hidden_NH) if needs_hidden else None
         grad_weight_VH = grad_bias_V = None
         with torch.autocast(device.type, enabled=False):
-            # Only logits need float32; gradients are rounded as those of every other layer.
+            # Only logits need float32; gradients are rounded as in every other layer.
             factor_VH = weight_VH.to(ctx.products or ctx.exact)
             kept = len(others_MV)
             head_VH = weight_VH.to(ctx.low or ctx.exact) if kept < len(hidden_NH) else factor_VH
             bounds = [*([0] if kept else []), *range(kept, len(hidden_NH), ctx.chunk), len(hidden_NH)]
             for part in (slice(*bound) for bound in pairwise(bounds)):
-                # d logp / d logit_v = [v is the target] - p_v.  The target's 1 - p is worked out by itself: of a sure
-                # token nothing would be left of it if p were rounded first.
+                # d logp / d logit_v = [v is the target] - p_v. 1 - p of the target is computed separately, because it
+                # would be 0 for a probable token if p were rounded first.
                 grad_C = grad_N[part].to(ctx.exact)
                 target_C = grad_C * -torch.expm1(logps_N[part])
                 if part.stop <= kept:
@@ -101,12 +101,12 @@ class _TokenLogps(torch.autograd.Function):
                     hidden_CH = hidden_NH[part].to(ctx.exact)
                     factor_CH = (hidden_CH * -grad_C[:, None]).to(factor_VH.dtype)
                     out_dtype = {} if ctx.low is None else {"out_dtype": ctx.exact}
-                    found_VH = torch.mm(others_CV.t(), factor_CH, **out_dtype).to(ctx.exact)
-                    grad_weight_VH = found_VH if grad_weight_VH is None else grad_weight_VH.add_(found_VH)
+                    part_VH = torch.mm(others_CV.t(), factor_CH, **out_dtype).to(ctx.exact)
+                    grad_weight_VH = part_VH if grad_weight_VH is None else grad_weight_VH.add_(part_VH)
                     grad_weight_VH.index_add_(0, targets_N[part], hidden_CH * target_C[:, None])
                 if needs_bias:
-                    found_V = torch.mv(others_CV.to(ctx.exact).t(), -grad_C).index_add_(0, targets_N[part], target_C)
-                    grad_bias_V = found_V if grad_bias_V is None else grad_bias_V.add_(found_V)
+                    part_V = torch.mv(others_CV.to(ctx.exact).t(), -grad_C).index_add_(0, targets_N[part], target_C)
+                    grad_bias_V = part_V if grad_bias_V is None else grad_bias_V.add_(part_V)
         return (
             grad_hidden_NH,
             grad_weight_VH.to(weight_VH.dtype) if grad_weight_VH is not None else None,
@@ -117,15 +117,15 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def _low_precision(hidden_NH: Tensor) -> torch.dtype | None:
-    """The operands' type where the device multiplies bf16/fp16 into float32; None where operands become float32.
+    """Return bf16 or fp16 if the device can multiply such operands into float32; None if operands are cast to float32.
 
-    On a CPU such a product would be rounded to bf16, which costs a nat on a long answer.
+    A CPU would round such a product to bf16, an error of about one nat on a long answer.
     """
     return _compute_dtype(hidden_NH) if hidden_NH.device.type == "cuda" else None
 
 
 def _compute_dtype(hidden_NH: Tensor) -> torch.dtype | None:
-    """bf16 or fp16 where the model computes in it, else None."""
+    """Return bf16 or fp16 if the model computes in it, else None."""
     device = hidden_NH.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -145,30 +145,30 @@ def _logits(hidden_CH: Tensor, head_VH: Tensor, bias_V: Tensor | None, exact: to
 def token_logps(
     hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, *, bias_V: Tensor | None = None, chunk: int = CHUNK
 ) -> Tensor:
-    """log p(targets[n] | hidden[n]) under a linear head, [N], in nats, float32 (float64 for float64 input).
+    """Return log p(targets[n] | hidden[n]) under a linear head, [N], in nats, float32 (float64 for float64 input).
 
     Args:
-        hidden_NH: the model's last hidden states at the scored positions.
-        weight_VH: the head's weight.
+        hidden_NH: the last hidden states of the model at the scored positions.
+        weight_VH: the weight of the head.
         targets_N: token ids.
-        bias_V: the head's bias, where it has one.
-        chunk: positions whose logits exist at once.
+        bias_V: the bias of the head, if it has one.
+        chunk: positions whose logits are in memory at once.
     """
     logps_N: Tensor = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, targets_N, chunk)  # type: ignore[no-untyped-call]
     return logps_N
 
 
 def install(model: Any, *, chunk: int = CHUNK) -> None:
-    """Teach a causal language model to score: ``model(..., rows_N=..., targets_N=...) -> logps_N``.
+    """Add scoring to a causal language model: ``model(..., rows_N=..., targets_N=...) -> logps_N``.
 
-    ``rows_N`` are positions in the flattened [batch * length] input; the result is the log-probability of
-    ``targets_N`` as the tokens that follow them. Called without ``rows_N``, the model is what it was before.
+    ``rows_N`` are positions in the flattened [batch * length] input. The result is the log-probability of
+    ``targets_N``, the tokens after these positions. Without ``rows_N`` the model behaves as before.
 
-    Scoring happens inside ``lm_head.forward``, because under ZeRO-3 the head's weight is whole only there.
+    Scoring runs inside ``lm_head.forward``, because under ZeRO-3 the weight of the head is only gathered there.
 
     Args:
-        model: a transformers causal language model, not wrapped by peft, DDP or DeepSpeed yet.
-        chunk: positions whose logits exist at once.
+        model: a transformers causal language model, not yet wrapped by peft, DDP or DeepSpeed.
+        chunk: positions whose logits are in memory at once.
 
     Raises:
         UserError: the model changes its logits after the head, or has no linear head.
@@ -178,12 +178,12 @@ def install(model: Any, *, chunk: int = CHUNK) -> None:
     head = model.get_output_embeddings()
     decoder = model.base_model
     if changed or not isinstance(head, torch.nn.Linear) or decoder is model:
-        why = f"it sets {', '.join(changed)}" if changed else "its head is not one linear layer"
+        why = f"the model sets {', '.join(changed)}" if changed else "the head is not a linear layer"
         raise UserError(
-            f"log-probabilities of a {config.model_type} cannot be computed from its head alone: {why}",
-            cure="train a Llama, Qwen, Mistral or SmolLM model",
+            f"cannot compute log-probabilities of a {config.model_type} model from its head alone: {why}",
+            cure="use a Llama, Qwen, Mistral or SmolLM model",
         )
-    # Some models multiply their logits by a number (Cohere's), others divide them (Granite's).
+    # Cohere models multiply their logits by a number; Granite models divide them.
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     plain_head, plain_model = head.forward, model.forward
 

@@ -1,18 +1,19 @@
-"""Pairs as tensors: one row in which prompt and common beginning stand once, or two padded rows a pair.
+"""Pairs as tensors: one row that contains each shared prefix once, or two padded rows per pair.
 
-Shared layout, one row without padding, for pairs with prefix P (prompt and the common beginning of the answers), chosen
-tail A and rejected tail B:
+Shared layout: one row without padding. Each pair has a prefix P (its prompt and the common beginning of its answers), a
+chosen tail A and a rejected tail B:
 
-    tokens      C [P A B][P A B] ...
-    positions    0 ..c-1, then for each pair c ..c+p+a-1, and c+p ..c+p+b-1 for B: B continues P as if A were not there
-    spans       (start, p, a, b) of each pair, which ``core.attention`` needs to keep pairs, and A and B, apart
+    tokens       C [P A B][P A B] ...
+    positions    0 .. c-1 for C; c .. c+p+a-1 for P and A; c+p .. c+p+b-1 for B, which continues P as if A were absent
+    spans        (start, p, a, b) of each pair; ``shared_attention`` uses them to separate the pairs, and A from B
 
-C is what all prompts of the row begin with (a system prompt, worked examples): it stands once, and P is the rest.
+C is the common beginning of all prompts in the row (a system prompt, worked examples). The row contains it once, and P
+is the rest of each prompt.
 
-Plain layout: each answer is a right-padded row of its own, for any architecture.
+Plain layout: each answer is a right-padded row, for any architecture.
 
-Both say which positions to score and to which answers a scored token belongs, so that what follows does not know which
-layout it was. A shared response token is scored once and counts for both answers.
+Both layouts list the scored positions and the answers that each scored token belongs to, so the code after the forward
+pass does not depend on the layout. A shared response token is scored once and counts for both answers.
 
 Shapes, as suffixes of names: R rows, L tokens of a row, N scored positions, B pairs.
 """
@@ -21,17 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spotcli.core.costs import Work
-from spotcli.core.forward.encoding import EncodedPair
+from spotcli.core.forward.encoding import EncodedPair, common_start
 
 Span = tuple[int, int, int, int]
-"""Start in the row, tokens of the prefix, of the chosen tail, of the rejected tail."""
+"""Start of a pair in the row; tokens of its prefix, of its chosen tail, of its rejected tail."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +40,28 @@ class Batch:
     ids_RL: Tensor
     positions_RL: Tensor
     rows_N: Tensor
-    """Scored positions in the flattened [R * L] input: each predicts the token after it."""
+    """Scored positions in the flattened [R * L] input; each predicts the next token."""
     targets_N: Tensor
-    """The token that follows each scored position."""
+    """The token after each scored position."""
     pair_N: Tensor
-    """Which pair a scored token belongs to."""
+    """Index of the pair that a scored token belongs to."""
     chosen_N: Tensor
-    """Whether it counts for the chosen answer."""
+    """Whether a scored token counts for the chosen answer."""
     rejected_N: Tensor
-    """Whether it counts for the rejected answer; both for shared tokens."""
+    """Whether a scored token counts for the rejected answer; shared tokens count for both."""
     edited_N: Tensor
-    """Whether the other answer lacks it; the rest was kept."""
+    """Whether a scored token is missing from the other answer of its pair; all others were kept."""
     pairs: int
+    """Number of pairs, B."""
     attention_mask_RL: Tensor | None = None
-    """Of the plain layout."""
+    """1 for tokens, 0 for padding; plain layout only."""
     common: int = 0
-    """Tokens that all prompts begin with, at the row's start; of the shared layout."""
+    """Tokens of the common beginning of all prompts, at the start of the row; shared layout only."""
     spans: tuple[Span, ...] | None = None
-    """Of the shared layout; Python numbers, since a tensor on a GPU would have to be waited for in every layer."""
+    """Shared layout only. Python numbers, because reading a tensor on a GPU would block in every layer."""
 
     def model_inputs(self) -> dict[str, Any]:
-        """Keyword arguments of a model that ``core.logps.install`` has prepared."""
+        """Return the keyword arguments for a model that ``logps.install`` has prepared."""
         inputs: dict[str, Any] = {
             "input_ids": self.ids_RL,
             "position_ids": self.positions_RL,
@@ -76,27 +76,27 @@ class Batch:
         return inputs
 
     def sequence_logps(self, logps_N: Tensor) -> tuple[Tensor, Tensor]:
-        """logp(y+) and logp(y-), each [B]: sums over response tokens."""
+        """Return logp(y+) and logp(y-), each [B]: sums over response tokens."""
         zeros_B = logps_N.new_zeros(self.pairs)
         chosen_B = zeros_B.index_add(0, self.pair_N, logps_N * self.chosen_N)
         rejected_B = zeros_B.index_add(0, self.pair_N, logps_N * self.rejected_N)
         return chosen_B, rejected_B
 
     def span_sums(self, values_N: Tensor) -> Tensor:
-        """Sums over the kept tokens of y+, its edited ones, and the edited ones of y-, [3]."""
+        """Return the sums over the kept tokens of y+, the edited tokens of y+, and the edited tokens of y-, [3]."""
         spans = (self.chosen_N & ~self.edited_N, self.chosen_N & self.edited_N, self.rejected_N & self.edited_N)
         return torch.stack([(values_N * span_N).sum() for span_N in spans])
 
     def edited_logps(self, logps_N: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``sequence_logps``, over the edited tokens alone."""
+        """Return ``sequence_logps`` over the edited tokens alone."""
         return self.sequence_logps(logps_N * self.edited_N)
 
     def chosen_token_logps(self, logps_N: Tensor) -> Tensor:
-        """The log-probabilities of the chosen answers' tokens, [T]."""
+        """Return the log-probabilities of the tokens of the chosen answers, [T]."""
         return logps_N[self.chosen_N]
 
     def to(self, device: Any) -> Batch:
-        """The batch with its tensors on a device."""
+        """Return the batch with its tensors on ``device``."""
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
@@ -104,25 +104,24 @@ class Batch:
         return Batch(**moved)
 
 
-def pack(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True, pad_id: int = 0) -> Batch:
+def pack(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True) -> Batch:
     """Lay out pairs as tensors.
 
     Args:
         pairs: at least one.
-        share: the shared layout, else the plain one.
+        share: use the shared layout, else the plain one.
         rejected: run the rejected answers too.
-        pad_id: any token id, for the padding of the plain layout.
     """
-    return _pack_shared(pairs, rejected) if share else _pack_plain(pairs, rejected, pad_id)
+    return _pack_shared(pairs, rejected) if share else _pack_plain(pairs, rejected)
 
 
 def _pack_shared(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
-    common = _common([pair.prompt_ids for pair in pairs])
+    common = common_start(pairs)
     ids: list[int] = [*pairs[0].prompt_ids[:common]]
     positions: list[int] = [*range(common)]
-    scored = _Scored()
+    scored = _ScoredTokens()
     spans: list[Span] = []
-    for number, pair in enumerate(pairs):
+    for index, pair in enumerate(pairs):
         start, prompt = len(ids), len(pair.prompt_ids) - common
         shared = pair.shared if rejected else len(pair.chosen_ids)
         prefix = prompt + shared
@@ -132,82 +131,43 @@ def _pack_shared(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
         positions += [*range(common, common + prefix + len(chosen))]
         positions += [*range(common + prefix, common + prefix + len(wrong))]
         spans.append((start, prefix, len(chosen), len(wrong)))
-        # The prefix's last position predicts the first token of both tails, so it is scored twice and stored once.
+        # The last position of the prefix predicts the first token of both tails: it is scored twice and run once.
         last, tail = start + prefix - 1, start + prefix + len(chosen)
-        scored.add(number, range(start + prompt - 1, last), pair.chosen_ids[:shared], new[:shared], True, rejected)
-        scored.add(number, range(last, last + len(chosen)), chosen, new[shared:], True, False)
+        beginning = range(start + prompt - 1, last)
+        scored.add(index, beginning, pair.chosen_ids[:shared], new[:shared], chosen=True, rejected=rejected)
+        scored.add(index, range(last, last + len(chosen)), chosen, new[shared:], chosen=True, rejected=False)
         rows = [last, *range(tail, tail + len(wrong) - 1)][: len(wrong)]
-        scored.add(number, rows, wrong, old[shared:] if rejected else [], False, True)
+        scored.add(index, rows, wrong, old[shared:] if rejected else [], chosen=False, rejected=True)
     return Batch(
         ids_RL=torch.tensor([ids]), positions_RL=torch.tensor([positions]), pairs=len(pairs), common=common,
         spans=tuple(spans), **scored.tensors(),
     )  # fmt: skip
 
 
-def _common(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with; each keeps at least its last, which predicts the answer's first token."""
-    if len(prompts) == 1:
-        return 0
-    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-
-
-def row_tokens(pairs: Sequence[EncodedPair], *, rejected: bool = True) -> int:
-    """Tokens of the shared layout's row."""
-    common = _common([pair.prompt_ids for pair in pairs])
-    each = (pair.shared_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
-    return sum(each) - common * (len(pairs) - 1)
-
-
-def row_work(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True) -> Work:
-    """What a forward pass over the pairs runs, without laying them out."""
-    prompts = [len(pair.prompt_ids) for pair in pairs]
-    chosen = [len(pair.chosen_ids) for pair in pairs]
-    wrong = [len(pair.rejected_ids) if rejected else 0 for pair in pairs]
-    shared = [pair.shared if rejected and share else 0 for pair in pairs]
-    scored = sum(chosen) + sum(wrong) - sum(shared)
-    if not share:
-        rows = len(pairs) * (2 if rejected else 1)
-        length = max(prompt + max(a, b) for prompt, a, b in zip(prompts, chosen, wrong, strict=True))
-        return Work(rows * length, scored, rows * _triangle(length))
-    common = _common([pair.prompt_ids for pair in pairs])
-    attended = _triangle(common)
-    for prompt, one, other, both in zip(prompts, chosen, wrong, shared, strict=True):
-        # The whole first answer behind the common start, and the tail of the second behind start and prefix.
-        attended += _triangle(prompt + one) - _triangle(common)
-        attended += _triangle(prompt + other) - _triangle(prompt + both) if other else 0
-    return Work(row_tokens(pairs, rejected=rejected), scored, attended)
-
-
-def _triangle(length: int) -> int:
-    """Pairs of a position and one that it sees in a causal row."""
-    return length * (length + 1) // 2
-
-
-def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool, pad_id: int) -> Batch:
+def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
     edited = [pair.edited() for pair in pairs]
-    answers = [(number, pair.prompt_ids, pair.chosen_ids, True) for number, pair in enumerate(pairs)]
+    answers = [(index, pair.prompt_ids, pair.chosen_ids, True) for index, pair in enumerate(pairs)]
     if rejected:
-        answers += [(number, pair.prompt_ids, pair.rejected_ids, False) for number, pair in enumerate(pairs)]
+        answers += [(index, pair.prompt_ids, pair.rejected_ids, False) for index, pair in enumerate(pairs)]
     length = max(len(prompt) + len(answer) for _, prompt, answer, _ in answers)
-    ids_RL = torch.full((len(answers), length), pad_id)
+    ids_RL = torch.zeros(len(answers), length, dtype=torch.long)  # the mask hides the padding
     mask_RL = torch.zeros_like(ids_RL)
-    scored = _Scored()
-    for row, (number, prompt, answer, chosen) in enumerate(answers):
+    scored = _ScoredTokens()
+    for row, (index, prompt, answer, chosen) in enumerate(answers):
         end = len(prompt) + len(answer)
         ids_RL[row, :end] = torch.tensor([*prompt, *answer])
         mask_RL[row, :end] = 1
         first = row * length + len(prompt) - 1
-        changed = edited[number][0 if chosen else 1]
-        scored.add(number, range(first, first + len(answer)), answer, changed, chosen, not chosen)
+        changed = edited[index][0 if chosen else 1]
+        scored.add(index, range(first, first + len(answer)), answer, changed, chosen=chosen, rejected=not chosen)
     positions_RL = torch.arange(length).expand(len(answers), length).contiguous()
     return Batch(
         ids_RL=ids_RL, positions_RL=positions_RL, pairs=len(pairs), attention_mask_RL=mask_RL, **scored.tensors()
     )
 
 
-class _Scored:
-    """Scored positions as they are met."""
+class _ScoredTokens:
+    """The scored positions of a batch, collected pair by pair."""
 
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -218,7 +178,14 @@ class _Scored:
         self.edited: list[bool] = []
 
     def add(
-        self, pair: int, rows: Sequence[int], targets: Sequence[int], edited: list[bool], chosen: bool, rejected: bool
+        self,
+        pair: int,
+        rows: Sequence[int],
+        targets: Sequence[int],
+        edited: list[bool],
+        *,
+        chosen: bool,
+        rejected: bool,
     ) -> None:
         self.rows += rows
         self.targets += targets
@@ -228,6 +195,7 @@ class _Scored:
         self.edited += edited
 
     def tensors(self) -> dict[str, Any]:
+        """Return the fields of ``Batch``."""
         return {
             "rows_N": torch.tensor(self.rows),
             "targets_N": torch.tensor(self.targets),

@@ -1,7 +1,8 @@
-"""One operand where products share their input, under autocast.
+"""One rounded input for all matrix products that share it, under autocast.
 
-Autocast rounds the input of every product by itself: queries, keys and values get three equal copies of what the norm
-gave, a gated feed-forward part two, and the backward pass keeps all of them. Rounded before, it is one.
+Autocast rounds the input of each product separately. Queries, keys and values then have three equal copies of the
+normalized input, a gated feed-forward block has two, and the backward pass keeps them all. If the input is rounded
+before, there is one copy.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from spotcli.core.forward.shared_attention import KNOWN
 
 
 def install(model: Any) -> None:
-    """Round what goes into attention and feed-forward parts once; without autocast, nothing changes.
+    """Round the inputs of attention and feed-forward blocks once. Without autocast nothing changes.
 
-    The outputs are those of before. The gradients that meet at the input are added in the operands' precision.
+    The outputs do not change. The gradients of the products are added at the input in the rounded precision.
 
     Args:
-        model: a transformers causal language model. One whose layers were not looked at is left alone.
+        model: a transformers causal language model; unchanged if its type is not in ``shared_attention.KNOWN``.
     """
     if model.config.get_text_config().model_type not in KNOWN:
         return
     for layer in model.get_decoder().layers:
         for part in (layer.self_attn, layer.mlp):
-            # Of a mixture of experts, what adds up the experts' results would be rounded too.
+            # In a mixture of experts, the sum of the expert outputs would be rounded too.
             if sum(isinstance(product, nn.Linear) for product in part.children()) > 1:
                 part.register_forward_pre_hook(_round, with_kwargs=True)
 

@@ -1,0 +1,274 @@
+"""The overview and the pairs as text: in colour on a terminal, as plain lines in a pipe.
+
+All text from the file is made harmless by ``console.safe`` and never read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from spotcli.console import safe
+from spotcli.core.edits import Span, diff
+from spotcli.inspection import app
+from spotcli.inspection.overview import ReviewSummary, count_noun, one_line
+from spotcli.inspection.pair_facts import oracle_name, pair_change_ratio
+from spotcli.records import Pair
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.segment import Segment
+    from rich.style import Style
+    from rich.text import Text
+
+PROMPT_LINES = 8
+"""Lines of a prompt shown in a list of pairs. A pair selected by its id shows the whole prompt."""
+
+TWO_COLUMNS = 110
+"""Characters from which the overview has two columns."""
+
+_VERDICT_STYLES = {"right": "green", "wrong": "red", "undecided": "yellow"}
+
+
+def print_overview(console: Console, summary: ReviewSummary) -> None:
+    """Print the overview of the file: in one column, or in two on a wide terminal."""
+    # In a pipe a line must stay one line, however long the path in it.
+    console.print(_overview(summary, console.width), soft_wrap=not console.is_terminal)
+
+
+def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bool) -> None:
+    """Show pairs: one per screen on an interactive terminal, else as a list.
+
+    Args:
+        total: the number of pairs.
+        whole: print a list even on a terminal, with whole prompts.
+    """
+    # Without colour, edits need marks: strike-through alone is invisible in a pipe.
+    marked = console.color_system is None or console.no_color
+    parts = (_pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(pairs, 1))
+    if whole or not console.is_terminal or not app.is_available():
+        for pair_parts in parts:
+            _print_pair(console, pair_parts)
+    elif total:
+        _open_app(console, parts, total)
+
+
+def _open_app(console: Console, parts: Iterator[list[Text]], total: int) -> None:
+    from rich.console import Group
+
+    app.show_pages(
+        console,
+        (Group(*_framed(pair_parts)) for pair_parts in parts),
+        total,
+        question=f"Press Enter to view {count_noun(total, 'pair')}, any other key to quit ",
+        is_edit=_is_edit,
+    )
+
+
+def _overview(summary: ReviewSummary, width: int) -> RenderableType:
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text.assemble((one_line(summary.path), "bold"), f"  {count_noun(summary.pairs, 'pair')}")
+    if summary.matching < summary.pairs:
+        title.append(f", {summary.matching:,} selected", style="yellow")
+    ratios, facts = _ratio_lines(summary), [*_edit_lines(summary), *_count_lines(summary)]
+    if not summary.matching:
+        return Group(title, *facts, Text())
+    if not ratios:
+        return Group(title, Text(), *facts, Text())
+    if width < TWO_COLUMNS:
+        return Group(title, Text(), *ratios, Text(), *facts, Text())
+    columns = Table.grid(padding=(0, 6, 0, 0))
+    columns.add_row(Group(*ratios), Group(*facts))
+    return Group(title, Text(), Padding(columns, 0), Text())
+
+
+def _ratio_lines(summary: ReviewSummary) -> list[Text]:
+    """The change ratios: figures, a histogram, warnings."""
+    from rich.text import Text
+
+    if summary.ratio_median is None:
+        return []
+    highest = max(count for _, _, count in summary.histogram)
+    figures = f"median {summary.ratio_median:.3f}  mean {summary.ratio_mean:.3f}  max {summary.ratio_max:.3f}"
+    lines = [Text.assemble(("change ratio", "bold"), f"  {figures}")]
+    for low, high, count in summary.histogram:
+        style = "red" if low >= summary.gamma else "cyan"
+        bar = "█" * round(32 * count / highest) or ("▏" if count else "")
+        lines.append(Text.assemble((f"{low:.2f}–{high:.2f} ", "dim"), (f"{bar:<32}", style), f" {count:,}"))
+    if summary.above_gamma:
+        lines.append(Text(f"{count_noun(summary.above_gamma, 'pair')} above gamma {summary.gamma:g}", style="red"))
+    if summary.unmeasured:
+        ratios = count_noun(summary.unmeasured, "ratio")
+        lines.append(Text(f"{ratios} missing in the file, computed on words", style="yellow"))
+    return lines
+
+
+def _edit_lines(summary: ReviewSummary) -> list[Text]:
+    """Where the first edit begins."""
+    from rich.text import Text
+
+    if summary.first_edit_median is None or summary.shared_prefix is None:
+        return []
+    highest = max(summary.first_edits)
+    bars = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // highest)] for count in summary.first_edits)
+    return [
+        Text.assemble(("first edit     ", "bold"), (f"▕{bars}▏", "cyan"), " by tenths of y-"),
+        Text(f"{'':15}median at {summary.first_edit_median:.0%} of y-"),
+        Text.assemble(("shared prefix  ", "bold"), f"{summary.shared_prefix:.0%} of y+"),
+    ]
+
+
+def _count_lines(summary: ReviewSummary) -> list[Text]:
+    """Verdicts, oracles and reviews of the pairs, and the counts of rectify."""
+    from rich.text import Text
+
+    lines = []
+    for name, counts in (
+        ("verdict of y+", summary.verdicts),
+        ("oracle", summary.oracles),
+        ("review", {} if summary.reviews.keys() == {"none"} else summary.reviews),
+    ):
+        if counts:
+            listed = Text(", ").join(
+                Text.assemble((one_line(key), _VERDICT_STYLES.get(key, "")), f" {count:,}")
+                for key, count in counts.items()
+            )
+            lines.append(Text.assemble((f"{name:<15}", "bold"), listed))
+    if summary.without_rejected:
+        rows = count_noun(summary.without_rejected, "row")
+        lines.append(Text(f"{rows} without y-: the policy's own right answers"))
+    if summary.unchanged:
+        lines.append(Text(f"{count_noun(summary.unchanged, 'pair')} with identical y- and y+", style="red"))
+    if outcomes := summary.outcomes:
+        lines += [Text(), Text("from samples to pairs", style="bold")]
+        name_width, value_width = max(map(len, outcomes)), max(map(len, outcomes.values()))
+        lines += [Text(f"{name:<{name_width}}  {value:>{value_width}}") for name, value in outcomes.items()]
+    return lines
+
+
+def _print_pair(console: Console, parts: list[Text]) -> None:
+    if console.is_terminal:
+        console.print(*_framed(parts), sep="\n")
+        return
+    from rich.segment import Segment, Segments
+
+    # Plain lines, not wrapped, tabs kept. Model text is indented, so that it cannot imitate the head of a pair.
+    title, *rest = parts
+    lines = [
+        f"== {title.plain}",
+        *(f"  {line}" if line else "" for part in rest for line in part.plain.split("\n")),
+        "",
+    ]
+    console.print(Segments([Segment("\n".join(lines) + "\n")]), end="", soft_wrap=True)
+
+
+def _framed(parts: list[Text]) -> list[RenderableType]:
+    """The parts of a pair on a terminal: the title in a rule, the rest indented."""
+    from rich.padding import Padding
+    from rich.rule import Rule
+    from rich.text import Text
+
+    title, *rest = parts
+    return [Rule(title, align="left", style="blue"), *(Padding(part, (0, 0, 0, 2)) for part in rest), Text()]
+
+
+def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[Text]:
+    """Title, facts, prompt and diff of one pair."""
+    from rich.text import Text
+
+    spans = diff(pair.original, pair.chosen)
+    title = Text.assemble(
+        (number, "dim"), "  ", (one_line(pair.id), "bold"), f"  trial {pair.trial}" if pair.trial else ""
+    )
+    ratio = f"{pair_change_ratio(pair):.3f}" + ("" if pair.change_ratio is not None else " (on words)")
+    facts = {
+        "change ratio": (ratio if pair.rejected is not None else None, "cyan"),
+        "y+": (pair.verdict or "not graded", _VERDICT_STYLES.get(pair.verdict or "none", "")),
+        "oracle": (oracle_name(pair), ""),
+        "cost": (f"${cost:.4f}" if isinstance(cost := pair.oracle.get("cost"), int | float) else None, ""),
+        "review": (pair.review, "magenta"),
+        "edits": (_edit_size(spans) if pair.rejected is not None else None, ""),
+    }
+    parts = [_fact_line(facts)]
+    parts += [
+        _fact_line({name: (text, "")}) for name, text in (("source", pair.source), ("answer", pair.answer)) if text
+    ]
+    parts.append(Text.assemble(("prompt", "dim"), " ", _prompt(pair, whole)))
+    return [title, *parts, Text(), _marked_diff(spans, marked)]
+
+
+def _fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
+    """One line of names, values and the styles of the values; facts without a value are left out."""
+    from rich.text import Text
+
+    known = [
+        Text.assemble((name, "dim"), " ", (one_line(text), style)) for name, (text, style) in facts.items() if text
+    ]
+    return Text("   ").join(known)
+
+
+def _prompt(pair: Pair, whole: bool) -> Text:
+    """All turns of the prompt, or the first lines of the last turn and how much is hidden."""
+    from rich.text import Text
+
+    turns = pair.messages
+    if whole and len(turns) > 1:
+        return Text("\n").join(
+            Text.assemble((one_line(turn["role"]), "dim"), f" {safe(turn['content'])}") for turn in turns
+        )
+    lines = safe(turns[-1]["content"]).split("\n")
+    text = Text("\n".join(lines if whole else lines[:PROMPT_LINES]))
+    hidden = 0 if whole else len(lines) - PROMPT_LINES
+    notes = [count_noun(hidden, "more line")] if hidden > 0 else []
+    notes += [count_noun(len(turns) - 1, "earlier turn")] if len(turns) > 1 else []
+    return text.append(f"  ({', '.join(notes)})", style="dim") if notes else text
+
+
+def _edit_size(spans: list[Span]) -> str:
+    """The number of edits, and of the words that they delete and insert."""
+    edits = sum(
+        span.kind != "kept" and (index == 0 or spans[index - 1].kind == "kept") for index, span in enumerate(spans)
+    )
+    deleted, inserted = (
+        sum(not piece.isspace() for span in spans if span.kind == kind for piece in span.pieces)
+        for kind in ("deleted", "inserted")
+    )
+    return f"{edits} (−{deleted} +{inserted} words)"
+
+
+def _marked_diff(spans: list[Span], marked: bool) -> Text:
+    """Both answers in one text: deletions, insertions and kept text, which is dim before the first edit."""
+    from rich.style import Style
+    from rich.text import Text
+
+    styles: dict[str, Style] = {
+        "deleted": Style(color="red", strike=True, meta={"edit": True}),
+        "inserted": Style(color="green", bold=True, meta={"edit": True}),
+    }
+    marks = {"deleted": ("[-", "-]"), "inserted": ("{+", "+}")}
+    body = Text()
+    for index, span in enumerate(spans):
+        text = safe(span.text)
+        if span.kind == "kept":
+            body.append(text, style="dim" if index == 0 and len(spans) > 1 else "")
+        elif marked:
+            before, after = marks[span.kind]
+            body.append(f"{before}{text}{after}", style=styles[span.kind])
+        else:
+            body.append(_visible_blanks(text), style=styles[span.kind])
+    return body
+
+
+def _visible_blanks(text: str) -> str:
+    """Show line ends, and an edit of nothing but blanks, as signs: a coloured blank is invisible."""
+    if text.isspace():
+        text = text.replace(" ", "␣").replace("\t", "⇥")
+    return text.replace("\n", "⏎\n")
+
+
+def _is_edit(segment: Segment) -> bool:
+    return bool(segment.style and segment.style.meta.get("edit"))
