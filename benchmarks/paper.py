@@ -200,7 +200,7 @@ def _policy(model: str, tokens: int) -> Any:
 
     if model not in _POLICIES:
         sampling = Sampling(tokens, temperature=0.7, top_p=0.8)
-        _POLICIES[model] = TransformersPolicy(model, sampling, batch_size=BATCH)
+        _POLICIES[model] = TransformersPolicy.load(model, sampling, batch_size=BATCH)
     return _POLICIES[model]
 
 
@@ -220,7 +220,7 @@ def _float32_policy(model: str) -> Any:
     from spotcli.policies.transformers import TransformersPolicy
 
     sampling = Sampling(neutral.MAX_NEW_TOKENS, temperature=1.0, top_p=1.0)
-    return TransformersPolicy(model, sampling, batch_size=64, dtype="float32")
+    return TransformersPolicy.load(model, sampling, batch_size=64, dtype="float32")
 
 
 @lru_cache(maxsize=1)

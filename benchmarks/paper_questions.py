@@ -90,7 +90,7 @@ WORDY_EXAMPLES = turns(
 
 
 def _is_right(problem: Problem, response: str) -> bool:
-    return arithmetic_task.grade(response, problem).verdict == "right"
+    return arithmetic_task.grade(response, problem.answer or "").verdict == "right"
 
 
 CAPITALS = (

@@ -1,11 +1,11 @@
-"""Answers a second beside the bare engines, and a million rows.
+"""Throughput compared with the bare engines, and with a million rows.
 
-    python benchmarks/sample.py transformers               beside plain `generate` in fixed batches of the same size
-    python benchmarks/sample.py vllm --python PYTHON       beside `LLM.generate` on the same prompts; PYTHON has vLLM
-    python benchmarks/sample.py million                    scripted answers: rows a second, memory, resume after a kill
+    python benchmarks/sample.py transformers              compared with `generate` in fixed batches of the same size
+    python benchmarks/sample.py vllm --python PYTHON      compared with `LLM.generate`; PYTHON has vLLM
+    python benchmarks/sample.py million                   scripted answers: rows per second, memory, resume
 
 The first two use SmolLM2-135M on a mixture of sums (short answers) and open questions (long ones), so that lengths are
-uneven. `transformers` decodes greedily, so that both say the same; neither side's start and end are counted.
+uneven. `transformers` decodes greedily, so that both give the same answers. Start and end of the engines are not timed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from spotcli.evaluation.tasks import neutral
-from spotcli.policies import Answer, Failure, Request, Sampling, answer_seed
+from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling, answer_seed
 from spotcli.problems import arithmetic
 from spotcli.recipe import SampleSection
 from spotcli.recipe_yaml import load
@@ -39,15 +39,15 @@ def mixed(number: int) -> list[Request]:
     questions = neutral.problems()[: number // 3]
     problems = [*questions, *arithmetic.take(0, "train", number - len(questions))]
     random.Random(0).shuffle(problems)
-    return [Request((one.id, 0), one.messages, answer_seed(0, one.id, 0)) for one in problems]
+    return [Request((problem.id, 0), problem.messages, answer_seed(0, problem.id, 0)) for problem in problems]
 
 
 def report(name: str, peer: str, ours: list[float], theirs: list[float], answers: int, tokens: int) -> None:
-    mine, other = statistics.median(ours), statistics.median(theirs)
+    own, other = statistics.median(ours), statistics.median(theirs)
     print(f"{'':24}{'seconds':>10}{'answers/s':>12}{'tokens/s':>12}")
-    for label, seconds in ((name, mine), (peer, other)):
+    for label, seconds in ((name, own), (peer, other)):
         print(f"{label:24}{seconds:>10.1f}{answers / seconds:>12.2f}{tokens / seconds:>12.1f}")
-    print(f"{name} / {peer}: {other / mine:.2f} (medians of {len(ours)} interleaved repeats)")
+    print(f"{name} / {peer}: {other / own:.2f} (medians of {len(ours)} interleaved repeats)")
 
 
 # transformers
@@ -59,7 +59,8 @@ def transformers_main(options: argparse.Namespace) -> None:
     from spotcli.policies.transformers import TransformersPolicy
 
     sampling = Sampling(options.max_new_tokens, temperature=0)
-    policy = TransformersPolicy(MODEL, sampling, batch_size=options.batch)
+    policy = TransformersPolicy.load(MODEL, sampling, batch_size=options.batch)
+    generate: Any = policy.model.generate
     requests = mixed(options.requests)
     prompts = [policy.prompter.ids(request.messages) for request in requests]
     end = next(iter(policy.prompter.ends))
@@ -71,15 +72,15 @@ def transformers_main(options: argparse.Namespace) -> None:
 
     def plain() -> list[int]:
         lengths = []
-        for at in range(0, len(prompts), options.batch):
-            batch = prompts[at : at + options.batch]
+        for start in range(0, len(prompts), options.batch):
+            batch = prompts[start : start + options.batch]
             width = max(map(len, batch))
             ids = torch.tensor([[end] * (width - len(prompt)) + prompt for prompt in batch])
             mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
-            said = policy.model.generate(
+            generated = generate(
                 ids, attention_mask=mask, do_sample=False, max_new_tokens=options.max_new_tokens, pad_token_id=end
             )
-            for row in said[:, width:].tolist():
+            for row in generated[:, width:].tolist():
                 lengths.append(row.index(end) + 1 if end in row else len(row))
         return lengths
 
@@ -108,9 +109,9 @@ def main():
     params = [SamplingParams(**job["sampling"], seed=seed) for seed in job["seeds"]]
     prompts = [TokensPrompt(prompt_token_ids=ids) for ids in job["prompts"]]
     started = time.perf_counter()
-    said = llm.generate(prompts, params, use_tqdm=False)
+    outputs = llm.generate(prompts, params, use_tqdm=False)
     seconds = time.perf_counter() - started
-    open(job["result"], "w").write(json.dumps([seconds, sum(len(one.outputs[0].token_ids) for one in said)]))
+    open(job["result"], "w").write(json.dumps([seconds, sum(len(output.outputs[0].token_ids) for output in outputs)]))
 if __name__ == "__main__":
     main()
 """
@@ -132,9 +133,9 @@ def vllm_main(options: argparse.Namespace) -> None:
             policy = VllmPolicy(MODEL, sampling, settings, log=Path(folder, "samples.jsonl"))
             config = policy._jobs[0].config
             job = {
-                "model": config["model"],
-                "engine": config["engine"],
-                "sampling": config["sampling"],
+                "model": config.model,
+                "engine": config.engine,
+                "sampling": config.sampling,
                 "prompts": [policy.prompter.ids(request.messages) for request in requests],
                 "seeds": [request.seed for request in requests],
                 "result": str(result),
@@ -158,13 +159,13 @@ def vllm_main(options: argparse.Namespace) -> None:
 
 
 class Scripted:
-    """Answers at once."""
+    """A policy that answers at once."""
 
     engine = "scripted"
     trials_together = True
 
-    def facts(self, first: Request) -> dict[str, Any]:
-        return {}
+    def facts(self, first: Request) -> EngineFacts:
+        return EngineFacts(prompts=None)
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
@@ -211,18 +212,18 @@ def million_main(options: argparse.Namespace) -> None:
             return seen
 
         first = run(options.rows // 2)
-        # Line by line, since a child starts with its parent's peak of memory.
-        with samples.open("rb") as file:
-            there = sum(1 for _ in file)
+        # Line by line, because a child process starts with the peak memory of its parent.
+        with samples.open("rb") as written:
+            done = sum(1 for _ in written)
         second = run(None)
         rows = samples.read_bytes().splitlines()
         assert len(rows) == options.rows
         assert len({json.loads(row)["id"] for row in rows}) == options.rows
         speed = (second[-1]["new"] - second[0]["new"]) / (second[-1]["at"] - second[0]["at"])
         print(f"{options.rows} rows, {os.path.getsize(samples) >> 20} MB of answers")
-        print(f"rows a second: {speed:.0f}")
+        print(f"rows per second: {speed:.0f}")
         print(f"before the first answer, nothing done: {first[0]['after']:.1f} s")
-        print(f"before the first answer, {there} done: {second[0]['after']:.1f} s")
+        print(f"before the first answer, {done} done: {second[0]['after']:.1f} s")
         for seen in (first[0], first[-1], second[0], second[-1]):
             print(f"peak memory after {seen['new']:.0f} rows of its run: {seen['peak_mb']:.0f} MB")
 

@@ -1,14 +1,14 @@
-"""Sampling under fire: kills at random moments, faults of the endpoint, and what must hold nevertheless.
+"""Chaos test of sampling: kills at random moments and faults of the endpoint must not damage the results.
 
     python tests/chaos_sample.py api --rows 600 --kills 20 --seed 0
     python tests/chaos_sample.py vllm --python PYTHON --kills 20 --seed 0          PYTHON has vLLM
 
-api     the command against a scripted endpoint that answers slowly, or with 429, 500 and resets, killed again and again
-vllm    vLLM for real with SmolLM2, two workers that pull from one queue; killed are the command, and of the workers the
-        engine, the core that does its work and the guard around them, while they answer and while they start
+api     the command with a scripted endpoint that answers slowly or with 429, 500 and resets, killed repeatedly
+vllm    real vLLM with SmolLM2 and two workers; the command and processes of the workers (the engine, its core and the
+        guard around them) are killed while they start and while they answer
 
-At the end every (id, trial) must be in the file once, with the fields that the transformers engine writes; Ctrl-C must
-end the command with exit code 3; and of all processes that any of the commands started, none may be left.
+At the end, the file must have every (id, trial) once, with the fields that the transformers engine writes; Ctrl-C must
+end the command with exit code 3; and no process that any of the commands started may be left.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tests.processes import Family
 
 KEY = "sk-chaos-0123456789abcdef"
 CONCURRENCY = 32
-# Seconds in which everything that a command started has to be gone.
 GONE = 15
+"""Seconds within which all processes of a command have to end."""
 
 
 class Job:
-    """One folder and the command that is killed and run again."""
+    """One folder, and the command that is killed and repeated in it."""
 
     def __init__(self, folder: Path, options: list[str], env: dict[str, str]) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class Job:
                 cwd=self.folder, stdout=log, stderr=subprocess.STDOUT, env=self.env,
             )  # fmt: skip
 
-    def said(self) -> str:
+    def log(self) -> str:
         return (self.folder / f"command-{self.commands}.txt").read_text(errors="replace")
 
     def lines(self) -> int:
@@ -69,7 +69,7 @@ class Job:
         return [json.loads(line) for line in (self.folder / "samples.jsonl").read_bytes().splitlines()]
 
     def finish(self) -> None:
-        """Run it until nothing is left to do; what failed is asked again."""
+        """Repeat the command until it is done; it retries failed requests."""
         for _ in range(10):
             process = self.start()
             while process.poll() is None:
@@ -78,25 +78,25 @@ class Job:
             self.none_left()
             if process.returncode != 3:
                 break
-        assert process.returncode == 0, (process.returncode, self.said()[-2000:])
+        assert process.returncode == 0, (process.returncode, self.log()[-2000:])
 
     def none_left(self) -> None:
         left = self.family.left(GONE)
-        assert not left, f"still there: {left}"
+        assert not left, f"processes are left: {left}"
 
 
 def check_rows(rows: list[dict[str, Any]], problems: int, trials: int) -> None:
-    found = Counter((row["id"], row["trial"]) for row in rows)
-    assert set(found.values()) == {1}, [key for key, count in found.items() if count > 1]
-    assert len(found) == problems * trials, (len(found), problems * trials)
-    assert {trial for _, trial in found} == set(range(trials))
+    keys = Counter((row["id"], row["trial"]) for row in rows)
+    assert set(keys.values()) == {1}, [key for key, count in keys.items() if count > 1]
+    assert len(keys) == problems * trials, (len(keys), problems * trials)
+    assert {trial for _, trial in keys} == set(range(trials))
 
 
 # The api engine
 
 
 def steps(number: int, chance: random.Random) -> list[Step]:
-    """Some faults, then what the endpoint really says, with which it stays."""
+    """Some faults, then the final response, which is repeated."""
     usage = {"prompt_tokens": 40, "completion_tokens": chance.randint(5, 25)}
     delay = chance.choices([chance.uniform(0, 0.1), chance.uniform(0.5, 1.5)], [95, 5])[0]
     good: Step = {"text": f"It is \\boxed{{{number}}}.", "usage": usage, "delay": delay}
@@ -119,37 +119,39 @@ def api(options: argparse.Namespace, folder: Path, chance: random.Random) -> Non
     problems = "".join(json.dumps(row) + "\n" for row in rows)
     trials = 2
 
-    def job(name: str, provider: FakeProvider) -> Job:
-        made = Job(
+    def api_job(name: str, provider: FakeProvider) -> Job:
+        job = Job(
             folder / name,
             ["--model", "openai/m", "--engine", "api", "--trials", str(trials), "--max-new-tokens", "25",
              "-s", f"sample.base_url={provider.base_url}", "-s", f"sample.concurrency={CONCURRENCY}",
              "-s", "sample.retries=8"],
             {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"},
         )  # fmt: skip
-        (made.folder / "problems.jsonl").write_text(problems)
-        return made
+        (job.folder / "problems.jsonl").write_text(problems)
+        return job
 
     def sorted_rows(job: Job) -> list[str]:
         return sorted(json.dumps(row) for row in job.rows())
 
-    with FakeProvider({tag: list(some) for tag, some in answers.items()}, key=KEY) as provider:
-        calm = job("calm", provider)
+    with FakeProvider({tag: list(responses) for tag, responses in answers.items()}, key=KEY) as provider:
+        calm = api_job("calm", provider)
         since = time.monotonic()
         calm.finish()
         print(f"undisturbed: {len(provider.requests)} requests, {calm.commands} commands, "
               f"{time.monotonic() - since:.0f} s")  # fmt: skip
         check_rows(calm.rows(), options.rows, trials)
-        faults = Counter(str(one["step"].get("status") or next(iter(one["step"]), "")) for one in provider.requests)
+        faults = Counter(
+            str(request["step"].get("status") or next(iter(request["step"]), "")) for request in provider.requests
+        )
         expected = len(provider.requests)
 
-    with FakeProvider({tag: list(some) for tag, some in answers.items()}, key=KEY) as provider:
-        rough = job("rough", provider)
+    with FakeProvider({tag: list(responses) for tag, responses in answers.items()}, key=KEY) as provider:
+        rough = api_job("rough", provider)
         kills = Counter[str]()
         since = time.monotonic()
         while kills["SIGKILL"] < options.kills:
             process = rough.start()
-            # On the average the signals, of which every fifth is a Ctrl-C, divide the job evenly.
+            # On average, the signals, of which every fifth is a Ctrl-C, divide the job evenly.
             until = len(provider.requests) + chance.randint(0, 8 * expected // (5 * (options.kills + 1)))
             while len(provider.requests) < until and process.poll() is None:
                 time.sleep(0.001)
@@ -160,8 +162,8 @@ def api(options: argparse.Namespace, folder: Path, chance: random.Random) -> Non
             how = signal.SIGINT if kills.total() % 5 == 4 else signal.SIGKILL
             process.send_signal(how)
             code = process.wait(60)
-            # A command that is not yet answering dies of an interrupt as Python does.
-            assert code in ((-9,) if how == signal.SIGKILL else (3, 130, -2)), (code, rough.said()[-2000:])
+            # Before the first request, an interrupt ends the command like any Python program.
+            assert code in ((-9,) if how == signal.SIGKILL else (3, 130, -2)), (code, rough.log()[-2000:])
             kills[f"{signal.Signals(how).name}"] += 1
             rough.none_left()
         rough.finish()
@@ -169,9 +171,9 @@ def api(options: argparse.Namespace, folder: Path, chance: random.Random) -> Non
     check_rows(rough.rows(), options.rows, trials)
     assert sorted_rows(rough) == sorted_rows(calm)
     assert again <= kills.total() * CONCURRENCY, (again, kills)
-    print(f"{dict(kills)}: the same {len(rough.rows())} rows, 0 twice; {again} requests in flight were sent again")
-    print(f"{rough.commands} commands, {time.monotonic() - since:.0f} s; no process left of {len(rough.family)}")
-    print(f"faults met: {dict(faults)}; cut: {sum(row['finish_reason'] == 'length' for row in rough.rows())}")
+    print(f"{dict(kills)}: the same {len(rough.rows())} rows, no duplicates; {again} requests were sent again")
+    print(f"{rough.commands} commands, {time.monotonic() - since:.0f} s; none of {len(rough.family)} processes left")
+    print(f"faults: {dict(faults)}; truncated: {sum(row['finish_reason'] == 'length' for row in rough.rows())}")
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert not [file for file in files if KEY in file.read_text(errors="replace")]
     print(f"the key is in none of {len(files)} files")
@@ -181,15 +183,15 @@ def api(options: argparse.Namespace, folder: Path, chance: random.Random) -> Non
 
 
 def victim(process: subprocess.Popen[bytes], kind: str, chance: random.Random) -> int | None:
-    """A process of the kind; None where there is none yet. A worker: guard -> engine -> core and its helpers."""
+    """A process of the kind, or None before it starts. A worker is guard -> engine -> core and its helpers."""
     if kind == "command":
         return process.pid
-    found = [pid for pid in children(process.pid) if b"vllm_worker" in cmdline(pid)]
+    pids = [pid for pid in children(process.pid) if b"vllm_worker" in cmdline(pid)]
     if kind != "guard":
-        found = [pid for guard in found for pid in children(guard)]
+        pids = [pid for guard in pids for pid in children(guard)]
     if kind == "core":
-        found = [pid for engine in found for pid in children(engine) if b"resource_tracker" not in cmdline(pid)]
-    return chance.choice(found) if found else None
+        pids = [pid for engine in pids for pid in children(engine) if b"resource_tracker" not in cmdline(pid)]
+    return chance.choice(pids) if pids else None
 
 
 def cmdline(pid: int) -> bytes:
@@ -249,15 +251,15 @@ def vllm(options: argparse.Namespace, folder: Path, chance: random.Random) -> No
         if process.poll() is None:
             continue
         if process.returncode == 0:
-            trials += 1  # it was faster than the kills: more of the same
+            trials += 1  # the command finished before enough kills, so ask for more answers
         else:
-            assert process.returncode in (3, -9), (process.returncode, job.said()[-2000:])
+            assert process.returncode in (3, -9), (process.returncode, job.log()[-2000:])
         job.none_left()
-    # Where the last victim was a worker, this command has to come through by itself.
+    # If the last victim was a worker, the command has to recover by itself.
     while process.poll() is None:
         job.family.look(process.pid)
         time.sleep(0.2)
-    assert process.returncode in (0, 3, -9), (process.returncode, job.said()[-2000:])
+    assert process.returncode in (0, 3, -9), (process.returncode, job.log()[-2000:])
     job.none_left()
     job.options = wanted(trials)
     job.finish()
@@ -269,15 +271,15 @@ def vllm(options: argparse.Namespace, folder: Path, chance: random.Random) -> No
         job.family.look(process.pid)
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 3, job.said()[-2000:]
+    assert process.wait(60) == 3, job.log()[-2000:]
     job.none_left()
     print(f"Ctrl-C while answering: exit code 3, {job.lines() - before} of {problems} new rows kept")
     job.finish()
     trials += 1
     rows = job.rows()
     check_rows(rows, problems, trials)
-    print(f"{dict(kills)}: {len(rows)} rows of {trials} trials, 0 twice")
-    print(f"{job.commands} commands, {time.monotonic() - since:.0f} s; no process left of {len(job.family)}")
+    print(f"{dict(kills)}: {len(rows)} rows of {trials} trials, no duplicates")
+    print(f"{job.commands} commands, {time.monotonic() - since:.0f} s; none of {len(job.family)} processes left")
 
     other = Job(folder / "transformers", [*common, "--engine", "transformers", "--limit", "8"], env)
     other.finish()

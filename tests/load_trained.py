@@ -1,9 +1,9 @@
-"""A folder that `spot train` made is answered by vLLM as by transformers.
+"""A model folder of `spot train` gives the same answers in vLLM as in transformers.
 
     python tests/load_trained.py --python PYTHON          PYTHON has vLLM
 
-SmolLM2-135M is trained for real for some steps, with all its weights. Then the trained folder answers sums greedily by
-either engine, in float32: most answers must be the same, and not those of the untrained model.
+All weights of SmolLM2-135M are trained for some steps. Then both engines answer sums greedily with the trained folder,
+in float32: most answers must be the same, and differ from those of the untrained model.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from spotcli.problems import arithmetic
 MODEL = "builtin:smollm2-135m"
 PAIRS, STEPS, ASKED = 16, 6, 16
 MOST = 13
-"""Of the answers: either engine adds up in an order of its own, so a tie of two tokens may fall otherwise."""
+"""Answers that must be the same: the engines round differently, so ties of two tokens may be decided differently."""
 
 
 def pairs() -> list[dict[str, Any]]:
-    """Answers of an own form, that nobody gives by himself."""
+    """Answers in a form that no untrained model uses."""
     return [
         {
-            "id": one.id,
-            "prompt": one.prompt,
-            "chosen": f"Sum total: \\boxed{{{one.answer}}}",
-            "rejected": f"Sum total: \\boxed{{{one.answer}1}}",
+            "id": problem.id,
+            "prompt": problem.prompt,
+            "chosen": f"Sum total: \\boxed{{{problem.answer}}}",
+            "rejected": f"Sum total: \\boxed{{{problem.answer}1}}",
         }
-        for one in arithmetic.take(1, "train", PAIRS)
+        for problem in arithmetic.take(1, "train", PAIRS)
     ]
 
 
@@ -44,7 +44,7 @@ def spot(folder: Path, *arguments: str) -> None:
 
 
 def answers(folder: Path, name: str, model: str, engine: str, *more: str) -> list[str]:
-    """What a model says to the first problems, greedily."""
+    """A model's greedy answers to the first problems."""
     path = folder / name / "samples.jsonl"
     path.parent.mkdir()
     options = ["--model", model, "--engine", engine, "--limit", str(ASKED), "--temperature", "0"]
@@ -67,16 +67,16 @@ def main() -> None:
         spot(folder, "train", "recipe.yaml")
         trained = str(folder / "checkpoint")
         before = answers(folder, "untrained", MODEL, "transformers")
-        theirs = answers(folder, "transformers", trained, "transformers")
+        by_transformers = answers(folder, "transformers", trained, "transformers")
         engine = "{max_model_len: 512, max_num_seqs: 8, enforce_eager: true}"
         vllm = ["-s", f"sample.python={options.python}", "-s", f"sample.vllm={engine}"]
-        ours = answers(folder, "vllm", trained, "vllm", *vllm)
-    same = sum(one == other for one, other in zip(ours, theirs, strict=True))
-    moved = sum(one != other for one, other in zip(before, theirs, strict=True))
-    print(f"vLLM says what transformers says to {same} of {ASKED} problems, such as {ours[0]!r}")
-    print(f"training changed the answers to {moved} of {ASKED}")
-    assert same >= MOST, list(zip(ours, theirs, strict=True))
-    assert moved > ASKED - MOST, "the untrained model would have passed"
+        by_vllm = answers(folder, "vllm", trained, "vllm", *vllm)
+    same = sum(ours == theirs for ours, theirs in zip(by_vllm, by_transformers, strict=True))
+    changed = sum(untrained != theirs for untrained, theirs in zip(before, by_transformers, strict=True))
+    print(f"vLLM and transformers give the same answer to {same} of {ASKED} problems, such as {by_vllm[0]!r}")
+    print(f"training changed the answers to {changed} of {ASKED}")
+    assert same >= MOST, list(zip(by_vllm, by_transformers, strict=True))
+    assert changed > ASKED - MOST, "the untrained model would have passed"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which processes are left: by a mark in the environment that children inherit, or by having seen them."""
+"""Find processes that are left: by a mark in the inherited environment, or by having seen them start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MARK = "SPOT_TEST_MARK"
 
 
 def _stat(pid: int | str) -> tuple[str, int, int, int] | None:
-    """State, parent, session and start of a process."""
+    """State, parent, session and start time of a process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -19,31 +19,31 @@ def _stat(pid: int | str) -> tuple[str, int, int, int] | None:
 
 
 def alive(mark: str) -> list[int]:
-    """Processes that were started under a mark, zombies left out."""
-    found = []
+    """Processes that were started with a mark, without zombies."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             marked = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # it ended while we looked, or is somebody else's
+        except OSError:  # it has just ended, or belongs to another user
             continue
         stat = _stat(folder.name)
         if marked and stat and stat[0] != "Z":
-            found.append(int(folder.name))
-    return [pid for pid in found if pid != os.getpid()]
+            pids.append(int(folder.name))
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def alive_after(mark: str, seconds: float) -> list[int]:
-    """Those that are still there when they have had time to end."""
+    """Processes with a mark that have not ended within some seconds."""
     deadline = time.monotonic() + seconds
-    while (found := alive(mark)) and time.monotonic() < deadline:
+    while (pids := alive(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return found
+    return pids
 
 
 class Family:
-    """All that a command started, as far as it was seen while its parents lived, and whoever is in their sessions.
+    """The processes that a command started, seen while their parents ran, and all processes of their sessions.
 
-    Unlike a mark it also finds who exchanged its own environment, as processes that rename themselves do.
+    Unlike a mark, it also finds processes that replaced their environment, as those that rename themselves do.
     """
 
     def __init__(self) -> None:
@@ -54,29 +54,29 @@ class Family:
         return len(self._seen)
 
     def look(self, pid: int) -> None:
-        """Remember what descends from a process."""
-        stats = {int(one.name): _stat(one.name) for one in Path("/proc").glob("[0-9]*")}
-        ours = {pid}
-        while more := {one for one, stat in stats.items() if stat and stat[1] in ours} - ours:
-            ours |= more
-        for one in ours:
-            if stat := stats.get(one):
-                self._seen.add((one, stat[3]))
-                if stat[2] == one:
-                    self._sessions.add(one)
+        """Remember the descendants of a process."""
+        stats = {int(folder.name): _stat(folder.name) for folder in Path("/proc").glob("[0-9]*")}
+        family = {pid}
+        while children := {child for child, stat in stats.items() if stat and stat[1] in family} - family:
+            family |= children
+        for member in family:
+            if stat := stats.get(member):
+                self._seen.add((member, stat[3]))
+                if stat[2] == member:
+                    self._sessions.add(member)
 
     def left(self, seconds: float) -> list[str]:
-        """Who of them is still there when they have had time to end."""
+        """Members that have not ended within some seconds."""
         deadline = time.monotonic() + seconds
-        while (found := self._there()) and time.monotonic() < deadline:
+        while (members := self._running()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        return found
+        return members
 
-    def _there(self) -> list[str]:
-        found = []
+    def _running(self) -> list[str]:
+        members = []
         for folder in Path("/proc").glob("[0-9]*"):
             stat = _stat(folder.name)
             pid = int(folder.name)
             if stat and stat[0] != "Z" and ((pid, stat[3]) in self._seen or stat[2] in self._sessions):
-                found.append(f"{pid} {(folder / 'cmdline').read_bytes()[:100]!r}")
-        return found
+                members.append(f"{pid} {(folder / 'cmdline').read_bytes()[:100]!r}")
+        return members

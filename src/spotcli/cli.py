@@ -96,14 +96,14 @@ def sample(
     as_json: flags.AsJson = False,
 ) -> None:
     """Answer problems with the policy and grade each answer: problems -> samples.jsonl."""
-    from spotcli.sampling import shards
+    from spotcli.stages.sample import Shard, merge_shards
     from spotcli.stages.sample import sample as stage
 
     settings = _load(recipe, overrides, given)
     if merge:
-        _show("Samples", shards.merge(Path(settings.sample.output), fresh=fresh).as_dict(), as_json)
+        _show("Samples", merge_shards(settings, fresh=fresh).as_dict(), as_json)
         return
-    part = shards.Shard.parse(shard) if shard else None
+    part = Shard.parse(shard) if shard else None
     summary = _work(lambda: stage(settings, fresh=fresh, shard=part, decontaminated=decontaminate))
     _show("Samples", summary.as_dict(), as_json)
 

@@ -1,4 +1,4 @@
-"""Problems that an evaluation holds: found through typesetting and wrappers, and nothing else taken for them."""
+"""Problems of evaluation sets are found in other typesetting and wrappers, and different problems are not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def evaluations(folder: Path, *prompts: str) -> Evaluations:
     [
         LONG,
         LONG.replace("$", "").replace("\\frac{AP}{PB}", "AP / PB").upper(),
-        # Without the eleventh word, 11 runs are left.
+        # Without the eleventh word, 11 runs remain.
         LONG.replace(" and ", ", ", 1),
         "Solve this step by step.\n\n" + LONG + "\n\nEnd with Answer:",
         "Consider this. " + LONG + " Give a decimal.",
@@ -51,24 +51,24 @@ def test_the_same_problem_is_found(tmp_path: Path, prompt: str) -> None:
     [
         "Compute $\\dbinom{8}{5}$.",
         "Compute $\\dbinom{8}{4}$ and add 1.",
-        # The same beginning of 14 words is 2 of the 22 runs.
+        # The same first 14 words are 2 of the 22 runs.
         "Let $ABC$ be a triangle with $AB = 13$, $BC = 14$ and $CA = 15$. A line is drawn.",
         "",
     ],
 )
-def test_another_problem_is_not(tmp_path: Path, prompt: str) -> None:
-    found = evaluations(tmp_path, LONG, SHORT)
-    assert found.holder(Problem.model_construct(prompt=prompt)) is None
+def test_another_problem_is_not_found(tmp_path: Path, prompt: str) -> None:
+    held_out = evaluations(tmp_path, LONG, SHORT)
+    assert held_out.holder(Problem.model_construct(prompt=prompt)) is None
 
 
-def test_signs_tell_short_problems_apart(tmp_path: Path) -> None:
-    found = evaluations(tmp_path, "6 * 8 + 15", "1.5 + 2")
-    assert found.holder(Problem(prompt="6*8+15")) == "eval.jsonl"
-    assert found.holder(Problem(prompt="6 * 8 - 15")) is None
-    assert found.holder(Problem(prompt="15 + 2")) is None
+def test_signs_distinguish_short_problems(tmp_path: Path) -> None:
+    held_out = evaluations(tmp_path, "6 * 8 + 15", "1.5 + 2")
+    assert held_out.holder(Problem(prompt="6*8+15")) == "eval.jsonl"
+    assert held_out.holder(Problem(prompt="6 * 8 - 15")) is None
+    assert held_out.holder(Problem(prompt="15 + 2")) is None
 
 
-def test_only_what_is_asked_last_counts(tmp_path: Path) -> None:
+def test_only_the_last_user_turn_counts(tmp_path: Path) -> None:
     def chat(question: str) -> list[Message]:
         return [
             {"role": "system", "content": LONG},
@@ -78,51 +78,51 @@ def test_only_what_is_asked_last_counts(tmp_path: Path) -> None:
         ]
 
     write_rows(tmp_path / "eval.jsonl", [{"prompt": chat("1 + 1?")}])
-    found = Evaluations(["eval.jsonl"], folder=tmp_path, seed=0)
-    assert found.holder(Problem(prompt=chat("1 + 2?"))) is None
-    assert found.holder(Problem(prompt=chat("1 + 1?"))) == "eval.jsonl"
+    held_out = Evaluations(["eval.jsonl"], folder=tmp_path, seed=0)
+    assert held_out.holder(Problem(prompt=chat("1 + 2?"))) is None
+    assert held_out.holder(Problem(prompt=chat("1 + 1?"))) == "eval.jsonl"
 
 
-def test_what_three_problems_have_in_common_is_wording(tmp_path: Path) -> None:
-    rules = " ".join(f"rule {at}" for at in range(20))
-    asked = [f"{name} {' '.join(f'{name}{at}' for at in range(20))} {rules}" for name in "abc"]
-    found = evaluations(tmp_path, *asked)
-    assert found.holder(Problem(prompt=f"other words {rules}")) is None
-    assert [found.holder(Problem(prompt=prompt)) for prompt in asked] == ["eval.jsonl"] * 3
-    # Two of them do not make it one.
-    assert evaluations(tmp_path, *asked[:2]).holder(Problem(prompt=f"other words {rules}")) == "eval.jsonl"
+def test_runs_of_three_problems_are_common_wording(tmp_path: Path) -> None:
+    rules = " ".join(f"rule {index}" for index in range(20))
+    prompts = [f"{name} {' '.join(f'{name}{index}' for index in range(20))} {rules}" for name in "abc"]
+    held_out = evaluations(tmp_path, *prompts)
+    assert held_out.holder(Problem(prompt=f"other words {rules}")) is None
+    assert [held_out.holder(Problem(prompt=prompt)) for prompt in prompts] == ["eval.jsonl"] * 3
+    # Runs of only two problems count.
+    assert evaluations(tmp_path, *prompts[:2]).holder(Problem(prompt=f"other words {rules}")) == "eval.jsonl"
 
 
-def test_the_first_set_that_holds_it_is_named(tmp_path: Path) -> None:
+def test_the_first_set_that_contains_the_problem_is_named(tmp_path: Path) -> None:
     for name, prompts in {"one": [LONG], "two": [LONG, SHORT], "three": [LONG]}.items():
         write_rows(tmp_path / f"{name}.jsonl", [{"prompt": prompt} for prompt in prompts])
-    found = Evaluations(["one.jsonl", "two.jsonl", "three.jsonl", "arithmetic"], folder=tmp_path, seed=3)
-    assert found.holder(Problem(prompt=f"Solve: {LONG}")) == "one.jsonl"
-    assert found.holder(Problem(prompt=SHORT)) == "two.jsonl"
-    assert found.holder(arithmetic_task.problems(3)[5]) == "arithmetic"
+    held_out = Evaluations(["one.jsonl", "two.jsonl", "three.jsonl", "arithmetic"], folder=tmp_path, seed=3)
+    assert held_out.holder(Problem(prompt=f"Solve: {LONG}")) == "one.jsonl"
+    assert held_out.holder(Problem(prompt=SHORT)) == "two.jsonl"
+    assert held_out.holder(arithmetic_task.problems(3)[5]) == "arithmetic"
     with pytest.raises(UserError, match=r"nowhere\.jsonl: file not found"):
         Evaluations(["nowhere.jsonl"], folder=tmp_path, seed=0)
 
 
-def test_the_train_splits_of_the_tasks_are_clean(tmp_path: Path) -> None:
-    found = Evaluations(["arithmetic", "connect4"], folder=tmp_path, seed=0)
-    assert not any(found.holder(problem) for problem in arithmetic.take(0, "train", 600))
-    # Boards have all rules and most of their lines in common, and no two splits have a board.
-    assert not any(found.holder(problem) for problem in connect4.take(0, "train", 300))
-    assert [found.holder(problem) for problem in connect4.problems(0, 5)] == ["connect4"] * 5
+def test_train_splits_have_no_test_problems(tmp_path: Path) -> None:
+    held_out = Evaluations(["arithmetic", "connect4"], folder=tmp_path, seed=0)
+    assert not any(held_out.holder(problem) for problem in arithmetic.take(0, "train", 600))
+    # All boards share the rules and most of their lines, but no board is in both splits.
+    assert not any(held_out.holder(problem) for problem in connect4.take(0, "train", 300))
+    assert [held_out.holder(problem) for problem in connect4.problems(0, 5)] == ["connect4"] * 5
 
 
 def test_published_sets(shared: Path) -> None:
     tests = ["math500.jsonl", "aime24.jsonl", "aime25.jsonl", "amc23.jsonl", "olympiadbench.jsonl", "gsm8k_test.jsonl"]
-    found = Evaluations(tests, folder=shared, seed=0)
+    held_out = Evaluations(tests, folder=shared, seed=0)
 
-    def held(name: str) -> Counter[str | None]:
-        return Counter(map(found.holder, iter_problems(name, folder=shared, seed=0, limit=None, quiet=True)))
+    def holders(name: str) -> Counter[str | None]:
+        return Counter(map(held_out.holder, iter_problems(name, folder=shared, seed=0, limit=None, quiet=True)))
 
-    # All thirteen were looked at: each is the evaluation's problem, a few of them with another ending. Shared turns of
-    # phrase ("where m and n are relatively prime positive integers. Find m + n") would make it 42.
-    dapo = {"math500.jsonl": 4, "amc23.jsonl": 4, "olympiadbench.jsonl": 5}
-    assert held("dapo_math_en_1k.jsonl") == {**dapo, None: 1000 - 13}
-    # Bella's stamps are Max's stamps with other numbers.
-    assert held("gsm8k_train_1k.jsonl") == {"gsm8k_test.jsonl": 1, None: 999}
-    assert held("aime24.jsonl")[None] == held("math500.jsonl")[None] == 0
+    # A person checked all thirteen: each is the problem of the evaluation set, a few with another ending. With common
+    # wording ("where m and n are relatively prime positive integers. Find m + n"), it would be 42.
+    dapo: dict[str | None, int] = {"math500.jsonl": 4, "amc23.jsonl": 4, "olympiadbench.jsonl": 5}
+    assert holders("dapo_math_en_1k.jsonl") == dapo | {None: 1000 - 13}
+    # A problem about Bella's stamps is one about Max's stamps with other numbers.
+    assert holders("gsm8k_train_1k.jsonl") == {"gsm8k_test.jsonl": 1, None: 999}
+    assert holders("aime24.jsonl")[None] == holders("math500.jsonl")[None] == 0

@@ -241,11 +241,11 @@ def test_costs_are_kept_and_the_key_is_in_no_file(tmp_path: Path, capsys: pytest
         recipe = load(
             None, None, {"model": "openai/gpt-4o", **{f"sample.{name}": value for name, value in keys.items()}}
         )
-        with pytest.raises(Unfinished, match=r"1 answers did not come \(server 1\)"):
+        with pytest.raises(Unfinished, match=r"1 requests failed \(server 1\)"):
             sample(recipe, folder=tmp_path)
     rows = {row["id"]: row for row in map(json.loads, (tmp_path / "samples.jsonl").read_text().splitlines())}
     assert {name: row["verdict"] for name, row in rows.items()} == {"p0": "right", "p1": "right", "p2": "undecided"}
-    assert rows["p2"]["reason"] == "cut"
+    assert rows["p2"]["reason"] == "truncated"
     # litellm's table: 2.50 and 10 US dollars a million: 0.0025 + 0.0020
     assert [row["sampling"]["cost"] for row in rows.values()] == pytest.approx([0.0045] * 3)
     said = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Which engine ``auto`` picks, and the GPUs that are there."""
+"""The engine that ``auto`` chooses, and the visible GPUs."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import Any
 import pytest
 
 from spotcli.policies import engine_choice
-from spotcli.policies.engine_choice import choose, visible_gpus
+from spotcli.policies.engine_choice import EngineChoice, choose_engine, visible_gpus
 from spotcli.recipe import SampleSection
 
-NAME_IT = "sample.python can name where it is"
+NAME_IT = "sample.python can name an interpreter that has it"
 
 
 @pytest.mark.parametrize(
-    ("keys", "gpus", "installed", "engine", "why"),
+    ("keys", "gpus", "installed", "engine", "reason"),
     [
         ({}, 0, False, "transformers", "no GPU is visible"),
         ({}, 0, True, "transformers", "no GPU is visible"),
-        ({}, 2, True, "vllm", "it is installed, and 2 GPUs are visible"),
+        ({}, 2, True, "vllm", "vLLM is installed and 2 GPUs are visible"),
         ({}, 1, False, "transformers", f"1 GPU is visible, but vLLM is not installed ({NAME_IT})"),
-        ({"python": "/vllm/bin/python"}, 1, False, "vllm", "sample.python names its interpreter, and 1 GPU is visible"),
+        ({"python": "/vllm/bin/python"}, 1, False, "vllm", "sample.python is set and 1 GPU is visible"),
         ({"python": "/vllm/bin/python"}, 0, True, "transformers", "no GPU is visible"),
-        ({"base_url": "http://gpu-box:8000/v1"}, 8, True, "api", "sample.base_url names an endpoint"),
-        ({"engine": "vllm"}, 0, False, "vllm", "as asked"),
-        ({"engine": "transformers", "base_url": "http://gpu-box:8000/v1"}, 8, True, "transformers", "as asked"),
+        ({"base_url": "http://gpu-box:8000/v1"}, 8, True, "api", "sample.base_url is set"),
+        ({"engine": "vllm"}, 0, False, "vllm", "set by sample.engine"),
+        ({"engine": "transformers", "base_url": "http://gpu:80/v1"}, 8, True, "transformers", "set by sample.engine"),
     ],
 )  # fmt: skip
-def test_auto_picks_by_what_is_there_and_says_why(
-    keys: dict[str, Any], gpus: int, installed: bool, engine: str, why: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_chooses_an_engine_and_gives_the_reason(
+    keys: dict[str, Any], gpus: int, installed: bool, engine: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_choice, "visible_gpus", lambda: [str(number) for number in range(gpus)])
     monkeypatch.setattr(engine_choice, "find_spec", lambda name: object() if installed else None)
-    assert choose(SampleSection(**keys)) == (engine, why)
+    assert choose_engine(SampleSection(**keys)) == EngineChoice(engine, reason)
 
 
 @pytest.mark.parametrize(
     ("named", "gpus"),
     [("", []), ("-1", []), ("0", ["0"]), ("2, 5", ["2", "5"]), ("GPU-8f3a,MIG-1", ["GPU-8f3a", "MIG-1"])],
 )
-def test_named_gpus_are_the_visible_ones(named: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_visible_gpus(named: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     assert visible_gpus() == gpus
 
 
 @pytest.mark.parametrize(("code", "gpus"), [("print('0\\n1')", ["0", "1"]), ("raise SystemExit(9)", [])])
-def test_else_the_drivers_own_tool_is_asked(
+def test_otherwise_nvidia_smi_lists_the_gpus(
     code: str, gpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "nvidia-smi"

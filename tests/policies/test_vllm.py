@@ -1,4 +1,4 @@
-"""The vLLM policy: the stage and the command with real workers around a stand-in for vLLM."""
+"""The vLLM engine: the stage and the command with real workers around a fake vLLM."""
 
 from __future__ import annotations
 
@@ -40,45 +40,49 @@ def recipe(model: Path, engine: str = "vllm", **keys: Any) -> Any:
 
 
 def problems(folder: Path, number: int) -> None:
-    write_rows(folder / "problems.jsonl", [{"id": f"p{at}", "prompt": f"What is {at}?"} for at in range(number)])
+    write_rows(
+        folder / "problems.jsonl", [{"id": f"p{index}", "prompt": f"What is {index}?"} for index in range(number)]
+    )
 
 
-def test_the_file_is_the_one_of_the_other_engines(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_rows_have_the_fields_of_the_other_engines(tiny_model: Path, tmp_path: Path) -> None:
     problems(tmp_path, 9)
     sample(recipe(tiny_model, workers=2, trials=3, keep_tokens=True), folder=tmp_path)
     keys = {"trials": 3, "keep_tokens": True, "output": "other.jsonl"}
     sample(recipe(tiny_model, "transformers", **keys), folder=tmp_path)
     ours, other = (list(jsonl.rows(tmp_path / name)) for name in ("samples.jsonl", "other.jsonl"))
-    assert sorted((row["id"], row["trial"]) for row in ours) == [(f"p{at}", k) for at in range(9) for k in range(3)]
+    assert sorted((row["id"], row["trial"]) for row in ours) == [
+        (f"p{index}", k) for index in range(9) for k in range(3)
+    ]
     assert {tuple(row) for row in ours} == {tuple(row) for row in other}
     assert {tuple(row["sampling"]) for row in ours} == {tuple(row["sampling"]) for row in other}
     seeds = {(row["id"], row["trial"]): row["sampling"]["seed"] for row in other}
     for row in ours:
         assert len(row["response_ids"]) == row["tokens"]
         assert row["sampling"]["seed"] == seeds[row["id"], row["trial"]]
-        assert (row["finish_reason"], row["reason"] == "cut") in {("stop", False), ("length", True)}
+        assert (row["finish_reason"], row["reason"] == "truncated") in {("stop", False), ("length", True)}
     assert not list(tmp_path.glob("*.log"))
 
 
-def test_what_the_engine_was_really_given_is_recorded(tiny_model: Path, tmp_path: Path) -> None:
+def test_effective_engine_parameters_are_recorded(tiny_model: Path, tmp_path: Path) -> None:
     problems(tmp_path, 3)
     sample(recipe(tiny_model, top_k=5, vllm={"max_model_len": 50, "max_num_seqs": 2}), folder=tmp_path)
     engine = outputs.read_meta(tmp_path / "samples.jsonl")["engine"]
     sampling = {"temperature": 0.7, "top_p": 0.8, "top_k": 5, "max_tokens": 20, "stop_token_ids": [1]}
     assert engine["effective"] == sampling | {"capacity": 2, "context": 50, "vllm": "0.0-fake"}
     assert engine["prompt_tail"] == "<|im_start|>user\nWhat is 0?<|im_end|>\n<|im_start|>assistant\n"
-    # <|im_start|>user_What_is_0?<|im_end|>_<|im_start|>assistant_ : 1 + 5 + 10 + 1 + 1 + 1 + 10 tokens of a byte each
+    # <|im_start|>user_What_is_0?<|im_end|>_<|im_start|>assistant_: 1 + 5 + 10 + 1 + 1 + 1 + 10 tokens of one byte each
     rows = jsonl.read(tmp_path / "samples.jsonl", Sample)
     assert {row.sampling["max_new_tokens"] for row in rows} == {min(20, 50 - 29)}
 
 
-def test_a_failure_is_asked_again_and_its_log_is_kept(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_failure_is_retried_and_its_log_is_kept(tiny_model: Path, tmp_path: Path) -> None:
     problems(tmp_path, 3)
     # 29 tokens of prompt fill this context.
-    with pytest.raises(Unfinished, match=r"3 answers did not come \(the prompt fills the context 3\)"):
+    with pytest.raises(Unfinished, match=r"3 requests failed \(the prompt fills the context 3\)"):
         sample(recipe(tiny_model, vllm={"max_model_len": 29}), folder=tmp_path)
     assert list(tmp_path.glob("*.log"))
-    assert sample(recipe(tiny_model, vllm={"max_model_len": 60}), folder=tmp_path).new == 3
+    assert sample(recipe(tiny_model, vllm={"max_model_len": 60}), folder=tmp_path).new_answers == 3
     assert not list(tmp_path.glob("*.log"))
 
 
@@ -93,27 +97,27 @@ def wait_for_lines(path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_command_that_is_stopped_leaves_no_process_and_goes_on_later(
+def test_a_stopped_command_leaves_no_process_and_resumes(
     tiny_model: Path, tmp_path: Path, mark: str, how: signal.Signals
 ) -> None:
     problems(tmp_path, 80)
     with subprocess.Popen(command(tiny_model, 0.02), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         wait_for_lines(tmp_path / "samples.jsonl", 5)
         process.send_signal(how)
-        said = process.communicate()[1]
+        talk = process.communicate()[1]
     assert process.returncode == (-how if how == signal.SIGKILL else 3)
-    assert how == signal.SIGKILL or "the same command goes on from here" in said
+    assert how == signal.SIGKILL or "run the same command again to resume" in talk
     assert alive_after(mark, 1 if how != signal.SIGKILL else 8) == []
     before = (tmp_path / "samples.jsonl").read_bytes()
     done = subprocess.run(command(tiny_model, 0.001), cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "answers are there already" in done.stderr
+    assert "samples.jsonl: resuming with" in done.stderr
     after = (tmp_path / "samples.jsonl").read_bytes()
     assert after.startswith(before)
-    assert sorted(json.loads(line)["id"] for line in after.splitlines()) == sorted(f"p{at}" for at in range(80))
+    assert sorted(json.loads(line)["id"] for line in after.splitlines()) == sorted(f"p{index}" for index in range(80))
     assert alive(mark) == []
 
 
-def made(model: Path, folder: Path, **keys: Any) -> VllmPolicy:
+def vllm_policy(model: Path, folder: Path, **keys: Any) -> VllmPolicy:
     return VllmPolicy(str(model), Sampling(20), SampleSection(**keys), log=folder / "samples.jsonl")
 
 
@@ -121,20 +125,20 @@ def test_each_worker_has_its_own_devices(tiny_model: Path, tmp_path: Path, monke
     monkeypatch.setattr(vllm, "visible_gpus", lambda: ["0", "1", "2", "5", "6"])
 
     def devices(**keys: Any) -> list[str]:
-        return [job.env["CUDA_VISIBLE_DEVICES"] for job in made(tiny_model, tmp_path, **keys)._jobs]
+        return [job.env["CUDA_VISIBLE_DEVICES"] for job in vllm_policy(tiny_model, tmp_path, **keys)._jobs]
 
     assert devices() == ["0", "1", "2", "5", "6"]
     assert devices(workers=2) == ["0", "1"]
     assert devices(tensor_parallel=2) == ["0,1", "2,5"]
-    with pytest.raises(RecipeError, match="3 workers of 2 GPUs need 6, and 5 are visible"):
+    with pytest.raises(RecipeError, match="3 workers of 2 GPUs need 6, but 5 are visible"):
         devices(workers=3, tensor_parallel=2)
-    with pytest.raises(RecipeError, match="1 workers of 8 GPUs need 8, and 5 are visible"):
+    with pytest.raises(RecipeError, match="1 workers of 8 GPUs need 8, but 5 are visible"):
         devices(tensor_parallel=8)
 
 
-def test_another_interpreter_does_not_inherit_where_ours_finds_its_packages(tiny_model: Path, tmp_path: Path) -> None:
-    assert "PYTHONPATH" in made(tiny_model, tmp_path)._jobs[0].env
-    assert "PYTHONPATH" not in made(tiny_model, tmp_path, python=sys.executable)._jobs[0].env
+def test_another_interpreter_does_not_inherit_the_package_paths_of_this_one(tiny_model: Path, tmp_path: Path) -> None:
+    assert "PYTHONPATH" in vllm_policy(tiny_model, tmp_path)._jobs[0].env
+    assert "PYTHONPATH" not in vllm_policy(tiny_model, tmp_path, python=sys.executable)._jobs[0].env
 
 
 @pytest.mark.parametrize(
@@ -142,13 +146,13 @@ def test_another_interpreter_does_not_inherit_where_ours_finds_its_packages(tiny
     [
         ({"vllm": {"trust_remote_code": True}}, "'trust_remote_code' cannot be set here"),
         ({"vllm": {"generation_config": "auto"}}, "'generation_config' cannot be set here"),
-        ({"python": "/no/such/python"}, "there is no such interpreter"),
+        ({"python": "/no/such/python"}, "interpreter not found"),
         ({"thinking": "on"}, "no switch for thinking"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_starts(
+def test_invalid_settings_are_refused_before_anything_starts(
     tiny_model: Path, tmp_path: Path, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        made(tiny_model, tmp_path, **keys)
+        vllm_policy(tiny_model, tmp_path, **keys)
     assert caught.value.cure

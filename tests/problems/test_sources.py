@@ -1,4 +1,4 @@
-"""Problem sets by name: published files as they are, and every row that is no problem."""
+"""Problem sets by name: published files as they are, and invalid rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from tests.conftest import write_rows
 
 WRAPPED = "Solve this.\n\n{}\n\nEnd with a line that begins with Answer:"
 
-# As verl publishes its sets.
 VERL = pa.schema(
     [
         ("data_source", pa.string()),
@@ -32,6 +31,7 @@ VERL = pa.schema(
         ("extra_info", pa.struct([("index", pa.string())])),
     ]
 )
+"""The schema of sets that verl publishes."""
 
 
 def read(folder: Path, name: str, limit: int | None = None, *, quiet: bool = False) -> list[Problem]:
@@ -63,18 +63,18 @@ def refused(folder: Path, name: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "number", "first", "renamed"),
-    # The references are those of the files' first rows, read by eye:
+    # References of the files' first rows, read by eye:
     # "... 72 clips altogether in April and May.\n#### 72", "solution": "80", answer 27.0, "... \boxed{1.6} \mathrm",
     # final_answer ["2"].
     [
         ("dapo_math_en_1k", 1000, "80", "'solution' as 'answer'"),
-        ("gsm8k_train_1k", 1000, "72", "'answer, behind ####' as 'answer', 'question' as 'prompt'"),
-        ("gsm8k_test", 1319, "18", "'answer, behind ####' as 'answer', 'question' as 'prompt'"),
+        ("gsm8k_train_1k", 1000, "72", "'answer after ####' as 'answer', 'question' as 'prompt'"),
+        ("gsm8k_test", 1319, "18", "'answer after ####' as 'answer', 'question' as 'prompt'"),
         ("math500", 500, r"\left( 3, \frac{\pi}{2} \right)", "'problem' as 'prompt'"),
         ("aime24", 30, "204", "'question' as 'prompt'"),
         ("aime25", 30, "70", "'problem' as 'prompt'"),
         ("amc23", 40, "27", "'question' as 'prompt'"),
-        ("minerva", 272, "1.6", "'solution, its final answer' as 'answer', 'problem' as 'prompt'"),
+        ("minerva", 272, "1.6", "'final answer of solution' as 'answer', 'problem' as 'prompt'"),
         ("olympiadbench", 675, "2", "'final_answer' as 'answer', 'question' as 'prompt'"),
     ],
 )
@@ -85,25 +85,25 @@ def test_published_sets_are_read_as_they_are(
     assert len(problems) == len({problem.id for problem in problems}) == number
     assert problems[0].answer == first
     assert problems[0].source == f"{name}.jsonl#1"
-    assert capsys.readouterr().err == f"{name}.jsonl: reading {renamed}\n"
-    # A reference that the grader does not take for itself would make every answer undecided.
+    assert capsys.readouterr().err == f"{name}.jsonl: read {renamed}\n"
+    # If a reference were not equal to itself for the grader, every answer to it would be undecided.
     references = [problem.answer or "" for problem in problems]
     grades = grade_many([(f"\\boxed{{{reference}}}", reference) for reference in references])
     assert Counter(grade.verdict for grade in grades) == {"right": number}
 
 
-def test_numbers_are_references_as_one_writes_them(shared: Path) -> None:
+def test_numeric_references_become_text(shared: Path) -> None:
     # The file has floats: 27.0, 36.0, 45.0, 3159.0 ...
     assert [problem.answer for problem in read(shared, "amc23.jsonl", 4)] == ["27", "36", "45", "3159"]
-    # and row ids that are numbers, of which 0 is one.
+    # and row ids that are numbers, such as 0.
     assert [problem.id for problem in read(shared, "amc23.jsonl", 3)] == ["0", "1", "2"]
 
 
-def test_a_verl_set_is_read_as_published_and_asked_once(
+def test_a_verl_set_is_read_as_published_without_repeated_prompts(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [json.loads(line) for line in (shared / "dapo_math_en_1k.jsonl").read_text("utf-8").splitlines()]
-    published = [verl_row(row["prompt"], row["solution"], at) for at, row in enumerate(rows)]
+    published = [verl_row(row["prompt"], row["solution"], index) for index, row in enumerate(rows)]
     write_parquet(tmp_path / "dapo.parquet", published * 3, VERL)
     problems = read(tmp_path, "dapo.parquet")
     assert len(problems) == 1000
@@ -111,27 +111,24 @@ def test_a_verl_set_is_read_as_published_and_asked_once(
     assert [problem.answer for problem in problems] == [row["solution"] for row in rows]
     assert problems[7].source == "dapo.parquet#8"
     assert problems[7].model_dump()["extra_info"] == {"index": "00000007"}
-    said = capsys.readouterr().err
-    assert said == (
-        "dapo.parquet: reading 'reward_model.ground_truth' as 'answer'\n"
+    assert capsys.readouterr().err == (
+        "dapo.parquet: read 'reward_model.ground_truth' as 'answer'\n"
         # 3 x 1000 rows of 1000 prompts.
-        "2000 problems whose prompt was there already are left out; 1000 remain\n"
+        "dapo.parquet: skipped 2000 rows with a repeated prompt; 1000 problems remain\n"
     )
 
 
-def test_messages_may_have_fields_that_only_some_have(tmp_path: Path) -> None:
+def test_messages_may_have_different_fields(tmp_path: Path) -> None:
     first = [{"role": "system", "content": "Be brief.", "name": "house"}, {"role": "user", "content": "1 + 1?"}]
     write_parquet(tmp_path / "p.parquet", [{"prompt": first, "answer": "2"}])
     assert read(tmp_path, "p.parquet")[0].prompt == first
 
 
-def test_a_solution_that_ends_without_an_answer_is_no_reference(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_solution_without_a_final_answer_is_no_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     proof = (
         "Suppose that it were rational. Then p and q would both be even.\nThis contradicts that they have no factor."
     )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"problem": "Prove it.", "solution": proof},
         {"problem": "1 + 1?", "solution": "One and one are $\\boxed{2}$."},
         {"problem": "1 + 2?", "answer": None, "solution": "3"},
@@ -140,10 +137,10 @@ def test_a_solution_that_ends_without_an_answer_is_no_reference(
     problems = read(tmp_path, "p.jsonl")
     assert [problem.answer for problem in problems] == [None, "2", "3"]
     assert problems[0].model_dump()["solution"] == proof
-    assert "1 problems have no reference answer, so what is answered to them stays undecided" in capsys.readouterr().err
+    assert "1 problems have no reference answer; their answers will be undecided" in capsys.readouterr().err
 
 
-def test_data_frames_write_nan_where_there_is_nothing(tmp_path: Path) -> None:
+def test_nan_is_a_missing_value(tmp_path: Path) -> None:
     rows = [
         {"id": 1.0, "prompt": "a", "answer": float("nan"), "ground_truth": 0.5},
         {"id": float("nan"), "prompt": "b", "answer": 1e20, "ground_truth": float("nan")},
@@ -155,7 +152,7 @@ def test_data_frames_write_nan_where_there_is_nothing(tmp_path: Path) -> None:
     assert len(second.id) == 16
 
 
-def test_csv_cells_are_text_and_may_hold_commas_quotes_and_lines(tmp_path: Path) -> None:
+def test_csv_cells_are_text_and_may_contain_commas_quotes_and_lines(tmp_path: Path) -> None:
     text = '\ufeffid,question,answer,level\nx,"Is ""1,000""\nmore, or\nless?",0012,3\n\n,b,,4\n'
     (tmp_path / "p.csv").write_text(text, encoding="utf-8")
     first, second = read(tmp_path, "p.csv")
@@ -166,8 +163,8 @@ def test_csv_cells_are_text_and_may_hold_commas_quotes_and_lines(tmp_path: Path)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
-def test_every_kind_of_file_gives_the_same_problems(tmp_path: Path, ending: str) -> None:
-    rows = [{"id": f"p{at}", "prompt": f"{at} + 1?", "answer": str(at + 1)} for at in range(3000)]
+def test_every_file_format_gives_the_same_problems(tmp_path: Path, ending: str) -> None:
+    rows = [{"id": f"p{index}", "prompt": f"{index} + 1?", "answer": str(index + 1)} for index in range(3000)]
     if ending == "jsonl":
         write_rows(tmp_path / "p.jsonl", rows)
     elif ending == "csv":
@@ -186,37 +183,40 @@ def test_every_kind_of_file_gives_the_same_problems(tmp_path: Path, ending: str)
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose data sets are cached in it, as the hub's are in the home folder."""
+    """A folder that also has the cache of data sets, which is usually in the home folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return tmp_path
 
 
-def test_a_folder_of_data_files_is_read_as_the_hub_has_it(cached: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_data_files_is_read_like_a_hub_data_set(cached: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (cached / "set").mkdir()
     for split in ("train", "test"):
-        rows = [{"question": f"{split} {at}?", "answer": f"So it is\n#### {at}"} for at in (5, 6)]
+        rows = [{"question": f"{split} {number}?", "answer": f"So it is\n#### {number}"} for number in (5, 6)]
         write_rows(cached / "set" / f"{split}.jsonl", rows)
-    assert [(one.prompt, one.answer) for one in read(cached, "hf:set")] == [("train 5?", "5"), ("train 6?", "6")]
+    assert [(problem.prompt, problem.answer) for problem in read(cached, "hf:set")] == [
+        ("train 5?", "5"),
+        ("train 6?", "6"),
+    ]
     test = read(cached, "hf:set:default:test")
-    assert [one.model_dump() for one in test] == [
-        one.model_dump() | {"source": one.source.replace("::", ":default:")} for one in read(cached, "hf:set::test")
+    assert [problem.model_dump() for problem in test] == [
+        problem.model_dump() | {"source": (problem.source or "").replace("::", ":default:")}
+        for problem in read(cached, "hf:set::test")
     ]
     assert test[1].source == "hf:set:default:test#2"
-    assert "hf:set: reading 'answer, behind ####' as 'answer', 'question' as 'prompt'" in capsys.readouterr().err
-    said = refused(cached, "hf:set::valid")
-    assert "Unknown split \"valid\". Should be one of ['train', 'test']" in said
+    assert "hf:set: read 'answer after ####' as 'answer', 'question' as 'prompt'" in capsys.readouterr().err
+    assert "Unknown split \"valid\". Should be one of ['train', 'test']" in refused(cached, "hf:set::valid")
     assert "BuilderConfig 'other' not found" in refused(cached, "hf:set:other")
-    assert "cure: hf:set reads a folder" in refused(cached, "set").replace(str(cached) + "/", "")
+    assert "cure: use hf:set to read a folder" in refused(cached, "set").replace(str(cached) + "/", "")
 
 
-def test_a_data_set_without_a_train_split_is_taken_if_it_has_one_split(cached: Path) -> None:
+def test_a_single_split_is_used_and_several_without_train_are_refused(cached: Path) -> None:
     (cached / "set").mkdir()
     write_rows(cached / "set" / "test.jsonl", [{"problem": "a", "answer": "1"}])
     assert len(read(cached, "hf:set")) == 1
     write_rows(cached / "set" / "validation.jsonl", [{"problem": "b", "answer": "1"}])
-    said = refused(cached, "hf:set")
-    assert "it has the splits validation, test" in said
-    assert "::validation, or another" in said
+    message = refused(cached, "hf:set")
+    assert "a split is required: the data set has validation, test, but no train" in message
+    assert "::validation or another split" in message
 
 
 def test_the_parts_of_a_hub_name_are_config_and_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -225,14 +225,14 @@ def test_the_parts_of_a_hub_name_are_config_and_split(monkeypatch: pytest.Monkey
     def load_dataset(path: str, config: str | None, *, split: str | None) -> Any:
         calls.append((path, config, split))
         rows = [verl_row("1 + 1?", "2", 0), verl_row("1 + 1?", "2", 0), verl_row("2 + 2?", "4", 1)]
-        found = datasets.Dataset.from_list(rows)
-        return found if split else datasets.DatasetDict({"train": found})
+        data = datasets.Dataset.from_list(rows)
+        return data if split else datasets.DatasetDict({"train": data})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     names = ["hf:org/name", "hf:org/name:main", "hf:org/name:main:test", "hf:org/name::test"]
     for name in names:
         problems = read(tmp_path, name)
-        assert [(one.answer, one.source) for one in problems] == [("2", f"{name}#1"), ("4", f"{name}#3")]
+        assert [(problem.answer, problem.source) for problem in problems] == [("2", f"{name}#1"), ("4", f"{name}#3")]
         assert problems[0].messages[0]["content"] == WRAPPED.format("1 + 1?")
     assert calls == [
         ("org/name", None, None),
@@ -242,73 +242,76 @@ def test_the_parts_of_a_hub_name_are_config_and_split(monkeypatch: pytest.Monkey
     ]
 
 
-def test_a_data_set_out_of_reach_is_one_message_with_the_cure(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_data_set_is_one_message_with_the_cure(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    said = refused(cached, "hf:nobody/has-this")
-    assert said.startswith("hf:nobody/has-this: the data set cannot be loaded: Couldn't reach 'nobody/has-this'")
-    assert "cure: hf:NAME" in said
+    message = refused(cached, "hf:nobody/has-this")
+    assert message.startswith("hf:nobody/has-this: failed to load the data set: Couldn't reach 'nobody/has-this'")
+    assert "cure: use hf:NAME" in message
 
 
-# Rows that are no problems
+# Invalid rows
 
 
-def test_a_prompt_is_asked_once_and_an_id_names_one_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_prompts_are_skipped_and_ids_are_unique(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"id": "1", "prompt": "a", "answer": "1"}
     write_rows(tmp_path / "p.jsonl", [row, row, row | {"id": "2"}, row | {"id": "3", "prompt": "b"}])
     assert [problem.id for problem in read(tmp_path, "p.jsonl")] == ["1", "3"]
-    assert "2 problems whose prompt was there already are left out; 2 remain" in capsys.readouterr().err
+    assert "p.jsonl: skipped 2 rows with a repeated prompt; 2 problems remain" in capsys.readouterr().err
     assert len(read(tmp_path, "p.jsonl", quiet=True)) == 2
     assert capsys.readouterr().err == ""
 
     write_rows(tmp_path / "p.jsonl", [row, row | {"prompt": "b"}])
-    with pytest.raises(DataError, match=r"p\.jsonl:2: an earlier row has the id '1' too, and another prompt"):
+    with pytest.raises(DataError, match=r"p\.jsonl:2: duplicate id '1' with a different prompt"):
         read(tmp_path, "p.jsonl")
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
         ({"answer": "1"}, "the field 'prompt' is missing"),
         ({"prompt": ""}, "the field 'prompt': expected a non-empty value"),
         ({"prompt": [{"role": "user"}]}, "the field 'prompt.0.content' is missing"),
         ({"prompt": "a", "answer": True}, "the field 'answer'"),
         ({"prompt": "a", "answer": [1]}, "the field 'answer'"),
-        ({"prompt": "a", "choices": ["x", "y"], "answer": 1}, "the answer is the number of a choice"),
+        (
+            {"prompt": "a", "choices": ["x", "y"], "answer": 1},
+            "expected the letter of a choice in 'answer', got its index",
+        ),
         ({"prompt": "a", "id": [1]}, "the field 'id'"),
     ],
 )
-def test_a_row_that_is_no_problem_stops_with_its_place_and_the_cure(
-    tmp_path: Path, row: dict[str, Any], says: str
+def test_an_invalid_row_is_reported_with_its_place_and_the_cure(
+    tmp_path: Path, row: dict[str, Any], message: str
 ) -> None:
     write_rows(tmp_path / "p.jsonl", [{"prompt": "fine"}, row])
     with pytest.raises(DataError) as caught:
         read(tmp_path, "p.jsonl")
     assert caught.value.where == f"{tmp_path / 'p.jsonl'}:2"
-    assert says in caught.value.message
+    assert message in caught.value.message
     assert caught.value.cure
 
 
-def test_a_parquet_row_that_is_no_problem_has_a_number(tmp_path: Path) -> None:
+def test_an_invalid_parquet_row_is_reported_with_its_number(tmp_path: Path) -> None:
     write_parquet(tmp_path / "p.parquet", [{"prompt": "fine", "answer": "1"}, {"prompt": None, "answer": "1"}])
     assert f"{tmp_path / 'p.parquet'}: row 2: the field 'prompt'" in refused(tmp_path, "p.parquet")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
-        ("p.csv", b"prompt,answer\na,1\nb\n", "p.csv:3: not CSV in UTF-8 (1 cells, where the head has 2)"),
-        ("p.csv", b"prompt,answer\na,1,2\n", "p.csv:2: not CSV in UTF-8 (3 cells, where the head has 2)"),
-        ("p.csv", b'prompt,answer\na,"1\n', "p.csv:2: not CSV in UTF-8 (unexpected end of data)"),
-        ("p.csv", b"prompt,answer\n\xff,1\n", "not CSV in UTF-8 ('utf-8' codec can't decode byte 0xff"),
+        ("p.csv", b"prompt,answer\na,1\nb\n", "p.csv:3: invalid CSV: expected 2 cells as in the header, got 1"),
+        ("p.csv", b"prompt,answer\na,1,2\n", "p.csv:2: invalid CSV: expected 2 cells as in the header, got 3"),
+        ("p.csv", b'prompt,answer\na,"1\n', "p.csv:2: invalid CSV: unexpected end of data"),
+        ("p.csv", b"prompt,answer\n\xff,1\n", "invalid CSV: 'utf-8' codec can't decode byte 0xff"),
         ("p.csv", b"text,answer\na,1\n", "p.csv: row 1: the field 'prompt' is missing"),
-        ("p.csv", b"", "p.csv: there is no problem in it"),
-        ("p.jsonl", b"\n", "p.jsonl: there is no problem in it"),
-        ("p.parquet", b"PAR1 or not", "p.parquet: this is no Parquet file that can be read"),
+        ("p.csv", b"", "p.csv: the problem set is empty"),
+        ("p.jsonl", b"\n", "p.jsonl: the problem set is empty"),
+        ("p.parquet", b"PAR1 or not", "p.parquet: failed to read the Parquet file"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_an_invalid_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    assert says in refused(tmp_path, name)
+    assert message in refused(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.csv", "nowhere.parquet"])
@@ -316,18 +319,18 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     assert refused(tmp_path, name).startswith(f"{tmp_path / name}: file not found\n  cure:")
 
 
-def test_built_in_sets_are_named_where_there_is_no_such(tmp_path: Path) -> None:
+def test_an_unknown_built_in_set_lists_the_available_ones(tmp_path: Path) -> None:
     assert len(read(tmp_path, "builtin:arithmetic")) == 600
     assert len(read(tmp_path, "builtin:arithmetic", 7)) == 7
-    assert "cure: there is builtin:arithmetic" in refused(tmp_path, "builtin:algebra")
+    assert "cure: available: builtin:arithmetic" in refused(tmp_path, "builtin:algebra")
 
 
 # Size
 
 
-def test_hashes_are_kept_in_sixteen_bytes_each_at_most() -> None:
+def test_a_hash_takes_at_most_sixteen_bytes() -> None:
     seen, number = Seen(), 50_000
-    # Keys that fall on the same places, and 0, which an empty place holds.
+    # Keys of the same slots, and 0, which marks an empty slot.
     keys = [
         0,
         *(key * 1024 for key in range(2, number // 2)),
@@ -335,14 +338,14 @@ def test_hashes_are_kept_in_sixteen_bytes_each_at_most() -> None:
     ]
     assert [seen.add(key) for key in keys] == [True] * len(keys)
     assert not any(seen.add(key) for key in keys)
-    # Grown by a half when four fifths are taken: 8 / 0.8 = 10 bytes, and 15 after growing.
+    # The table grows by half when it is four fifths full: 8 / 0.8 = 10 bytes per hash, and 15 after growing.
     assert 10 <= seen._table.itemsize * len(seen._table) / len(keys) <= 15.1
 
 
-def test_memory_stays_flat_however_long_the_file_is(tmp_path: Path) -> None:
+def test_memory_does_not_depend_on_the_length_of_the_file(tmp_path: Path) -> None:
     with parquet.ParquetWriter(tmp_path / "p.parquet", VERL, compression="none") as writer:
         for start in range(0, 10_000, 5000):
-            rows = [verl_row(f"{at} {'x' * 4000}", "1", at) for at in range(start, start + 5000)]
+            rows = [verl_row(f"{index} {'x' * 4000}", "1", index) for index in range(start, start + 5000)]
             writer.write_table(pa.Table.from_pylist(rows, schema=VERL))
     del rows
     assert (tmp_path / "p.parquet").stat().st_size > 40_000_000
@@ -355,6 +358,6 @@ def test_memory_stays_flat_however_long_the_file_is(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert number == 9_999
-    # 1024 rows of 4 kB are 4 MB, as Arrow has them and as Python has them; a few batches may be alive at once.
+    # 1024 rows of 4 kB are 4 MB in Arrow and in Python each; a few batches may be in memory at once.
     assert most < 25_000_000
     assert peak < 25_000_000

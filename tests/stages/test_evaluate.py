@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spotcli import jsonl
 from spotcli.core.drift import token_kl
 from spotcli.errors import RecipeError, SettingsChanged, UserError
+from spotcli.evaluation.answers import slug
 from spotcli.recipe import Recipe
 from spotcli.recipe_yaml import load
 from spotcli.records import Score
-from spotcli.stages.evaluate import evaluate, slug
+from spotcli.stages.evaluate import evaluate
 
 
 def recipe(**keys: Any) -> Recipe:
@@ -25,20 +26,20 @@ def recipe(**keys: Any) -> Recipe:
 
 
 @pytest.fixture
-def moved_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model with its weights moved a little."""
+def changed_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model with slightly changed weights."""
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    folder = tmp_path / "moved"
+    folder = tmp_path / "changed"
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
     return folder
 
 
-def test_a_model_against_itself_gains_nothing_and_has_not_moved(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_against_itself_has_no_gain_and_no_drift(tiny_model: Path, tmp_path: Path) -> None:
     summary = evaluate(recipe(), model=str(tiny_model), against=str(tiny_model), folder=tmp_path)
     comparison = summary.comparisons["arithmetic"]
     assert (comparison.difference, comparison.p_value, comparison.wins, comparison.losses) == (0, 1, 0, 0)
@@ -49,19 +50,19 @@ def test_a_model_against_itself_gains_nothing_and_has_not_moved(tiny_model: Path
     assert score.right + score.wrong + score.undecided == 6
 
 
-def test_drift_is_above_zero_for_a_model_that_moved(tiny_model: Path, moved_model: Path, tmp_path: Path) -> None:
-    summary = evaluate(recipe(), model=str(moved_model), against=str(tiny_model), folder=tmp_path)
+def test_drift_is_positive_for_changed_weights(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
+    summary = evaluate(recipe(), model=str(changed_model), against=str(tiny_model), folder=tmp_path)
     assert summary.drift is not None
     assert summary.drift > 1e-3
-    written = json.loads((tmp_path / "scores" / f"{slug(str(moved_model))}.summary.json").read_text())
+    written = json.loads((tmp_path / "scores" / f"{slug(str(changed_model))}.summary.json").read_text())
     assert written["drift"] == summary.drift
 
 
-def test_scores_resume_and_more_trials_run_only_the_new_ones(tiny_model: Path, tmp_path: Path) -> None:
+def test_scores_resume_and_more_trials_add_only_new_answers(tiny_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "scores" / f"{slug(str(tiny_model))}.jsonl"
     evaluate(recipe(), model=str(tiny_model), against=None, folder=tmp_path)
     first = path.read_bytes()
-    # A kill in the middle of a write.
+    # As after a kill in the middle of a write.
     path.write_bytes(first[:-40])
     evaluate(recipe(), model=str(tiny_model), against=None, folder=tmp_path)
     assert path.read_bytes() == first
@@ -70,39 +71,37 @@ def test_scores_resume_and_more_trials_run_only_the_new_ones(tiny_model: Path, t
     assert len(list(jsonl.read(path, Score))) == 18
 
 
-def test_other_weights_under_the_same_name_are_not_taken_for_the_old_ones(
-    tiny_model: Path, moved_model: Path, tmp_path: Path
-) -> None:
-    evaluate(recipe(), model="moved", against=None, folder=tmp_path)
+def test_other_weights_under_the_same_name_are_refused(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
+    evaluate(recipe(), model="changed", against=None, folder=tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    model.save_pretrained(moved_model)
+    model.save_pretrained(changed_model)
     with pytest.raises(SettingsChanged, match="fingerprint was"):
-        evaluate(recipe(), model="moved", against=None, folder=tmp_path)
+        evaluate(recipe(), model="changed", against=None, folder=tmp_path)
 
 
-def test_connect4_is_a_task_like_any_other(tiny_model: Path, tmp_path: Path) -> None:
+def test_two_tasks_in_one_evaluation(tiny_model: Path, tmp_path: Path) -> None:
     summary = evaluate(
         recipe(tasks=["arithmetic", "connect4"], limit=2, trials=2),
         model=str(tiny_model),
         against=None,
         folder=tmp_path,
     )
-    assert summary.scores["connect4"].undecided == 4  # two boards, two trials, each cut after six tokens
+    assert summary.scores["connect4"].undecided == 4  # two boards, two trials, each truncated after six tokens
     assert summary.scores["connect4"].truncated == 4
     assert summary.scores["connect4"].estimate.trials == 4
 
 
-def test_what_is_not_there_is_the_users_error(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no task 'chess'"):
+def test_unknown_tasks_and_models_are_user_errors(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown task 'chess'"):
         evaluate(recipe(tasks=["chess"]), model=str(tiny_model), against=None, folder=tmp_path)
-    with pytest.raises(RecipeError, match="no task is named"):
+    with pytest.raises(RecipeError, match="at least one task is required"):
         evaluate(recipe(tasks=[]), model=str(tiny_model), against=None, folder=tmp_path)
-    with pytest.raises(UserError, match="no such model folder"):
+    with pytest.raises(UserError, match="model folder not found"):
         evaluate(recipe(), model="./nowhere", against=None, folder=tmp_path)
 
 
 def test_token_kl_by_hand() -> None:
     # Base (1/2, 1/2), policy (1/4, 3/4): 1/2 ln(2) + 1/2 ln(2/3) = 0.346574 - 0.202733 = 0.143841 nats.
     base = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).log()
-    policy = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log() + 7.0  # logits are free up to a constant
+    policy = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log() + 7.0  # a constant does not change the distribution
     assert token_kl(base, policy).tolist() == pytest.approx([0.143841, 0.0], abs=1e-6)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ from spotcli.policies.models import load_tokenizer
 from spotcli.problems.sources import iter_problems
 from spotcli.recipe_yaml import load
 from spotcli.records import Problem, Sample
-from spotcli.stages import sample as stage
+from spotcli.sampling import problem_set
+from spotcli.sampling.graded_rows import PassRate
 from spotcli.stages.sample import sample
 from tests.conftest import write_rows
 
 
 def problems(number: int) -> list[dict[str, Any]]:
     return [
-        {"id": f"p{at}", "prompt": f"What is {at} + {at}?", "answer": str(2 * at), "note": at} for at in range(number)
+        {"id": f"p{index}", "prompt": f"What is {index} + {index}?", "answer": str(2 * index), "note": index}
+        for index in range(number)
     ]
 
 
@@ -42,27 +45,27 @@ def test_every_answer_is_a_row_with_its_verdict_and_parameters(tiny_model: Path,
     summary = sample(recipe(tiny_model, trials=2), folder=tmp_path)
     rows = list(jsonl.read(tmp_path / "samples.jsonl", Sample))
     assert summary.answers == len(rows) == 10
-    assert {row.key for row in rows} == {(f"p{at}", trial) for at in range(5) for trial in range(2)}
-    # A random model boxes nothing: its answers are cut or hold no answer, and neither is a mistake.
+    assert {row.key for row in rows} == {(f"p{index}", trial) for index in range(5) for trial in range(2)}
+    # A random model boxes nothing: its answers are truncated or have no final answer, neither is a mistake.
     assert (summary.right, summary.wrong, summary.undecided) == (0, 0, 10)
-    assert summary.cut == sum(row.finish_reason == "length" for row in rows)
-    assert {row.reason for row in rows if row.finish_reason == "length"} <= {"cut"}
+    assert summary.truncated == sum(row.finish_reason == "length" for row in rows)
+    assert {row.reason for row in rows if row.finish_reason == "length"} <= {"truncated"}
     assert all(row.model_dump()["note"] == int(row.id[1:]) for row in rows)
     assert rows[0].sampling["temperature"] == 0.7
     assert outputs.read_meta(tmp_path / "samples.jsonl")["complete"] is True
 
 
-def test_a_second_start_does_nothing_and_more_trials_add_only_the_new_ones(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_second_run_adds_nothing_and_more_trials_add_only_new_answers(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", problems(4))
     sample(recipe(tiny_model), folder=tmp_path)
     first = (tmp_path / "samples.jsonl").read_bytes()
-    assert sample(recipe(tiny_model), folder=tmp_path).new == 0
+    assert sample(recipe(tiny_model), folder=tmp_path).new_answers == 0
     assert (tmp_path / "samples.jsonl").read_bytes() == first
-    assert sample(recipe(tiny_model, trials=3), folder=tmp_path).new == 8
+    assert sample(recipe(tiny_model, trials=3), folder=tmp_path).new_answers == 8
     assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)
 
 
-def test_other_settings_are_refused_by_name_and_fresh_keeps_the_old_file(tiny_model: Path, tmp_path: Path) -> None:
+def test_changed_settings_are_refused_by_name_and_fresh_keeps_the_old_file(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", problems(2))
     sample(recipe(tiny_model), folder=tmp_path)
     first = (tmp_path / "samples.jsonl").read_bytes()
@@ -73,7 +76,7 @@ def test_other_settings_are_refused_by_name_and_fresh_keeps_the_old_file(tiny_mo
     assert (tmp_path / "samples.old-1.jsonl").read_bytes() == first
 
 
-def test_killed_at_any_moment_the_file_ends_up_the_same(tiny_model: Path, tmp_path: Path) -> None:
+def test_after_kills_the_file_is_the_same(tiny_model: Path, tmp_path: Path) -> None:
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     for folder in (calm, rough):
         folder.mkdir()
@@ -82,14 +85,14 @@ def test_killed_at_any_moment_the_file_ends_up_the_same(tiny_model: Path, tmp_pa
     command += ["-s", "sample.batch_size=4"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=calm, env=env, check=True, capture_output=True)
-    # Killed once a part of the file is there, at three different parts of it.
+    # Killed three times, each time when the file has more rows.
     for lines in (1, 17, 38):
         process = subprocess.Popen(command, cwd=rough, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and count_lines(rough / "samples.jsonl") < lines:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() in (-signal.SIGKILL, 0)
-    # What a kill in the middle of a write leaves behind.
+    # As after a kill in the middle of a write.
     with (rough / "samples.jsonl").open("r+b") as file:
         file.truncate(file.seek(0, os.SEEK_END) - 25)
     subprocess.run(command, cwd=rough, env=env, check=True, capture_output=True)
@@ -110,7 +113,7 @@ def count_lines(path: Path) -> int:
         ('{"prompt": "a", "answer": [5]}\n', r"problems\.jsonl:1: the field 'answer'"),
     ],
 )
-def test_a_broken_input_is_named_with_its_line(tiny_model: Path, tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_input_is_named_with_its_line(tiny_model: Path, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "problems.jsonl").write_text(content)
     with pytest.raises(DataError, match=message) as caught:
         sample(recipe(tiny_model), folder=tmp_path)
@@ -119,27 +122,27 @@ def test_a_broken_input_is_named_with_its_line(tiny_model: Path, tmp_path: Path,
     assert not (tmp_path / "samples.jsonl").exists()
 
 
-def test_what_is_missing_is_said_before_anything_is_written(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no model is named"):
+def test_missing_inputs_are_reported_before_anything_is_written(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="a model is required"):
         sample(load(None), folder=tmp_path)
     with pytest.raises(UserError, match=r"problems\.jsonl: file not found"):
         sample(recipe(tiny_model), folder=tmp_path)
     write_rows(tmp_path / "problems.jsonl", problems(1))
-    with pytest.raises(UserError, match="no such model folder"):
+    with pytest.raises(UserError, match="model folder not found"):
         sample(recipe(tmp_path / "nowhere"), folder=tmp_path)
 
 
 def test_repeated_prompts_are_asked_once(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"question": "Why?", "ground_truth": "42", "id": str(at)} for at in range(3)]
+    rows = [{"question": "Why?", "ground_truth": "42", "id": str(index)} for index in range(3)]
     write_rows(tmp_path / "problems.jsonl", rows)
     assert sample(recipe(tiny_model), folder=tmp_path).answers == 1
-    said = capsys.readouterr().err
-    assert "2 problems whose prompt was there already are left out" in said
-    assert "'question' as 'prompt'" in said
+    talk = capsys.readouterr().err
+    assert "problems.jsonl: skipped 2 rows with a repeated prompt; 1 problems remain" in talk
+    assert "'question' as 'prompt'" in talk
     assert json.loads((tmp_path / "samples.jsonl").read_text())["answer"] == "42"
 
 
-def test_a_recipe_may_bring_its_own_checker_and_data_may_not(
+def test_a_recipe_may_name_a_custom_checker_but_data_may_not(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "house_rules.py").write_text(
@@ -161,7 +164,7 @@ def test_a_recipe_may_bring_its_own_checker_and_data_may_not(
         sample(recipe(tiny_model, problems="hostile.jsonl", output="other.jsonl"), folder=tmp_path)
 
 
-def test_a_problem_says_how_it_is_graded(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_unknown_grader_of_a_problem_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", [{"prompt": "a", "answer": "1", "grader": "chioce"}])
     with pytest.raises(UserError, match="unknown grader 'chioce'"):
         sample(recipe(tiny_model), folder=tmp_path)
@@ -169,18 +172,18 @@ def test_a_problem_says_how_it_is_graded(tiny_model: Path, tmp_path: Path) -> No
 
 def test_a_larger_limit_adds_only_the_new_problems(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", problems(5))
-    assert sample(recipe(tiny_model, limit=2, trials=2), folder=tmp_path).new == 4
+    assert sample(recipe(tiny_model, limit=2, trials=2), folder=tmp_path).new_answers == 4
     first = (tmp_path / "samples.jsonl").read_bytes()
-    assert sample(recipe(tiny_model, limit=4, trials=2), folder=tmp_path).new == 4
-    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 2
+    assert sample(recipe(tiny_model, limit=4, trials=2), folder=tmp_path).new_answers == 4
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new_answers == 2
     assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)
     assert outputs.read_meta(tmp_path / "samples.jsonl")["asked"] == {"trials": 2, "limit": None}
-    # Asked for less again, what is there stays, and still counts.
+    # With a smaller limit, all answers stay and count.
     again = sample(recipe(tiny_model, limit=1), folder=tmp_path)
-    assert (again.new, again.answers) == (0, 10)
+    assert (again.new_answers, again.answers) == (0, 10)
 
 
-def test_a_start_that_goes_on_does_not_count_the_problems_again(
+def test_a_resumed_run_does_not_count_the_problems_again(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[bool] = []
@@ -189,24 +192,24 @@ def test_a_start_that_goes_on_does_not_count_the_problems_again(
         read.append(quiet)
         yield from iter_problems(*args, quiet=quiet, **more)
 
-    monkeypatch.setattr(stage, "iter_problems", counting)
+    monkeypatch.setattr(problem_set, "iter_problems", counting)
     write_rows(tmp_path / "problems.jsonl", problems(5))
     sample(recipe(tiny_model, trials=3), folder=tmp_path)
-    # The same with only two of the three trials: 5 answers are others. Three rows are missing, one of them another.
+    # With only two of the three trials, 5 answers are others. Three rows are missing, one of them of the others.
     output = tmp_path / "samples.jsonl"
     rows = list(jsonl.rows(output))
     gone = {("p1", 0), ("p2", 1), ("p3", 2)}
     write_rows(output, [row for row in rows if (row["id"], row["trial"]) not in gone])
-    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 2
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new_answers == 2
     assert outputs.read_meta(output)["counted"]["others"] == 4
     read.clear()
     kept = list(jsonl.rows(output))
     write_rows(output, [row for row in kept if (row["id"], row["trial"]) != ("p4", 1)])
-    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new == 1
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path).new_answers == 1
     assert set(read) == {True}
     read.clear()
-    # Another wish, or other problems, and all is counted anew.
-    assert sample(recipe(tiny_model, trials=3), folder=tmp_path).new == 1
+    # With other trials or other problems, everything is counted again.
+    assert sample(recipe(tiny_model, trials=3), folder=tmp_path).new_answers == 1
     assert read[0] is False
     assert sorted((row["id"], row["trial"]) for row in jsonl.rows(output)) == sorted(
         (row["id"], row["trial"]) for row in rows
@@ -217,19 +220,19 @@ def test_a_start_that_goes_on_does_not_count_the_problems_again(
         sample(recipe(tiny_model, trials=3), folder=tmp_path)
 
 
-def test_pass_rates_count_what_is_undecided_as_not_right(tiny_model: Path, tmp_path: Path) -> None:
+def test_pass_rates_count_undecided_answers_as_not_right(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", problems(3))
     sample(recipe(tiny_model, trials=2), folder=tmp_path)
     rows = list(jsonl.rows(tmp_path / "samples.jsonl"))
-    said = {("p0", 0): "right", ("p0", 1): "right", ("p1", 0): "right", ("p1", 1): "undecided", ("p2", 0): "wrong"}
+    verdicts = {("p0", 0): "right", ("p0", 1): "right", ("p1", 0): "right", ("p1", 1): "undecided", ("p2", 0): "wrong"}
     write_rows(
         tmp_path / "samples.jsonl",
-        [row | {"verdict": said.get((row["id"], row["trial"]), "undecided")} for row in rows],
+        [row | {"verdict": verdicts.get((row["id"], row["trial"]), "undecided")} for row in rows],
     )
-    # p0 2 of 2, p1 1 of 2, p2 0 of 2: the mean of 1, 1/2 and 0.
-    rates = {"mean": 0.5, "never": 1, "sometimes": 1, "always": 1}
+    # p0 has 2 of 2, p1 1 of 2, p2 0 of 2: the mean of 1, 1/2 and 0.
+    rates = PassRate(mean=0.5, never=1, sometimes=1, always=1)
     assert sample(recipe(tiny_model, trials=2), folder=tmp_path).pass_rate == rates
-    assert outputs.read_meta(tmp_path / "samples.jsonl")["counts"]["pass_rate"] == rates
+    assert outputs.read_meta(tmp_path / "samples.jsonl")["counts"]["pass_rate"] == asdict(rates)
     assert list(jsonl.rows(tmp_path / "samples.rates.jsonl")) == [
         {"id": "p0", "trials": 2, "right": 2, "pass_rate": 1.0},
         {"id": "p1", "trials": 2, "right": 1, "undecided": 1, "pass_rate": 0.5},
@@ -237,7 +240,7 @@ def test_pass_rates_count_what_is_undecided_as_not_right(tiny_model: Path, tmp_p
     ]
 
 
-def test_the_recipes_words_stand_around_every_problem(
+def test_system_prompt_and_instruction_are_added_to_every_problem(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chat = [{"role": "system", "content": "You add."}, {"role": "user", "content": "1 + 2?"}]
@@ -249,7 +252,7 @@ def test_the_recipes_words_stand_around_every_problem(
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "1 + 1?\n\nBox it."},
     ]
-    # A system prompt of its own stays.
+    # A problem keeps its own system prompt.
     assert rows["chat"] == [
         {"role": "system", "content": "You add."},
         {"role": "user", "content": "1 + 2?\n\nBox it."},
@@ -264,28 +267,28 @@ def test_the_recipes_words_stand_around_every_problem(
         sample(recipe(tiny_model, system="Be brief.", instruction="No box."), folder=tmp_path)
 
 
-def test_tokens_are_kept_on_request(tiny_model: Path, tmp_path: Path) -> None:
+def test_token_ids_are_written_on_request(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", problems(4))
     sample(recipe(tiny_model, output="without.jsonl"), folder=tmp_path)
     assert not any("response_ids" in row for row in jsonl.rows(tmp_path / "without.jsonl"))
     sample(recipe(tiny_model, keep_tokens=True, max_new_tokens=300), folder=tmp_path)
     tokenizer = load_tokenizer(str(tiny_model))
-    ends = set()
+    finish_reasons = set()
     for row in jsonl.read(tmp_path / "samples.jsonl", Sample):
         ids = row.model_dump()["response_ids"]
         assert tokenizer.decode(ids, skip_special_tokens=True) == row.response
         assert len(ids) == row.model_dump()["tokens"]
-        # The end of turn is one of the emitted tokens, and a cut answer has none.
+        # The end of turn is one of the generated tokens; a truncated answer has none.
         assert (ids[-1] == tokenizer.eos_token_id) == (row.finish_reason == "stop")
-        ends.add(row.finish_reason)
-    assert "stop" in ends
+        finish_reasons.add(row.finish_reason)
+    assert "stop" in finish_reasons
 
 
 @pytest.mark.parametrize(
     ("thinking", "tail"),
     [("auto", "assistant\n"), ("on", "assistant\n"), ("off", "assistant\n<think>\n\n</think>\n\n")],
 )
-def test_thinking_is_switched_by_the_templates_own_name(
+def test_thinking_is_switched_by_the_parameter_of_the_template(
     tiny_model: Path, tmp_path: Path, thinking: str, tail: str
 ) -> None:
     model = shutil.copytree(tiny_model, tmp_path / "model")
@@ -303,27 +306,27 @@ def test_thinking_is_switched_by_the_templates_own_name(
     assert facts["chat_template_kwargs"] == ({} if thinking == "auto" else {"enable_thinking": thinking == "on"})
 
 
-def test_a_template_without_a_switch_cannot_be_made_to_think(tiny_model: Path, tmp_path: Path) -> None:
+def test_thinking_is_refused_for_a_template_without_a_switch(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", problems(1))
-    with pytest.raises(RecipeError, match="the model's chat template has no switch for thinking"):
+    with pytest.raises(RecipeError, match="the chat template has no switch for thinking"):
         sample(recipe(tiny_model, thinking="on"), folder=tmp_path)
 
 
-def test_parameters_are_recorded_and_the_models_own_do_not_replace_them(
+def test_parameters_are_recorded_and_the_models_defaults_are_ignored(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = shutil.copytree(tiny_model, tmp_path / "model")
     (model / "generation_config.json").write_text(
         json.dumps({"do_sample": True, "temperature": 0.3, "top_k": 5, "repetition_penalty": 1.1, "eos_token_id": 1})
     )
-    # A token a letter, and 1 + 5 + 1 + 1 + 1 + 10 of the template: of 4096 tokens of context, 5 are left.
+    # One token per letter, and 1 + 5 + 1 + 1 + 1 + 10 of the template: 5 of the 4096 tokens of context remain.
     long = {"id": "long", "prompt": "x" * 4072, "answer": "1"}
     write_rows(tmp_path / "problems.jsonl", [*problems(1), long])
     requested = {"temperature": 0.9, "top_p": 0.7, "top_k": 3, "max_new_tokens": 9}
     settings = recipe(model, **requested)
     sample(settings, folder=tmp_path)
     assert (
-        "not used of the model's own defaults: temperature 0.3 (here 0.9), top_k 5 (here 3), repetition_penalty 1.1"
+        "ignored defaults of the model: temperature 0.3 (using 0.9), top_k 5 (using 3), repetition_penalty 1.1"
     ) in capsys.readouterr().err
     meta = outputs.read_meta(tmp_path / "samples.jsonl")
     assert meta["engine"]["requested"] == requested
@@ -334,12 +337,12 @@ def test_parameters_are_recorded_and_the_models_own_do_not_replace_them(
     assert rows["long"]["max_new_tokens"] == 5
     assert rows["p0"]["seed"] != rows["long"]["seed"]
     assert {row["model"] for row in rows.values()} == {str(model)}
-    # What is known of the engine outlives a start that had nothing to do.
+    # A run without missing answers keeps the facts about the engine.
     sample(settings, folder=tmp_path)
     assert outputs.read_meta(tmp_path / "samples.jsonl")["engine"] == meta["engine"]
 
 
-def test_problems_that_evaluations_hold_are_left_out(
+def test_problems_of_evaluation_sets_are_excluded(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from spotcli.evaluation.tasks import arithmetic
@@ -347,26 +350,26 @@ def test_problems_that_evaluations_hold_are_left_out(
     held = [problem.model_dump(include={"id", "prompt", "answer"}) for problem in arithmetic.problems(0, 3)]
     write_rows(tmp_path / "problems.jsonl", [*problems(5), *held])
     write_rows(tmp_path / "mine.jsonl", [{"question": "What is  $2 + 2$"}])
-    # The flag alone: the tasks of the recipe, whose default is arithmetic.
+    # The flag alone excludes problems of the recipe's tasks, which are arithmetic by default.
     summary = sample(recipe(tiny_model), folder=tmp_path, decontaminated=True)
     assert (summary.problems, summary.answers, summary.decontaminated) == (5, 5, {"arithmetic": 3})
-    assert "3 problems that evaluations hold are left out (arithmetic 3)" in capsys.readouterr().err
+    assert "excluded 3 problems that occur in evaluation sets (arithmetic 3)" in capsys.readouterr().err
     meta = outputs.read_meta(tmp_path / "samples.jsonl")
     assert meta["counts"]["decontaminated"] == {"arithmetic": 3}
     assert meta["settings"]["decontaminate"] == ["arithmetic"]
     with pytest.raises(SettingsChanged, match="decontaminate was"):
         sample(recipe(tiny_model), folder=tmp_path)
-    # The setting needs no flag, and its files are inputs.
+    # The setting needs no flag, and its files are recorded as inputs.
     summary = sample(recipe(tiny_model, decontaminate=["mine.jsonl"], output="other.jsonl"), folder=tmp_path)
     assert summary.decontaminated == {"arithmetic": 3, "mine.jsonl": 1}
-    assert "4 problems that evaluations hold are left out (arithmetic 3, mine.jsonl 1)" in capsys.readouterr().err
+    assert "excluded 4 problems that occur in evaluation sets (arithmetic 3, mine.jsonl 1)" in capsys.readouterr().err
     assert set(outputs.read_meta(tmp_path / "other.jsonl")["inputs"]) == {"problems.jsonl", "mine.jsonl"}
     write_rows(tmp_path / "problems.jsonl", held)
-    with pytest.raises(UserError, match=r"problems\.jsonl: no problem is left"):
+    with pytest.raises(UserError, match=r"problems\.jsonl: every problem occurs in an evaluation set"):
         sample(recipe(tiny_model, output="none.jsonl"), folder=tmp_path, decontaminated=True)
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_finished_answers_and_the_same_command_resumes(tiny_model: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "problems.jsonl", problems(60))
     command = [sys.executable, "-m", "spotcli", "sample", "--model", str(tiny_model), "--max-new-tokens", "60"]
     command += ["-s", "sample.batch_size=4"]
@@ -377,18 +380,18 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tiny_model: 
     while process.poll() is None and not count_lines(tmp_path / "samples.jsonl"):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 3, said
+    out, talk = process.communicate(timeout=120)
+    assert process.returncode == 3, talk
     assert out == ""
-    assert "stopping; finished answers are kept" in said
+    assert "stopping: finished answers are saved" in talk
     kept = count_lines(tmp_path / "samples.jsonl")
     assert 0 < kept < 60
-    assert f"stopped; {kept} answers are kept, {60 - kept} are still to come" in said
-    assert "cure: the same command goes on from here" in said
-    assert "Traceback" not in said
+    assert f"stopped: {kept} answers are saved, {60 - kept} remain" in talk
+    assert "cure: run the same command again to resume" in talk
+    assert "Traceback" not in talk
     first = (tmp_path / "samples.jsonl").read_bytes()
     meta = outputs.read_meta(tmp_path / "samples.jsonl")
-    assert (meta["complete"], meta["counts"]["left"]) == (False, 60 - kept)
+    assert (meta["complete"], meta["counts"]["remaining"]) == (False, 60 - kept)
     subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
     assert (tmp_path / "samples.jsonl").read_bytes().startswith(first)
     keys = [row.key for row in jsonl.read(tmp_path / "samples.jsonl", Sample)]

@@ -59,7 +59,7 @@ def test_checks_show_that_the_policy_learns(
     assert "check after step 40: 5 right, 0 wrong, 0 undecided (0 truncated, 0 empty); 10 tokens per answer" in stderr
     assert "| check_right | 5 |" in (tmp_path / "checkpoint" / "README.md").read_text()
     # The saved model gives the same answers as the model in the last check.
-    alone = TransformersPolicy(
+    alone = TransformersPolicy.load(
         str(tmp_path / "checkpoint"), Sampling(20, temperature=0.0), batch_size=64, dtype="float32"
     )
     last: dict[Any, Any] = {answer.request.messages[0]["content"]: answer for answer in answers_of_checks[-5:]}

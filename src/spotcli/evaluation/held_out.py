@@ -1,10 +1,10 @@
-"""Whether an evaluation holds a problem, told by its words, whatever the typesetting and the wrapper around it.
+"""Find problems that also occur in an evaluation set, by their words, independent of typesetting and wrappers.
 
-Problems are compared by runs of 13 words, the field's usual measure. One shared run is not enough: "where m and n are
-relatively prime positive integers. Find m + n" makes no two problems the same. So a quarter of the evaluation problem's
-runs must be shared, and runs that stand in three or more evaluation problems say nothing: they are an instruction, a
-turn of phrase, or the rules of a game. A problem that has few runs of its own is the same only as a whole: equal to the
-other's text, or to a paragraph of it.
+Problems are compared by runs of 13 words, the usual measure of the field. One shared run is not enough: two problems
+may both end in "where m and n are relatively prime positive integers. Find m + n". So a quarter of the evaluation
+problem's runs have to be shared, and runs that occur in three or more evaluation problems do not count: they are an
+instruction, a common phrase, or the rules of a game. A problem with few runs of its own matches only as a whole: its
+text equals the other text or one of its paragraphs.
 """
 
 from __future__ import annotations
@@ -20,44 +20,48 @@ from spotcli.problems.sources import iter_problems
 from spotcli.records import Problem
 
 WORDS = 13
+"""Words of a run."""
 WORDING = 3
+"""A run that occurs in at least this many evaluation problems is common wording and does not count."""
 SHARE = 0.25
+"""Minimum share of an evaluation problem's runs that the same problem contains."""
 
 _WORD = re.compile(r"[^\W_]+")
-# What typesetting adds: dollars, backslashes, braces, and commands that only change how it looks.
 _LAYOUT = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|text|mathrm|mathbf|mathit|operatorname)(?![a-z])|\\[,;:! ()\[\]]|[\s$\\{}]"
 )
+"""What typesetting adds: white space, dollars, backslashes, braces, and commands that only change the appearance."""
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
 class Evaluations:
-    """The problems of tasks and sets, as hashes.
+    """The problems of evaluation tasks and problem sets, as hashes.
 
     Args:
-        names: of tasks, or of problem sets as ``iter_problems`` takes them.
-        seed: of what is generated.
+        names: tasks, or problem sets as ``iter_problems`` takes them.
+        folder: for relative paths.
+        seed: of generated problems.
 
     Raises:
-        UserError: there is no such set.
-        DataError: a row of it that is no problem.
+        UserError: a set is not found.
+        DataError: a set has an invalid row.
     """
 
     def __init__(self, names: Iterable[str], *, folder: Path, seed: int) -> None:
         self._wholes: dict[str, str] = {}
         self._own: list[tuple[str, int]] = []
-        """For each problem that has enough of them: the set that holds it, and how many runs are its own."""
+        """Set and number of own runs of each problem that has enough of them."""
         self._holders: dict[int, list[int]] = {}
-        """A run -> the places in ``_own`` of the problems that it belongs to."""
-        found: list[tuple[str, set[int]]] = []
+        """The indices in ``_own`` of the problems that a run belongs to."""
+        problems: list[tuple[str, set[int]]] = []
         for name in names:
             for problem in _problems(name, folder, seed):
                 text = _question(problem)
-                # The same problem in two sets is not yet wording.
+                # The same problem in two sets does not make its runs common wording.
                 if self._wholes.setdefault(_plain(text), name) == name:
-                    found.append((name, _runs(text)))
-        counts = Counter(run for _, runs in found for run in runs)
-        for name, runs in found:
+                    problems.append((name, _runs(text)))
+        counts = Counter(run for _, runs in problems for run in runs)
+        for name, runs in problems:
             own = [run for run in runs if counts[run] < WORDING]
             if len(own) >= max(1, SHARE * len(runs)):
                 for run in own:
@@ -65,25 +69,29 @@ class Evaluations:
                 self._own.append((name, len(own)))
 
     def holder(self, problem: Problem) -> str | None:
-        """The first task or set that holds the problem."""
+        """The first task or set that contains the problem; None if no set does."""
         text = _question(problem)
         for part in (text, *_PARAGRAPH.split(text)):
             if name := self._wholes.get(_plain(part)):
                 return name
-        shared = Counter(at for run in _runs(text) for at in self._holders.get(run, ()))
-        return next((self._own[at][0] for at in sorted(shared) if shared[at] >= SHARE * self._own[at][1]), None)
+        shared = Counter(index for run in _runs(text) for index in self._holders.get(run, ()))
+        for index in sorted(shared):
+            name, own = self._own[index]
+            if shared[index] >= SHARE * own:
+                return name
+        return None
 
 
 def _problems(name: str, folder: Path, seed: int) -> Iterable[Problem]:
     if name in tasks.NAMES:
-        return tasks.find(name).problems(seed)
+        return tasks.load_task(name).problems(seed)
     return iter_problems(name, folder=folder, seed=seed, limit=None, quiet=True)
 
 
 def _question(problem: Problem) -> str:
-    """What is asked last: worked examples and a system prompt are the same for many problems."""
-    asked = [message["content"] for message in problem.messages if message["role"] == "user"]
-    return unicodedata.normalize("NFKC", asked[-1] if asked else "").casefold()
+    """The last user turn: a system prompt and worked examples are the same for many problems."""
+    turns = [message["content"] for message in problem.messages if message["role"] == "user"]
+    return unicodedata.normalize("NFKC", turns[-1] if turns else "").casefold()
 
 
 def _plain(text: str) -> str:
@@ -91,6 +99,6 @@ def _plain(text: str) -> str:
 
 
 def _runs(text: str) -> set[int]:
-    """Hashes of every 13 words in a row."""
+    """Hashes of every run of ``WORDS`` words."""
     words = _WORD.findall(text)
-    return {hash(tuple(words[at : at + WORDS])) for at in range(len(words) - WORDS + 1)}
+    return {hash(tuple(words[start : start + WORDS])) for start in range(len(words) - WORDS + 1)}

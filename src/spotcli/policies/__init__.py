@@ -1,15 +1,15 @@
-"""Who answers: a Protocol, and a factory by engine.
+"""What answers problems: the ``Policy`` protocol, requests and answers. ``by_name.load_policy`` loads an engine.
 
-vllm          workers in processes of their own, one a group of GPUs, in whatever environment has vLLM
+vllm          one vLLM engine in a worker process per group of GPUs, in any environment that has vLLM
 transformers  a model in this process: no start-up, any machine
-api           any endpoint that litellm knows; a served cluster is how one goes past one machine
+api           any endpoint that litellm supports, such as a vLLM server on a cluster
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from spotcli.records import FinishReason, Message
@@ -17,46 +17,46 @@ from spotcli.records import FinishReason, Message
 
 @dataclass(frozen=True)
 class Request:
-    """One answer that is wanted."""
+    """One answer to ask for."""
 
     key: tuple[Any, ...]
-    """The caller's name for it."""
+    """Identifies the request for the caller."""
     messages: list[Message]
     seed: int
-    """All randomness of this answer; the same whatever else is in the batch."""
+    """Seed of all randomness of this answer, whatever else is in the batch."""
     trial: int = 0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the policy said."""
+    """What the policy generated."""
 
     request: Request
     response: str
     """Text without special tokens."""
     finish_reason: FinishReason
     token_ids: list[int] | None
-    """What was generated, the end of turn included; None where the engine does not tell."""
+    """Generated token ids, the end of turn included; None where the engine does not return them."""
     tokens: int
-    """How many were generated."""
+    """Number of generated tokens."""
     max_new_tokens: int
-    """The limit of this answer: the one asked for, or what the model's context left of it."""
+    """The limit of this answer: the requested one, or what the prompt left of the model's context."""
     cost: float | None = None
     """US dollars, where the provider has a price."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """No answer. It is not the policy's mistake, so it is neither right nor wrong nor undecided."""
+    """A request without an answer. It is not the policy's mistake, so it has no verdict."""
 
     request: Request
     reason: str
-    """One or two words, since failures are counted by it."""
+    """A few words; failures are counted by reason."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling parameters; nothing of a model's own generation_config.json is mixed in."""
+    """Sampling parameters; defaults of a model's generation_config.json are not used."""
 
     max_new_tokens: int
     temperature: float = 0.7
@@ -72,34 +72,73 @@ class Sampling:
         }
 
 
+@dataclass(frozen=True)
+class PromptFacts:
+    """How a model's prompts are rendered, as the meta file records it."""
+
+    prompt_tail: str
+    """The end of the first prompt as the model reads it."""
+    prompt_bos: int
+    """BOS tokens at its start."""
+    chat_template_kwargs: dict[str, Any]
+    template_date: str | None
+    """The fixed date that the chat template gets; None where the template has no date."""
+    stop_token_ids: list[int]
+    context: int | None
+    """Tokens that prompt and answer may have together."""
+    model_defaults_not_used: dict[str, Any]
+    """Sampling parameters of the model's generation_config.json."""
+
+    def as_dict(self) -> dict[str, Any]:
+        values = dict(vars(self))
+        if self.template_date is None:
+            del values["template_date"]
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What the meta file records of an engine; each engine adds its own fields."""
+
+    prompts: PromptFacts | None
+    """None where an endpoint renders the prompts itself."""
+
+    def as_dict(self) -> dict[str, Any]:
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "prompts"}
+        return own | (self.prompts.as_dict() if self.prompts else {"prompt_tail": None})
+
+
 class Policy(Protocol):
-    """Something that answers."""
+    """An engine that answers requests."""
 
     engine: str
     trials_together: bool
-    """Whether it gains from a problem's trials standing beside each other (a shared prompt is computed once)."""
+    """Whether the engine is faster when trials of one problem are adjacent (the shared prompt is computed once)."""
 
-    def facts(self, first: Request) -> dict[str, Any]:
-        """What the meta file keeps: effective parameters, the end of the first prompt as the model reads it."""
+    def facts(self, first: Request) -> EngineFacts:
+        """Effective parameters, and how ``first`` is rendered."""
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
-        """Answer the requests that are not ``done``, ``total`` of them; what has just been finished comes together.
+        """Answer the requests that are not ``done``, and yield what has just finished in groups.
 
-        Requests are pulled when there is room for them, so they may be a stream of any length.
+        Args:
+            requests: read only as far as the engine has capacity, so the stream may have any length.
+            total: the number of requests that are not ``done``.
+            done: whether a request needs no answer.
 
         Raises:
-            UserError: the engine cannot be had, or none of its workers lives any more.
+            UserError: the engine failed to start, or all of its workers crashed.
         """
 
     def stop(self) -> None:
-        """Finish soon: ``answers`` hands out what is there and ends. May be called from a signal handler."""
+        """Make ``answers`` yield what is finished and end soon. May be called from a signal handler."""
 
     def close(self) -> None:
-        """Leave no process behind."""
+        """End every process of the engine."""
 
 
 def answer_seed(seed: int, problem_id: str, trial: int) -> int:
-    """The seed of one answer: 63 bits of a hash, so it depends on nothing but what it is for."""
+    """The seed of one answer: 63 bits of a hash of the run's seed, the problem and the trial."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{problem_id}:{trial}".encode()).digest()[:8]) >> 1

@@ -1,4 +1,4 @@
-"""Answers on their way from the thread that gets them to the one that grades and writes them."""
+"""A queue of answers from the thread that receives them to the thread that grades and writes them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Finished answers that wait to be written; when writing is slower than answering, no more are asked for.
 WAITING = 1024
+"""Answers that may wait to be written. With more, the engine pauses until the writer catches up."""
 
 
-class Outbox(Generic[T]):
-    """Filled by an event loop on another thread; read here in groups of what has just come."""
+class AnswerQueue(Generic[T]):
+    """Filled by an event loop on another thread; read here in groups of what has just arrived."""
 
     def __init__(self) -> None:
         self._queue: queue.Queue[T | BaseException | None] = queue.Queue()
@@ -23,16 +23,16 @@ class Outbox(Generic[T]):
         self._queue.put(item)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more comes, because all is done or because of ``error``; only the first call counts."""
+        """No more items follow, because of ``error`` or because all are done; only the first call counts."""
         self._queue.put(error)
 
     @property
     def full(self) -> bool:
-        """The reader lags behind."""
+        """Whether the reader is too far behind."""
         return self._queue.qsize() > WAITING
 
     def groups(self) -> Iterator[list[T]]:
-        """What came, until the end; what came before an error is handed out before it is raised."""
+        """Yield groups until the end; items that arrived before an error are yielded before it is raised."""
         while True:
             items: list[T] = []
             with contextlib.suppress(queue.Empty):

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spotcli.console import warn
 from spotcli.errors import Unfinished, UserError
-from spotcli.policies import Answer, Failure, Request, Sampling
-from spotcli.policies.answer_queue import Outbox
+from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
+from spotcli.policies.answer_queue import AnswerQueue
 from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter, backoff
 from spotcli.providers.litellm import LitellmOracle
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 RATE_LIMIT_PATIENCE = 4
 # Requests given up in a row: all will be.
 HOPELESS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiFacts(EngineFacts):
+    base_url: str | None
+    parameters: dict[str, Any]
+    """Sent with each request beside the messages."""
 
 
 class ApiPolicy:
@@ -52,7 +60,7 @@ class ApiPolicy:
             ),
         )
         self._more = self._parameters()
-        self._answers: Outbox[Answer | Failure] = Outbox()
+        self._answers: AnswerQueue[Answer | Failure] = AnswerQueue()
         self._stopped = threading.Event()
         self._dropped = threading.Event()
         self._woken = asyncio.Event()
@@ -73,8 +81,8 @@ class ApiPolicy:
             body["return_token_ids"] = True
         return {"top_p": self.sampling.top_p, **({"extra_body": body} if body else {})}
 
-    def facts(self, first: Request) -> dict[str, Any]:
-        return {"base_url": self._settings.base_url, "parameters": self._more, "prompt_tail": None}
+    def facts(self, first: Request) -> ApiFacts:
+        return ApiFacts(base_url=self._settings.base_url, parameters=self._more, prompts=None)
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]

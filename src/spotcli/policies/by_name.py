@@ -1,4 +1,4 @@
-"""TODO."""
+"""Load the policy of an engine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ if TYPE_CHECKING:
 
 
 def load_policy(engine: str, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> Policy:
-    """The policy that an engine's name stands for.
+    """Load the policy of an engine; the engine's packages are imported here.
 
     Args:
-        log: the output that the answers go to; a worker's log stands beside it.
+        engine: ``vllm``, ``api`` or ``transformers``.
+        model: a folder or a hub id; the model's name at the endpoint for ``api``.
+        sampling: the parameters of every answer.
+        settings: the ``sample`` section.
+        log: the output of the stage; worker logs are written next to it.
 
     Raises:
-        UserError: the engine is not there, or the model is not.
+        UserError: the engine is not installed, or the model is not found.
     """
     match engine:
         case "vllm":
@@ -32,7 +36,7 @@ def load_policy(engine: str, model: str, sampling: Sampling, settings: SampleSec
         case _:
             from spotcli.policies.transformers import TransformersPolicy
 
-            return TransformersPolicy(
+            return TransformersPolicy.load(
                 model,
                 sampling,
                 batch_size=settings.batch_size,

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Render chats with a model's chat template, with a fixed date where the template asks for today's."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DATE = datetime(2024, 7, 26)
-"""What chat templates are told when they ask for today: the one that Llama's write where they have no clock. With the
-real one, a prompt that was sampled yesterday would be trained on as another, under a reference of its own."""
+"""The date that chat templates get: the one that Llama's templates write where no clock is available. With today's
+date, a prompt sampled yesterday would be a different prompt in training, without a cached reference."""
 
-
-_SIGNS = (*"aAbBcdfHIjmMpSUwWxXyY", "-d", "-m")
-"""Of ``strftime``."""
+_FORMAT_CODES = (*"aAbBcdfHIjmMpSUwWxXyY", "-d", "-m")
+"""Format codes of ``strftime``."""
 
 
 def render(
     tokenizer: PreTrainedTokenizerBase, messages: list[Message], chat_template_kwargs: dict[str, Any] | None = None
 ) -> list[int]:
-    """Token ids of a chat, ending where the policy's answer starts.
+    """Token ids of a chat, up to where the policy's answer starts.
 
-    The template writes the special tokens itself, so none are added and there is at most one BOS.
+    The template writes the special tokens itself, so the tokenizer adds none and the prompt has at most one BOS.
 
     Raises:
         UserError: the model has no chat template.
     """
     if not tokenizer.chat_template:
         raise UserError(
-            "this model has no chat template", where=tokenizer.name_or_path, cure="take an instruction-tuned model"
+            "the model has no chat template", where=tokenizer.name_or_path, cure="use an instruction-tuned model"
         )
-    text = _written(tokenizer, messages, chat_template_kwargs, asking=True)
+    text = _rendered(tokenizer, messages, chat_template_kwargs, generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
@@ -45,31 +44,35 @@ def follows(
     answer: str,
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> bool:
-    """Whether a chat with its answer, as the template writes it, begins with the prompt that asks for the answer."""
-    prompt = _written(tokenizer, messages, chat_template_kwargs, asking=True)
+    """Whether the template renders a chat with its answer so that it starts with the prompt of the answer."""
+    prompt = _rendered(tokenizer, messages, chat_template_kwargs, generation_prompt=True)
     answered: list[Message] = [*messages, {"role": "assistant", "content": answer}]
-    return _written(tokenizer, answered, chat_template_kwargs, asking=False).startswith(prompt)
+    return _rendered(tokenizer, answered, chat_template_kwargs, generation_prompt=False).startswith(prompt)
 
 
 def dated(template: str) -> bool:
-    """Whether a chat template asks for today's date, and gets ``DATE``."""
+    """Whether a chat template asks for today's date, and gets ``DATE`` instead."""
     return "strftime_now" in template
 
 
-def _written(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], given: dict[str, Any] | None, *, asking: bool
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[Message],
+    chat_template_kwargs: dict[str, Any] | None,
+    *,
+    generation_prompt: bool,
 ) -> str:
     template = tokenizer.get_chat_template()
     if dated(template):
-        # Values that a template is handed become plain data, so that a function can only come inside it. The line feed
-        # belongs to the block, so the template starts on a line of its own as before.
-        told = "".join(f" | replace('%{sign}', '{DATE.strftime('%' + sign)}')" for sign in _SIGNS)
-        template = f"{{% macro strftime_now(format) %}}{{{{ format{told} }}}}{{% endmacro %}}\n{template}"
+        # Transformers passes only plain data to a template, so the function has to be defined inside it as a macro.
+        # The line feed belongs to the macro's block: the template still starts on its own line.
+        replaced = "".join(f" | replace('%{code}', '{DATE.strftime('%' + code)}')" for code in _FORMAT_CODES)
+        template = f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
     text = tokenizer.apply_chat_template(
         cast(list[dict[str, str]], messages),
         chat_template=template,
         tokenize=False,
-        add_generation_prompt=asking,
-        **(given or {}),
+        add_generation_prompt=generation_prompt,
+        **(chat_template_kwargs or {}),
     )
     return cast(str, text)

@@ -1,9 +1,10 @@
-"""Which engine answers, and on what: the choice that ``auto`` makes, said in words."""
+"""Choose the engine that ``sample.engine: auto`` stands for."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,37 @@ if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
 
 
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that a process of ours may use, as ``CUDA_VISIBLE_DEVICES`` takes them.
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine, and why it was chosen."""
 
-    Asked of the driver's own tool: importing torch for it would take seconds.
+    name: str
+    reason: str
+
+
+def choose_engine(settings: SampleSection) -> EngineChoice:
+    """The engine that the user set, else the fastest one available."""
+    if settings.engine != "auto":
+        return EngineChoice(settings.engine, "set by sample.engine")
+    if settings.base_url:
+        return EngineChoice("api", "sample.base_url is set")
+    gpus = len(visible_gpus())
+    visible = "1 GPU is visible" if gpus == 1 else f"{gpus} GPUs are visible"
+    if not gpus:
+        return EngineChoice("transformers", "no GPU is visible")
+    if settings.python:
+        return EngineChoice("vllm", f"sample.python is set and {visible}")
+    if find_spec("vllm"):
+        return EngineChoice("vllm", f"vLLM is installed and {visible}")
+    return EngineChoice(
+        "transformers", f"{visible}, but vLLM is not installed (sample.python can name an interpreter that has it)"
+    )
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that a process may use, in the form of ``CUDA_VISIBLE_DEVICES``.
+
+    Without that variable, nvidia-smi lists them: importing torch for this would take seconds.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
@@ -30,23 +58,3 @@ def visible_gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return listed.stdout.split()
-
-
-def choose(settings: SampleSection) -> tuple[str, str]:
-    """The engine and why it was taken; what the user named is taken as it is."""
-    if settings.engine != "auto":
-        return settings.engine, "as asked"
-    if settings.base_url:
-        return "api", "sample.base_url names an endpoint"
-    gpus = len(visible_gpus())
-    if settings.python and gpus:
-        return "vllm", f"sample.python names its interpreter, and {_gpus(gpus)} visible"
-    if find_spec("vllm") and gpus:
-        return "vllm", f"it is installed, and {_gpus(gpus)} visible"
-    if gpus:
-        return "transformers", f"{_gpus(gpus)} visible, but vLLM is not installed (sample.python can name where it is)"
-    return "transformers", "no GPU is visible"
-
-
-def _gpus(number: int) -> str:
-    return "1 GPU is" if number == 1 else f"{number} GPUs are"

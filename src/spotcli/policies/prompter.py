@@ -1,10 +1,11 @@
-"""What a model reads: a chat as token ids, rendered once and by one piece of code for every engine that takes ids."""
+"""Render chats as token ids: the same code for every engine that takes token ids."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli.errors import RecipeError
+from spotcli.policies import PromptFacts
 from spotcli.policies.chat_template import DATE, dated, render
 from spotcli.policies.models import load_configs, load_tokenizer
 from spotcli.records import Message
@@ -14,11 +15,10 @@ if TYPE_CHECKING:
 
 Thinking = Literal["auto", "on", "off"]
 
-# What chat templates call the switch.
 SWITCHES = ("enable_thinking", "thinking")
-# Characters of the first prompt that are shown and kept: enough for an empty think block and the turn's end.
+"""Parameters of chat templates that turn thinking on or off."""
 TAIL = 120
-# Parameters that a model's generation_config.json may hold, and that ours take the place of.
+"""Characters of the first prompt that are shown and recorded: enough for an empty think block and the turn's end."""
 SAMPLED = (
     "temperature",
     "top_p",
@@ -29,14 +29,15 @@ SAMPLED = (
     "presence_penalty",
     "frequency_penalty",
 )
+"""Parameters of a model's generation_config.json that the recipe's settings replace."""
 
 
 class Prompter:
-    """A model's tokenizer and template, the tokens that end its turn, and how much it can read.
+    """A model's tokenizer and chat template, the tokens that end its turn, and the length of its context.
 
     Raises:
-        UserError: the model is not there, or has no chat template.
-        RecipeError: its template has no switch for thinking.
+        UserError: the model is not found, or has no tokenizer.
+        RecipeError: the chat template has no switch for thinking.
     """
 
     def __init__(self, model: str, template_kwargs: dict[str, Any], thinking: Thinking = "auto") -> None:
@@ -51,32 +52,32 @@ class Prompter:
         self.defaults = {name: generation[name] for name in SAMPLED if generation.get(name) is not None}
 
     def ids(self, messages: list[Message]) -> list[int]:
-        """Token ids of a chat, ending where the answer starts; at most one BOS."""
+        """Token ids of a chat, up to where the answer starts, with at most one BOS."""
         return render(self.tokenizer, messages, self.template_kwargs)
 
     def room(self, prompt: list[int], wanted: int) -> int:
-        """Tokens that an answer may have: ``wanted``, or what the context leaves; 0 where the prompt fills it."""
+        """Tokens that an answer may have: ``wanted``, or what the context leaves; 0 if the prompt fills it."""
         return wanted if self.context is None else max(0, min(wanted, self.context - len(prompt)))
 
-    def facts(self, messages: list[Message]) -> dict[str, Any]:
-        """For the meta file: how prompts end, and what of the model's own defaults is not used."""
+    def facts(self, messages: list[Message]) -> PromptFacts:
+        """How this chat, the first of a run, is rendered."""
         ids = self.ids(messages)
-        return {
-            "prompt_tail": str(self.tokenizer.decode(ids))[-TAIL:],
-            "prompt_bos": sum(token == self.tokenizer.bos_token_id for token in ids[:2]),
-            "chat_template_kwargs": self.template_kwargs,
-            **({"template_date": self.date} if self.date else {}),
-            "stop_token_ids": sorted(self.ends),
-            "context": self.context,
-            "model_defaults_not_used": self.defaults,
-        }
+        return PromptFacts(
+            prompt_tail=str(self.tokenizer.decode(ids))[-TAIL:],
+            prompt_bos=sum(token == self.tokenizer.bos_token_id for token in ids[:2]),
+            chat_template_kwargs=self.template_kwargs,
+            template_date=self.date,
+            stop_token_ids=sorted(self.ends),
+            context=self.context,
+            model_defaults_not_used=self.defaults,
+        )
 
 
 def switch(template: str, thinking: Thinking) -> dict[str, Any]:
     """The template's own parameter that turns thinking on or off.
 
     Raises:
-        RecipeError: thinking is wanted, and the template has no switch that we know.
+        RecipeError: ``thinking`` is ``on`` and the template has no known switch.
     """
     if thinking == "auto":
         return {}
@@ -85,8 +86,8 @@ def switch(template: str, thinking: Thinking) -> dict[str, Any]:
         return {name: thinking == "on"}
     if thinking == "on":
         raise RecipeError(
-            "the model's chat template has no switch for thinking",
+            "the chat template has no switch for thinking",
             where="sample.thinking",
-            cure="leave it at auto, or set the template's own parameter in sample.chat_template_kwargs",
+            cure="use auto, or set the template's own parameter in sample.chat_template_kwargs",
         )
     return {}

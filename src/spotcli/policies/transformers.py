@@ -1,4 +1,4 @@
-"""The transformers policy: slots that are filled again as answers end, and what prompts share is computed once."""
+"""The transformers engine: a slot is refilled when its answer ends, and a shared prompt prefix is computed once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from spotcli.policies import Answer, Failure, Request, Sampling
+from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
 from spotcli.policies.models import Dtype, load_model
 from spotcli.policies.prompter import Prompter, Thinking
 
@@ -18,25 +18,31 @@ if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache, PreTrainedModel
 
-# Nucleus sampling looks at this many tokens before it sorts the whole vocabulary.
 CANDIDATES = 128
-# Requests that are sorted by length together: many, so that batches are even; not all, so that a stream can be long.
+"""Most likely tokens that nucleus sampling tries before it sorts the whole vocabulary."""
 WINDOW = 4096
-# Batches that are answered together. More of them leave fewer slots empty, and let a stop cost more: see ``answers``.
+"""Requests that are sorted by length together: many, so that batches are even; not all, so that requests can be a
+stream."""
 BLOCK = 4
-# Seconds that a finished answer waits at most for others of its batch.
+"""Batches that are answered together. More of them leave fewer slots empty, but a stop costs more: see ``answers``."""
 PATIENCE = 1.0
+"""Seconds that a finished answer waits at most for others to be yielded with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersFacts(EngineFacts):
+    dtype: str
 
 
 @dataclass
 class _Batch:
-    """Answers that are decoded together."""
+    """Answers that are decoded together, in a key-value cache of width W."""
 
     cache: DynamicCache
     mask_BW: torch.Tensor
-    """1 where a column of the cache is this row's, 0 where it is padding."""
+    """1 where a column of the cache belongs to the row, 0 where it is padding."""
     tokens_B: torch.Tensor
-    """Chosen, and not in the cache yet."""
+    """The last token of each row, not in the cache yet."""
 
     def keep(self, rows: list[int]) -> _Batch:
         import torch
@@ -46,17 +52,21 @@ class _Batch:
 
 
 class TransformersPolicy:
-    """A model in this process: read from its folder, or one that is ``loaded`` already and may be in training.
+    """Answers with a model in this process, which may be a model in training.
 
-    Raises:
-        UserError: the model is not there, or has no chat template.
+    Args:
+        model: the model, in eval mode while it answers.
+        prompter: the model's tokenizer and chat template.
+        sampling: the parameters of every answer.
+        batch_size: answers that are decoded together.
     """
 
     engine = "transformers"
     trials_together = False
 
-    def __init__(
-        self,
+    @classmethod
+    def load(
+        cls,
         model: str,
         sampling: Sampling,
         *,
@@ -64,45 +74,55 @@ class TransformersPolicy:
         dtype: Dtype = "auto",
         chat_template_kwargs: dict[str, Any] | None = None,
         thinking: Thinking = "auto",
-        loaded: PreTrainedModel | None = None,
-    ) -> None:
-        self.prompter = Prompter(model, chat_template_kwargs or {}, thinking)
-        self.model = loaded if loaded is not None else load_model(model, dtype)
+    ) -> Self:
+        """Load a model by name.
+
+        Raises:
+            UserError: the model is not found, or has no tokenizer.
+            RecipeError: the chat template has no switch for thinking.
+        """
+        prompter = Prompter(model, chat_template_kwargs or {}, thinking)
+        return cls(load_model(model, dtype), prompter, sampling, batch_size=batch_size)
+
+    def __init__(self, model: PreTrainedModel, prompter: Prompter, sampling: Sampling, *, batch_size: int) -> None:
+        self.model = model
+        self.prompter = prompter
         self.sampling = sampling
         self.batch_size = batch_size
         self._stopped = False
-        # transformers renamed the argument in 5.24, and not every model's code follows at once.
+        # transformers 5.24 renamed the argument, and models with older code keep the old name.
         arguments = inspect.signature(type(self.model).forward).parameters
         self._cache = "cache" if "cache" in arguments else "past_key_values"
         kinds = set(getattr(self.model.config, "layer_types", None) or ["full_attention"])
-        # A recurrent layer's state cannot be taken over from a shared prefix that padding follows, and a window's keys
-        # cannot be moved to other columns.
-        self._plain = kinds <= {"full_attention"}
+        # The state of a recurrent layer cannot be reused when padding follows the shared prefix, and the keys of a
+        # sliding window cannot be moved to other columns.
+        self._full_attention = kinds <= {"full_attention"}
 
-    def facts(self, first: Request) -> dict[str, Any]:
-        return {"dtype": str(self.model.dtype).removeprefix("torch."), **self.prompter.facts(first.messages)}
+    def facts(self, first: Request) -> TransformersFacts:
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return TransformersFacts(dtype=dtype, prompts=self.prompter.facts(first.messages))
 
     def stop(self) -> None:
         self._stopped = True
 
     def close(self) -> None:
-        """Nothing of it outlives the process."""
+        """Nothing to end: the engine is this process."""
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
-        """Answer block by block; in a block, whoever is next takes the slot of an answer that ended.
+        """Answer block by block; in a block, the next request takes the slot of an answer that ended.
 
-        Rounding makes an answer depend on those beside it. So the same requests give the same blocks, whatever of them
-        is done already, and a job that was stopped ends up with the file of one that was not.
+        Because of rounding, an answer depends on the answers in its batch. So blocks depend on the requests alone and
+        not on which of them are done, and a run that was stopped and resumed writes the same file as one that was not.
         """
-        size = self.batch_size * (BLOCK if self._plain else 1)
+        size = self.batch_size * (BLOCK if self._full_attention else 1)
         for _, same_trial in groupby(requests, key=lambda request: request.trial):
             while window := list(islice(same_trial, WINDOW)):
                 prompts = {request.key: self.prompter.ids(request.messages) for request in window}
                 window.sort(key=lambda request: (len(prompts[request.key]), str(request.key)))
-                for at in range(0, len(window), size):
-                    block = window[at : at + size]
+                for start in range(0, len(window), size):
+                    block = window[start : start + size]
                     if not all(map(done, block)):
                         yield from self._block(block, [prompts[request.key] for request in block], done)
                     if self._stopped:
@@ -111,7 +131,7 @@ class TransformersPolicy:
     def _block(
         self, block: list[Request], prompts: list[list[int]], done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
-        """Answer one block; what ends is handed out soon."""
+        """Answer one block; finished answers are yielded within about ``PATIENCE`` seconds."""
         import torch
 
         rooms = [self.prompter.room(prompt, self.sampling.max_new_tokens) for prompt in prompts]
@@ -120,17 +140,17 @@ class TransformersPolicy:
             for request, room in zip(block, rooms, strict=True)
             if not room and not done(request)
         ]
-        fitting = [at for at, room in enumerate(rooms) if room]
+        fitting = [index for index, room in enumerate(rooms) if room]
         if fitting:
-            # As many numbers whatever the room is, so that an answer does not depend on it.
+            # The same count of numbers for every row, so that an answer does not depend on its own limit.
             uniforms_NT = torch.stack(
                 [
-                    torch.rand(self.sampling.max_new_tokens, generator=torch.Generator().manual_seed(block[at].seed))
-                    for at in fitting
+                    torch.rand(self.sampling.max_new_tokens, generator=torch.Generator().manual_seed(block[index].seed))
+                    for index in fitting
                 ]
             )
             since = time.monotonic()
-            rows = self._decode([prompts[at] for at in fitting], [rooms[at] for at in fitting], uniforms_NT)
+            rows = self._decode([prompts[index] for index in fitting], [rooms[index] for index in fitting], uniforms_NT)
             with torch.inference_mode():
                 for row, ids in rows:
                     request, room = block[fitting[row]], rooms[fitting[row]]
@@ -148,7 +168,11 @@ class TransformersPolicy:
         return Answer(request, text, "stop" if stopped else "length", ids, len(ids), room)
 
     def logits(self, answer: Answer) -> torch.Tensor:
-        """Logits that predict each token of an answer, shape [T, V], without gradients."""
+        """Logits that predict each token of an answer, without gradients.
+
+        Returns:
+            Shape [T, V]: tokens of the answer, vocabulary.
+        """
         import torch
 
         assert answer.token_ids is not None
@@ -162,38 +186,47 @@ class TransformersPolicy:
     def _decode(
         self, prompts: list[list[int]], rooms: list[int], uniforms_NT: torch.Tensor
     ) -> Iterator[tuple[int, list[int]]]:
-        """Yield (row, generated ids) as each row ends."""
+        """Generate an answer to each prompt.
+
+        Args:
+            prompts: token ids.
+            rooms: tokens that each answer may have.
+            uniforms_NT: one number in [0, 1) per prompt and generated token.
+
+        Yields:
+            The index of the prompt and the generated ids, as soon as that answer ends.
+        """
         import torch
 
         device = self.model.device
         waiting = deque(range(len(prompts)))
         generated: list[list[int]] = [[] for _ in prompts]
-        living = set(waiting)
+        unfinished = set(waiting)
         slots: list[int] = []
         parts: list[_Batch] = []
 
-        def chosen(rows: list[int], logits_BV: torch.Tensor) -> torch.Tensor:
+        def next_tokens(rows: list[int], logits_BV: torch.Tensor) -> torch.Tensor:
             steps = [min(len(generated[row]), uniforms_NT.shape[1] - 1) for row in rows]
-            tokens_B = choose(logits_BV.float(), uniforms_NT[rows, steps].to(device), self.sampling)
+            tokens_B = choose_tokens(logits_BV.float(), uniforms_NT[rows, steps].to(device), self.sampling)
             for row, token in zip(rows, tokens_B.tolist(), strict=True):
-                if row in living:
+                if row in unfinished:
                     generated[row].append(token)
             return tokens_B
 
         while waiting or slots:
-            # Copying the cache costs about one step, so slots are emptied and filled a quarter of them at a time.
-            kept = [at for at, row in enumerate(slots) if row in living]
+            # Copying the cache costs about one step, so slots are refilled a quarter of them at a time.
+            kept = [slot for slot, row in enumerate(slots) if row in unfinished]
             if len(kept) <= 0.75 * (self.batch_size if waiting else len(slots)):
-                slots = [slots[at] for at in kept]
+                slots = [slots[slot] for slot in kept]
                 parts = [part.keep(kept) for part in parts if kept]
                 if joining := [waiting.popleft() for _ in range(min(len(waiting), self.batch_size - len(kept)))]:
                     cache, mask_BW, logits_BV = self._prefill([prompts[row] for row in joining])
-                    parts.append(_Batch(cache, mask_BW, chosen(joining, logits_BV)))
+                    parts.append(_Batch(cache, mask_BW, next_tokens(joining, logits_BV)))
                     slots += joining
                 if not slots:
                     return
                 if len(parts) > 1:
-                    parts = [self._together(parts)]
+                    parts = [self._merge(parts)]
             else:
                 batch = parts[0]
                 batch.mask_BW = torch.cat([batch.mask_BW, batch.mask_BW.new_ones(len(slots), 1)], dim=-1)
@@ -205,22 +238,29 @@ class TransformersPolicy:
                     logits_to_keep=1,
                     **{self._cache: batch.cache},
                 ).logits[:, -1]
-                batch.tokens_B = chosen(slots, logits_BV)
+                batch.tokens_B = next_tokens(slots, logits_BV)
             for row in slots:
-                if row in living and (generated[row][-1] in self.prompter.ends or len(generated[row]) == rooms[row]):
-                    living.remove(row)
+                if row in unfinished and (
+                    generated[row][-1] in self.prompter.ends or len(generated[row]) == rooms[row]
+                ):
+                    unfinished.remove(row)
                     yield row, generated[row]
             if self._stopped:
                 return
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
-        """Cache, mask [B, W] and logits [B, V] behind some prompts. Layout: shared prefix | left padding | rest."""
+        """Run the prompts through the model.
+
+        Returns:
+            The cache, laid out as shared prefix | left padding | rest of each prompt; its mask [B, W]; and the logits
+            [B, V] after each prompt.
+        """
         import torch
         from transformers import DynamicCache
 
         device = self.model.device
         cache = DynamicCache(config=self.model.config)
-        shared = shared_prefix(prompts) if self._plain and len(prompts) > 1 else 0
+        shared = shared_prefix(prompts) if self._full_attention and len(prompts) > 1 else 0
         if shared:
             prefix = torch.tensor([prompts[0][:shared]], device=device)
             self.model(input_ids=prefix, use_cache=True, logits_to_keep=1, **{self._cache: cache})
@@ -239,43 +279,44 @@ class TransformersPolicy:
         ).logits[:, -1]
         return cache, mask_BW, logits_BV
 
-    def _together(self, parts: list[_Batch]) -> _Batch:
-        """Batches as one, padded on the left to the longest."""
+    def _merge(self, parts: list[_Batch]) -> _Batch:
+        """Merge batches into one, padded on the left to the longest."""
         import torch
         from torch.nn.functional import pad
         from transformers import DynamicCache
 
-        # Columns on the left that nobody uses any more are left behind.
+        # Columns on the left that no row uses any more are dropped.
         starts = [int(part.mask_BW.any(0).int().argmax()) for part in parts]
         masks = [part.mask_BW[:, start:] for part, start in zip(parts, starts, strict=True)]
         width = max(mask.shape[1] for mask in masks)
 
         def aligned(states: list[torch.Tensor]) -> torch.Tensor:
-            cut = [state[:, :, start:] for state, start in zip(states, starts, strict=True)]
-            return torch.cat([pad(state, (0, 0, width - state.shape[2], 0)) for state in cut])
+            used = [state[:, :, start:] for state, start in zip(states, starts, strict=True)]
+            return torch.cat([pad(state, (0, 0, width - state.shape[2], 0)) for state in used])
 
         cache = DynamicCache(config=self.model.config)
-        for number, layers in enumerate(zip(*(part.cache.layers for part in parts), strict=True)):
-            cache.update(aligned([one.keys for one in layers]), aligned([one.values for one in layers]), number)
+        for index, layers in enumerate(zip(*(part.cache.layers for part in parts), strict=True)):
+            cache.update(aligned([layer.keys for layer in layers]), aligned([layer.values for layer in layers]), index)
         mask_BW = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in masks])
         return _Batch(cache, mask_BW, torch.cat([part.tokens_B for part in parts]))
 
 
 def shared_prefix(prompts: list[list[int]]) -> int:
-    """How many tokens all prompts start with, leaving each at least one: its logits choose the first token."""
+    """How many first tokens all prompts share, without the last token of each: its logits predict the answer."""
     columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
-def choose(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Draw a token a row by inverting the cumulative distribution at a given uniform number.
+def choose_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Draw one token per row by inverting the cumulative distribution at a given uniform number.
 
-    Order of the filters: temperature, top-k, top-p (the smallest set of tokens whose mass reaches ``top_p``); what is
-    left is renormalised. ``temperature`` 0 takes the likeliest token.
+    Order of the filters: temperature, top-k, top-p (the smallest set of tokens whose mass reaches ``top_p``); the kept
+    tokens are renormalised. ``temperature`` 0 takes the most likely token.
 
     Args:
-        logits_BV: float32 logits, a row an answer.
-        uniforms_B: a number in [0, 1) for each row.
+        logits_BV: float32 logits, one row per answer.
+        uniforms_B: one number in [0, 1) per row.
+        sampling: the filters.
 
     Returns:
         Token ids, shape [B].
@@ -287,18 +328,18 @@ def choose(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: Sampling
     limit = min(sampling.top_k or vocabulary, vocabulary)
     width = min(limit, CANDIDATES)
     top = scaled_BV.topk(width, sorted=True)
-    # Top-k renormalises over the k kept tokens; without it the mass is the whole vocabulary's.
+    # Top-k renormalises over the k kept tokens; without it, the whole vocabulary counts.
     mass_B = (top.values if limit == width else scaled_BV).logsumexp(-1, keepdim=True)
     if width < limit and bool(((top.values - mass_B).exp().sum(-1) < sampling.top_p).any()):
         top = scaled_BV.topk(limit, sorted=True)
         mass_B = top.values.logsumexp(-1, keepdim=True)
     probabilities_BK = (top.values - mass_B).exp()
     cumulative_BK = probabilities_BK.cumsum(-1)
-    # A token stays when the mass before it is still below top_p, so the likeliest always stays.
+    # A token is kept if the mass before it is below top_p, so the most likely one is always kept.
     kept_BK = probabilities_BK * ((cumulative_BK - probabilities_BK) < sampling.top_p)
     cumulative_BK = kept_BK.cumsum(-1)
     drawn_B1 = uniforms_B[:, None] * cumulative_BK[:, -1:]
-    at_B1 = (cumulative_BK <= drawn_B1).sum(-1, keepdim=True).clamp(max=kept_BK.shape[-1] - 1)
-    # Rounding can land behind the last kept token.
+    index_B1 = (cumulative_BK <= drawn_B1).sum(-1, keepdim=True).clamp(max=kept_BK.shape[-1] - 1)
+    # Rounding can reach past the last kept token.
     last_B1 = (kept_BK > 0).sum(-1, keepdim=True) - 1
-    return top.indices.gather(-1, at_B1.minimum(last_B1)).squeeze(-1)
+    return top.indices.gather(-1, index_B1.minimum(last_B1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""The vLLM policy: engines in worker processes, one a group of GPUs, in whatever environment has vLLM."""
+"""The vLLM engine: worker processes, one per group of GPUs, in any environment that has vLLM."""
 
 from __future__ import annotations
 
@@ -6,114 +6,129 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import RecipeError, UserError
-from spotcli.policies import Answer, Failure, Request, Sampling
+from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
 from spotcli.policies.engine_choice import visible_gpus
 from spotcli.policies.models import resolve
 from spotcli.policies.prompter import Prompter
-from spotcli.policies.worker_pool import Job, WorkerPool
+from spotcli.policies.vllm_worker import WorkerConfig, WorkerFailure, WorkerRequest
+from spotcli.policies.worker_pool import WorkerJob, WorkerPool, WorkerResult
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
+    from spotcli.records import FinishReason
 
 WORKER = Path(__file__).with_name("vllm_worker.py")
-# Keys of vLLM's own that the recipe says elsewhere, or that would let a model bring its own code or its own defaults.
-OURS = {"model", "trust_remote_code", "generation_config", "tensor_parallel_size", "dtype"}
+"""The script of a worker."""
+RESERVED = {"model", "trust_remote_code", "generation_config", "tensor_parallel_size", "dtype"}
+"""Parameters of ``vllm.LLM`` with a recipe key of their own, or that would let a model run its own code or use its own
+sampling defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmFacts(EngineFacts):
+    workers: int
+    interpreter: str
+    effective: dict[str, Any]
+    """Sampling parameters as vLLM gets them, and what a started engine reported of itself."""
 
 
 class VllmPolicy:
-    """Workers that pull from one queue; prompts are rendered here, once, and go to them as token ids.
+    """Workers that pull from one queue; prompts are rendered here, once, and sent to them as token ids.
 
     Raises:
-        UserError: the model, or the interpreter of ``sample.python``, is not there.
-        RecipeError: an engine parameter that is not the user's to set here; fewer GPUs than one worker needs.
+        UserError: the model or the interpreter of ``sample.python`` is not found; the model is a bare adapter.
+        RecipeError: a reserved key in ``sample.vllm``; fewer GPUs than the workers need.
     """
 
     engine = "vllm"
     trials_together = True
 
     def __init__(self, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> None:
-        if taken := OURS & settings.vllm.keys():
+        if reserved := sorted(RESERVED & settings.vllm.keys()):
             raise RecipeError(
-                f"'{sorted(taken)[0]}' cannot be set here", where="sample.vllm", cure="it has a key of its own"
+                f"'{reserved[0]}' cannot be set here", where="sample.vllm", cure="remove it; `sample` has a key for it"
             )
         self.prompter = Prompter(model, settings.chat_template_kwargs, settings.thinking)
         self.sampling = sampling
         python = shutil.which(settings.python or sys.executable)
         if python is None:
             raise UserError(
-                "there is no such interpreter", where=f"sample.python: {settings.python}", cure="name a python3"
+                "interpreter not found", where=f"sample.python: {settings.python}", cure="use the path of a python3"
             )
         location = resolve(model)
         if Path(location, "adapter_config.json").is_file():
             raise UserError(
-                "this is an adapter without its model, which vLLM does not load from here",
+                "the vllm engine does not load adapters without their base model",
                 where=model,
-                cure="merge it into its base model, or take --engine transformers",
+                cure="merge the adapter into its base model, or use --engine transformers",
             )
-        config = {
-            "model": location,
-            "engine": {"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype} | settings.vllm,
-            "sampling": {
+        config = WorkerConfig(
+            model=location,
+            engine={"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype} | settings.vllm,
+            sampling={
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k,
                 "max_tokens": sampling.max_new_tokens,
                 "stop_token_ids": sorted(self.prompter.ends),
             },
-        }
-        # Where this interpreter finds its packages is no business of another one.
-        foreign = {"PYTHONPATH", "PYTHONHOME"} if settings.python else set()
-        env = {name: value for name, value in os.environ.items() if name not in foreign}
+        )
+        # Another interpreter must not search for packages in the paths of this one.
+        own = {"PYTHONPATH", "PYTHONHOME"} if settings.python else set()
+        env = {name: value for name, value in os.environ.items() if name not in own}
         self._jobs = [
-            Job([python, "-P", str(WORKER)], env | device, config, log.with_suffix(f".worker-{number}.log"))
-            for number, device in enumerate(_devices(settings))
+            WorkerJob([python, "-P", str(WORKER)], env | devices, config, log.with_suffix(f".worker-{number}.log"))
+            for number, devices in enumerate(_devices(settings))
         ]
         self._pool: WorkerPool | None = None
         self._stopped = False
-        self._smooth = False
+        self._logs_needed = True
 
-    def facts(self, first: Request) -> dict[str, Any]:
-        job = self._jobs[0]
-        return {
-            "workers": len(self._jobs),
-            "interpreter": job.command[0],
-            "effective": job.config["sampling"] | (self._pool.ready if self._pool else {}),
-            **self.prompter.facts(first.messages),
-        }
+    def facts(self, first: Request) -> VllmFacts:
+        ready = self._pool.ready if self._pool else None
+        return VllmFacts(
+            workers=len(self._jobs),
+            interpreter=self._jobs[0].command[0],
+            effective=self._jobs[0].config.sampling | (vars(ready) if ready else {}),
+            prompts=self.prompter.facts(first.messages),
+        )
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
-        """Answer as fast as the workers pull; each request in the queue is rendered when a worker takes it."""
-        asked: dict[int, tuple[Request, int]] = {}
+        """Answer as fast as the workers pull; a request is rendered when a worker takes it."""
+        pending: dict[int, tuple[Request, int]] = {}
 
-        def items() -> Iterator[dict[str, Any]]:
+        def rendered() -> Iterator[WorkerRequest]:
             for number, request in enumerate(request for request in requests if not done(request)):
                 ids = self.prompter.ids(request.messages)
-                asked[number] = request, len(ids)
-                yield {"n": number, "ids": ids, "seed": request.seed}
+                pending[number] = request, len(ids)
+                yield WorkerRequest(number, ids, request.seed)
 
         for job in self._jobs:
             job.log.unlink(missing_ok=True)
-        self._pool = WorkerPool(self._jobs, items(), total)
+        self._pool = WorkerPool(self._jobs, rendered(), total)
         if self._stopped:
             return
         failed = False
-        for rows in self._pool.results():
-            failed |= any("failed" in row for row in rows)
-            yield [self._read(row, *asked.pop(row["n"])) for row in rows]
-        self._smooth = not failed and not self._stopped and not self._pool.deaths
+        for results in self._pool.results():
+            failed |= any(isinstance(result, WorkerFailure) for result in results)
+            yield [self._read(result, *pending.pop(result.number)) for result in results]
+        self._logs_needed = failed or self._stopped or self._pool.crashes > 0
 
-    def _read(self, row: dict[str, Any], request: Request, prompt: int) -> Answer | Failure:
-        if "failed" in row:
-            return Failure(request, row["failed"])
+    def _read(self, result: WorkerResult, request: Request, prompt_tokens: int) -> Answer | Failure:
+        if isinstance(result, WorkerFailure):
+            return Failure(request, result.reason)
         assert self._pool
-        limit = min(self.sampling.max_new_tokens, self._pool.ready["context"] - prompt)
-        return Answer(request, row["text"], row["finish"], row["ids"], len(row["ids"]), limit)
+        assert self._pool.ready
+        limit = min(self.sampling.max_new_tokens, self._pool.ready.context - prompt_tokens)
+        finish_reason: FinishReason = "length" if result.finish_reason == "length" else "stop"
+        return Answer(request, result.text, finish_reason, result.token_ids, len(result.token_ids), limit)
 
     def stop(self) -> None:
         self._stopped = True
@@ -123,13 +138,13 @@ class VllmPolicy:
     def close(self) -> None:
         if self._pool:
             self._pool.close()
-        if self._smooth:  # a log is of use only where something went wrong
+        if not self._logs_needed:
             for job in self._jobs:
                 job.log.unlink(missing_ok=True)
 
 
 def _devices(settings: SampleSection) -> list[dict[str, str]]:
-    """Environment variables that give each worker its own devices.
+    """Environment variables that give each worker its own GPUs or CPU cores.
 
     Raises:
         RecipeError: fewer GPUs than one worker needs, or than the workers need.
@@ -139,16 +154,18 @@ def _devices(settings: SampleSection) -> list[dict[str, str]]:
         workers = settings.workers or len(gpus) // width
         if workers * width > len(gpus) or not workers:
             raise RecipeError(
-                f"{workers or 1} workers of {width} GPUs need {(workers or 1) * width}, and {len(gpus)} are visible",
+                f"{workers or 1} workers of {width} GPUs need {(workers or 1) * width}, but {len(gpus)} are visible",
                 where="sample.tensor_parallel",
                 cure="lower sample.workers or sample.tensor_parallel",
             )
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[at * width : (at + 1) * width])} for at in range(workers)]
+        groups = [gpus[worker * width : (worker + 1) * width] for worker in range(workers)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     workers = settings.workers or 1
     if "VLLM_CPU_OMP_THREADS_BIND" in os.environ or workers * width > len(cores):
         return [{} for _ in range(workers)]
-    # Engines on the same cores slow each other many times over; each rank of each worker gets its own.
-    each = len(cores) // (workers * width)
-    parts = [",".join(map(str, cores[at * each : (at + 1) * each])) for at in range(workers * width)]
-    return [{"VLLM_CPU_OMP_THREADS_BIND": "|".join(parts[at * width : (at + 1) * width])} for at in range(workers)]
+    # Engines on the same cores slow each other down many times over, so each rank of each worker gets its own.
+    share = len(cores) // (workers * width)
+    ranks = [",".join(map(str, cores[rank * share : (rank + 1) * share])) for rank in range(workers * width)]
+    bindings = ["|".join(ranks[worker * width : (worker + 1) * width]) for worker in range(workers)]
+    return [{"VLLM_CPU_OMP_THREADS_BIND": binding} for binding in bindings]

@@ -1,14 +1,13 @@
-"""One vLLM engine in a process of its own: requests come in on stdin, answers go out on stdout, a JSON object a line.
+"""One vLLM engine in a process of its own: requests on stdin, answers on stdout, one JSON object per line.
 
     PYTHON -P vllm_worker.py
 
-Runs in whatever environment has vLLM, so it imports nothing else that is not in the standard library, and it is
-launched by path. A small guard process stands around the engine: when the command that started us is gone, or the
-engine is, it ends the whole process group, because an engine's own children do not notice that their parent died.
+The script runs in any environment that has vLLM, so it imports nothing else outside the standard library and is started
+by its path. A small guard process surrounds the engine: when the command that started it is gone, or the engine is, the
+guard ends the whole process group, because an engine's child processes do not notice that their parent died.
 
-    in    {"model", "engine": {...}, "sampling": {...}}, then {"n", "ids", "seed"} ...
-    out   {"ready": {"capacity", "context", "vllm"}}, then {"n", "text", "ids", "finish"} or {"n", "failed"} ...;
-          {"alive": true} now and then
+    in    a ``WorkerConfig``, then ``WorkerRequest`` ...
+    out   {"ready": ``EngineReady``}, then ``WorkerAnswer`` or ``WorkerFailure`` ...; {"alive": true} from time to time
 """
 
 from __future__ import annotations
@@ -21,19 +20,74 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, TextIO
 
-# Seconds that the engine has to end by itself before its group is killed.
 GRACE = 5.0
-# Seconds between two signs of life.
+"""Seconds that the engine has to end by itself before its process group is killed."""
 BEAT = 10.0
+"""Seconds between two signs of life."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """How the engine is started, and how it samples."""
+
+    model: str
+    engine: dict[str, Any]
+    """Parameters of ``vllm.LLM``."""
+    sampling: dict[str, Any]
+    """Parameters of ``vllm.SamplingParams``; ``max_tokens`` is the limit where the context leaves as much."""
+
+
+@dataclass(frozen=True)
+class EngineReady:
+    """What the worker reports once its engine has started."""
+
+    capacity: int
+    """Requests that the engine runs at once."""
+    context: int
+    """Tokens that prompt and answer may have together."""
+    vllm: str
+    """Its version."""
+
+
+@dataclass(frozen=True)
+class WorkerRequest:
+    """A prompt to answer."""
+
+    number: int
+    prompt_ids: list[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class WorkerAnswer:
+    """A generated answer."""
+
+    number: int
+    """Of the request."""
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    """``stop`` or ``length``."""
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """A request that gets no answer."""
+
+    number: int
+    """Of the request."""
+    reason: str
 
 
 def main() -> None:
     engine = os.fork()
     if engine:
         guard(engine)
-    # What vLLM and its children print belongs to the log; answers have a channel of their own.
+    # Whatever vLLM and its child processes print goes to the log; answers have their own channel.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(answers)
@@ -41,10 +95,10 @@ def main() -> None:
 
 
 def guard(engine: int) -> None:
-    """Wait until the engine ends or our starter's end of stdin is closed; then leave nothing of the group behind."""
+    """Wait until the engine ends or the other end of stdin is closed; then end every process of the group."""
     os.close(1)
     starter = select.poll()
-    # No event is asked for: a hang-up is always told, and what is in the pipe is the engine's.
+    # No event is requested: a hang-up is always reported, and the data in the pipe are for the engine.
     starter.register(0, 0)
     deadline = None
     while True:
@@ -59,7 +113,7 @@ def guard(engine: int) -> None:
             time.sleep(0.05)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if ended and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-        # Everybody else of the group gets a moment; who is left is killed below.
+        # The other processes of the group get a moment to end; the rest is killed below.
         os.killpg(0, signal.SIGTERM)
         time.sleep(0.2)
     os.killpg(0, signal.SIGKILL)
@@ -67,18 +121,18 @@ def guard(engine: int) -> None:
 
 def serve(answers: TextIO) -> None:
     """Answer until stdin ends."""
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # who samples what is nobody's business
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # users have not agreed to report what they sample
     import vllm
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
-    config = json.loads(sys.stdin.readline())
-    # Of the model's own defaults nothing is taken: what is asked for is what is done.
-    llm = LLM(config["model"], trust_remote_code=False, generation_config="vllm", **config["engine"])
+    config = WorkerConfig(**json.loads(sys.stdin.readline()))
+    # generation_config="vllm" ignores the model's own sampling defaults.
+    llm = LLM(config.model, trust_remote_code=False, generation_config="vllm", **config.engine)
     engine = llm.llm_engine
-    capacity = engine.vllm_config.scheduler_config.max_num_seqs
     context = llm.model_config.max_model_len
-    send(answers, [{"ready": {"capacity": capacity, "context": context, "vllm": vllm.__version__}}])
+    ready = EngineReady(engine.vllm_config.scheduler_config.max_num_seqs, context, vllm.__version__)
+    send(answers, [{"ready": vars(ready)}])
 
     inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -88,11 +142,11 @@ def serve(answers: TextIO) -> None:
         inbox.put("")
 
     threading.Thread(target=listen, daemon=True).start()
-    told = time.monotonic()
+    beat = time.monotonic()
     while True:
-        if time.monotonic() - told > BEAT:
+        if time.monotonic() - beat > BEAT:
             send(answers, [{"alive": True}])
-            told = time.monotonic()
+            beat = time.monotonic()
         while not inbox.empty() or not engine.has_unfinished_requests():
             try:
                 line = inbox.get(timeout=BEAT)
@@ -100,32 +154,33 @@ def serve(answers: TextIO) -> None:
                 break
             if not line:
                 return
-            asked = json.loads(line)
-            room = min(config["sampling"]["max_tokens"], context - len(asked["ids"]))
+            request = WorkerRequest(**json.loads(line))
+            room = min(config.sampling["max_tokens"], context - len(request.prompt_ids))
             if room <= 0:
-                send(answers, [{"n": asked["n"], "failed": "the prompt fills the context"}])
+                send(answers, [vars(WorkerFailure(request.number, "the prompt fills the context"))])
                 continue
-            sampling = SamplingParams(**config["sampling"] | {"max_tokens": room}, seed=asked["seed"])
+            sampling = SamplingParams(**config.sampling | {"max_tokens": room}, seed=request.seed)
             try:
-                engine.add_request(str(asked["n"]), TokensPrompt(prompt_token_ids=asked["ids"]), sampling)
+                engine.add_request(str(request.number), TokensPrompt(prompt_token_ids=request.prompt_ids), sampling)
             except ValueError as error:
-                print(f"request {asked['n']}: {error}", file=sys.stderr, flush=True)
-                send(answers, [{"n": asked["n"], "failed": "the engine refuses it"}])
+                print(f"request {request.number}: {error}", file=sys.stderr, flush=True)
+                send(answers, [vars(WorkerFailure(request.number, "rejected by the engine"))])
         if engine.has_unfinished_requests():
-            send(answers, [as_row(output) for output in engine.step() if output.finished])
+            send(answers, [vars(result_of(output)) for output in engine.step() if output.finished])
 
 
-def as_row(output: Any) -> dict[str, Any]:
-    said = output.outputs[0]
-    if said.finish_reason not in ("stop", "length"):
-        return {"n": int(output.request_id), "failed": f"the engine says {said.finish_reason}"}
-    ids = list(said.token_ids)
-    return {"n": int(output.request_id), "text": said.text, "ids": ids, "finish": said.finish_reason}
+def result_of(output: Any) -> WorkerAnswer | WorkerFailure:
+    """The result of one of vLLM's ``RequestOutput``."""
+    number, completion = int(output.request_id), output.outputs[0]
+    if completion.finish_reason not in ("stop", "length"):
+        return WorkerFailure(number, f"finish reason {completion.finish_reason}")
+    return WorkerAnswer(number, completion.text, list(completion.token_ids), completion.finish_reason)
 
 
-def send(answers: TextIO, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        answers.write("".join(f"{json.dumps(row)}\n" for row in rows))
+def send(answers: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows at once; nothing where ``rows`` is empty."""
+    if lines := "".join(f"{json.dumps(row)}\n" for row in rows):
+        answers.write(lines)
         answers.flush()
 
 

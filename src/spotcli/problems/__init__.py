@@ -1,0 +1,1 @@
+"""Problem sets by name: ``sources.iter_problems``."""

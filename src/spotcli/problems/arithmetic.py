@@ -1,4 +1,9 @@
-"""TODO."""
+"""Two-step mental arithmetic, generated from a seed: easy enough that a small model makes slips, not failures.
+
+Each problem is a chat with two worked examples as earlier turns, so that an untrained model answers in their format:
+one step per line, the last line boxed. A hash of its expression assigns a problem to the train or the test split, so
+the splits are disjoint for any seed.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,8 @@ from spotcli.records import Message, Problem
 
 Split = Literal["train", "test"]
 
-
 TEST_SHARE = 0.25
+"""Share of the expressions that are in the test split."""
 
 
 def _worked(first: str, first_result: int, second: str, result: int) -> str:
@@ -57,13 +62,13 @@ FAMILIES: dict[str, Callable[[random.Random], tuple[str, int]]] = {
 
 
 def split_of(expression: str) -> Split:
-    """Which split an expression belongs to, for every seed."""
-    draw = int.from_bytes(hashlib.sha256(expression.encode()).digest()[:8]) / 2**64
-    return "test" if draw < TEST_SHARE else "train"
+    """The split of an expression; the same for every seed."""
+    fraction = int.from_bytes(hashlib.sha256(expression.encode()).digest()[:8]) / 2**64
+    return "test" if fraction < TEST_SHARE else "train"
 
 
 def generate(seed: int, split: Split) -> Iterator[Problem]:
-    """Distinct problems of a split, the families in turn, until one of them is used up."""
+    """Distinct problems of a split, one family after another, until one family has no new expression."""
     r = random.Random(f"arithmetic:{split}:{seed}")
     seen: set[str] = set()
     while True:
@@ -73,7 +78,7 @@ def generate(seed: int, split: Split) -> Iterator[Problem]:
                 if expression not in seen and split_of(expression) == split:
                     break
             else:
-                return  # this family is used up
+                return  # no new expression in this family
             seen.add(expression)
             yield Problem(
                 id=f"arithmetic-{expression.replace(' ', '')}",
@@ -84,5 +89,5 @@ def generate(seed: int, split: Split) -> Iterator[Problem]:
 
 
 def take(seed: int, split: Split, number: int) -> list[Problem]:
-    """The first ``number`` problems of a split, or all there are."""
+    """The first ``number`` problems of a split, or all of them if it has fewer."""
     return [problem for problem, _ in zip(generate(seed, split), range(number), strict=False)]

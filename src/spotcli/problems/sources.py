@@ -1,8 +1,8 @@
-"""Problem sets by name: a file (JSONL, Parquet, CSV), a data set of the hub, a built-in.
+"""Problem sets by name: a file (JSONL, Parquet, CSV), a data set of the hub, or a built-in set.
 
-Published sets are read as they are. Fields that they call otherwise are renamed and said aloud, a reference that stands
-inside something else (a worked solution, a verl ``reward_model``) is taken out of it, and a prompt is asked once,
-however often it is repeated. Sets are streams, so there can be millions of rows.
+Published sets are read as they are. Fields with other names are renamed and reported; a reference answer inside another
+field (a worked solution, verl's ``reward_model``) is extracted; a repeated prompt is skipped. Sets are streams, so they
+may have millions of rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl
-from spotcli.console import say
+from spotcli.console import note_renamed_fields, say
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
 from spotcli.problems.seen import Seen
@@ -22,32 +22,33 @@ from spotcli.records import Problem, key_hash, prompt_digest
 
 BUILTINS = ("builtin:arithmetic",)
 
-# Rows that are in memory at once.
 BATCH = 1024
-# A solution that is longer, and announces no answer, is not taken for one.
+"""Rows in memory at once."""
 ANSWER_LENGTH = 60
+"""Maximum characters of a ``solution`` that is the reference answer itself; a longer one has to announce its answer."""
 
 Rows = Iterator[tuple[str, int, dict[str, Any]]]
-"""Where a row stands, its number from 1, and what it holds."""
+"""Place (``file:line``), number from 1, and fields of each row."""
 
 
 def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quiet: bool = False) -> Iterator[Problem]:
-    """Stream the problems of a set, each prompt once.
+    """Stream the problems of a set; repeated prompts are skipped.
 
     Args:
-        name: a path (relative to ``folder``) that ends in .parquet, .csv or anything else for JSONL;
-            ``hf:NAME[:config][:split]``, with a name of the hub or a folder; ``builtin:arithmetic`` (its train split).
+        name: a path relative to ``folder`` (.parquet, .csv, JSONL otherwise); ``hf:NAME[:config][:split]`` with the
+            name of a data set on the hub or a folder; or ``builtin:arithmetic`` (its train split).
+        folder: for relative paths.
         seed: of a generated set.
-        limit: the first N problems; a generated set without a limit gives 600.
-        quiet: say nothing of what was renamed and left out, because the set was read before.
+        limit: only the first N problems; without a limit, a generated set has 600.
+        quiet: do not report renamed fields and skipped rows, because the set was read before.
 
     Raises:
-        UserError: there is no such set, it is out of reach, or there is no problem in it.
-        DataError: a row that is no problem, with the place.
+        UserError: the set is not found, cannot be read, or is empty.
+        DataError: an invalid row, with its place.
     """
     if name.startswith("builtin:"):
         if name not in BUILTINS:
-            raise UserError(f"there is no built-in problem set '{name}'", cure=f"there is {', '.join(BUILTINS)}")
+            raise UserError(f"unknown built-in problem set '{name}'", cure=f"available: {', '.join(BUILTINS)}")
         from spotcli.problems import arithmetic
 
         yield from arithmetic.take(seed, "train", limit or 600)
@@ -65,9 +66,9 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
             continue
         if own_id and not ids.add(key_hash(problem.id)):
             raise DataError(
-                f"an earlier row has the id {problem.id!r} too, and another prompt",
+                f"duplicate id {problem.id!r} with a different prompt",
                 where=where,
-                cure="give each row an id of its own, or leave the ids out",
+                cure="give each row a unique id, or remove the ids",
             )
         kept += 1
         unanswered += problem.answer is None
@@ -75,59 +76,62 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
         if kept == limit:
             break
     if not kept:
-        raise UserError("there is no problem in it", where=name)
+        raise UserError("the problem set is empty", where=name, cure="use another problem set")
     if quiet:
         return
-    if renamed:
-        say(f"{name}: reading " + ", ".join(f"'{other}' as '{ours}'" for other, ours in renamed.items()))
+    note_renamed_fields(Path(name), renamed)
     if repeated:
-        say(f"{repeated} problems whose prompt was there already are left out; {kept} remain")
+        say(f"{name}: skipped {repeated} rows with a repeated prompt; {kept} problems remain")
     if unanswered:
-        say(f"{unanswered} problems have no reference answer, so what is answered to them stays undecided")
+        say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
 
 
 def _problem(row: dict[str, Any], where: str, renamed: dict[str, str]) -> Problem:
-    """A published row as a problem.
+    """A published row as a problem; renamed fields are added to ``renamed``.
 
     Raises:
-        DataError: it is none.
+        DataError: a missing or invalid field.
     """
-    # NaN, the one value that differs from itself, is how data frames write that there is nothing.
+    # Data frames write NaN, the only value that differs from itself, for a missing value.
     row = {name: value for name, value in row.items() if value == value}
     if row.get("id", "") is None:
         del row["id"]
     if isinstance(row.get("id"), int | float):
         row["id"] = _as_text(row["id"])
     if isinstance(row.get("prompt"), list):
-        # Parquet gives every message every field that any message has.
+        # In Parquet, every message has every field that any message has.
         row["prompt"] = [
             {name: value for name, value in message.items() if value is not None}
             if isinstance(message, dict)
             else message
             for message in row["prompt"]
         ]
-    for place, reference in _references(row, where):
+    for source, reference in _references(row, where):
         if reference is not None:
             row["answer"] = _as_text(reference)
-            if place != "answer":
-                renamed[place] = "answer"
-            if place in Problem.aliases:
-                del row[place]
+            if source != "answer":
+                renamed[source] = "answer"
+            if source in Problem.aliases:
+                del row[source]
             break
     return jsonl.as_record(row, Problem, where=where, renamed=renamed)
 
 
 def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
-    """Where the reference answer may stand, the likeliest place first."""
+    """Candidates for the reference answer with their source, the most likely one first; None where it is missing.
+
+    Raises:
+        DataError: the answer is the index of a choice.
+    """
     answer = row.get("answer")
     if isinstance(answer, str) and "####" in answer:
         row.setdefault("solution", answer)
-        yield "answer, behind ####", answer.rpartition("####")[2].strip()
+        yield "answer after ####", answer.rpartition("####")[2].strip()
     if isinstance(row.get("choices"), list) and isinstance(answer, int):
         raise DataError(
-            "the answer is the number of a choice",
+            "expected the letter of a choice in 'answer', got its index",
             where=where,
-            cure='put the choices into the prompt and the letter into "answer", with "grader": "choice"',
+            cure='write the choices into the prompt and the letter into "answer", and add "grader": "choice"',
         )
     yield "answer", answer
     yield "ground_truth", row.get("ground_truth")
@@ -137,18 +141,18 @@ def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     yield "final_answer", ", ".join(map(str, final)) if isinstance(final, list) and final else final or None
     solution = row.get("solution")
     if isinstance(solution, str) and solution.strip():
-        found = find_reference(solution)
-        if found.kind != "whole":
-            yield "solution, its final answer", found.text
-        elif len(found.text) <= ANSWER_LENGTH and "\n" not in found.text:
-            yield "solution", found.text
+        final_answer = find_reference(solution)
+        if final_answer.text != solution.strip():
+            yield "final answer of solution", final_answer.text
+        elif len(final_answer.text) <= ANSWER_LENGTH and "\n" not in final_answer.text:
+            yield "solution", final_answer.text
         else:
-            # It would be taken for the answer by its other name.
+            # `solution` is an alias of `answer`, so the whole text would become the answer.
             row["answer"] = None
 
 
 def _as_text(value: Any) -> Any:
-    """A number as one writes it, 27.0 as 27; anything else as it is."""
+    """A number as text, 27.0 as "27"; any other value unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
@@ -157,9 +161,9 @@ def _as_text(value: Any) -> Any:
 def _file(path: Path) -> Rows:
     if path.is_dir():
         raise UserError(
-            "this is a folder, not a file of problems",
+            "expected a file of problems, got a folder",
             where=str(path),
-            cure=f"hf:{path} reads a folder of data files as the hub would",
+            cure=f"use hf:{path} to read a folder of data files as the hub does",
         )
     ending = path.suffix.lower()
     if ending in (".parquet", ".csv") and not path.exists():
@@ -176,30 +180,34 @@ def _parquet(path: Path) -> Rows:
     from pyarrow import parquet
 
     try:
-        # What is read ahead would be kept, and a row group can be as large as the file.
+        # Data that are read ahead stay in memory, and a row group can be as large as the file.
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             batches = (batch.to_pylist() for batch in file.iter_batches(BATCH))
             yield from _placed(path, chain.from_iterable(batches))
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"this is no Parquet file that can be read: {reason}", where=str(path)) from None
+        raise UserError(
+            f"failed to read the Parquet file: {reason}", where=str(path), cure="check that the file is complete"
+        ) from None
 
 
 def _csv(path: Path) -> Rows:
-    """Cells are text, and an empty one says nothing."""
+    """Rows of a CSV file: cells are text, and an empty cell is a missing field."""
     csv.field_size_limit(1 << 30)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
-            head = next(reader, [])
+            header = next(reader, [])
             for number, cells in enumerate(filter(None, reader), 1):
-                if len(cells) != len(head):
-                    raise csv.Error(f"{len(cells)} cells, where the head has {len(head)}")
-                row = {name: cell for name, cell in zip(head, cells, strict=True) if cell}
+                if len(cells) != len(header):
+                    raise csv.Error(f"expected {len(header)} cells as in the header, got {len(cells)}")
+                row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
                 yield f"{path}: row {number}", number, row
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(
-                f"not CSV in UTF-8 ({error})", where=f"{path}:{reader.line_num}", cure="mend or remove that line"
+                f"invalid CSV: {error}",
+                where=f"{path}:{reader.line_num}",
+                cure="fix or remove the line; the file must be UTF-8",
             ) from None
 
 
@@ -208,10 +216,10 @@ def _placed(source: Path | str, rows: Iterable[dict[str, Any]]) -> Rows:
 
 
 def _hub(name: str, folder: Path) -> Rows:
-    """A data set of the hub, or of a folder, by way of the local cache: a second reading needs no network.
+    """Rows of a data set of the hub or of a folder, through the local cache: a second reading needs no network.
 
     Raises:
-        UserError: it cannot be had, or it is not said which part of it is meant.
+        UserError: the data set cannot be loaded, or has several splits and none is chosen.
     """
     import datasets
 
@@ -219,23 +227,25 @@ def _hub(name: str, folder: Path) -> Rows:
     if (folder / path).is_dir():
         path = str((folder / path).absolute())
     try:
-        found = datasets.load_dataset(path, config or None, split=split or None)
+        loaded = datasets.load_dataset(path, config or None, split=split or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"the data set cannot be loaded: {reason}",
+            f"failed to load the data set: {reason}",
             where=name,
-            cure="hf:NAME, hf:NAME:CONFIG, hf:NAME:CONFIG:SPLIT or hf:NAME::SPLIT; without a network, a file of it",
+            cure="use hf:NAME, hf:NAME:CONFIG, hf:NAME:CONFIG:SPLIT or hf:NAME::SPLIT; offline, use a local file",
         ) from None
-    if isinstance(found, dict):
-        chosen = "train" if "train" in found else next(iter(found))
-        if chosen != "train" and len(found) > 1:
+    if isinstance(loaded, dict):
+        chosen = "train" if "train" in loaded else next(iter(loaded))
+        if chosen != "train" and len(loaded) > 1:
             raise UserError(
-                f"it has the splits {', '.join(found)}", where=name, cure=f"hf:{path}:{config}:{chosen}, or another"
+                f"a split is required: the data set has {', '.join(loaded)}, but no train",
+                where=name,
+                cure=f"use hf:{path}:{config}:{chosen} or another split",
             )
-        found = found[chosen]
+        loaded = loaded[chosen]
     batches = (
         [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        for batch in found.iter(BATCH)
+        for batch in loaded.iter(BATCH)
     )
     return _placed(name, chain.from_iterable(batches))

@@ -1,13 +1,14 @@
-"""One sampling job over several machines: each takes the same part of the problems whenever it is asked.
+"""One sampling job on several machines: each answers a fixed part of the problems, and the parts are merged.
 
-spot sample --shard 2/8         the second of eight parts, into samples.shard-2-of-8.jsonl
-spot sample --merge             the eight parts, into samples.jsonl
+spot sample --shard 2/8         the second of eight shards, into samples.shard-2-of-8.jsonl
+spot sample --merge             the eight shards, into samples.jsonl
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,29 +19,31 @@ from spotcli.errors import RecipeError, UserError
 from spotcli.problems.seen import Seen
 from spotcli.problems.sources import BATCH
 from spotcli.records import key_hash
-from spotcli.sampling.pass_rates import pass_rates
+from spotcli.sampling.graded_rows import PassRate, write_pass_rates
 
 _FORM = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The ``number``-th of ``of`` parts, from 1."""
+    """The ``number``-th of ``of`` parts of the problems, from 1."""
 
     number: int
     of: int
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """``2/8``.
+        """Parse ``2/8``.
 
         Raises:
-            RecipeError: it has another form, or there is no such part.
+            RecipeError: the text has another form, or the number is too large.
         """
         match = _FORM.fullmatch(text)
         if match is None or int(match[1]) > int(match[2]):
             raise RecipeError(
-                f"'{text}' is no part of a job", where="--shard", cure="--shard 2/8 is the second of eight parts"
+                f"invalid shard '{text}': use I/N with 1 <= I <= N",
+                where="--shard",
+                cure="--shard 2/8 is the second of eight shards",
             )
         return cls(int(match[1]), int(match[2]))
 
@@ -48,120 +51,159 @@ class Shard:
         return f"{self.number}/{self.of}"
 
     def has(self, problem_id: str) -> bool:
-        """By the id alone, so that the order of the problems and the machine do not matter."""
+        """Whether a problem is in the shard: decided by its id, so neither the order nor the machine matters."""
         return key_hash(problem_id) % self.of == self.number - 1
 
     def path(self, output: Path) -> Path:
+        """The shard's own file for an output."""
         return output.with_name(f"{output.stem}.shard-{self.number}-of-{self.of}{output.suffix}")
 
 
 @dataclass(frozen=True)
 class MergeSummary:
-    """What ``spot sample --merge`` put together."""
+    """The result of ``spot sample --merge``."""
 
     path: str
-    parts: int
+    shards: int
     problems: int
     decontaminated: dict[str, int]
+    """Excluded problems per evaluation set."""
     answers: int
     right: int
     wrong: int
     undecided: int
-    cut: int
-    pass_rate: dict[str, float] | None
+    truncated: int
+    """Undecided answers that reached the token limit."""
+    pass_rate: PassRate | None
+    """None with a single trial."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def merge(output: Path, *, fresh: bool = False) -> MergeSummary:
-    """Put the parts of a job into one file that is like one of an undivided job.
+class _MergedRows:
+    """The keys and verdicts of the merged file."""
 
-    Answers that are in the file already stay, so a merge can be stopped and made again, also after new trials.
+    def __init__(self) -> None:
+        self._keys = Seen()
+        self.verdicts: Counter[str] = Counter()
+        self.truncated = 0
 
-    Raises:
-        UserError: a part is missing, is not complete, or was made with other settings than the first; the output is
-            there already and was made in another way.
-    """
-    parts = _parts(output)
-    metas = [outputs.read_meta(path) for path in parts]
-    settings, inputs = _common(parts, metas)
-    there, verdicts, cut = Seen(), Counter[str](), 0
-
-    def see(row: dict[str, Any]) -> bool:
-        nonlocal cut
-        if not there.add(key_hash(row["id"], row.get("trial", 0))):
+    def add(self, row: dict[str, Any]) -> bool:
+        """Count a row; False if the file has its key already."""
+        if not self._keys.add(_key(row)):
             return False
-        verdicts[row["verdict"]] += 1
-        cut += row["finish_reason"] == "length"
+        self.verdicts[row["verdict"]] += 1
+        self.truncated += row["finish_reason"] == "length"
         return True
 
+
+def merge(output: Path, *, fresh: bool = False) -> MergeSummary:
+    """Merge the shards of a job into the file that the undivided job would have written, up to the order of rows.
+
+    Answers that the file has already are kept, so a merge can be stopped and repeated, also after more trials.
+
+    Args:
+        output: the merged file; the shards are next to it.
+        fresh: set an existing file aside and start over.
+
+    Raises:
+        UserError: a shard is missing or incomplete, or its settings differ from the first one's.
+        SettingsChanged: the output exists and was made with other settings.
+    """
+    paths = _shard_paths(output)
+    metas = [outputs.read_meta(path) for path in paths]
+    settings, inputs = _common(paths, metas)
+    rows = _MergedRows()
     with outputs.Output(
-        output, command="spot sample", settings=settings, inputs=inputs, scan=see, fresh=fresh
+        output, command="spot sample", settings=settings, inputs=inputs, scan=rows.add, fresh=fresh
     ) as merged:
         facts = {name: metas[0][name] for name in ("asked", "engine") if name in metas[0]}
-        merged.note(**facts, merged=[path.name for path in parts], complete=False)
-        in_parts = Seen()
-        for path in parts:
-            rows = jsonl.rows(path)
-            while some := list(islice(rows, BATCH)):
-                for row in some:
-                    if not in_parts.add(key_hash(row["id"], row.get("trial", 0))):
-                        raise UserError(
-                            f"{row['id']!r} stands in two parts", where=str(path), cure="make the parts anew"
-                        )
-                merged.append(row for row in some if see(row))
-        counted = [meta["counts"] for meta in metas]
+        merged.note(**facts, merged=[path.name for path in paths], complete=False)
+        _append(paths, merged, rows)
+        counts = [meta["counts"] for meta in metas]
         summary = MergeSummary(
             path=str(output),
-            parts=len(parts),
-            problems=sum(counts["problems"] for counts in counted),
-            decontaminated=dict(sum((Counter(counts["decontaminated"]) for counts in counted), Counter[str]())),
-            answers=verdicts.total(),
-            right=verdicts["right"],
-            wrong=verdicts["wrong"],
-            undecided=verdicts["undecided"],
-            cut=cut,
-            pass_rate=pass_rates(output) if any(counts["pass_rate"] for counts in counted) else None,
+            shards=len(paths),
+            problems=sum(shard["problems"] for shard in counts),
+            decontaminated=dict(sum((Counter(shard["decontaminated"]) for shard in counts), Counter[str]())),
+            answers=rows.verdicts.total(),
+            right=rows.verdicts["right"],
+            wrong=rows.verdicts["wrong"],
+            undecided=rows.verdicts["undecided"],
+            truncated=rows.truncated,
+            pass_rate=write_pass_rates(output) if any(shard["pass_rate"] for shard in counts) else None,
         )
-        merged.finish({name: value for name, value in summary.as_dict().items() if name not in ("path", "parts")})
+        merged.finish({name: value for name, value in summary.as_dict().items() if name not in ("path", "shards")})
     return summary
 
 
-def _parts(output: Path) -> list[Path]:
-    """All parts of the job, in order.
+def _append(paths: Sequence[Path], merged: outputs.Output, rows: _MergedRows) -> None:
+    """Append the answers of all shards that the merged file does not have.
 
     Raises:
-        UserError: there is none, or one is missing.
+        UserError: two shards have the same answer.
+    """
+    in_shards = Seen()
+    for path in paths:
+        stream = jsonl.rows(path)
+        while batch := list(islice(stream, BATCH)):
+            for row in batch:
+                if not in_shards.add(_key(row)):
+                    raise UserError(
+                        f"duplicate answer to problem {row['id']!r}: another shard has it too",
+                        where=str(path),
+                        cure="sample the shards again with --fresh",
+                    )
+            merged.append(row for row in batch if rows.add(row))
+
+
+def _key(row: dict[str, Any]) -> int:
+    return key_hash(row["id"], row.get("trial", 0))
+
+
+def _shard_paths(output: Path) -> list[Path]:
+    """The files of all shards of the job, in order.
+
+    Raises:
+        UserError: one of them is missing, or the files belong to different jobs.
     """
     pattern = re.compile(rf"{re.escape(output.stem)}\.shard-(\d+)-of-(\d+){re.escape(output.suffix)}")
-    found = [match for path in output.parent.glob("*") if (match := pattern.fullmatch(path.name))]
-    numbers = {int(match[2]) for match in found}
-    if len(numbers) != 1:
-        what = f"parts of jobs of {sorted(numbers)} parts stand beside each other" if numbers else "there are no parts"
-        raise UserError(what, where=str(output), cure="spot sample --shard 1/N ... N/N makes them")
-    shards = [Shard(number, of) for of in numbers for number in range(1, of + 1)]
+    matches = [match for path in output.parent.glob("*") if (match := pattern.fullmatch(path.name))]
+    numbers = {int(match[2]) for match in matches}
+    if not numbers:
+        raise UserError("no shards found", where=str(output), cure="run spot sample --shard 1/N to --shard N/N first")
+    if len(numbers) > 1:
+        raise UserError(
+            f"found shards of different jobs: N is {' and '.join(map(str, sorted(numbers)))}",
+            where=str(output),
+            cure="remove the files of the other job",
+        )
+    of = numbers.pop()
+    shards = [Shard(number, of) for number in range(1, of + 1)]
     missing = [str(shard) for shard in shards if not shard.path(output).is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(shards)} parts are missing: {', '.join(missing)}",
+            f"{len(missing)} of {of} shards are missing: {', '.join(missing)}",
             where=str(output),
-            cure=f"spot sample --shard {missing[0]}, or copy its file here",
+            cure=f"run spot sample --shard {missing[0]}, or copy its file here",
         )
     return [shard.path(output) for shard in shards]
 
 
-def _common(parts: list[Path], metas: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and inputs of the whole job; all parts were asked for as many problems and trials.
+def _common(paths: Sequence[Path], metas: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and inputs of the whole job; all shards have the same ones, and the same trials and limit.
 
     Raises:
-        UserError: a part is not complete, or differs.
+        UserError: a shard is incomplete, or differs from the first one.
     """
     first: list[dict[str, Any]] = []
-    for path, meta in zip(parts, metas, strict=True):
+    for path, meta in zip(paths, metas, strict=True):
         if not meta.get("complete"):
-            shard = meta.get("settings", {}).get("shard", "i/n")
-            raise UserError("this part is not complete", where=str(path), cure=f"spot sample --shard {shard} goes on")
+            shard = meta.get("settings", {}).get("shard", "I/N")
+            raise UserError(
+                "the shard is incomplete", where=str(path), cure=f"run spot sample --shard {shard} again to resume"
+            )
         settings = {name: value for name, value in meta["settings"].items() if name != "shard"}
         own = [settings, meta["inputs"], meta["asked"]]
         first = first or own
@@ -173,8 +215,8 @@ def _common(parts: list[Path], metas: list[dict[str, Any]]) -> tuple[dict[str, A
                 if before.get(name) != now.get(name)
             )
             raise UserError(
-                f"this part and {parts[0].name} differ in {', '.join(changed)}",
+                f"settings differ from {paths[0].name}: {', '.join(changed)}",
                 where=str(path),
-                cure="make it with the settings of the others (--fresh where it exists)",
+                cure="sample this shard again with the settings of the others (--fresh replaces its file)",
             )
     return first[0], first[1]

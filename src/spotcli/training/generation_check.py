@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spotcli import jsonl
+from spotcli.grading.answers import Completion, grade_answer
 from spotcli.grading.kinds import grader_of
 from spotcli.policies import Answer, Failure, Request, Sampling
 from spotcli.policies.prompter import Prompter
@@ -109,9 +110,9 @@ class Check:
             return {"failed": 1}
         truncated, empty = answer.finish_reason == "length", not answer.response.strip()
         problem = self.problems[answer.request.key[0]]
-        verdict = "undecided"
-        if not truncated and not empty and problem.answer is not None:
-            verdict = grader_of(problem.grader, self.grader)(answer.response, problem.answer).verdict
+        completion = Completion(problem, answer.response, answer.finish_reason)
+        grader = grader_of(problem.grader, self.grader)
+        verdict = "undecided" if empty else grade_answer(completion, grader).verdict
         return {
             verdict: 1,
             "truncated": int(truncated),
@@ -151,13 +152,11 @@ def load_check(plan: TrainPlan, model: Any, prepared: PreparedModel) -> Check | 
     for grader in {problem.grader for problem in problems.values()}:
         grader_of(grader, plan.recipe.grader)
     policy = TransformersPolicy(
-        plan.model,
+        bare_model(model),
+        prompter,
         # An answer twice as long as any correction counts as truncated.
         Sampling(min(sample.max_new_tokens, 2 * max(lengths[ids] for ids in problems)), temperature=0.0),
         batch_size=sample.batch_size,
-        chat_template_kwargs=template_kwargs,
-        thinking=sample.thinking,
-        loaded=bare_model(model),
     )
     return Check(
         every=section.check_every,

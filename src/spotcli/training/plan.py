@@ -13,12 +13,13 @@ from spotcli import jsonl
 from spotcli.console import note_renamed_fields, say
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.policies import models
+from spotcli.policies.fingerprint import fingerprint
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.training import cluster, keys, settings
 from spotcli.training.batch_plan import total_steps
 from spotcli.training.data import CHOSEN_ONLY, PrefixSharing, TrainingData
 from spotcli.training.rank import Ranks
-from spotcli.training.run_folder import RunIdentity, fingerprint
+from spotcli.training.run_folder import RunIdentity
 from spotcli.training.summary import TrainSummary
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -165,27 +164,6 @@ class RunFolder:
         """The training step after which the run resumes; 0 without a whole checkpoint."""
         checkpoint = self.last_checkpoint()
         return step_of(checkpoint) if checkpoint else 0
-
-
-def fingerprint(model: str) -> str:
-    """What identifies the weights of a model: a hub model's commit, or the SHA-256 of a folder's config and weights.
-
-    Args:
-        model: a folder, or a hub id.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        from transformers.utils.hub import cached_file
-
-        # The path of a cached file is .../snapshots/COMMIT/config.json.
-        config = cached_file(model, "config.json")
-        return Path(config).parent.name if config else model
-    total = hashlib.sha256()
-    names = {"config.json", "adapter_config.json"}
-    for path in sorted(folder.iterdir()):
-        if path.name in names or path.suffix in {".safetensors", ".bin"}:
-            total.update(f"{path.name}:{jsonl.digest(path)};".encode())
-    return total.hexdigest()
 
 
 def step_of(checkpoint: Path) -> int:

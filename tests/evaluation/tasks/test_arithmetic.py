@@ -1,4 +1,4 @@
-"""The built-in arithmetic problems."""
+"""The built-in arithmetic problems and their task."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections import Counter
 
 from spotcli.evaluation.tasks import arithmetic as arithmetic_task
 from spotcli.problems import arithmetic
+from spotcli.records import Problem
 
 
-def expression(problem: arithmetic.Problem) -> str:
+def expression(problem: Problem) -> str:
     return problem.messages[-1]["content"]
 
 
-def test_answers_are_true() -> None:
+def test_reference_answers_are_correct() -> None:
     for problem in arithmetic.take(3, "train", 200):
         left, operation, right = (
             expression(problem).rpartition(" ")[0].rpartition(" ")[0],
@@ -29,30 +30,30 @@ def test_splits_are_disjoint_for_any_two_seeds() -> None:
     assert len(train) > 1500
     assert len(test) > 400
     assert not train & test
-    # The worked examples of the prompt give no held-out answer away.
+    # The worked examples of the prompt are not in the test split.
     examples = {turn["content"].replace(" ", "") for turn in arithmetic.EXAMPLES if turn["role"] == "user"}
     assert not {f"arithmetic-{example}" for example in examples} & test
 
 
-def test_the_same_seed_gives_the_same_problems_and_another_does_not() -> None:
+def test_problems_depend_only_on_the_seed() -> None:
     assert arithmetic_task.problems(0, 50) == arithmetic_task.problems(0, 50)
     assert arithmetic_task.problems(0, 50) != arithmetic_task.problems(1, 50)
     assert arithmetic_task.problems(0, 50) == arithmetic_task.problems(0, 400)[:50]
 
 
-def test_families_come_in_turn_and_no_problem_twice() -> None:
+def test_families_alternate_without_repeated_problems() -> None:
     problems = arithmetic.take(0, "train", 300)
     assert len({problem.id for problem in problems}) == 300
     families = Counter((problem.source or "").rpartition("/")[2] for problem in problems)
     assert families == dict.fromkeys(arithmetic.FAMILIES, 100)
 
 
-def test_a_split_that_is_used_up_ends() -> None:
+def test_a_split_is_finite() -> None:
     assert len(arithmetic.take(0, "test", 10**6)) < 10**4
 
 
 def test_grading_reads_the_box() -> None:
-    problem = arithmetic_task.problems(0, 1)[0]
-    assert arithmetic_task.grade(f"so\n\\boxed{{{problem.answer}}}", problem).verdict == "right"
-    assert arithmetic_task.grade("\\boxed{-1}", problem).verdict == "wrong"
-    assert arithmetic_task.grade("I would rather not.", problem).verdict == "undecided"
+    reference = arithmetic_task.problems(0, 1)[0].answer or ""
+    assert arithmetic_task.grade(f"so\n\\boxed{{{reference}}}", reference).verdict == "right"
+    assert arithmetic_task.grade("\\boxed{-1}", reference).verdict == "wrong"
+    assert arithmetic_task.grade("I would rather not.", reference).verdict == "undecided"

@@ -1,4 +1,4 @@
-"""Expected numbers are worked out in the comments."""
+"""Connect Four: boards, winning moves and grading; expected numbers are derived in the comments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from spotcli.evaluation.tasks.connect4 import (
     to_move,
     winning_moves,
 )
-from spotcli.records import Problem
 
 SHARED = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 
@@ -38,13 +37,13 @@ LINES = [
 
 
 def textbook_moves(columns: Columns, player: str) -> set[tuple[int, int]]:
-    """Drop a piece into each column and look along all 69 lines."""
-    found = set()
+    """Drop a piece into each column and check all 69 lines."""
+    moves = set()
     for column, pieces in enumerate(columns):
         after = [*columns[:column], pieces + player, *columns[column + 1 :]]
         if len(pieces) < 6 and any(all(after[c][r : r + 1] == player for r, c in line) for line in LINES):
-            found.add((len(pieces), column))
-    return found
+            moves.add((len(pieces), column))
+    return moves
 
 
 def test_winning_moves_by_hand() -> None:
@@ -57,7 +56,7 @@ def test_winning_moves_by_hand() -> None:
     # Diagonal: X at (0,0) (1,1) (2,2); (3,3) can be reached only when three pieces are in column 3.
     assert winning_moves(("X", "OX", "OOX", "OO", "", "", ""), "X") == set()
     assert winning_moves(("X", "OX", "OOX", "OXO", "", "", ""), "X") == {(3, 3)}
-    # A full column takes no piece: three X at its top, and no row 6.
+    # A full column with three X at its top: row 6 does not exist.
     assert winning_moves(("OOOXXX", "", "", "", "", "", ""), "X") == set()
 
 
@@ -72,7 +71,7 @@ def test_winning_moves_agree_with_a_search_of_all_lines() -> None:
             compared += 1
 
 
-@pytest.mark.skipif(not (SHARED / "data" / "connect4.jsonl").exists(), reason="the published boards are not here")
+@pytest.mark.skipif(not (SHARED / "data" / "connect4.jsonl").exists(), reason="the published boards are not available")
 def test_the_published_boards_have_these_answers() -> None:
     compared = 0
     with (SHARED / "data" / "connect4.jsonl").open(encoding="utf-8") as file:
@@ -100,7 +99,7 @@ def test_boards_are_positions_of_unfinished_games() -> None:
         )
 
 
-def test_at_most_a_fifth_of_any_first_boards_has_no_winning_move() -> None:
+def test_at_most_a_fifth_of_the_boards_has_no_winning_move() -> None:
     empty = 0
     for number, problem in enumerate(problems(3), 1):
         empty += problem.answer == "Own: None\nOpponent: None"
@@ -109,17 +108,17 @@ def test_at_most_a_fifth_of_any_first_boards_has_no_winning_move() -> None:
     assert empty > 0
 
 
-def test_the_seed_decides_and_nothing_repeats() -> None:
-    one, other = take(0, "test", 200), take(1, "test", 200)
-    assert one == take(0, "test", 200)
-    assert one[:50] == problems(0, 50)
-    assert one != other
-    assert len({problem.id for problem in one}) == 200
-    seen = {tuple(problem.id.removeprefix("connect4-").split(".")) for problem in one}
+def test_problems_depend_only_on_the_seed_and_do_not_repeat() -> None:
+    first, second = take(0, "test", 200), take(1, "test", 200)
+    assert first == take(0, "test", 200)
+    assert first[:50] == problems(0, 50)
+    assert first != second
+    assert len({problem.id for problem in first}) == 200
+    seen = {tuple(problem.id.removeprefix("connect4-").split(".")) for problem in first}
     assert not any(columns != columns[::-1] and columns[::-1] in seen for columns in seen)
 
 
-def test_the_splits_are_disjoint_whatever_the_seeds() -> None:
+def test_the_splits_are_disjoint_for_any_seeds() -> None:
     held_out = {problem.id for seed in range(3) for problem in take(seed, "test", 150)}
     trained = {problem.id for seed in range(3) for problem in take(seed, "train", 150)}
     assert not held_out & trained
@@ -127,7 +126,7 @@ def test_the_splits_are_disjoint_whatever_the_seeds() -> None:
     assert split_of(board) == split_of(board[::-1])
 
 
-def test_the_prompt_shows_the_board_and_the_form() -> None:
+def test_the_prompt_contains_the_board_and_the_answer_format() -> None:
     # X has 3 pieces, O has 2: O is to move.
     columns = ("X", "OX", "", "XO", "", "", "")
     assert drawn(columns).splitlines()[4:] == [
@@ -142,7 +141,7 @@ def test_the_prompt_shows_the_board_and_the_form() -> None:
     assert problem.answer == "Own: None\nOpponent: None"
 
 
-PROBLEM = Problem(id="p", prompt="?", answer="Own: (0, 4), (3, 2)\nOpponent: None")
+REFERENCE = "Own: (0, 4), (3, 2)\nOpponent: None"
 
 
 @pytest.mark.parametrize(
@@ -158,9 +157,9 @@ PROBLEM = Problem(id="p", prompt="?", answer="Own: (0, 4), (3, 2)\nOpponent: Non
     ],
 )
 def test_right_answers(response: str) -> None:
-    found = grade(response, PROBLEM)
-    assert found.verdict == "right"
-    assert found.extracted == PROBLEM.answer
+    result = grade(response, REFERENCE)
+    assert result.verdict == "right"
+    assert result.extracted == REFERENCE
 
 
 @pytest.mark.parametrize(
@@ -169,13 +168,13 @@ def test_right_answers(response: str) -> None:
         "Own: (0, 4)\nOpponent: None",  # one is missing
         "Own: (0, 4), (3, 2), (1, 1)\nOpponent: None",  # one too many
         "Own: (4, 0), (2, 3)\nOpponent: None",  # column before row
-        "Own: (0, 4), (3, 2)\nOpponent: (9, 9)",  # no place of the board, but a move
-        "Own: None\nOpponent: (0, 4), (3, 2)",  # the sides exchanged
-        "Own: (0, 4), (3, 2)\nOpponent: None\nOwn: None\nOpponent: None",  # the last word counts
+        "Own: (0, 4), (3, 2)\nOpponent: (9, 9)",  # not on the board, but a move
+        "Own: None\nOpponent: (0, 4), (3, 2)",  # own and opponent exchanged
+        "Own: (0, 4), (3, 2)\nOpponent: None\nOwn: None\nOpponent: None",  # the last lines count
     ],
 )
 def test_wrong_answers(response: str) -> None:
-    assert grade(response, PROBLEM).verdict == "wrong"
+    assert grade(response, REFERENCE).verdict == "wrong"
 
 
 @pytest.mark.parametrize(
@@ -193,18 +192,18 @@ def test_wrong_answers(response: str) -> None:
     ],
 )
 def test_undecided_answers(response: str, reason: str) -> None:
-    found = grade(response, PROBLEM)
-    assert found.verdict == "undecided"
-    assert found.reason == reason
+    result = grade(response, REFERENCE)
+    assert result.verdict == "undecided"
+    assert result.reason == reason
 
 
 def test_every_reference_grades_as_right() -> None:
-    assert all(grade(problem.answer or "", problem).verdict == "right" for problem in problems(0, 50))
+    assert all(grade(problem.answer or "", problem.answer or "").verdict == "right" for problem in problems(0, 50))
 
 
 @pytest.mark.parametrize(
     "text", ["Own:" + " and" * 20000, "Own: " + "(0, 4), " * 20000 + "x", "*" * 50000, "Own " * 20000]
 )
-def test_long_answers_take_no_time(text: str) -> None:
-    # A pattern that went back over the text would need minutes here, and the suite has a limit.
-    assert grade(text, PROBLEM).verdict == "undecided"
+def test_long_answers_are_graded_quickly(text: str) -> None:
+    # A pattern with backtracking would take minutes here, and tests have a time limit.
+    assert grade(text, REFERENCE).verdict == "undecided"

@@ -1,6 +1,6 @@
-"""Benchmarks, one a file: where the rows come from, how the question is put, how an answer is graded.
+"""Benchmarks, one module each: their problems, and how an answer is graded.
 
-A task is a module with the names of ``Task``. ``find`` loads it by name; nothing else is registered anywhere.
+A task is a module with the members of ``Task`` whose name is in ``NAMES``.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ NAMES = ("arithmetic", "connect4")
 
 
 class Task(Protocol):
-    """What a task's module holds."""
+    """The members of a task's module."""
 
     TRIALS: int
-    """Answers a problem (k of avg@k) unless the user says otherwise."""
+    """Default number of answers per problem: k of avg@k."""
     MAX_NEW_TOKENS: int
-    """What an answer may need at most."""
+    """Maximum tokens that an answer needs."""
 
     def problems(self, seed: int, limit: int | None = None) -> list[Problem]:
         """The held-out problems; the same for the same seed."""
 
-    def grade(self, response: str, problem: Problem) -> Grade:
-        """The verdict of one answer."""
+    def grade(self, response: str, reference: str, /) -> Grade:
+        """Grade one answer against the reference answer of its problem."""
 
 
-def find(name: str) -> Task:
-    """The task of that name.
+def load_task(name: str) -> Task:
+    """Load a task by name.
 
     Raises:
-        UserError: there is none, with the nearest name.
+        UserError: the task is unknown; the cure suggests the nearest name.
     """
     if name not in NAMES:
-        raise UserError(f"there is no task '{name}'", cure=suggest(name, list(NAMES)))
+        raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=suggest(name, list(NAMES)))
     return cast(Task, import_module(f"spotcli.evaluation.tasks.{name}"))

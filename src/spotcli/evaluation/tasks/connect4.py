@@ -1,8 +1,8 @@
 """Connect Four, generated from a seed: which moves win at once, for the player to move and for the opponent.
 
-The boards are the positions of two players who drop pieces at random, stopped while nobody has won. The answer is two
-sets of moves, and both must be exactly right. Of a board and its mirror image only one is used, and the pair belongs to
-the train or to the test split by a hash, so the splits are disjoint whatever the seed.
+The boards are positions of two players who drop pieces at random, before either of them has won. The answer is two sets
+of moves, and both must be exactly right. Only one of a board and its mirror image is used. A hash assigns both to the
+train or the test split, so the splits are disjoint for any seed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from spotcli.records import Problem
 
 Split = Literal["train", "test"]
 Move = tuple[int, int]
-"""Row, counted from the lowest, and column, from the left; both from 0."""
+"""Row from the bottom and column from the left, both from 0."""
 Columns = tuple[str, ...]
-"""The board: for each column its pieces, the lowest first."""
+"""The board: the pieces of each column, the lowest first."""
 
 TRIALS = 5
 MAX_NEW_TOKENS = 8192
@@ -29,7 +29,7 @@ MAX_NEW_TOKENS = 8192
 ROWS, COLUMNS, LINE = 6, 7, 4
 TEST_SHARE = 0.25
 EMPTY_SHARE = 0.2
-"""At most this share of the boards has no winning move on either side."""
+"""Maximum share of the boards without a winning move for either player."""
 
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
@@ -54,13 +54,13 @@ Opponent: None"""
 
 
 def winning_moves(columns: Columns, player: str) -> set[Move]:
-    """The moves with which ``player`` has four in a line at once, were it their turn."""
+    """The moves with which ``player`` would win at once."""
     drops = [(len(pieces), column) for column, pieces in enumerate(columns) if len(pieces) < ROWS]
     return {drop for drop in drops if _wins(columns, drop, player)}
 
 
 def _wins(columns: Columns, place: Move, player: str) -> bool:
-    """Whether the player's piece at ``place`` would stand in a line of four."""
+    """Whether a piece of the player at ``place`` would complete a line of four."""
     for up, right in _DIRECTIONS:
         length = 1
         for sign in (1, -1):
@@ -74,13 +74,13 @@ def _wins(columns: Columns, place: Move, player: str) -> bool:
 
 
 def to_move(columns: Columns) -> tuple[str, str]:
-    """The player to move and the opponent; X began."""
+    """The player to move and the opponent; X starts."""
     pieces = "".join(columns)
     return ("X", "O") if pieces.count("X") == pieces.count("O") else ("O", "X")
 
 
 def drawn(columns: Columns) -> str:
-    """The board as text, every place with its coordinates, the highest row first."""
+    """The board as text: every place with its coordinates, the highest row first."""
     return "\n".join(
         " ".join(f"({row}, {column}): {columns[column][row : row + 1] or '_'}" for column in range(COLUMNS))
         for row in reversed(range(ROWS))
@@ -93,13 +93,13 @@ def _canonical(columns: Columns) -> Columns:
 
 
 def split_of(columns: Columns) -> Split:
-    """Which split a board belongs to, for every seed."""
+    """The split of a board; the same for every seed."""
     digest = hashlib.sha256("|".join(_canonical(columns)).encode()).digest()
     return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
 
 
 def _played(r: random.Random) -> Columns | None:
-    """A position of random players after a number of moves that is drawn first; None when the game ended before."""
+    """A position after a random number of random moves; None if a player won before."""
     columns: Columns = ("",) * COLUMNS
     for _ in range(r.randint(5, ROWS * COLUMNS - 2)):
         player, _opponent = to_move(columns)
@@ -111,9 +111,9 @@ def _played(r: random.Random) -> Columns | None:
 
 
 def boards(seed: int, split: Split) -> Iterator[Columns]:
-    """Distinct boards of a split, without end in practice.
+    """Distinct boards of a split; the supply is practically unlimited.
 
-    Of however many boards from the beginning, at most ``EMPTY_SHARE`` have no winning move on either side.
+    At any point, at most ``EMPTY_SHARE`` of the boards so far have no winning move for either player.
     """
     r = random.Random(f"connect4:{split}:{seed}")
     seen: set[Columns] = set()
@@ -131,7 +131,7 @@ def boards(seed: int, split: Split) -> Iterator[Columns]:
 
 
 def as_problem(columns: Columns, source: str) -> Problem:
-    """The question about a board, with its answer in the form that is asked for."""
+    """The question about a board, with its answer in the requested form."""
     player, opponent = to_move(columns)
     answers = {"Own": winning_moves(columns, player), "Opponent": winning_moves(columns, opponent)}
     return Problem(
@@ -148,14 +148,14 @@ def take(seed: int, split: Split, number: int) -> list[Problem]:
 
 
 def problems(seed: int, limit: int | None = None) -> list[Problem]:
-    """The held-out problems: 500 unless limited."""
+    """The held-out problems: 500 by default."""
     return take(seed, "test", limit or 500)
 
 
-def grade(response: str, problem: Problem) -> Grade:
-    """Right when both sets of moves are the reference's, wrong when either is another set.
+def grade(response: str, reference: str) -> Grade:
+    """Right when both sets of moves equal the reference's, wrong when either one differs.
 
-    The last line of each label counts. Blanks, brackets, emphasis, order and repetition don't matter. Undecided where a
-    line is missing or holds anything but moves or ``None``: no answer is not an empty set.
+    The last line of each label counts. Blanks, brackets, emphasis, order and repetition are ignored. Undecided where a
+    line is missing or contains anything but moves or ``None``: a missing answer is not an empty set.
     """
-    return grade_coordinates(response, problem.answer or "")
+    return grade_coordinates(response, reference)

@@ -1,7 +1,7 @@
-"""Everyday requests that no recipe trains on: what a policy says to them should not change.
+"""Everyday requests that no recipe trains on, to measure drift: a policy's answers to them should not change.
 
-Drift is measured on the base model's own answers to these. They ask for prose, code, lists, translation and advice,
-and hold no calculation.
+They ask for prose, code, lists, translation and advice, and contain no calculation. Drift is measured on the base
+model's answers.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ PROMPTS = (
 
 
 def problems(limit: int | None = None) -> list[Problem]:
-    """The requests, without reference answers."""
+    """The requests as problems without reference answers."""
     return [
-        Problem(id=f"neutral-{number}", prompt=prompt, source="builtin:neutral")
-        for number, prompt in enumerate(PROMPTS[:limit])
+        Problem(id=f"neutral-{index}", prompt=prompt, source="builtin:neutral")
+        for index, prompt in enumerate(PROMPTS[:limit])
     ]

@@ -1,8 +1,8 @@
-"""Stands in for vLLM in worker processes: its calls, and real processes to kill, without a model.
+"""A fake vLLM for worker processes: the same calls, and real processes to kill, without a model.
 
-A prompt ``[length, ...]`` gets ``length`` tokens, one a step; a real one, which starts with the token 0, some number
-from 1 to 30. The text is the id of the engine's process. Beside that a prompt may hold POISON, HANG or REFUSED. As with
-vLLM, a child process does the work, and does not notice that its parent died.
+A prompt ``[length, ...]`` gets ``length`` tokens, one per step; a rendered prompt, which starts with the token 0, gets
+1 to 30. The text is the id of the engine's process. A prompt may also contain POISON, HANG or REFUSED. As in vLLM, a
+child process does the work and does not notice when its parent dies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SamplingParams:
 
 
 class LLM:
-    """``start`` is what happens when it is made: ``fails``, ``hangs``, or nothing special."""
+    """``start`` is what its start does: ``fails`` or ``hangs``; it succeeds by default."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class LLM:
         assert not trust_remote_code
         assert generation_config == "vllm"
         if start == "fails":
-            raise RuntimeError("there is no room on the device")
+            raise RuntimeError("out of device memory")
         if start == "hangs":
             time.sleep(3600)
         self.core = subprocess.Popen([sys.executable, "-c", CORE])

@@ -1,0 +1,69 @@
+"""Grade what a policy answered: a truncated completion, or one without a reference answer, is undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spotcli.grading import Grade, Grader, grade_many
+from spotcli.grading.kinds import grader_of
+from spotcli.records import FinishReason, Problem
+
+TRUNCATED = "truncated"
+"""Reason of completions that reached the token limit: they are no evidence of a mistake."""
+NO_REFERENCE = "no reference answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a policy answered to a problem, not graded yet."""
+
+    problem: Problem
+    response: str
+    finish_reason: FinishReason
+
+
+def grade_answer(completion: Completion, grader: Grader) -> Grade:
+    """Grade one completion; ``grader`` sees only completions that can be right or wrong."""
+    if reason := _why_undecided(completion):
+        return Grade("undecided", reason)
+    return grader(completion.response, completion.problem.answer or "")
+
+
+def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade]:
+    """Grade completions in order, each as its problem asks for, else by the grader ``default``.
+
+    Mathematics can be slow, so it is graded together by several workers.
+
+    Raises:
+        UserError: a problem names an unknown grader.
+    """
+    mathematics = [
+        index
+        for index, completion in enumerate(completions)
+        if (completion.problem.grader or default) == "math" and not _why_undecided(completion)
+    ]
+    pairs = ((completions[index].response, completions[index].problem.answer or "") for index in mathematics)
+    grades = dict(zip(mathematics, grade_many(pairs), strict=True))
+    return [
+        grades[index] if index in grades else grade_answer(completion, grader_of(completion.problem.grader, default))
+        for index, completion in enumerate(completions)
+    ]
+
+
+def graded_fields(completion: Completion, grade: Grade) -> dict[str, Any]:
+    """The fields that a row of graded answers has beside those of the problem."""
+    return {
+        "response": completion.response,
+        "finish_reason": completion.finish_reason,
+        "verdict": grade.verdict,
+        "extracted": grade.extracted,
+        "reason": grade.reason or None,
+    }
+
+
+def _why_undecided(completion: Completion) -> str | None:
+    if completion.finish_reason == "length":
+        return TRUNCATED
+    return NO_REFERENCE if completion.problem.answer is None else None

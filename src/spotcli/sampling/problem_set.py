@@ -1,0 +1,160 @@
+"""The problems of a sampling run as they are asked, and the requests for their answers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from spotcli import __version__, jsonl, outputs
+from spotcli.console import say
+from spotcli.errors import UserError
+from spotcli.policies import Request, answer_seed
+from spotcli.problems.sources import iter_problems
+from spotcli.recipe import Recipe
+from spotcli.records import Message, Problem
+from spotcli.sampling.shards import Shard
+
+IN_MEMORY = 20_000
+"""Problems that are kept in memory; the rest of a longer set is read again when it is needed."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Evaluation sets whose problems are excluded."""
+
+    names: list[str]
+    holder: Callable[[Problem], str | None]
+    """The first of the sets that contains a problem."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The ``counted`` entry of the meta file: a resumed run need not read all problems to count them again."""
+
+    problems: int
+    graders: list[str | None]
+    left_out: dict[str, int]
+    """Excluded problems per evaluation set."""
+    others: int
+    """Answers in the file that the run did not ask for: to problems beyond its limit, or later trials."""
+
+
+def read_counted(
+    path: Path, settings: dict[str, Any], digests: dict[str, str], asked: dict[str, Any]
+) -> Counted | None:
+    """What an earlier run with the same settings and inputs counted; None if it has to be counted again.
+
+    Without digests (a data set of the hub), the problems may have changed, so they are counted again.
+    """
+    meta = outputs.read_meta(path) if digests and path.exists() else {}
+    unchanged = (
+        meta.get("settings") == json.loads(json.dumps(settings))
+        and meta.get("inputs") == digests
+        and meta.get("versions", {}).get("spotcli") == __version__
+        and meta.get("asked") == asked
+    )
+    return Counted(**meta["counted"]) if unchanged and meta.get("counted") else None
+
+
+class ProblemSet:
+    """The problems of a run: a stream that can be read repeatedly.
+
+    ``count`` reads it once, which finds every invalid row before anything is answered.
+
+    Args:
+        recipe: the whole recipe.
+        folder: for relative paths.
+        shard: keep only the problems of this shard.
+        held_out: exclude problems of these sets.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, shard: Shard | None, held_out: HeldOut | None) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._shard = shard
+        self._held_out = held_out
+        self.trials = recipe.sample.trials
+        """Answers per problem."""
+        files = {name: folder / name for name in (recipe.sample.problems, *(held_out.names if held_out else ()))}
+        self.digests = {name: jsonl.digest(path) for name, path in files.items() if path.is_file()}
+        self.left_out: Counter[str] = Counter()
+        """Excluded problems per evaluation set."""
+        self.graders: set[str | None] = set()
+        self._first: list[Problem] = []
+        self._number = 0
+
+    def count(self, counted: Counted | None) -> None:
+        """Read all problems, or use what an earlier run counted.
+
+        Raises:
+            UserError: the set is not found, or every problem is excluded.
+            DataError: an invalid row.
+        """
+        if counted:
+            self._number, self.graders = counted.problems, set(counted.graders)
+            self.left_out.update(counted.left_out)
+        else:
+            for problem in self._stream(quiet=False):
+                self.graders.add(problem.grader)
+                self._number += 1
+                if len(self._first) < IN_MEMORY:
+                    self._first.append(problem)
+        if self._held_out:
+            listed = ", ".join(f"{name} {self.left_out[name]}" for name in self._held_out.names)
+            say(f"excluded {self.left_out.total()} problems that occur in evaluation sets ({listed})")
+        if not self._number and not self._shard:
+            raise UserError(
+                "every problem occurs in an evaluation set",
+                where=self._recipe.sample.problems,
+                cure="use another problem set",
+            )
+
+    def counted(self, others: int) -> Counted:
+        """What ``count`` found, for the meta file."""
+        return Counted(self._number, sorted(self.graders, key=str), dict(self.left_out), others)
+
+    def requests(self, *, round_size: int = 1) -> Iterator[tuple[Problem, Request]]:
+        """Yield a request per trial: ``round_size`` problems at a time, first trials before second ones."""
+        seed, problems = self._recipe.seed, iter(self)
+        while part := list(islice(problems, round_size)):
+            for trial in range(self.trials):
+                for problem in part:
+                    key = (problem.id, trial)
+                    yield problem, Request(key, problem.messages, answer_seed(seed, *key), trial)
+
+    def __len__(self) -> int:
+        return self._number
+
+    def __iter__(self) -> Iterator[Problem]:
+        rest = self._stream(quiet=True) if self._number > len(self._first) else iter(())
+        return chain(self._first, islice(rest, len(self._first), None))
+
+    def _stream(self, *, quiet: bool) -> Iterator[Problem]:
+        settings = self._recipe.sample
+        for problem in iter_problems(
+            settings.problems, folder=self._folder, seed=self._recipe.seed, limit=settings.limit, quiet=quiet
+        ):
+            if self._shard is not None and not self._shard.has(problem.id):
+                continue
+            if self._held_out and (name := self._held_out.holder(problem)):
+                # Only the first reading counts; later ones would count the same problems again.
+                self.left_out[name] += not quiet
+                continue
+            yield _with_instructions(problem, settings.system, settings.instruction)
+
+
+def _with_instructions(problem: Problem, system: str | None, instruction: str | None) -> Problem:
+    """The problem with the recipe's system prompt and instruction: what the policy reads, and is trained on."""
+    if not system and not instruction:
+        return problem
+    messages: list[Message] = [{**message} for message in problem.messages]
+    if instruction:
+        messages[-1]["content"] = f"{messages[-1]['content']}\n\n{instruction}"
+    if system and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
+    return problem.model_copy(update={"prompt": messages})
