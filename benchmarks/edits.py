@@ -263,13 +263,13 @@ def replies(path: Path, count: Callable[[str], int]) -> None:
             for (student, mended), rewrite in zip(pairs, rewrites, strict=True):
                 hunks = write(student, mended)
                 reply = as_reply(hunks)
-                found = oracle_prompts.read(reply, mode="edits", fence=FENCE, student=student)
+                found = oracle_prompts.parse_reply(reply, mode="edits", fence=FENCE, student=student)
                 # White space around a change stays the student's, as it does in a rewrite.
                 right = (found.text or "").split() == mended.split()
-                reasons["applied" if right else found.failure or "differs"] += 1
+                reasons["applied" if right else found.error or "differs"] += 1
                 hunks_in += len(hunks)
                 hunks_applied += sum(
-                    oracle_prompts.apply_hunks(student, [(find, "x")]).failure is None for find, _ in hunks
+                    oracle_prompts.apply_hunks(student, [(find, "x")]).error is None for find, _ in hunks
                 )
                 # A reply that fails goes back once; this editor writes the same again, and then the whole.
                 paid.append(count(reply) if right else 2 * count(reply) + rewrite)

@@ -44,7 +44,9 @@ def sample(number: int) -> dict[str, Any]:
 def messages(number: int) -> Any:
     """What `spot rectify` asks about a row."""
     row = sample(number)
-    return oracle_prompts.build(row["prompt"], row["response"], row["answer"], mode="rewrite", fence="a1b2c3").messages
+    return oracle_prompts.build_prompt(
+        row["prompt"], row["response"], row["answer"], mode="rewrite", fence="a1b2c3"
+    ).messages
 
 
 def rectify(url: str, count: int, concurrency: int) -> None:

@@ -183,6 +183,7 @@ def rectify(
     as_json: Json = False,
 ) -> None:
     """An oracle repairs the wrong answers with the smallest edit: samples.jsonl -> data.jsonl."""
+    from spotcli.stages.rectify import Action
     from spotcli.stages.rectify import rectify as stage
 
     settings = _settings(
@@ -213,9 +214,8 @@ def rectify(
             "rectify.tokenizer": tokenizer,
         },
     )
-    summary = _work(
-        lambda: stage(settings, fresh=fresh, dry_run=dry_run, replay=replay, export=export, import_=import_)
-    )
+    action = Action.of(dry_run=dry_run, replay=replay, export=export, import_=import_)
+    summary = _work(lambda: stage(settings, fresh=fresh, action=action))
     _show("Pairs", summary.as_dict(), as_json)
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spotcli.core.oracle_prompts import Ask
-from spotcli.oracles import Request
+from spotcli.core.oracle_prompts import OraclePrompt
+from spotcli.oracles import CorrectionRequest
 from spotcli.oracles.by_name import create
 from spotcli.oracles.symbolic.oracle import REASONS, Declined, Repair, SymbolicOracle, repair
 from spotcli.recipe import RectifySection
@@ -523,14 +523,14 @@ def test_hostile_text_is_declined_at_once(text):
 # The oracle
 
 
-def request(response: str, *, answer: str | None = "35") -> Request:
+def request(response: str, *, answer: str | None = "35") -> CorrectionRequest:
     turns = [
         {"role": "user", "content": "1 + 1 + 1"},
         {"role": "assistant", "content": "1 + 1 = 2\n2 + 1 = 3\n\\boxed{3}"},
         {"role": "user", "content": "12 + 30 - 7"},
     ]
     sample = Sample.model_validate({"prompt": turns, "answer": answer, "response": response, "verdict": "wrong"})
-    return Request(sample=sample, ask=Ask(messages=[]))
+    return CorrectionRequest(sample=sample, prompt=OraclePrompt())
 
 
 def test_the_oracle_reads_the_last_user_turn():

@@ -41,7 +41,7 @@ from spotcli.oracles.symbolic.expressions import (
 )
 
 if TYPE_CHECKING:
-    from spotcli.oracles import Request
+    from spotcli.oracles import CorrectionRequest
     from spotcli.providers.replies import Reply
 
 Reason = (
@@ -622,7 +622,7 @@ class SymbolicOracle:
     prompted = False
     parallel: int | None = 1
 
-    async def correct(self, request: Request) -> Reply:
+    async def correct(self, request: CorrectionRequest) -> Reply:
         """The repaired answer, or ``declined`` with one of ``REASONS``; costs nothing and never fails."""
         from spotcli.providers.replies import Reply
 
