@@ -22,7 +22,7 @@ from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished
 from spotcli.providers import limiter as limits
 from spotcli.recipe_yaml import load
 from spotcli.repair.journal import Journal
-from spotcli.stages.rectify import RectifySummary, rectify
+from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
 
@@ -72,14 +72,13 @@ def script(count: int, **more: Any) -> dict[str, list[Step]]:
 
 
 def ask(folder: Path, provider: FakeProvider | None = None, **options: Any) -> RectifySummary:
-    switches = {
-        name: options.pop(name) for name in ("fresh", "dry_run", "replay", "export", "import_") if name in options
-    }
+    fresh = options.pop("fresh", False)
+    selected = {name: options.pop(name) for name in ("dry_run", "replay", "export", "import_") if name in options}
     values = {"oracle": "gpt-4o", **options}
     if provider:
         values["base_url"] = provider.base_url
     recipe = load(None, None, {f"rectify.{name}": value for name, value in values.items()})
-    return rectify(recipe, folder=folder, **switches)
+    return rectify(recipe, folder=folder, fresh=fresh, action=Action.of(**selected))
 
 
 def samples(folder: Path, count: int) -> None:
@@ -281,7 +280,7 @@ def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, monkeypa
 def test_a_bad_key_stops_at_once_and_is_shown_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples(tmp_path, 50)
     refused = {"status": 401, "body": {"error": {"message": f"Incorrect API key provided: {KEY}"}}}
-    with FakeProvider(default=refused) as provider, pytest.raises(UserError, match="does not accept the key") as caught:
+    with FakeProvider(default=refused) as provider, pytest.raises(UserError, match="rejected the key") as caught:
         ask(tmp_path, provider, concurrency=4)
     # At most those that were in flight.
     assert len(provider.requests) <= 4
@@ -297,7 +296,7 @@ def test_a_quota_that_is_used_up_stops_at_once_and_keeps_what_is_paid_for(tmp_pa
     used_up = {"status": 429, "body": {"error": {"message": "check your plan", "code": "insufficient_quota"}}}
     answers = script(50) | {tag(number): [used_up] for number in range(3, 50)}
     with FakeProvider(answers) as provider:
-        with pytest.raises(UserError, match="quota is used up") as caught:
+        with pytest.raises(UserError, match="quota is exhausted") as caught:
             ask(tmp_path, provider, concurrency=2)
         assert "add credit" in str(caught.value)
         assert caught.value.exit_code == 2
@@ -377,7 +376,7 @@ def test_what_fails_for_good_is_counted_and_left_for_another_run(
 ) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(3) | {tag(1): [{"status": 500}]}) as provider:
-        with pytest.raises(Unfinished, match=r"failed: server 1.*1 of 3 wrong answers are left") as caught:
+        with pytest.raises(Unfinished, match=r"failed: server 1.*1 of 3 wrong answers remain") as caught:
             ask(tmp_path, provider, retries=2)
         assert provider.count(tag(1)) == 3
         assert "gpt-4o: server: " in capsys.readouterr().err
@@ -590,7 +589,7 @@ def test_a_person_corrects_in_an_editor(tmp_path: Path, monkeypatch: pytest.Monk
         "file.write_text(head + cut + body)"
     )
     monkeypatch.setenv("EDITOR", editor(tmp_path, code))
-    with pytest.raises(Unfinished, match=r"1 pairs are in .*, 1 of 3 wrong answers are left"):
+    with pytest.raises(Unfinished, match=r"1 pairs are in .*, 1 of 3 wrong answers remain"):
         ask(tmp_path, oracle="human")
     assert pairs(tmp_path)[0]["chosen"] == right(0)
     # Going on shows the third only.
@@ -641,7 +640,7 @@ def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (found.pairs, found.reasons) == (0, {"not asked": 5})
     assert not (tmp_path / "data.jsonl").exists()
     assert "\x1b" not in todo.read_text()
-    with pytest.raises(UserError, match="this file exists"):
+    with pytest.raises(UserError, match="the file exists"):
         ask(tmp_path, oracle=None, export=Path("todo.md"))
     # Read back as it is, nothing was said about anything.
     found = ask(tmp_path, oracle=None, import_=Path("todo.md"))
@@ -686,10 +685,10 @@ def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda text: "# my own list\n" + text, r"todo\.md:1: this is no file that spot wrote"),
-        (lambda text: text[: text.rindex("#|")], r"todo\.md:\d+: the file ends within an answer"),
-        (lambda text: text + text.partition("\n\n")[2], r"todo\.md:\d+: the answer of line \d+ again"),
-        (lambda text: text.replace(" begin", " bgin"), r"todo\.md:\d+: here should stand 'begin'"),
+        (lambda text: "# my own list\n" + text, r"todo\.md:1: expected a file that `spot rectify --export` wrote"),
+        (lambda text: text[: text.rindex("#|")], r"todo\.md:\d+: the file ends inside an answer"),
+        (lambda text: text + text.partition("\n\n")[2], r"todo\.md:\d+: duplicate answer \(first in line \d+\)"),
+        (lambda text: text.replace(" begin", " bgin"), r"todo\.md:\d+: expected 'begin', got 'bgin'"),
     ],
 )
 def test_a_damaged_file_is_refused_whole(tmp_path: Path, damage: Any, says: str) -> None:
@@ -790,16 +789,16 @@ def test_a_dry_run_prices_the_job_and_sends_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.glob("data.*")) == []
     estimate = found.estimate
     assert estimate is not None
-    assert estimate["requests"] == 3
-    tokens, reply = estimate["prompt_tokens"], estimate["reply_tokens"]
+    assert estimate.requests == 3
+    tokens, reply = estimate.prompt_tokens, estimate.reply_tokens
     assert 900 < tokens < 3000
     # As many tokens as the answers have, and 20 around each.
     assert reply == 60 + sum(litellm.token_counter("gpt-4o", text=wrong(number)["response"]) for number in range(3))
-    assert estimate["likely"] == pytest.approx(tokens * 1e-6 + reply * 1e-5)
+    assert estimate.likely == pytest.approx(tokens * 1e-6 + reply * 1e-5)
     # Replies of half that length.
-    assert estimate["min"] == pytest.approx(tokens * 1e-6 + reply * 0.5e-5)
+    assert estimate.min == pytest.approx(tokens * 1e-6 + reply * 0.5e-5)
     # Three replies of 1,000 tokens.
-    assert estimate["max"] == pytest.approx(tokens * 1e-6 + 0.03)
+    assert estimate.max == pytest.approx(tokens * 1e-6 + 0.03)
 
 
 def test_a_dry_run_knows_attempts_and_rungs(tmp_path: Path) -> None:
@@ -811,18 +810,21 @@ def test_a_dry_run_knows_attempts_and_rungs(tmp_path: Path) -> None:
         free = ask(tmp_path, provider, oracle="symbolic", then=["gpt-4o"], **prices).estimate
         unknown = ask(tmp_path, provider, oracle="openai/mine", dry_run=True).estimate
         assert not provider.requests
-    assert None not in (once, found, free, unknown)
+    assert once is not None
+    assert found is not None
+    assert free is not None
+    assert unknown is not None
     # Two rungs of three attempts and two more for hunks: each time one reply of 1,000 tokens, then four of 2,000 after
     # prompts that hold the attempt before (2,000 tokens) and what was wrong with it (500).
-    tokens = found["prompt_tokens"]
-    assert found["max"] == pytest.approx(2 * ((5 * tokens + 4 * 2500) * 1e-6 + 9000 * 1e-5))
-    assert found["reply_tokens"] < once["reply_tokens"]
+    tokens = found.prompt_tokens
+    assert found.max == pytest.approx(2 * ((5 * tokens + 4 * 2500) * 1e-6 + 9000 * 1e-5))
+    assert found.reply_tokens < once.reply_tokens
     # What corrects for nothing comes first, and may be enough.
     # The random fence is one to three tokens more or less, each a few times.
-    assert (free["min"], free["requests"]) == (0.0, 1)
-    assert free["likely"] == pytest.approx(once["likely"], abs=5e-5)
-    assert free["max"] == pytest.approx(once["max"], abs=5e-5)
-    assert (unknown["requests"], unknown["min"], unknown["max"]) == (1, None, None)
+    assert (free.min, free.requests) == (0.0, 1)
+    assert free.likely == pytest.approx(once.likely, abs=5e-5)
+    assert free.max == pytest.approx(once.max, abs=5e-5)
+    assert (unknown.requests, unknown.min, unknown.max) == (1, None, None)
 
 
 def test_a_dry_run_knows_what_is_paid_already(tmp_path: Path) -> None:
@@ -832,7 +834,7 @@ def test_a_dry_run_knows_what_is_paid_already(tmp_path: Path) -> None:
         samples(tmp_path, 5)
         estimate = ask(tmp_path, provider, dry_run=True).estimate
     assert estimate is not None
-    assert estimate["requests"] == 2
+    assert estimate.requests == 2
 
 
 def test_the_bill_never_passes_the_limit(tmp_path: Path) -> None:
@@ -841,7 +843,7 @@ def test_the_bill_never_passes_the_limit(tmp_path: Path) -> None:
     usage = {"prompt_tokens": 300, "completion_tokens": 100}
     prices = {"price_in": 0.0, "price_out": 10.0, "max_tokens": 400}
     with FakeProvider(script(20, usage=usage, delay=0.02)) as provider:
-        with pytest.raises(BudgetReached, match="wrong answers are left") as caught:
+        with pytest.raises(BudgetReached, match="wrong answers remain") as caught:
             ask(tmp_path, provider, max_cost=0.01, concurrency=8, **prices)
         assert caught.value.exit_code == 4
         # Seven are paid, then 0.007 + 0.004 passes the limit.
@@ -975,7 +977,7 @@ def test_the_command_of_the_first_page(tmp_path: Path) -> None:
             if variable:
                 assert json.loads(done.stdout)["pairs"] == 3
             else:
-                assert "needs OPENAI_API_KEY" in done.stderr
+                assert "requires OPENAI_API_KEY" in done.stderr
                 assert "export OPENAI_API_KEY=" in done.stderr
                 assert "Traceback" not in done.stderr
                 assert not provider.requests
@@ -1008,7 +1010,7 @@ def test_a_parameter_that_the_model_does_not_know_stops_with_the_cure(tmp_path: 
     with FakeProvider(script(1)) as provider:
         with pytest.raises(UserError, match="reasoning_effort") as caught:
             ask(tmp_path, provider, params={"reasoning_effort": "low"})
-        assert "leave that parameter out" in str(caught.value)
+        assert "remove that parameter" in str(caught.value)
         assert not provider.requests
 
 
@@ -1081,7 +1083,7 @@ def test_ctrl_c_keeps_what_is_paid_for(tmp_path: Path) -> None:
         sent = len(provider.requests)
         assert len(replies(tmp_path)) == sent < 40
         assert len(pairs(tmp_path)) == sent
-        assert "the same command goes on" in talk
+        assert "the same command resumes" in talk
         assert ask(tmp_path, provider).pairs == 40
         assert len(provider.requests) == 40
 
@@ -1106,7 +1108,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     samples(tmp_path, 5)
     monkeypatch.setattr(Journal, "append", full)
     with FakeProvider(script(5)) as provider:
-        with pytest.raises(UserError, match=r"data.replies.jsonl: cannot be written: No space left"):
+        with pytest.raises(UserError, match=r"data.replies.jsonl: failed to write: No space left"):
             ask(tmp_path, provider, concurrency=2)
         # Nothing more is bought that could not be kept.
         assert len(provider.requests) <= 2
@@ -1166,7 +1168,7 @@ def test_without_a_tokenizer_words_are_counted_and_it_is_said(
     (tmp_path / "samples.meta.json").write_text(json.dumps({"settings": {"model": "./gone"}}))
     with FakeProvider(script(1)) as provider:
         assert ask(tmp_path, provider).ratio_unit == "words and signs"
-        assert "the policy's tokenizer cannot be loaded" in capsys.readouterr().err
+        assert "failed to load the policy's tokenizer" in capsys.readouterr().err
         with pytest.raises(UserError):
             ask(tmp_path, provider, tokenizer="./gone")
 

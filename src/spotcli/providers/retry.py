@@ -25,7 +25,7 @@ RATE_LIMIT_WEIGHT = 1 / 4
 class Delivery:
     """One request on its way; a subclass sends it, and may reserve money and keep records around each try."""
 
-    tokens: float = 0.0
+    tokens: float
     """Likely tokens of prompt and reply, for the limit of tokens per minute."""
 
     async def send(self) -> Reply:
