@@ -60,5 +60,6 @@ def _usage(response: Any) -> dict[str, Any]:
 
 def _token_ids(choice: Any) -> list[int] | None:
     """vLLM returns the tokens if the request asks for them."""
-    token_ids: list[int] | None = ((choice and choice.provider_specific_fields) or {}).get("token_ids")
+    fields = getattr(choice, "provider_specific_fields", None) or {}
+    token_ids: list[int] | None = fields.get("token_ids")
     return token_ids
