@@ -230,7 +230,8 @@ def test_a_reserved_parameter_is_rejected() -> None:
 
 def test_costs_are_kept_and_no_file_contains_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(
-        tmp_path / "problems.jsonl", [{"id": f"p{index}", "prompt": f"row-{index}?", "answer": "4"} for index in range(4)]
+        tmp_path / "problems.jsonl",
+        [{"id": f"p{index}", "prompt": f"row-{index}?", "answer": "4"} for index in range(4)],
     )
     usage = {"prompt_tokens": 1000, "completion_tokens": 200}
     good: Step = {"text": "\\boxed{4}", "usage": usage}
