@@ -98,7 +98,7 @@ def test_a_temporary_failure_is_retried(fault: Step, monkeypatch: pytest.MonkeyP
     with FakeProvider({f"row-{index:03d}": [fault, good] for index in range(5)}) as provider:
         started = time.monotonic()
         answers = ask(policy(provider), 5)
-    assert [(answer.response, answer.tokens) for answer in answers] == [("4", 3)] * 5
+    assert [(answer.response, answer.tokens) for answer in answers if isinstance(answer, Answer)] == [("4", 3)] * 5
     assert len(provider.requests) == 10
     assert "retry-after" not in fault.get("headers", {}) or time.monotonic() - started >= 0.3
 
