@@ -206,7 +206,7 @@ def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str) -> Pars
     White space around a corrected answer is the student's, since a reply between tags does not define it.
 
     Args:
-        student: the wrong answer; tags that it holds itself are not a forgery.
+        student: the wrong answer; tags that it contains itself are not a forgery.
     """
     if not text.strip():
         return ParsedReply(None, "empty", "the reply was empty")
@@ -267,7 +267,7 @@ def _read_edits(inside: str, student: str) -> ParsedReply:
 def apply_hunks(student: str, hunks: Sequence[tuple[str, str]]) -> ParsedReply:
     """Replace each hunk's text, which must occur exactly once in the student's answer.
 
-    All hunks refer to the original answer. A text to find that holds the marker for omitted text matches everything
+    All hunks refer to the original answer. A text to find that contains the marker for omitted text matches everything
     from its first part to its second. White space around replaced text stays the student's. Text that no hunk touches
     is kept character by character, by construction.
     """

@@ -123,5 +123,5 @@ def _edit(page: str) -> str:
 
 
 def _edit_again(verdict: str, extracted: str | None) -> bool:
-    err().print(f"this is graded {verdict} (final answer: {safe(extracted or 'not found')})")
+    err().print(f"this is graded {verdict} (final answer: {safe(extracted or 'none')})")
     return input("edit again? [Y/n] ").strip().lower() != "n"

@@ -17,7 +17,7 @@ class ModelOracle:
     """Any model that litellm supports; it is reached over a network, at a price.
 
     Raises:
-        RecipeError: only one of the two prices is set, or ``rectify.params`` holds a reserved parameter.
+        RecipeError: only one of the two prices is set, or ``rectify.params`` contains a reserved parameter.
     """
 
     prompted = True

@@ -48,7 +48,7 @@ class EditedAnswer:
 
 
 def encodable(text: str) -> str:
-    """The text as a file can hold it: half a surrogate pair has no bytes."""
+    """The text with lone surrogates replaced, which cannot be encoded."""
     return text.encode("utf-8", errors="replace").decode()
 
 

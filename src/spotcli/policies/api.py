@@ -29,7 +29,7 @@ class ApiPolicy:
     """Sends messages unchanged; the endpoint renders them, with its own chat template and its own defaults.
 
     Raises:
-        RecipeError: ``sample.params`` holds a reserved parameter.
+        RecipeError: ``sample.params`` contains a reserved parameter.
     """
 
     engine = "api"

@@ -82,7 +82,7 @@ class Limiter:
         self.limit = min(self.most, self.limit + 1 / self.limit)
 
     def too_many(self, ticket: Ticket, retry_after: float | None = None) -> None:
-        """Halve the limit after a rate limit, and hold all requests for ``retry_after`` seconds."""
+        """Halve the limit after a rate limit, and pause all requests for ``retry_after`` seconds."""
         if ticket.epoch == self._epoch:
             self._epoch += 1
             self._in_a_row += 1

@@ -22,7 +22,7 @@ from spotcli.records import Message
 
 RESERVED = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n"}
 RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks"}
-"""Parameters that ``params`` may not hold: they would be ignored, be given twice, or write a key into a file."""
+"""Parameters that ``params`` may not contain: they would be ignored, be given twice, or write a key into a file."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LitellmClient:
     """One model of one provider. litellm is imported on first use, since the import takes seconds.
 
     Raises:
-        RecipeError: only one of the two prices is set, or ``params`` holds a reserved parameter.
+        RecipeError: only one of the two prices is set, or ``params`` contains a reserved parameter.
     """
 
     def __init__(self, model: str, settings: ProviderSettings) -> None:
@@ -100,7 +100,7 @@ class LitellmClient:
         return {"base_url": address, "custom_llm_provider": provider}
 
     def check_environment(self, *, other_names: str = "") -> None:
-        """Check, without a request, that the provider is known and the environment holds its key and address.
+        """Check, without a request, that the provider is known and the environment contains its key and address.
 
         Args:
             other_names: other valid values of the key that names the model, for the error.
@@ -229,9 +229,7 @@ def _import() -> Any:
     try:
         import litellm
     except ImportError:
-        raise UserError(
-            "a model at a provider requires litellm", cure="pip install --force-reinstall surgical-post-training"
-        ) from None
+        raise UserError("a model at a provider requires litellm", cure="pip install surgical-post-training") from None
     import logging
 
     # It prints to stdout otherwise, which belongs to results.

@@ -44,7 +44,7 @@ class Delivery:
         """Called after a try that raised."""
 
     def settle(self) -> None:
-        """Called at the end of each try for which ``reserve`` returned, whatever became of it."""
+        """Called at the end of each try for which ``reserve`` returned, whatever its result."""
 
     def waiting(self) -> AbstractContextManager[None]:
         """Entered while the request waits and nothing is sent."""
@@ -82,7 +82,7 @@ class Retries:
                 too_long = (failure.retry_after or 0) > self.longest_wait
                 if remaining < 0 or not failure.retryable or too_long or self.stopped():
                     raise
-            if not limited:  # the limiter holds back everybody after a rate limit
+            if not limited:  # after a rate limit the limiter pauses all requests
                 with delivery.waiting():
                     await self._pause(backoff(failures))
 

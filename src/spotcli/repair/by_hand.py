@@ -24,7 +24,7 @@ def export_open_answers(job: RepairJob, data: Path, path: Path) -> None:
         data: the pairs; those that a person reviewed are left out.
 
     Raises:
-        UserError: ``path`` exists; it may hold a person's work.
+        UserError: ``path`` exists; it may contain a person's work.
     """
     if path.exists():
         raise UserError(
@@ -53,7 +53,7 @@ def import_answers(job: RepairJob, journal: Journal, path: Path, source: Path) -
         source: the samples, for messages.
 
     Raises:
-        UserError: the file does not exist or is damaged; nothing of it is taken then.
+        UserError: the file does not exist, or is damaged; no answer is imported then.
     """
     try:
         text = path.read_bytes().decode("utf-8")

@@ -1,6 +1,6 @@
 """The wrong answers of one run, and the replies about them.
 
-Case              one wrong answer, and what became of it
+Case              one wrong answer, and its result
 PlannedRequest    the next request about a case
 History           the replies of the journal, by the request that they answer
 """
@@ -44,7 +44,7 @@ class JudgedReply:
 
 @dataclass
 class Case:
-    """One wrong answer, and what became of it."""
+    """One wrong answer, and its result."""
 
     sample: Sample
     repeats_problem: bool = False
@@ -53,16 +53,16 @@ class Case:
     """Its pair as a person reviewed it: kept, whatever the filters are."""
     decided: JudgedReply | None = None
     """The reply that decides about it."""
-    undecided: str = NOT_ASKED
-    """The reason for a case without a deciding reply."""
+    default_reason: str = NOT_ASKED
+    """The reason if no reply decides about it."""
 
     def __post_init__(self) -> None:
         if not (self.sample.answer or "").strip():
-            self.undecided = "no reference answer"
+            self.default_reason = "no reference answer"
         elif not self.sample.response.strip():
-            self.undecided = "empty answer"
+            self.default_reason = "empty answer"
         elif self.repeats_problem:
-            self.undecided = SAME_PROBLEM
+            self.default_reason = SAME_PROBLEM
 
     @cached_property
     def digest(self) -> str:
@@ -87,12 +87,12 @@ class Case:
     @property
     def reason(self) -> str:
         """Why it is not a pair."""
-        return self.decided.correction.reason if self.decided else self.undecided
+        return self.decided.correction.reason if self.decided else self.default_reason
 
     def drop(self, reason: str) -> None:
         """Make it a case without a pair."""
         self.decided = self.reviewed = None
-        self.undecided = reason
+        self.default_reason = reason
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ class Dispatcher:
         if isinstance(planned.oracle, HumanOracle):
             self._stop(KeyboardInterrupt())
             return
-        case.undecided = f"{FAILED}{failure.kind}"
+        case.default_reason = f"{FAILED}{failure.kind}"
         hopeless = self._failures.count(failure, planned.oracle.name)
         if hopeless is not None:
             self._stop(hopeless)

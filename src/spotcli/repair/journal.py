@@ -1,6 +1,6 @@
 """The journal of an oracle's replies: complete, not parsed, and on the disk before anything else uses them.
 
-``X.replies.jsonl`` holds one JSON object per line; its ``kind`` is one of
+``X.replies.jsonl`` contains one JSON object per line; its ``kind`` is one of
 
     reply   an oracle's reply to one request, which is not sent again
     sent    money was reserved for a request; written only under a cost limit. Until a ``reply`` or ``free`` with the
@@ -218,7 +218,7 @@ class Journal(jsonl.Appender):
             try:
                 await asyncio.to_thread(self.append, [entry.as_row() for entry, _ in batch])
             except OSError as error:
-                # The disk may hold half a line: the next line would be lost with it.
+                # The file may end with half a line, and the next line would be lost with it.
                 self._error = error
                 for _, written in batch + self._queue:
                     if not written.done():

@@ -112,14 +112,14 @@ def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
 
 
 _CALCULATION = re.compile(r"(?:[\d+*/^-]|\\\w+)[^=]*=")
-"""An equation with something to compute on its left; `x = 5` only states the result."""
+"""An equation with something to compute on its left; `x = 5` is only a result."""
 
 
 def only_answer_changed(rejected: str, chosen: str, answer: str) -> bool:
     """Whether only the line of the final answer changed, and the lines before it do not lead to the new answer.
 
-    False if the derivation already holds ``answer``, that of y+ (the student copied it wrongly), if the line is itself
-    a calculation (``42 - 7 = \\boxed{36}``), or if there is no derivation.
+    False if the derivation already contains ``answer``, that of y+ (the student copied it wrongly), if the line itself
+    is a calculation (``42 - 7 = \\boxed{36}``), or if the answer has no derivation.
     """
     before, after = ([line.strip() for line in text.splitlines() if line.strip()] for text in (rejected, chosen))
     head = edits.shared_prefix(before, after)

@@ -1,4 +1,4 @@
-"""The summary of a rectify run, and the error for a run that left something to do."""
+"""The summary of a rectify run, and the error for a run that did not finish."""
 
 from __future__ import annotations
 

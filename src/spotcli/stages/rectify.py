@@ -37,7 +37,6 @@ from spotcli.repair.next_request import RepairJob
 from spotcli.repair.right_answers import keep_right_answers
 from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, summarise
 
-
 __all__ = ["Action", "RectifySummary", "rectify"]
 
 
@@ -68,6 +67,7 @@ class Action:
 
 
 ASK = Action()
+"""Send the requests that have no reply yet."""
 
 
 def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, action: Action = ASK) -> RectifySummary:
