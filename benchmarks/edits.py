@@ -288,13 +288,13 @@ def replies(path: Path, count: Callable[[str], int]) -> None:
             for (student, mended), rewrite in zip(pairs, rewrites, strict=True):
                 hunks = write(student, mended)
                 reply = as_reply(hunks)
-                result = oracle_prompts.read(reply, mode="edits", fence=FENCE, student=student)
+                result = oracle_prompts.parse_reply(reply, mode="edits", fence=FENCE, student=student)
                 # White space around a change stays that of the answer, as in a rewrite.
                 right = (result.text or "").split() == mended.split()
-                reasons["applied" if right else result.failure or "differs"] += 1
+                reasons["applied" if right else result.error or "differs"] += 1
                 hunks_in += len(hunks)
                 hunks_applied += sum(
-                    oracle_prompts.apply_hunks(student, [(find, "x")]).failure is None for find, _ in hunks
+                    oracle_prompts.apply_hunks(student, [(find, "x")]).error is None for find, _ in hunks
                 )
                 # A failed reply is requested once more; the editor repeats it, and then the whole answer is rewritten.
                 paid.append(count(reply) if right else 2 * count(reply) + rewrite)

@@ -1,11 +1,11 @@
-"""Requests a second of `spot rectify` beside the bare client libraries, in one run against one local provider.
+"""Requests per second of `spot rectify` and of the client libraries alone, in one run against one local provider.
 
     python benchmarks/oracle.py --requests 1000 --concurrency 64 256 --pin
 
-The provider answers after 50 ms with about 8 kB; all clients send the same messages. `spot rectify` also journals,
-reads, grades and measures each reply. `openai aiohttp` is the openai client on aiohttp, `threads` a thread for each
-request in flight with the openai client, as the paper's reference code does. ``--pin`` gives the provider one core and
-the clients another.
+The provider answers after 50 ms with about 8 kB, and all clients send the same messages. `spot rectify` also journals,
+parses, grades and measures each reply. `openai aiohttp` is the openai client on aiohttp; `threads` is the openai client
+with one thread per request in flight, as in the paper's reference code. ``--pin`` gives the provider one core and the
+clients another.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ FILLER = "So we go on, step by step, and check what we have. " * 150
 os.environ |= {"OPENAI_API_KEY": "sk-benchmark", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1"}
 
 
-def response(number: int, off: int) -> str:
-    return f"10 + {number} = {10 + number + off}\n{FILLER}\nThe answer is \\boxed{{{10 + number + off}}}."
+def response(number: int, error: int) -> str:
+    return f"10 + {number} = {10 + number + error}\n{FILLER}\nThe answer is \\boxed{{{10 + number + error}}}."
 
 
 def sample(number: int) -> dict[str, Any]:
@@ -42,9 +42,11 @@ def sample(number: int) -> dict[str, Any]:
 
 
 def messages(number: int) -> Any:
-    """What `spot rectify` asks about a row."""
+    """The messages that `spot rectify` sends about a row."""
     row = sample(number)
-    return oracle_prompts.build(row["prompt"], row["response"], row["answer"], mode="rewrite", fence="a1b2c3").messages
+    return oracle_prompts.build_prompt(
+        row["prompt"], row["response"], row["answer"], mode="rewrite", fence="a1b2c3"
+    ).messages
 
 
 def rectify(url: str, count: int, concurrency: int) -> None:
@@ -65,14 +67,14 @@ def bare_litellm(url: str, count: int, concurrency: int) -> None:
     async def work() -> None:
         gate = asyncio.Semaphore(concurrency)
 
-        async def one(number: int) -> None:
+        async def send(number: int) -> None:
             async with gate:
                 await litellm.acompletion(
                     model="gpt-4o", messages=messages(number), base_url=url, num_retries=0, max_retries=0
                 )
 
-        await asyncio.gather(*(one(number) for number in range(count)))
-        await litellm.close_litellm_async_clients()
+        await asyncio.gather(*(send(number) for number in range(count)))
+        await litellm.close_litellm_async_clients()  # type: ignore[attr-defined, no-untyped-call]
 
     asyncio.run(work())
 
@@ -84,12 +86,12 @@ def bare_aiohttp(url: str, count: int, concurrency: int) -> None:
         gate = asyncio.Semaphore(concurrency)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
-            async def one(number: int) -> None:
+            async def send(number: int) -> None:
                 body = {"model": "gpt-4o", "messages": messages(number)}
                 async with gate, session.post(f"{url}/chat/completions", json=body) as answer:
                     await answer.json()
 
-            await asyncio.gather(*(one(number) for number in range(count)))
+            await asyncio.gather(*(send(number) for number in range(count)))
 
     asyncio.run(work())
 
@@ -102,11 +104,11 @@ def openai_aiohttp(url: str, count: int, concurrency: int) -> None:
         http = openai.DefaultAioHttpClient()
         async with openai.AsyncOpenAI(base_url=url, max_retries=0, http_client=http) as client:
 
-            async def one(number: int) -> None:
+            async def send(number: int) -> None:
                 async with gate:
                     await client.chat.completions.create(model="gpt-4o", messages=messages(number))
 
-            await asyncio.gather(*(one(number) for number in range(count)))
+            await asyncio.gather(*(send(number) for number in range(count)))
 
     asyncio.run(work())
 
@@ -116,11 +118,11 @@ def threads(url: str, count: int, concurrency: int) -> None:
 
     client = openai.OpenAI(base_url=url, max_retries=0)
 
-    def one(number: int) -> None:
+    def send(number: int) -> None:
         client.chat.completions.create(model="gpt-4o", messages=messages(number))
 
     with ThreadPoolExecutor(concurrency) as pool:
-        list(pool.map(one, range(count)))
+        list(pool.map(send, range(count)))
     client.close()
 
 
@@ -137,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--rounds", type=int, default=3, help="Times that each client is timed; medians are told.")
+    parser.add_argument("--rounds", type=int, default=3, help="Measurements per client; the median is shown.")
     parser.add_argument("--pin", action="store_true", help="Provider on core 1, clients on core 0.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -163,21 +165,21 @@ def main() -> None:
 
 
 def compare(url: str, count: int, flights: list[int], rounds: int) -> None:
-    for ask in CLIENTS.values():
-        ask(url, 20, 4)  # what is imported and made once is not part of what is timed
+    for run in CLIENTS.values():
+        run(url, 20, 4)  # imports and one-time setup are not measured
     for concurrency in flights:
         taken: dict[str, list[tuple[float, float]]] = {client: [] for client in CLIENTS}
         for _ in range(rounds):
-            for client, ask in CLIENTS.items():
+            for client, run in CLIENTS.items():
                 began, used = time.perf_counter(), time.process_time()
-                ask(url, count, concurrency)
+                run(url, count, concurrency)
                 taken[client].append((time.perf_counter() - began, time.process_time() - used))
         cost = {client: statistics.median(used for _, used in times) / count * 1e3 for client, times in taken.items()}
         for client, times in taken.items():
             speed = count / statistics.median(seconds for seconds, _ in times)
             print(
                 f"{concurrency:4d} in flight  {client:14s} {speed:7.0f} requests/s  "
-                f"{cost[client]:5.2f} ms of processor a request, {cost[client] / cost['litellm']:.2f} of litellm's"
+                f"{cost[client]:5.2f} ms of CPU time per request, {cost[client] / cost['litellm']:.2f} of litellm's"
             )
 
 

@@ -1,15 +1,15 @@
-"""Rectify under fire: seeded faults, kills at random moments, and what must hold nevertheless.
+"""`spot rectify` with random faults and kills, from a seed, and the guarantees that must hold.
 
     python tests/chaos.py --rows 2000 --kills 50 --seed 0
 
 The same rows are corrected twice, through litellm over HTTP to a scripted provider: once undisturbed, once with
-``kill -9`` again and again. Then data.jsonl must be the same byte for byte, no request may have been sent twice but
-those in flight at a kill, counted at each, and the key must be in no file and no output.
+repeated ``kill -9``. Then data.jsonl must be identical byte for byte, only requests in flight at a kill may have been
+sent twice, and the key must be in no file and no output.
 
-A third job runs under a money limit with the same faults and kills: the provider's bill may not pass it. There requests
-whose end is unknown use most of it up. So a fourth and a fifth have dear replies, only faults that cost nothing, and a
-limit at half of what the whole would cost: without a kill the bill must come to within one request of it, with two
-kills to within what was in flight at them, and never above.
+A third job has a cost limit, with the same faults and kills: the provider's bill must not exceed it. There, requests
+without a known end use up most of the limit. So a fourth and a fifth job have expensive replies, only faults that cost
+nothing, and a limit at half of the full cost: without a kill the bill must come within one request of the limit, with
+two kills within the requests in flight at them, and never exceed it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def sample(number: int) -> dict[str, Any]:
 
 
 def steps(number: int, chance: random.Random) -> list[Step]:
-    """Some faults, then what the provider really says, with which it stays."""
+    """Some faults, then the final answer, which repeats."""
     first, total = 10 + number, 15 + number
     right = f"10 + {number} = {first}\n{first} + 5 = {total}\nThe answer is \\boxed{{{total}}}."
     delay = chance.uniform(0.0, 0.1)
@@ -79,8 +79,8 @@ def steps(number: int, chance: random.Random) -> list[Step]:
     return [*chance.choices(faults, k=chance.choices([0, 1, 2], [85, 12, 3])[0]), final]
 
 
-def dear_steps(number: int, chance: random.Random) -> list[Step]:
-    """Faults that nothing is charged for, then a right answer that costs from half to all of what was reserved."""
+def expensive_steps(number: int, chance: random.Random) -> list[Step]:
+    """Faults that cost nothing, then a right answer that costs from half to all of its reservation."""
     tokens = chance.randint(MAX_TOKENS // 2, MAX_TOKENS)
     first, total = 10 + number, 15 + number
     right = f"10 + {number} = {first}\n{first} + 5 = {total}\nThe answer is \\boxed{{{total}}}."
@@ -94,9 +94,9 @@ def dear_steps(number: int, chance: random.Random) -> list[Step]:
 
 
 def binding_limit(folder: Path, rows: int, kills: int, chance: random.Random) -> str:
-    """A job whose limit is half of what it would cost; returns its output."""
-    answers = {tag(number): dear_steps(number, chance) for number in range(rows)}
-    cap = sum(some[-1]["usage"]["completion_tokens"] for some in answers.values()) * PRICE_OUT / 1e6 / 2
+    """A job whose limit is half of its full cost; returns its output."""
+    answers = {tag(number): expensive_steps(number, chance) for number in range(rows)}
+    cap = sum(steps[-1]["usage"]["completion_tokens"] for steps in answers.values()) * PRICE_OUT / 1e6 / 2
     worst = MAX_TOKENS * PRICE_OUT / 1e6
     money = ("--max-cost", str(cap), "-s", "rectify.price_in=0", "-s", f"rectify.price_out={PRICE_OUT}")
     job = Job(folder, answers, rows, *money)
@@ -106,7 +106,7 @@ def binding_limit(folder: Path, rows: int, kills: int, chance: random.Random) ->
         )
         job.finish(4)
         first = job.provider.billed_tokens * PRICE_OUT / 1e6
-        # Once more: what is spent stays spent.
+        # Again: earlier spending counts.
         job.finish(4)
         bill = job.provider.billed_tokens * PRICE_OUT / 1e6
     least = cap - (1 + killed * CONCURRENCY) * worst
@@ -116,7 +116,7 @@ def binding_limit(folder: Path, rows: int, kills: int, chance: random.Random) ->
 
 
 class Job:
-    """One folder, one provider, and the command that is killed and run again."""
+    """One folder, one provider, and the command that is killed and resumed."""
 
     def __init__(self, folder: Path, answers: dict[str, list[Step]], rows: int, *options: str) -> None:
         self.folder = folder
@@ -127,7 +127,7 @@ class Job:
         folder.mkdir()
         lines = [json.dumps(sample(number)) + "\n" for number in range(rows)]
         (folder / "samples.jsonl").write_text("".join(lines))
-        self.provider = FakeProvider({name: list(some) for name, some in answers.items()}, key=KEY)
+        self.provider = FakeProvider({name: list(steps) for name, steps in answers.items()}, key=KEY)
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -139,7 +139,7 @@ class Job:
         )  # fmt: skip
 
     def kill_after(self, requests: int, pause: float) -> bool:
-        """Run until so many more requests came, and a moment more; False where the command ended before."""
+        """Kill the command after this many more requests and a pause; False if it ended before."""
         process, until = self.start(), len(self.provider.requests) + requests
         while len(self.provider.requests) < until:
             if process.poll() is not None:
@@ -149,14 +149,14 @@ class Job:
         time.sleep(pause)
         process.kill()
         self.output += process.communicate()[0]
-        time.sleep(0.05)  # what was sent has come
+        time.sleep(0.05)  # what was sent arrives
         unkept = self.unkept_replies()
         assert unkept - self.unkept <= CONCURRENCY, (unkept, self.unkept)
         self.unkept = unkept
         return True
 
     def unkept_replies(self) -> int:
-        """Requests for what the provider really says that no line of the journal answers."""
+        """Requests that got the final answer, without a reply in the journal."""
         asked = sum(max(0, self.provider.count(tag) - len(steps) + 1) for tag, steps in self.answers.items())
         journal = self.folder / "data.replies.jsonl"
         lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
@@ -182,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     chance = random.Random(options.seed)
     answers = {tag(number): steps(number, chance) for number in range(options.rows)}
-    expected = sum(len(some) for some in answers.values())
+    expected = sum(map(len, answers.values()))
     with tempfile.TemporaryDirectory(prefix="spot-chaos-") as name:
         folder = Path(name)
         calm = Job(folder / "calm", answers, options.rows)
@@ -204,11 +204,11 @@ def main() -> None:
             rough.finish(0)
             again = len(rough.provider.requests) - expected
         assert (rough.folder / "data.jsonl").read_bytes() == (calm.folder / "data.jsonl").read_bytes()
-        # Each kill was held to what is in flight; what was asked again is what they lost, and nothing else.
+        # Only the replies that the kills lost were requested again.
         assert again == rough.unkept_replies() <= kills * CONCURRENCY, (again, rough.unkept, kills)
         print(
             f"{kills} kills: the same {len(rough.sorted_rows())} pairs; {again} requests were sent again, "
-            f"{again / max(kills, 1):.0f} a kill with up to {CONCURRENCY} in flight"
+            f"{again / max(kills, 1):.0f} per kill with up to {CONCURRENCY} in flight"
         )
 
         cap = options.rows * 100 * PRICE_OUT / 1e6
@@ -223,7 +223,7 @@ def main() -> None:
         print(f"limit ${cap:.4f}: the provider's bill is ${bill:.4f}")
 
         texts = [calm.output, rough.output, poor.output]
-        texts += [binding_limit(folder / f"dear-{kills}", options.rows, kills, chance) for kills in (0, 2)]
+        texts += [binding_limit(folder / f"expensive-{kills}", options.rows, kills, chance) for kills in (0, 2)]
         texts += [file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file()]
         assert not any(KEY in text for text in texts)
         print("the key is in no file and no output")

@@ -3,22 +3,22 @@
     with FakeProvider(answers={"row-3": [{"status": 429, "headers": {"retry-after": "1"}}, {"text": "hi"}]}) as server:
         server.base_url                      # give this to litellm
         server.requests                      # every request as it came
-        server.billed_tokens                 # reply tokens of all answers, also of those that nobody waited for
+        server.billed_tokens                 # reply tokens of all answers, including those that no client waited for
     python tests/fake_provider.py --port 0 --script script.json --log requests.jsonl    # the same as a process
 
-A request belongs to the first tag of the script that its messages contain; its n-th request gets the n-th step, and the
-last step repeats. What a step can hold:
+A request belongs to the first tag of the script that its messages contain. The n-th request of a tag gets the n-th
+step, and the last step repeats. The keys of a step:
 
-    correct   {old: new}: the student's answer with these replacements, in the fence that the request asked for
-    text      the whole message; "{fence}" stands for the random part of the request's tags
+    correct   {old: new}: the student's answer with these replacements, between the tags that the request asked for
+    text      the whole message; "{fence}" is replaced by the random part of the request's tags
     finish    finish_reason, "stop" when absent
-    message   more fields of the message; ``choice``: of what is around it
+    message   more fields of the message; ``choice``: more fields of its choice
     status    an HTTP error with ``body`` (an object or text) and ``headers``
     delay     seconds before the answer
-    reset     the connection is cut before a byte was sent
-    half      the connection is cut in the middle of the body
-    garbage   200 with a body that is not JSON, or with this text for a body
-    usage     {"prompt_tokens": ..., "completion_tokens": ...}; by default four characters are a token; False: not told
+    reset     the connection is closed before the first byte
+    half      the connection is closed in the middle of the body
+    garbage   200 with a body that is not JSON, or with this text as its body
+    usage     {"prompt_tokens": ..., "completion_tokens": ...}; by default four characters per token; False: no usage
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Step = dict[str, Any]
 
 
 class FakeProvider:
-    """The server on a thread of its own; ``answers`` may be changed while it runs."""
+    """The server, on its own thread; ``answers`` may be changed while it runs."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class FakeProvider:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def count(self, tag: str) -> int:
-        """Requests for one tag."""
+        """The number of requests with a tag."""
         return self._asked[tag]
 
     def __enter__(self) -> Self:
@@ -79,7 +79,9 @@ class FakeProvider:
         assert self._ready.wait(10)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
@@ -110,14 +112,15 @@ class FakeProvider:
             self.in_flight -= 1
 
     async def _play(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        told = "\n".join(message["content"] for message in body["messages"])
-        tag = next((tag for tag in self.answers if tag in told), "")
+        prompt = "\n".join(message["content"] for message in body["messages"])
+        tag = next((tag for tag in self.answers if tag in prompt), "")
         steps = self.answers.get(tag) or [self.default]
         step = steps[min(self._asked[tag], len(steps) - 1)]
         self._asked[tag] += 1
+        fault = {name: value for name, value in step.items() if name in ("status", "reset", "half")}
         sent = {
             "tag": tag,
-            "step": {name: value for name, value in step.items() if name in ("status", "reset", "half")},
+            "step": fault,
             "model": body.get("model"),
             "body": body,
             "authorization": request.headers.get("Authorization"),
@@ -125,7 +128,7 @@ class FakeProvider:
         self.requests.append(sent)
         if self._log:
             with self._log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"tag": tag, **sent["step"]}) + "\n")
+                file.write(json.dumps({"tag": tag, **fault}) + "\n")
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return web.json_response(
                 {"error": {"message": "Incorrect API key provided.", "type": "invalid_request_error",
@@ -145,9 +148,9 @@ class FakeProvider:
             )
         if step.get("garbage"):
             self.billed_tokens += 1
-            body_text = step["garbage"] if isinstance(step["garbage"], str) else "<html>not what you hoped for</html>"
+            body_text = step["garbage"] if isinstance(step["garbage"], str) else "<html>not JSON</html>"
             return web.Response(text=body_text, content_type="application/json")
-        answer = completion(body, step, told)
+        answer = completion(body, step, prompt)
         self.billed_tokens += answer["usage"]["completion_tokens"]
         if step.get("usage") is False:
             del answer["usage"]
@@ -163,18 +166,18 @@ class FakeProvider:
         return web.Response(text=payload, content_type="application/json")
 
 
-def completion(body: dict[str, Any], step: Step, told: str) -> dict[str, Any]:
-    """The body of a good answer."""
-    match = FENCE.search(told) or PROBLEM.search(told)
+def completion(body: dict[str, Any], step: Step, prompt: str) -> dict[str, Any]:
+    """The body of a successful answer."""
+    match = FENCE.search(prompt) or PROBLEM.search(prompt)
     fence, student = match.groups() if match else ("", "")
     if "correct" in step:
         for old, new in step["correct"].items():
             student = student.replace(old, new)
-        text = f"<answer-{fence}>\n{student}\n</answer-{fence}>"
+        text: str | None = f"<answer-{fence}>\n{student}\n</answer-{fence}>"
     else:
         text = step.get("text")
         text = text.replace("{fence}", fence) if text else text
-    usage = step.get("usage") or {"prompt_tokens": len(told) // 4, "completion_tokens": len(text or "") // 4}
+    usage = step.get("usage") or {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(text or "") // 4}
     message = {"role": "assistant", "content": text} | step.get("message", {})
     return {
         "id": "chatcmpl-1",
@@ -192,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a scripted provider; prints its base URL")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--script", type=Path, required=True, help='{"answers": {tag: [step, ...]}, "default": step}')
-    parser.add_argument("--log", type=Path, help="one line a request")
+    parser.add_argument("--log", type=Path, help="one line per request")
     parser.add_argument("--key", help="the only accepted key")
     options = parser.parse_args()
     script = json.loads(options.script.read_text())

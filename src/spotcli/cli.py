@@ -126,12 +126,12 @@ def rectify(
     as_json: flags.AsJson = False,
 ) -> None:
     """Correct the wrong answers with the smallest edit: samples.jsonl -> data.jsonl."""
+    from spotcli.stages.rectify import Action
     from spotcli.stages.rectify import rectify as stage
 
     settings = _load(recipe, overrides, given)
-    summary = _work(
-        lambda: stage(settings, fresh=fresh, dry_run=dry_run, replay=replay, export=export, import_=import_)
-    )
+    action = Action.of(dry_run=dry_run, replay=replay, export=export, import_=import_)
+    summary = _work(lambda: stage(settings, fresh=fresh, action=action))
     _show("Pairs", summary.as_dict(), as_json)
 
 

@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
+from spotcli.reviews import Review
+
 Verdict = Literal["right", "wrong", "undecided"]
 FinishReason = Literal["stop", "length"]
 
@@ -150,12 +152,17 @@ class Pair(Problem):
     """Verdict on y+."""
     oracle: dict[str, Any] = Field(default_factory=dict)
     """Name, prompt version and cost of the correction."""
-    review: Literal["accept", "reject", "edited"] | None = None
+    review: Review | None = None
     """Decision of a reviewer; rejected pairs are not trained on."""
 
     @property
     def key(self) -> tuple[str, int]:
         return self.id, self.trial
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether a person rejected the pair; training leaves it out."""
+        return self.review == "reject"
 
     @property
     def original(self) -> str:

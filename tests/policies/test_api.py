@@ -32,8 +32,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def requests(number: int) -> Iterator[Request]:
-    for at in range(number):
-        yield Request((f"r{at}", 0), [{"role": "user", "content": f"row-{at:03d}: how much?"}], seed=1000 + at)
+    for index in range(number):
+        yield Request((f"r{index}", 0), [{"role": "user", "content": f"row-{index:03d}: how much?"}], seed=1000 + index)
 
 
 def policy(provider: FakeProvider, model: str = "mine", sampling: Sampling | None = None, **keys: Any) -> ApiPolicy:
@@ -41,14 +41,14 @@ def policy(provider: FakeProvider, model: str = "mine", sampling: Sampling | Non
 
 
 def ask(policy: ApiPolicy, number: int = 1) -> list[Answer | Failure]:
-    """What becomes of the requests, in their order."""
+    """The answers and failures, in the order of the requests."""
     try:
         groups = policy.answers(requests(number), number, lambda request: False)
-        found = {item.request.key: item for group in groups for item in group}
+        received = {item.request.key: item for group in groups for item in group}
     finally:
         policy.close()
-    assert len(found) == number
-    return [found[request.key] for request in requests(number)]
+    assert len(received) == number
+    return [received[request.key] for request in requests(number)]
 
 
 def one(step: Step, **keys: Any) -> Answer | Failure:
@@ -66,7 +66,7 @@ def test_every_parameter_reaches_the_endpoint() -> None:
     assert body["messages"] == [{"role": "user", "content": "row-000: how much?"}]
     assert (body["temperature"], body["top_p"], body["top_k"], body["max_tokens"]) == (0.3, 0.9, 20, 77)
     assert (body["seed"], body["presence_penalty"]) == (1000, 1.5)
-    # Templates name the switch one way or the other, and take no notice of what they do not know.
+    # Templates use one of the two names of the switch, and ignore the other.
     assert body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False, "tools": []}
     assert body["return_token_ids"] is True
     assert isinstance(answer, Answer)
@@ -92,27 +92,27 @@ def test_only_what_is_set_is_sent() -> None:
         {"garbage": True},
     ],
 )
-def test_a_passing_failure_is_asked_again(fault: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_failure_is_retried(fault: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "JITTER", 0.0)
     good = {"text": "4", "usage": {"prompt_tokens": 9, "completion_tokens": 3}}
-    with FakeProvider({f"row-{at:03d}": [fault, good] for at in range(5)}) as provider:
-        since = time.monotonic()
+    with FakeProvider({f"row-{index:03d}": [fault, good] for index in range(5)}) as provider:
+        started = time.monotonic()
         answers = ask(policy(provider), 5)
-    assert [(answer.response, answer.tokens) for answer in answers] == [("4", 3)] * 5
+    assert [(answer.response, answer.tokens) for answer in answers if isinstance(answer, Answer)] == [("4", 3)] * 5
     assert len(provider.requests) == 10
-    assert "retry-after" not in fault.get("headers", {}) or time.monotonic() - since >= 0.3
+    assert "retry-after" not in fault.get("headers", {}) or time.monotonic() - started >= 0.3
 
 
-def test_slow_answers_are_waited_for_together() -> None:
+def test_slow_answers_arrive_together() -> None:
     with FakeProvider(default={"text": "4", "delay": 0.5}) as provider:
-        since = time.monotonic()
+        started = time.monotonic()
         ask(policy(provider, concurrency=20), 20)
-    # One after the other they would take 10 s.
+    # In sequence they would take 10 s.
     assert provider.most_in_flight == 20
-    assert time.monotonic() - since < 8
+    assert time.monotonic() - started < 8
 
 
-def test_an_answer_at_the_limit_is_cut_and_so_is_one_that_filled_the_context() -> None:
+def test_an_answer_at_the_limit_is_truncated_and_so_is_one_that_filled_the_context() -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 100}
     answer = one({"text": "4 +", "finish": "length", "usage": usage})
     assert isinstance(answer, Answer)
@@ -133,104 +133,105 @@ def test_an_answer_at_the_limit_is_cut_and_so_is_one_that_filled_the_context() -
         ({"text": "late", "delay": 5}, "time-out"),
     ],
 )
-def test_what_is_no_answer_is_a_failure_with_its_reason(step: Step, reason: str) -> None:
-    found = one(step, timeout=1)
-    assert isinstance(found, Failure)
-    assert found.reason == reason
+def test_a_request_without_an_answer_is_a_failure_with_its_reason(step: Step, reason: str) -> None:
+    received = one(step, timeout=1)
+    assert isinstance(received, Failure)
+    assert received.reason == reason
 
 
 @pytest.mark.parametrize(
     ("step", "message", "cure"),
     [
-        ({"status": 401, "body": {"error": {"message": f"bad key {KEY}"}}}, "does not accept the key", "check the key"),
-        ({"status": 404, "body": {"error": {"message": "no such model"}}}, "no such model", "base-url"),
-        ({"status": 429, "body": {"error": {"message": "insufficient_quota"}}}, "quota is used up", "add credit"),
+        ({"status": 401, "body": {"error": {"message": f"bad key {KEY}"}}}, "rejected the key", "check the key"),
+        ({"status": 404, "body": {"error": {"message": "no such model"}}}, "unknown model", "base-url"),
+        ({"status": 429, "body": {"error": {"message": "insufficient_quota"}}}, "quota is exhausted", "add credit"),
     ],
 )
-def test_what_no_request_can_get_past_stops_at_once(step: Step, message: str, cure: str) -> None:
+def test_a_permanent_error_stops_at_once(step: Step, message: str, cure: str) -> None:
     with FakeProvider({"row-005": [step]}, default={"text": "4"}) as provider:
-        asked = policy(provider, concurrency=2)
-        found: list[Answer | Failure] = []
+        api = policy(provider, concurrency=2)
+        received: list[Answer | Failure] = []
         with pytest.raises(UserError, match=message) as caught:
-            found.extend(item for group in asked.answers(requests(500), 500, lambda request: False) for item in group)
-        asked.close()
+            received.extend(item for group in api.answers(requests(500), 500, lambda request: False) for item in group)
+        api.close()
     assert cure in str(caught.value.cure)
     assert KEY not in str(caught.value)
-    # The five before it, and what was in flight beside it.
-    assert {f"r{at}" for at in range(5)} <= {item.request.key[0] for item in found}
+    # The five before it, and those in flight with it.
+    assert {f"r{index}" for index in range(5)} <= {item.request.key[0] for item in received}
     assert len(provider.requests) <= 5 + 1 + 2
 
 
-def test_an_endpoint_that_fails_every_time_is_given_up_and_what_is_in_flight_is_kept() -> None:
+def test_an_endpoint_that_always_fails_is_given_up_and_answers_in_flight_are_kept() -> None:
     slow: Step = {"text": "4", "delay": 1.5}
     with FakeProvider({"row-000": [slow]}, default={"status": 500}) as provider:
-        asked = policy(provider, concurrency=4, retries=1)
-        found: list[Answer | Failure] = []
+        api = policy(provider, concurrency=4, retries=1)
+        received: list[Answer | Failure] = []
         with pytest.raises(Unfinished, match=f"{HOPELESS} requests in a row failed") as caught:
-            found.extend(item for group in asked.answers(requests(500), 500, lambda request: False) for item in group)
-        asked.close()
+            received.extend(item for group in api.answers(requests(500), 500, lambda request: False) for item in group)
+        api.close()
     assert caught.value.exit_code == 3
-    assert [item.request.key[0] for item in found if isinstance(item, Answer)] == ["r0"]
-    assert HOPELESS <= len(found) - 1 <= HOPELESS + 4
+    assert [item.request.key[0] for item in received if isinstance(item, Answer)] == ["r0"]
+    assert HOPELESS <= len(received) - 1 <= HOPELESS + 4
 
 
-def test_stopping_waits_for_what_is_in_flight_and_asks_nothing_more() -> None:
+def test_stopping_waits_for_requests_in_flight_and_sends_no_more() -> None:
     with FakeProvider(default={"text": "4", "delay": 0.5}) as provider:
-        asked = policy(provider, concurrency=3)
-        groups = asked.answers(requests(500), 500, lambda request: False)
-        found = next(groups)
-        asked.stop()
-        found += [item for group in groups for item in group]
-        asked.close()
-    assert len(found) == len(provider.requests) <= 9
+        api = policy(provider, concurrency=3)
+        groups = api.answers(requests(500), 500, lambda request: False)
+        received = next(groups)
+        api.stop()
+        received += [item for group in groups for item in group]
+        api.close()
+    assert len(received) == len(provider.requests) <= 9
 
 
-def test_stopping_does_not_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_ends_the_pause_before_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "FIRST_PAUSE", 60.0)
     with FakeProvider(default={"status": 500}) as provider:
-        asked = policy(provider, concurrency=3)
-        since = time.monotonic()
-        threading.Timer(1, asked.stop).start()
-        assert [item for group in asked.answers(requests(9), 9, lambda request: False) for item in group] == []
-        asked.close()
-    assert time.monotonic() - since < 30
+        api = policy(provider, concurrency=3)
+        started = time.monotonic()
+        threading.Timer(1, api.stop).start()
+        assert [item for group in api.answers(requests(9), 9, lambda request: False) for item in group] == []
+        api.close()
+    assert time.monotonic() - started < 30
 
 
-def test_closing_drops_what_is_in_flight() -> None:
+def test_closing_drops_requests_in_flight() -> None:
     with FakeProvider({"row-000": [{"text": "4"}]}, default={"text": "4", "delay": 60}) as provider:
-        asked = policy(provider, concurrency=3)
-        next(asked.answers(requests(9), 9, lambda request: False))
-        since = time.monotonic()
-        asked.close()
-    assert time.monotonic() - since < 10
+        api = policy(provider, concurrency=3)
+        next(api.answers(requests(9), 9, lambda request: False))
+        started = time.monotonic()
+        api.close()
+    assert time.monotonic() - started < 10
 
 
 def test_an_error_in_the_stream_of_requests_is_raised() -> None:
     def broken() -> Iterator[Request]:
         yield from requests(3)
-        raise ValueError("a fault of ours")
+        raise ValueError("a bug")
 
     with FakeProvider(default={"text": "4"}) as provider:
-        asked = policy(provider)
-        with pytest.raises(ValueError, match="a fault of ours"):
-            list(asked.answers(broken(), 50, lambda request: False))
-        asked.close()
+        api = policy(provider)
+        with pytest.raises(ValueError, match="a bug"):
+            list(api.answers(broken(), 50, lambda request: False))
+        api.close()
 
 
-def test_tokens_that_are_wanted_and_not_told_are_the_users_error() -> None:
-    with pytest.raises(UserError, match="does not tell the tokens") as caught:
+def test_missing_tokens_are_the_users_error() -> None:
+    with pytest.raises(UserError, match="does not return the tokens") as caught:
         one({"text": "4"}, keep_tokens=True)
     assert caught.value.cure
 
 
-def test_a_parameter_that_has_a_key_of_its_own_is_refused() -> None:
-    with pytest.raises(RecipeError, match="'max_tokens' cannot be set here"):
+def test_a_reserved_parameter_is_rejected() -> None:
+    with pytest.raises(RecipeError, match=r"sample\.params: 'max_tokens' cannot be set here"):
         ApiPolicy("mine", Sampling(10), SampleSection(params={"max_tokens": 3}))
 
 
-def test_costs_are_kept_and_the_key_is_in_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_costs_are_kept_and_no_file_contains_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(
-        tmp_path / "problems.jsonl", [{"id": f"p{at}", "prompt": f"row-{at}?", "answer": "4"} for at in range(4)]
+        tmp_path / "problems.jsonl",
+        [{"id": f"p{index}", "prompt": f"row-{index}?", "answer": "4"} for index in range(4)],
     )
     usage = {"prompt_tokens": 1000, "completion_tokens": 200}
     good: Step = {"text": "\\boxed{4}", "usage": usage}
@@ -248,6 +249,6 @@ def test_costs_are_kept_and_the_key_is_in_no_file(tmp_path: Path, capsys: pytest
     assert rows["p2"]["reason"] == "truncated"
     # litellm's table: 2.50 and 10 US dollars a million: 0.0025 + 0.0020
     assert [row["sampling"]["cost"] for row in rows.values()] == pytest.approx([0.0045] * 3)
-    said = capsys.readouterr()
-    for text in (said.out, said.err, *(file.read_text() for file in tmp_path.iterdir())):
+    output = capsys.readouterr()
+    for text in (output.out, output.err, *(file.read_text() for file in tmp_path.iterdir())):
         assert KEY not in text

@@ -1,125 +1,127 @@
-"""From a reply to a pair, or to the one reason why it is none."""
+"""From a reply to a pair, or to the one reason why it is not a pair."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from spotcli.core.edits import text_change_ratio
+from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.records import Sample
-from spotcli.repair.judge import feedback, judge, only_answer_changed
+from spotcli.repair.journal import ReplyEntry
+from spotcli.repair.judge import Correction, Criteria, feedback_on, judge, only_answer_changed
 
 WRONG = "12 + 30 = 43\n43 - 7 = 36\nThe answer is \\boxed{36}."
 RIGHT = "12 + 30 = 42\n42 - 7 = 35\nThe answer is \\boxed{35}."
 SAMPLE = Sample(id="a", prompt="12 + 30 - 7", answer="35", response=WRONG, verdict="wrong")
 
 
-def verdict(text: str, **changes: object) -> str:
-    settings: dict[str, object] = {
-        "finish_reason": "stop",
-        "why": None,
-        "mode": "plain",
-        "fence": "",
-        "gamma": 0.6,
-        "ratio": text_change_ratio,
-        "answer_only": False,
-    }
-    return judge(SAMPLE, text, **(settings | changes)).reason
+def correction(
+    text: str,
+    *,
+    finish_reason: str = "stop",
+    reason: str | None = None,
+    mode: ReplyMode = "plain",
+    gamma: float = 0.6,
+    answer_only: bool = False,
+) -> Correction:
+    reply = ReplyEntry(
+        key="k", id="a", trial=0, sample="digest", attempt=0, oracle="gpt-4o", version="", prompt="2", mode=mode,
+        fence="0123456789ab", text=text, finish_reason=finish_reason, reason=reason,
+    )  # fmt: skip
+    return judge(SAMPLE, reply, Criteria(text_change_ratio, gamma, answer_only))
+
+
+def reason_of(text: str, **changes: Any) -> str:
+    return correction(text, **changes).reason
 
 
 def test_a_right_and_close_correction_is_accepted() -> None:
-    assert verdict(RIGHT) == "accepted"
+    assert reason_of(RIGHT) == "accepted"
 
 
 @pytest.mark.parametrize(
     ("text", "changes", "reason"),
     [
-        ("", {"finish_reason": "declined", "why": "no step found"}, "declined: no step found"),
+        ("", {"finish_reason": "declined", "reason": "no step found"}, "declined: no step found"),
         (RIGHT, {"finish_reason": "length"}, "length"),
         (RIGHT, {"finish_reason": "filtered"}, "filtered"),
         ("", {}, "empty"),
         (WRONG, {}, "unchanged"),
-        (WRONG.replace("\n", " \n"), {}, "unchanged"),  # white space alone is no correction
+        (WRONG.replace("\n", " \n"), {}, "unchanged"),  # white space alone is not a correction
         (WRONG.replace("36", "37"), {}, "wrong"),
-        ("It comes out at some thirty.", {}, "undecided"),  # no answer in it
+        ("It comes out at some thirty.", {}, "undecided"),  # without a final answer
         (WRONG.replace("{36}", "{35}"), {}, "answer only"),
         (WRONG.replace("{36}", "{35}"), {"answer_only": True}, "accepted"),
         (RIGHT, {"gamma": 0.1}, "too large"),
-        (RIGHT, {"mode": "rewrite", "fence": "0123456789ab"}, "unfenced"),
+        (RIGHT, {"mode": "rewrite"}, "unfenced"),
     ],
 )
-def test_each_refusal_has_its_reason(text: str, changes: dict[str, object], reason: str) -> None:
-    assert verdict(text, **changes) == reason
+def test_each_rejected_reply_has_its_reason(text: str, changes: dict[str, Any], reason: str) -> None:
+    assert reason_of(text, **changes) == reason
 
 
 def test_the_ratio_at_gamma_is_accepted() -> None:
     # 20 words and signs in y+ (12 + 30 = 42 | 42 - 7 = 35 | The answer is \boxed { 35 } .), blanks not counted, with
     # 42, 42, 35, 35 and the line breaks: the LCS lacks the four numbers.
     total = 5 + 5 + 8
-    assert verdict(RIGHT, gamma=4 / total) == "accepted"
-    assert verdict(RIGHT, gamma=3.9 / total) == "too large"
+    assert reason_of(RIGHT, gamma=4 / total) == "accepted"
+    assert reason_of(RIGHT, gamma=3.9 / total) == "too large"
 
 
 @pytest.mark.parametrize(
     ("rejected", "chosen", "expected"),
     [
         (WRONG, WRONG.replace("{36}", "{35}"), True),
-        # The wording of the last line is no step, nor is a line that says the result by a letter.
+        # The last line is not a calculation, however it is worded, nor is `x = 5`.
         (WRONG, WRONG.replace("The answer is \\boxed{36}", "Hence it must be \\boxed{35}"), True),
         (WRONG, WRONG.replace("The answer is \\boxed{36}", "So $x = \\boxed{35}$"), True),
         (WRONG + "\n\nThat was easy.", WRONG.replace("{36}", "{35}") + "\nThat was easy.", True),
-        # The student never came to an answer, and one was put behind.
+        # The student gave no answer, and one was appended.
         ("12 + 30 = 43\n43 - 7 = 36\n", "12 + 30 = 43\n43 - 7 = 36\n\\boxed{35}", True),
         # Without a box.
         ("12 + 30 = 43\n43 - 7 = 36\n#### 36", "12 + 30 = 43\n43 - 7 = 36\n#### 35", True),
-        # The derivation leads to 35 already: the student only copied it wrongly.
+        # The derivation already leads to 35: the student only copied it wrongly.
         (RIGHT.replace("{35}", "{36}"), RIGHT, False),
-        # The line of the box is the step itself.
+        # The line of the box is itself a calculation.
         ("12 + 30 = 42\n42 - 7 = \\boxed{36}", "12 + 30 = 42\n42 - 7 = \\boxed{35}", False),
         ("\\boxed{36}", "\\boxed{35}", False),
         (WRONG, RIGHT, False),
-        # A step was put in, and one was changed with nothing behind it left as it is.
+        # A step was added, and one was changed together with the lines after it.
         (WRONG, WRONG.replace("The answer is \\boxed{36}", "No, 42 - 7 is 35.\nIt is \\boxed{35}"), False),
         ("It is odd.\nIt is 36, or not.\nYes, \\boxed{36}", "It is odd.\nIt is 35, or so.\nYes, \\boxed{36}", False),
-        # 350 does not hold 35.
+        # 350 does not contain 35.
         ("It is 350.\n\\boxed{36}", "It is 350.\n\\boxed{35}", True),
     ],
 )
-def test_a_pasted_answer_is_recognised(rejected: str, chosen: str, expected: bool) -> None:
+def test_a_pasted_answer_is_detected(rejected: str, chosen: str, expected: bool) -> None:
     assert only_answer_changed(rejected, chosen, "35") is expected
 
 
-def test_a_pasted_fraction_is_recognised() -> None:
+def test_a_pasted_fraction_is_detected() -> None:
     assert only_answer_changed("half\n\\boxed{\\frac{1}{3}}", "half\n\\boxed{\\frac{1}{2}}", "\\frac{1}{2}")
 
 
-def told(text: str, reference: bool = True, gamma: float = 0.6, **changes: object) -> str | None:
-    settings: dict[str, object] = {
-        "finish_reason": "stop",
-        "why": None,
-        "mode": "plain",
-        "fence": "",
-        "gamma": gamma,
-        "ratio": text_change_ratio,
-        "answer_only": False,
-    }
-    found = judge(SAMPLE, text, **(settings | changes))
-    back = feedback(found, SAMPLE, reference=reference, gamma=gamma)
-    return back and back.complaint
+def complaint(text: str, *, reference: bool = True, gamma: float = 0.6, finish_reason: str = "stop") -> str | None:
+    judged = correction(text, gamma=gamma, finish_reason=finish_reason)
+    feedback = feedback_on(judged, SAMPLE, reference=reference, gamma=gamma)
+    return feedback.complaint if feedback else None
 
 
-def test_feedback_names_what_was_wrong() -> None:
-    assert told(WRONG.replace("36", "37")) == (
+def test_feedback_names_the_error() -> None:
+    assert complaint(WRONG.replace("36", "37")) == (
         "Its final answer, 37, is not right; the right one is 35. Its largest change: '36' became '37'."
     )
-    # 4 of 18 are new, as above.
-    large = told(RIGHT, gamma=0.1)
+    # 4 of 18 are new, as in test_the_ratio_at_gamma_is_accepted.
+    large = complaint(RIGHT, gamma=0.1)
     assert large is not None
     assert large.startswith("It changes 22% of the solution; at most 10% may be new.")
     assert "became" in large
-    assert told("", finish_reason="declined") is None
+    assert complaint("", finish_reason="declined") is None
 
 
-def test_feedback_keeps_a_hidden_reference_hidden() -> None:
-    assert told(WRONG.replace("36", "37"), reference=False) == (
+def test_feedback_does_not_reveal_a_hidden_reference() -> None:
+    assert complaint(WRONG.replace("36", "37"), reference=False) == (
         "Its final answer, 37, is not right. Its largest change: '36' became '37'."
     )

@@ -1,4 +1,4 @@
-"""samples -> pairs, on the true road: litellm over HTTP to a scripted provider, real files, real kills."""
+"""samples -> pairs, end to end: litellm over HTTP to a scripted provider, real files, real kills."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished
 from spotcli.providers import limiter as limits
 from spotcli.recipe_yaml import load
 from spotcli.repair.journal import Journal
-from spotcli.stages.rectify import RectifySummary, rectify
+from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
 
@@ -58,7 +58,7 @@ def wrong(number: int) -> dict[str, Any]:
 
 
 def right(number: int) -> str:
-    """What the row should have said."""
+    """The corrected answer."""
     first, total = 10 + number, 15 + number
     return f"10 + {number} = {first}\n{first} + 5 = {total}\nThe answer is \\boxed{{{total}}}."
 
@@ -72,14 +72,13 @@ def script(count: int, **more: Any) -> dict[str, list[Step]]:
 
 
 def ask(folder: Path, provider: FakeProvider | None = None, **options: Any) -> RectifySummary:
-    switches = {
-        name: options.pop(name) for name in ("fresh", "dry_run", "replay", "export", "import_") if name in options
-    }
+    fresh = options.pop("fresh", False)
+    selected = {name: options.pop(name) for name in ("dry_run", "replay", "export", "import_") if name in options}
     values = {"oracle": "gpt-4o", **options}
     if provider:
         values["base_url"] = provider.base_url
     recipe = load(None, None, {f"rectify.{name}": value for name, value in values.items()})
-    return rectify(recipe, folder=folder, **switches)
+    return rectify(recipe, folder=folder, fresh=fresh, action=Action.of(**selected))
 
 
 def samples(folder: Path, count: int) -> None:
@@ -105,10 +104,10 @@ def test_wrong_answers_become_pairs(tmp_path: Path) -> None:
     rows.append(wrong(4) | {"verdict": "undecided"})
     write_rows(tmp_path / "samples.jsonl", rows)
     with FakeProvider(script(5)) as provider:
-        found = ask(tmp_path, provider)
-    assert (found.samples, found.right, found.undecided, found.wrong, found.pairs) == (5, 1, 1, 3, 3)
-    assert (found.asked, found.reasons) == (3, {})
-    # Neither the right nor the undecided row was shown to anybody.
+        summary = ask(tmp_path, provider)
+    assert (summary.samples, summary.right, summary.undecided, summary.wrong, summary.pairs) == (5, 1, 1, 3, 3)
+    assert (summary.asked, summary.reasons) == (3, {})
+    # Neither the right nor the undecided row was sent.
     assert sorted(request["tag"] for request in provider.requests) == [tag(0), tag(1), tag(2)]
     row = pairs(tmp_path)[0]
     assert row["rejected"] == row["response"] == wrong(0)["response"]
@@ -124,7 +123,7 @@ def test_wrong_answers_become_pairs(tmp_path: Path) -> None:
     assert (oracle["prompt"], oracle["attempt"]) == (oracle_prompts.VERSION, 0)
     assert oracle["usage"]["total_tokens"] > 0
     assert oracle["cost"] > 0
-    assert found.cost == pytest.approx(sum(pair["oracle"]["cost"] for pair in pairs(tmp_path)))
+    assert summary.cost == pytest.approx(sum(pair["oracle"]["cost"] for pair in pairs(tmp_path)))
     meta = outputs.read_meta(tmp_path / "data.jsonl")
     assert meta["complete"]
     assert meta["counts"]["pairs"] == 3
@@ -132,14 +131,14 @@ def test_wrong_answers_become_pairs(tmp_path: Path) -> None:
     assert KEY not in everything_written(tmp_path)
 
 
-def test_cut_answers_are_corrected_only_on_request(tmp_path: Path) -> None:
+def test_truncated_answers_are_corrected_only_on_request(tmp_path: Path) -> None:
     cut = wrong(1) | {"verdict": "undecided", "reason": "cut", "finish_reason": "length"}
     write_rows(tmp_path / "samples.jsonl", [wrong(0), cut, wrong(2) | {"verdict": "undecided"}])
     with FakeProvider(script(3)) as provider:
-        found = ask(tmp_path, provider)
-        assert (found.undecided, found.wrong, found.pairs) == (2, 1, 1)
-        found = ask(tmp_path, provider, cut=True)
-    assert (found.undecided, found.wrong, found.pairs) == (1, 2, 2)
+        summary = ask(tmp_path, provider)
+        assert (summary.undecided, summary.wrong, summary.pairs) == (2, 1, 1)
+        summary = ask(tmp_path, provider, cut=True)
+    assert (summary.undecided, summary.wrong, summary.pairs) == (1, 2, 2)
     assert sorted(request["tag"] for request in provider.requests) == [tag(0), tag(1)]
 
 
@@ -147,11 +146,11 @@ def test_the_reference_can_be_hidden(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     with FakeProvider(script(1)) as provider:
         ask(tmp_path, provider, reference=False)
-    told = provider.requests[0]["body"]["messages"]
-    assert "reference-" not in told[1]["content"]
+    messages = provider.requests[0]["body"]["messages"]
+    assert "reference-" not in messages[1]["content"]
 
 
-def test_nothing_wrong_is_said_and_asks_nobody(
+def test_without_wrong_answers_no_request_is_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
@@ -161,7 +160,7 @@ def test_nothing_wrong_is_said_and_asks_nobody(
     assert pairs(tmp_path) == []
 
 
-def test_each_refusal_is_counted_by_its_reason(tmp_path: Path) -> None:
+def test_each_rejected_reply_is_counted_by_its_reason(tmp_path: Path) -> None:
     samples(tmp_path, 10)
     answers = script(10) | {
         tag(1): [{"correct": {}}],
@@ -177,8 +176,8 @@ def test_each_refusal_is_counted_by_its_reason(tmp_path: Path) -> None:
         tag(9): [{"correct": {"{25}": "{24}"}}],
     }
     with FakeProvider(answers) as provider:
-        found = ask(tmp_path, provider)
-    assert found.reasons == {
+        summary = ask(tmp_path, provider)
+    assert summary.reasons == {
         "answer only": 1,
         "empty": 1,
         "filtered": 1,
@@ -189,17 +188,17 @@ def test_each_refusal_is_counted_by_its_reason(tmp_path: Path) -> None:
         "unfenced": 1,
         "wrong": 1,
     }
-    assert found.pairs == 1
-    # All of them were paid for, and are there in full.
+    assert summary.pairs == 1
+    # All of them were paid for, and are kept.
     assert len(replies(tmp_path)) == 10
 
 
-def test_a_second_run_asks_nothing_and_writes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_sends_nothing_and_writes_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 4)
     with FakeProvider(script(4) | {tag(2): [{"text": "no fence"}]}) as provider:
         first = ask(tmp_path, provider)
         before = (tmp_path / "data.jsonl").read_bytes()
-        # Not even a key is needed where nothing is left to ask.
+        # Without a request no key is needed.
         monkeypatch.delenv("OPENAI_API_KEY")
         second = ask(tmp_path, provider)
         assert len(provider.requests) == 4
@@ -207,7 +206,7 @@ def test_a_second_run_asks_nothing_and_writes_the_same(tmp_path: Path, monkeypat
     assert (second.pairs, second.reasons, second.cost) == (first.pairs, first.reasons, first.cost)
 
 
-def test_a_filter_changes_without_paying_again(tmp_path: Path) -> None:
+def test_a_filter_can_change_without_new_requests(tmp_path: Path) -> None:
     samples(tmp_path, 4)
     with FakeProvider(script(4)) as provider:
         assert ask(tmp_path, provider).pairs == 4
@@ -219,7 +218,7 @@ def test_a_filter_changes_without_paying_again(tmp_path: Path) -> None:
         assert len(provider.requests) == 4
 
 
-def test_new_samples_are_asked_and_old_ones_are_not(tmp_path: Path) -> None:
+def test_only_new_samples_are_asked_about(tmp_path: Path) -> None:
     samples(tmp_path, 2)
     with FakeProvider(script(4)) as provider:
         ask(tmp_path, provider)
@@ -228,7 +227,7 @@ def test_new_samples_are_asked_and_old_ones_are_not(tmp_path: Path) -> None:
         assert [provider.count(tag(number)) for number in range(4)] == [1, 1, 1, 1]
 
 
-def test_another_oracle_is_refused_and_fresh_keeps_the_old_files(tmp_path: Path) -> None:
+def test_another_oracle_is_rejected_and_fresh_keeps_the_old_files(tmp_path: Path) -> None:
     samples(tmp_path, 2)
     with FakeProvider(script(2)) as provider:
         ask(tmp_path, provider)
@@ -237,14 +236,14 @@ def test_another_oracle_is_refused_and_fresh_keeps_the_old_files(tmp_path: Path)
         with pytest.raises(SettingsChanged, match="reference was true, now false"):
             ask(tmp_path, provider, reference=False)
         assert len(provider.requests) == 2
-        found = ask(tmp_path, provider, oracle="openai/other", fresh=True)
+        summary = ask(tmp_path, provider, oracle="openai/other", fresh=True)
         assert len(provider.requests) == 4
-    assert found.unpriced == 2
+    assert summary.unpriced == 2
     assert (tmp_path / "data.old-1.jsonl").exists()
     assert (tmp_path / "data.old-1.replies.jsonl").exists()
 
 
-def test_replay_takes_the_replies_of_an_older_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_uses_replies_to_an_older_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(3)) as provider:
         ask(tmp_path, provider)
@@ -253,13 +252,13 @@ def test_replay_takes_the_replies_of_an_older_prompt(tmp_path: Path, monkeypatch
     monkeypatch.delenv("OPENAI_API_KEY")
     assert ask(tmp_path, replay=True).pairs == 3
     assert pairs(tmp_path) == before
-    # A reply that is not there is not asked for.
+    # A missing reply is not requested.
     samples(tmp_path, 5)
-    found = ask(tmp_path, replay=True)
-    assert (found.pairs, found.reasons) == (3, {"not asked": 2})
+    summary = ask(tmp_path, replay=True)
+    assert (summary.pairs, summary.reasons) == (3, {"not asked": 2})
 
 
-def test_a_human_review_survives(tmp_path: Path) -> None:
+def test_a_reviewed_pair_is_kept(tmp_path: Path) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(3)) as provider:
         ask(tmp_path, provider)
@@ -270,7 +269,7 @@ def test_a_human_review_survives(tmp_path: Path) -> None:
     assert pairs(tmp_path) == [rows[1]]
 
 
-def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_named_before_any_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     samples(tmp_path, 3)
     with FakeProvider(script(3)) as provider, pytest.raises(UserError, match="OPENAI_API_KEY"):
@@ -278,30 +277,30 @@ def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, monkeypa
     assert not provider.requests
 
 
-def test_a_bad_key_stops_at_once_and_is_shown_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rejected_key_stops_at_once_and_is_never_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples(tmp_path, 50)
     refused = {"status": 401, "body": {"error": {"message": f"Incorrect API key provided: {KEY}"}}}
-    with FakeProvider(default=refused) as provider, pytest.raises(UserError, match="does not accept the key") as caught:
+    with FakeProvider(default=refused) as provider, pytest.raises(UserError, match="rejected the key") as caught:
         ask(tmp_path, provider, concurrency=4)
     # At most those that were in flight.
     assert len(provider.requests) <= 4
     written = everything_written(tmp_path) + str(caught.value) + "".join(capsys.readouterr())
     assert KEY not in written
-    # After the cure, the same command goes on.
+    # With a valid key the same command resumes.
     with FakeProvider(script(50)) as provider:
         assert ask(tmp_path, provider).pairs == 50
 
 
-def test_a_quota_that_is_used_up_stops_at_once_and_keeps_what_is_paid_for(tmp_path: Path) -> None:
+def test_an_exhausted_quota_stops_at_once_and_keeps_all_replies(tmp_path: Path) -> None:
     samples(tmp_path, 50)
     used_up = {"status": 429, "body": {"error": {"message": "check your plan", "code": "insufficient_quota"}}}
     answers = script(50) | {tag(number): [used_up] for number in range(3, 50)}
     with FakeProvider(answers) as provider:
-        with pytest.raises(UserError, match="quota is used up") as caught:
+        with pytest.raises(UserError, match="quota is exhausted") as caught:
             ask(tmp_path, provider, concurrency=2)
         assert "add credit" in str(caught.value)
         assert caught.value.exit_code == 2
-        # Three were answered, and at most two asked when it ended.
+        # Three were answered, and at most two were in flight.
         assert len(provider.requests) <= 5
     assert len(pairs(tmp_path)) == 3
     with FakeProvider(script(50)) as provider:
@@ -312,14 +311,14 @@ def test_a_quota_that_is_used_up_stops_at_once_and_keeps_what_is_paid_for(tmp_pa
 @pytest.mark.parametrize(
     ("step", "reason", "requests"),
     [
-        # Cut: again, with twice the tokens. Empty or unreadable: again, with what was wrong. Both within `attempts`.
+        # Truncated: again, with twice the tokens. Empty or not parsed: again, with the error. Both within `attempts`.
         ({"text": "10 +", "finish": "length"}, "length", 3),
         ({"text": ""}, "empty", 3),
         ({"text": "no fence"}, "unfenced", 3),
-        # Not again by this oracle: it would say the same.
+        # This oracle is not asked again.
         ({"text": "", "finish": "content_filter"}, "filtered", 1),
         ({"text": None, "message": {"refusal": "I will not."}}, "refused", 1),
-        # No reply: sent again within `retries`, and left for another run.
+        # No reply: sent again within `retries`, then left for another run.
         ({"delay": 5}, "failed: time-out", 2),
         ({"reset": True}, "failed: connection", 2),
         ({"garbage": True}, "failed: unreadable", 2),
@@ -327,7 +326,7 @@ def test_a_quota_that_is_used_up_stops_at_once_and_keeps_what_is_paid_for(tmp_pa
         ({"status": 400, "body": {"error": {"message": "no"}}}, "failed: bad request", 1),
     ],
 )
-def test_each_failure_has_a_policy_of_its_own(
+def test_each_failure_is_retried_as_its_kind_requires(
     tmp_path: Path, step: Step, reason: str, requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples(tmp_path, 2)
@@ -337,20 +336,20 @@ def test_each_failure_has_a_policy_of_its_own(
             with pytest.raises(Unfinished, match=reason):
                 ask(tmp_path, provider, **options)
         else:
-            found = ask(tmp_path, provider, **options)
-            assert (found.pairs, found.reasons) == (1, {reason: 1})
+            summary = ask(tmp_path, provider, **options)
+            assert (summary.pairs, summary.reasons) == (1, {reason: 1})
         assert (provider.count(tag(0)), provider.count(tag(1))) == (requests, 1)
         bodies = [request["body"] for request in provider.requests if request["tag"] == tag(0)]
         assert [body["max_tokens"] for body in bodies] == [
             100,
             *([200 if reason == "length" else 100] * (requests - 1)),
         ]
-        said = ["not accepted" in body["messages"][1]["content"] for body in bodies]
-        assert said == [False, *([not reason.startswith("failed")] * (requests - 1))]
+        has_feedback = ["not accepted" in body["messages"][1]["content"] for body in bodies]
+        assert has_feedback == [False, *([not reason.startswith("failed")] * (requests - 1))]
     assert outputs.read_meta(tmp_path / "data.jsonl")["counts"]["reasons"] == {reason: 1}
 
 
-def test_passing_failures_are_tried_again(tmp_path: Path) -> None:
+def test_temporary_failures_are_retried(tmp_path: Path) -> None:
     samples(tmp_path, 6)
     answers = script(6)
     faults: list[Step] = [
@@ -364,20 +363,20 @@ def test_passing_failures_are_tried_again(tmp_path: Path) -> None:
     for number, fault in enumerate(faults):
         answers[tag(number)].insert(0, fault)
     with FakeProvider(answers) as provider:
-        found = ask(tmp_path, provider)
+        summary = ask(tmp_path, provider)
         assert [provider.count(tag(number)) for number in range(6)] == [2] * 6
-    assert found.pairs == 6
-    # What was no reply is in no journal.
+    assert summary.pairs == 6
+    # Failures are not journalled.
     assert len(replies(tmp_path)) == 6
     assert KEY not in everything_written(tmp_path)
 
 
-def test_what_fails_for_good_is_counted_and_left_for_another_run(
+def test_a_request_that_keeps_failing_is_counted_and_left_for_another_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(3) | {tag(1): [{"status": 500}]}) as provider:
-        with pytest.raises(Unfinished, match=r"failed: server 1.*1 of 3 wrong answers are left") as caught:
+        with pytest.raises(Unfinished, match=r"failed: server 1.*1 of 3 wrong answers remain") as caught:
             ask(tmp_path, provider, retries=2)
         assert provider.count(tag(1)) == 3
         assert "gpt-4o: server: " in capsys.readouterr().err
@@ -399,7 +398,7 @@ def test_a_provider_that_is_down_stops_the_run(tmp_path: Path) -> None:
         assert len(provider.requests) <= 12
 
 
-def test_requests_that_are_refused_as_malformed_stop_the_run(tmp_path: Path) -> None:
+def test_malformed_requests_stop_the_run(tmp_path: Path) -> None:
     samples(tmp_path, 100)
     refused = {"status": 400, "body": {"error": {"message": "unknown parameter: thinking"}}}
     with FakeProvider(default=refused) as provider:
@@ -408,7 +407,7 @@ def test_requests_that_are_refused_as_malformed_stop_the_run(tmp_path: Path) -> 
         assert len(provider.requests) <= 4
 
 
-def test_too_many_requests_slow_everybody_down(tmp_path: Path) -> None:
+def test_a_rate_limit_pauses_all_requests(tmp_path: Path) -> None:
     samples(tmp_path, 24)
     answers = script(24, delay=0.01)
     for number in range(8):
@@ -418,11 +417,11 @@ def test_too_many_requests_slow_everybody_down(tmp_path: Path) -> None:
         assert ask(tmp_path, provider, concurrency=8).pairs == 24
         assert time.monotonic() - began >= 0.2
         assert provider.most_in_flight <= 8
-        # The refused ones once more, and nothing else twice.
+        # Only the requests with a rate limit were sent twice.
         assert len(provider.requests) == 24 + 8
 
 
-def test_after_a_refusal_the_speed_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speed_recovers_after_a_rate_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 60)
     answers = script(60, delay=0.02)
     answers[tag(7)].insert(0, {"status": 429, "headers": {"retry-after": "0.1"}, "delay": 0.01})
@@ -442,13 +441,13 @@ def test_after_a_refusal_the_speed_comes_back(tmp_path: Path, monkeypatch: pytes
     with FakeProvider(answers) as provider:
         assert ask(tmp_path, provider, concurrency=8).pairs == 60
         assert provider.most_in_flight == 8
-    # Halved once; each round of replies then adds about one, and after 4 + 5 + 6 + 7 the limit is close to 8 again.
+    # Halved once; each round of replies adds about one, and after 4 + 5 + 6 + 7 replies the limit is close to 8 again.
     assert min(speeds) == 4
     assert speeds[speeds.index(4) + 22] == pytest.approx(8, abs=0.3)
     assert speeds[-1] == 8
 
 
-def test_a_long_pause_is_left_to_another_run(tmp_path: Path) -> None:
+def test_a_long_pause_ends_the_run(tmp_path: Path) -> None:
     samples(tmp_path, 5)
     with FakeProvider(default={"status": 429, "headers": {"retry-after": "7200"}}) as provider:
         with pytest.raises(Unfinished, match="rate limit") as caught:
@@ -457,15 +456,15 @@ def test_a_long_pause_is_left_to_another_run(tmp_path: Path) -> None:
         assert len(provider.requests) <= 2
 
 
-def test_what_cannot_be_verified_is_not_asked(tmp_path: Path) -> None:
+def test_an_answer_that_cannot_be_verified_is_not_asked_about(tmp_path: Path) -> None:
     write_rows(tmp_path / "samples.jsonl", [wrong(0) | {"answer": None}, wrong(1) | {"response": " "}, wrong(2)])
     with FakeProvider(script(3)) as provider:
-        found = ask(tmp_path, provider)
+        summary = ask(tmp_path, provider)
         assert len(provider.requests) == 1
-    assert (found.pairs, found.reasons) == (1, {"empty answer": 1, "no reference answer": 1})
+    assert (summary.pairs, summary.reasons) == (1, {"empty answer": 1, "no reference answer": 1})
 
 
-def test_a_start_without_a_key_does_not_bind_to_its_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_may_change_until_the_first_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     write_rows(tmp_path / "samples.jsonl", [wrong(7) | {"prompt": "10 + 7 + 5"}])
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
@@ -476,27 +475,27 @@ def test_a_start_without_a_key_does_not_bind_to_its_oracle(tmp_path: Path, monke
 # Attempts, edits, the ladder.
 
 
-def test_another_attempt_is_told_what_was_wrong(tmp_path: Path) -> None:
+def test_another_attempt_includes_the_error(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     with FakeProvider({tag(0): [{"correct": {"16": "17"}}, good(0)]}) as provider:
-        found = ask(tmp_path, provider, attempts=2)
-        told = provider.requests[1]["body"]["messages"][1]["content"]
-    assert "Its final answer, 17, is not right; the right one is 15." in told
-    assert (found.pairs, pairs(tmp_path)[0]["oracle"]["attempt"]) == (1, 1)
-    # Without the second attempt the first one counts, at no cost; what both cost is known.
+        summary = ask(tmp_path, provider, attempts=2)
+        prompts = provider.requests[1]["body"]["messages"][1]["content"]
+    assert "Its final answer, 17, is not right; the right one is 15." in prompts
+    assert (summary.pairs, pairs(tmp_path)[0]["oracle"]["attempt"]) == (1, 1)
+    # With one attempt the first reply counts, without a request; the cost includes both.
     assert ask(tmp_path, attempts=1).reasons == {"wrong": 1}
     first, second = replies(tmp_path)
-    assert found.cost == pytest.approx(first["cost"] + second["cost"])
+    assert summary.cost == pytest.approx(first["cost"] + second["cost"])
 
 
-def test_a_cut_reply_gets_twice_the_tokens(tmp_path: Path) -> None:
+def test_the_attempt_after_a_truncated_reply_gets_twice_the_tokens(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     with FakeProvider({tag(0): [{"text": "10", "finish": "length"}, good(0)]}) as provider:
         assert ask(tmp_path, provider, attempts=2, max_tokens=100).pairs == 1
         assert [request["body"]["max_tokens"] for request in provider.requests] == [100, 200]
 
 
-def test_a_cut_reply_is_asked_again_when_more_tokens_are_allowed(tmp_path: Path) -> None:
+def test_a_truncated_reply_is_requested_again_with_a_higher_limit(tmp_path: Path) -> None:
     samples(tmp_path, 2)
     with FakeProvider({tag(0): [{"text": "10", "finish": "length"}, good(0)], tag(1): [good(1)]}) as provider:
         assert ask(tmp_path, provider, max_tokens=100).reasons == {"length": 1}
@@ -519,34 +518,34 @@ def test_edits_are_applied_to_the_students_text(tmp_path: Path) -> None:
     assert pairs(tmp_path)[0]["oracle"]["reply"] == "edits"
 
 
-def test_a_hunk_goes_back_once_and_then_the_whole_is_rewritten(tmp_path: Path) -> None:
+def test_after_two_failed_edits_the_whole_answer_is_rewritten(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     bad = {"text": hunks(("not in the text", "x"))}
     with FakeProvider({tag(0): [bad, bad, good(0)]}) as provider:
         assert ask(tmp_path, provider, reply="edits").pairs == 1
-        told = [request["body"]["messages"] for request in provider.requests]
-    assert "does not occur in the solution: 'not in the text'" in told[1][1]["content"]
-    assert "<edits-" in told[1][0]["content"]
-    assert "<edits-" not in told[2][0]["content"]
+        prompts = [request["body"]["messages"] for request in provider.requests]
+    assert "does not occur in the solution: 'not in the text'" in prompts[1][1]["content"]
+    assert "<edits-" in prompts[1][0]["content"]
+    assert "<edits-" not in prompts[2][0]["content"]
     assert pairs(tmp_path)[0]["oracle"]["attempt"] == 2
 
 
-def test_a_ladder_asks_the_next_oracle_only_about_what_is_left(tmp_path: Path) -> None:
+def test_the_next_oracle_is_asked_only_about_the_remaining_answers(tmp_path: Path) -> None:
     samples(tmp_path, 2)
     answers = {tag(0): [good(0)], tag(1): [{"correct": {"17": "18"}}, good(1)]}
     with FakeProvider(answers) as provider:
-        found = ask(tmp_path, provider, oracle="gpt-4o-mini", then=["gpt-4o"])
+        summary = ask(tmp_path, provider, oracle="gpt-4o-mini", then=["gpt-4o"])
         asked = [(request["tag"], request["model"]) for request in provider.requests]
     assert sorted(asked) == [(tag(0), "gpt-4o-mini"), (tag(1), "gpt-4o"), (tag(1), "gpt-4o-mini")]
-    assert {name: row["pairs"] for name, row in found.oracles.items()} == {"gpt-4o-mini": 1, "gpt-4o": 1}
-    strong = found.oracles["gpt-4o"]
+    assert {name: row["pairs"] for name, row in summary.oracles.items()} == {"gpt-4o-mini": 1, "gpt-4o": 1}
+    strong = summary.oracles["gpt-4o"]
     assert strong["cost_per_pair"] == pytest.approx(strong["cost"])
 
 
-def test_a_ladder_ends_at_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_can_be_the_last_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 3)
-    off = {"correct": {}}
-    # The first corrects row 0, the second row 1, the person row 2. A reply costs 100 tokens at 10 dollars a million.
+    off: Step = {"correct": {}}
+    # The first corrects row 0, the second row 1, the person row 2. A reply costs 100 tokens at 10 dollars per million.
     usage = {"prompt_tokens": 0, "completion_tokens": 100}
     answers = {tag(0): [good(0, usage=usage)], tag(1): [off | {"usage": usage}, good(1, usage=usage)]}
     answers[tag(2)] = [off | {"usage": usage}]
@@ -554,11 +553,11 @@ def test_a_ladder_ends_at_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     code = "assert 'row-0002' in text\nfile.write_text(text.replace('13', '12').replace('18', '17'))"
     monkeypatch.setenv("EDITOR", editor(tmp_path, code))
     with FakeProvider(answers) as provider:
-        found = ask(tmp_path, provider, oracle="gpt-4o-mini", then=["gpt-4o", "human"], price_in=0.0, price_out=10.0)
-    assert (found.pairs, found.reasons) == (3, {})
+        summary = ask(tmp_path, provider, oracle="gpt-4o-mini", then=["gpt-4o", "human"], price_in=0.0, price_out=10.0)
+    assert (summary.pairs, summary.reasons) == (3, {})
     assert [row["oracle"]["name"] for row in pairs(tmp_path)] == ["gpt-4o-mini", "gpt-4o", "human"]
-    # Three replies for a pair, then two, then nothing.
-    price = {name: row["cost_per_pair"] for name, row in found.oracles.items()}
+    # Three replies per pair, then two, then none that costs anything.
+    price = {name: row["cost_per_pair"] for name, row in summary.oracles.items()}
     assert price == {"gpt-4o-mini": pytest.approx(0.003), "gpt-4o": pytest.approx(0.002), "human": 0.0}
 
 
@@ -566,10 +565,10 @@ def test_the_symbolic_oracle_needs_no_key(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("OPENAI_API_KEY")
     row = wrong(7)
     write_rows(tmp_path / "samples.jsonl", [row | {"prompt": "10 + 7 + 5"}])
-    found = ask(tmp_path, oracle=None)
-    assert found.pairs == 1, found.reasons
+    summary = ask(tmp_path, oracle=None)
+    assert summary.pairs == 1, summary.reasons
     assert pairs(tmp_path)[0]["chosen"] == right(7)
-    assert found.cost == 0
+    assert summary.cost == 0
 
 
 def editor(tmp_path: Path, code: str) -> str:
@@ -581,7 +580,7 @@ def editor(tmp_path: Path, code: str) -> str:
 def test_a_person_corrects_in_an_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 3)
     monkeypatch.delenv("VISUAL", raising=False)
-    # The first is mended, the second skipped; saving nothing at the third stops.
+    # The first is corrected, the second skipped; saving an empty file at the third stops.
     code = (
         "head, cut, body = text.partition('below this line ----\\n')\n"
         "if 'row-0000' in head: body = body.replace('11', '10').replace('16', '15')\n"
@@ -590,19 +589,19 @@ def test_a_person_corrects_in_an_editor(tmp_path: Path, monkeypatch: pytest.Monk
         "file.write_text(head + cut + body)"
     )
     monkeypatch.setenv("EDITOR", editor(tmp_path, code))
-    with pytest.raises(Unfinished, match=r"1 pairs are in .*, 1 of 3 wrong answers are left"):
+    with pytest.raises(Unfinished, match=r"1 pairs are in .*, 1 of 3 wrong answers remain"):
         ask(tmp_path, oracle="human")
     assert pairs(tmp_path)[0]["chosen"] == right(0)
-    # Going on shows the third only.
+    # Resuming shows only the third.
     monkeypatch.setenv("EDITOR", editor(tmp_path, "assert 'row-0002' in text\nfile.write_text(text.replace('13', '12').replace('18', '17'))"))  # fmt: skip  # noqa: E501
-    found = ask(tmp_path, oracle="human")
-    assert (found.pairs, found.reasons) == (2, {"declined: skipped": 1})
+    summary = ask(tmp_path, oracle="human")
+    assert (summary.pairs, summary.reasons) == (2, {"declined: skipped": 1})
 
 
 def test_a_person_can_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 3)
     monkeypatch.delenv("VISUAL", raising=False)
-    # Wrong at first; the second page goes back, where the former text is shown again, and is then mended.
+    # Wrong at first; the second page goes back, where the earlier text is shown again, and is then corrected.
     code = (
         "head, cut, body = text.partition('below this line ----\\n')\n"
         "count = pathlib.Path('count'); turn = int(count.read_text()) if count.exists() else 0\n"
@@ -617,16 +616,16 @@ def test_a_person_can_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITOR", editor(tmp_path, code))
-    found = ask(tmp_path, oracle="human")
-    assert (found.pairs, found.reasons) == (2, {"declined: skipped": 1})
+    summary = ask(tmp_path, oracle="human")
+    assert (summary.pairs, summary.reasons) == (2, {"declined: skipped": 1})
     assert [row["chosen"] for row in pairs(tmp_path)] == [right(0), right(1)]
-    # Both of the first are in the journal, and the later one counts, today as tomorrow.
+    # Both replies about the first are in the journal, and the later one counts, in later runs too.
     assert [entry["id"] for entry in replies(tmp_path)].count(tag(0)) == 2
     assert ask(tmp_path, oracle="human", replay=True).pairs == 2
 
 
 def edit(file: Path, number: int, text: str, before: str | None = None) -> None:
-    """Put a text in the place of an answer in a file for a person."""
+    """Replace an answer in an exported file."""
     content = file.read_text()
     assert content.count(before or wrong(number)["response"]) == 1
     file.write_text(content.replace(before or wrong(number)["response"], text))
@@ -637,46 +636,46 @@ def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows[4] |= {"prompt": "row-0004\n#| spot todo 0123456789ab\n#|0123456789ab end\x1b[2J", "answer": "19"}
     write_rows(tmp_path / "samples.jsonl", rows)
     todo = tmp_path / "todo.md"
-    found = ask(tmp_path, oracle=None, export=Path("todo.md"))
-    assert (found.pairs, found.reasons) == (0, {"not asked": 5})
+    summary = ask(tmp_path, oracle=None, export=Path("todo.md"))
+    assert (summary.pairs, summary.reasons) == (0, {"not asked": 5})
     assert not (tmp_path / "data.jsonl").exists()
     assert "\x1b" not in todo.read_text()
-    with pytest.raises(UserError, match="this file exists"):
+    with pytest.raises(UserError, match="the file exists"):
         ask(tmp_path, oracle=None, export=Path("todo.md"))
-    # Read back as it is, nothing was said about anything.
-    found = ask(tmp_path, oracle=None, import_=Path("todo.md"))
-    assert (found.pairs, found.asked, found.reasons) == (0, 0, {"not asked": 5})
+    # Imported without a change, the file has no replies.
+    summary = ask(tmp_path, oracle=None, import_=Path("todo.md"))
+    assert (summary.pairs, summary.asked, summary.reasons) == (0, 0, {"not asked": 5})
     edit(todo, 0, right(0))
     edit(todo, 1, "SKIP")
     edit(todo, 2, right(2).replace("12", "13"))
     edit(todo, 3, "It is \\boxed{12345}.")
-    found = ask(tmp_path, oracle=None, import_=Path("todo.md"))
-    assert (found.pairs, found.asked) == (2, 4)
-    assert found.reasons == {"declined: skipped": 1, "not asked": 1, "wrong": 1}
+    summary = ask(tmp_path, oracle=None, import_=Path("todo.md"))
+    assert (summary.pairs, summary.asked) == (2, 4)
+    assert summary.reasons == {"declined: skipped": 1, "not asked": 1, "wrong": 1}
     assert "1 skipped" in capsys.readouterr().err
     assert not outputs.read_meta(tmp_path / "data.jsonl")["complete"]
-    # Once more: what is the same is not kept twice, what is new replaces the former, and what is taken back is open.
+    # Again: an unchanged entry is not journalled twice, a new one replaces the earlier one, and an undone one is open.
     kept = len(replies(tmp_path))
     edit(todo, 3, right(3), "It is \\boxed{12345}.")
     edit(todo, 2, "UNDO", right(2).replace("12", "13"))
-    found = ask(tmp_path, oracle=None, import_=Path("todo.md"))
-    assert (found.pairs, found.reasons) == (2, {"declined: skipped": 1, "not asked": 2})
+    summary = ask(tmp_path, oracle=None, import_=Path("todo.md"))
+    assert (summary.pairs, summary.reasons) == (2, {"declined: skipped": 1, "not asked": 2})
     assert [row["chosen"] for row in pairs(tmp_path)] == [right(0), right(3)]
     assert len(replies(tmp_path)) == kept + 1
-    # A new file holds what is open; a row that is another rung's turn is not in it.
+    # A new file holds the open answers, without those whose next oracle is not a person.
     ask(tmp_path, oracle=None, export=Path("more.md"))
     more = (tmp_path / "more.md").read_text()
     assert "2 wrong answers" in more
     assert tag(2) in more
     assert tag(0) not in more
-    found = ask(tmp_path, oracle="symbolic", export=Path("none.md"))
+    summary = ask(tmp_path, oracle="symbolic", export=Path("none.md"))
     assert "0 wrong answers" in (tmp_path / "none.md").read_text()
-    # In an editor that ends lines as Windows does.
+    # With line ends of Windows.
     lines = more.replace(wrong(2)["response"], right(2)).replace("\n", "\r\n")
     (tmp_path / "more.md").write_text(lines, newline="")
-    found = ask(tmp_path, oracle=None, import_=Path("more.md"))
+    summary = ask(tmp_path, oracle=None, import_=Path("more.md"))
     assert pairs(tmp_path)[1]["chosen"] == right(2)
-    # Samples that have changed: said, not guessed.
+    # Entries about samples that have changed are counted.
     write_rows(tmp_path / "samples.jsonl", [wrong(9)])
     capsys.readouterr()
     assert ask(tmp_path, oracle=None, import_=Path("todo.md")).pairs == 0
@@ -684,58 +683,58 @@ def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
-        (lambda text: "# my own list\n" + text, r"todo\.md:1: this is no file that spot wrote"),
-        (lambda text: text[: text.rindex("#|")], r"todo\.md:\d+: the file ends within an answer"),
-        (lambda text: text + text.partition("\n\n")[2], r"todo\.md:\d+: the answer of line \d+ again"),
-        (lambda text: text.replace(" begin", " bgin"), r"todo\.md:\d+: here should stand 'begin'"),
+        (lambda text: "# my own list\n" + text, r"todo\.md:1: expected a file that `spot rectify --export` wrote"),
+        (lambda text: text[: text.rindex("#|")], r"todo\.md:\d+: the file ends inside an answer"),
+        (lambda text: text + text.partition("\n\n")[2], r"todo\.md:\d+: duplicate answer \(first in line \d+\)"),
+        (lambda text: text.replace(" begin", " bgin"), r"todo\.md:\d+: expected 'begin', got 'bgin'"),
     ],
 )
-def test_a_damaged_file_is_refused_whole(tmp_path: Path, damage: Any, says: str) -> None:
+def test_a_damaged_file_is_rejected_as_a_whole(tmp_path: Path, damage: Any, message: str) -> None:
     samples(tmp_path, 2)
     ask(tmp_path, oracle=None, export=Path("todo.md"))
     todo = tmp_path / "todo.md"
     edit(todo, 0, right(0))
     todo.write_text(damage(todo.read_text()))
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         ask(tmp_path, oracle=None, import_=Path("todo.md"))
     assert not replies(tmp_path)
 
 
-# The baselines of the paper: the oracle's own solutions, and the policy's right answers.
+# Baselines: the oracle's own solutions, and the policy's right answers.
 
 
 def own(number: int) -> Step:
-    """A solution that has nothing of the student's, in the fence of the request."""
+    """A solution without any of the student's text."""
     return {"text": f"Thinking.\n<answer-{{fence}}>\nAll in all we get \\boxed{{{15 + number}}}.\n</answer-{{fence}}>"}
 
 
-def test_direct_takes_the_oracles_own_solutions(tmp_path: Path) -> None:
-    # Two wrong answers to the first problem: its solution is asked for once.
+def test_direct_keeps_the_oracles_own_solutions(tmp_path: Path) -> None:
+    # Two wrong answers to the first problem: its solution is requested once.
     rows = [wrong(0), wrong(0) | {"trial": 1}, wrong(1), wrong(2)]
     write_rows(tmp_path / "samples.jsonl", rows)
     off = own(2) | {"text": own(2)["text"].replace("17", "18")}
     answers = {tag(0): [own(0)], tag(1): [own(1)], tag(2): [off, own(2)]}
     with FakeProvider(answers) as provider:
-        found = ask(tmp_path, provider, mode="direct", gamma=0.0)
-        assert (found.pairs, found.reasons, found.mode) == (2, {"same problem": 1, "wrong": 1}, "direct")
-        # The wrong answer is not shown, the problem is.
-        told = [request["body"]["messages"][1]["content"] for request in provider.requests]
-        assert len(told) == 3
-        assert not any("student-" in text or "\\boxed" in text for text in told)
-        # A second attempt, told what was wrong; nothing that has a reply is asked again.
-        found = ask(tmp_path, provider, mode="direct", gamma=0.0, attempts=2)
-        assert (found.pairs, found.reasons) == (3, {"same problem": 1})
+        summary = ask(tmp_path, provider, mode="direct", gamma=0.0)
+        assert (summary.pairs, summary.reasons, summary.mode) == (2, {"same problem": 1, "wrong": 1}, "direct")
+        # The problem is shown, the wrong answer is not.
+        prompts = [request["body"]["messages"][1]["content"] for request in provider.requests]
+        assert len(prompts) == 3
+        assert not any("student-" in text or "\\boxed" in text for text in prompts)
+        # A second attempt; no request that has a reply is sent again.
+        summary = ask(tmp_path, provider, mode="direct", gamma=0.0, attempts=2)
+        assert (summary.pairs, summary.reasons) == (3, {"same problem": 1})
         assert len(provider.requests) == 4
-        assert "The right one" not in told[0]
+        assert "The right one" not in prompts[0]
     row = pairs(tmp_path)[0]
-    # Far above gamma, measured all the same: `boxed { 15 }` and `.` are what both have.
+    # Measured, though far above gamma: both have `boxed { 15 }` and `.`.
     assert row["chosen"] == "All in all we get \\boxed{15}."
     assert 0.4 < row["change_ratio"] <= 1
     assert (row["rejected"], row["oracle"]["reply"]) == (wrong(0)["response"], "solution")
     assert ask(tmp_path, mode="direct", attempts=2, replay=True).pairs == 3
-    # The file is bound to its mode, as to its oracle.
+    # A file belongs to one mode, as to one oracle.
     for mode in ("surgery", "self"):
         with pytest.raises(UserError):
             ask(tmp_path, mode=mode)
@@ -744,7 +743,7 @@ def test_direct_takes_the_oracles_own_solutions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("oracle", ["symbolic", "human", None])
-def test_direct_needs_a_model(tmp_path: Path, oracle: str | None) -> None:
+def test_direct_requires_a_model(tmp_path: Path, oracle: str | None) -> None:
     samples(tmp_path, 1)
     with pytest.raises(UserError, match="only correct"):
         ask(tmp_path, oracle=oracle, mode="direct")
@@ -762,9 +761,9 @@ def test_self_keeps_every_different_right_answer(tmp_path: Path, monkeypatch: py
         wrong(3) | {"response": right(3), "verdict": "right"},
     ]
     write_rows(tmp_path / "samples.jsonl", rows)
-    found = ask(tmp_path, oracle=None, mode="self")
-    assert (found.samples, found.right, found.undecided, found.wrong) == (6, 4, 1, 1)
-    assert (found.pairs, found.reasons, found.asked, found.cost) == (3, {"same answer": 1}, 0, 0.0)
+    summary = ask(tmp_path, oracle=None, mode="self")
+    assert (summary.samples, summary.right, summary.undecided, summary.wrong) == (6, 4, 1, 1)
+    assert (summary.pairs, summary.reasons, summary.asked, summary.cost) == (3, {"same answer": 1}, 0, 0.0)
     made = pairs(tmp_path)
     assert [(row["id"], row.get("trial", 0)) for row in made] == [(tag(0), 0), (tag(0), 2), (tag(3), 0)]
     assert all(row["chosen"] == row["response"] and row["verdict"] == "right" for row in made)
@@ -779,75 +778,78 @@ def test_self_keeps_every_different_right_answer(tmp_path: Path, monkeypatch: py
 # Money.
 
 
-def test_a_dry_run_prices_the_job_and_sends_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_estimates_the_cost_and_sends_nothing(tmp_path: Path) -> None:
     import litellm
 
     samples(tmp_path, 3)
     prices = {"price_in": 1.0, "price_out": 10.0, "max_tokens": 1000}
     with FakeProvider(script(3)) as provider:
-        found = ask(tmp_path, provider, dry_run=True, **prices)
+        summary = ask(tmp_path, provider, dry_run=True, **prices)
         assert not provider.requests
     assert list(tmp_path.glob("data.*")) == []
-    estimate = found.estimate
+    estimate = summary.estimate
     assert estimate is not None
-    assert estimate["requests"] == 3
-    tokens, reply = estimate["prompt_tokens"], estimate["reply_tokens"]
+    assert estimate.requests == 3
+    tokens, reply = estimate.prompt_tokens, estimate.reply_tokens
     assert 900 < tokens < 3000
-    # As many tokens as the answers have, and 20 around each.
+    # The tokens of the answers, and 20 around each.
     assert reply == 60 + sum(litellm.token_counter("gpt-4o", text=wrong(number)["response"]) for number in range(3))
-    assert estimate["likely"] == pytest.approx(tokens * 1e-6 + reply * 1e-5)
+    assert estimate.likely == pytest.approx(tokens * 1e-6 + reply * 1e-5)
     # Replies of half that length.
-    assert estimate["min"] == pytest.approx(tokens * 1e-6 + reply * 0.5e-5)
+    assert estimate.min == pytest.approx(tokens * 1e-6 + reply * 0.5e-5)
     # Three replies of 1,000 tokens.
-    assert estimate["max"] == pytest.approx(tokens * 1e-6 + 0.03)
+    assert estimate.max == pytest.approx(tokens * 1e-6 + 0.03)
 
 
-def test_a_dry_run_knows_attempts_and_rungs(tmp_path: Path) -> None:
+def test_a_dry_run_includes_attempts_and_all_oracles(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     prices = {"price_in": 1.0, "price_out": 10.0, "max_tokens": 1000, "dry_run": True}
     with FakeProvider(script(1)) as provider:
         once = ask(tmp_path, provider, **prices).estimate
-        found = ask(tmp_path, provider, attempts=3, then=["gpt-4o-mini", "human"], reply="edits", **prices).estimate
+        ladder = ask(tmp_path, provider, attempts=3, then=["gpt-4o-mini", "human"], reply="edits", **prices).estimate
         free = ask(tmp_path, provider, oracle="symbolic", then=["gpt-4o"], **prices).estimate
         unknown = ask(tmp_path, provider, oracle="openai/mine", dry_run=True).estimate
         assert not provider.requests
-    assert None not in (once, found, free, unknown)
+    assert once is not None
+    assert ladder is not None
+    assert free is not None
+    assert unknown is not None
     # Two rungs of three attempts and two more for hunks: each time one reply of 1,000 tokens, then four of 2,000 after
-    # prompts that hold the attempt before (2,000 tokens) and what was wrong with it (500).
-    tokens = found["prompt_tokens"]
-    assert found["max"] == pytest.approx(2 * ((5 * tokens + 4 * 2500) * 1e-6 + 9000 * 1e-5))
-    assert found["reply_tokens"] < once["reply_tokens"]
-    # What corrects for nothing comes first, and may be enough.
-    # The random fence is one to three tokens more or less, each a few times.
-    assert (free["min"], free["requests"]) == (0.0, 1)
-    assert free["likely"] == pytest.approx(once["likely"], abs=5e-5)
-    assert free["max"] == pytest.approx(once["max"], abs=5e-5)
-    assert (unknown["requests"], unknown["min"], unknown["max"]) == (1, None, None)
+    # prompts that hold the previous attempt (2,000 tokens) and its error (500).
+    tokens = ladder.prompt_tokens
+    assert ladder.max == pytest.approx(2 * ((5 * tokens + 4 * 2500) * 1e-6 + 9000 * 1e-5))
+    assert ladder.reply_tokens < once.reply_tokens
+    # An oracle without a price comes first, and may be enough.
+    # The number of tokens of the random fence varies by one to three.
+    assert (free.min, free.requests) == (0.0, 1)
+    assert free.likely == pytest.approx(once.likely, abs=5e-5)
+    assert free.max == pytest.approx(once.max, abs=5e-5)
+    assert (unknown.requests, unknown.min, unknown.max) == (1, None, None)
 
 
-def test_a_dry_run_knows_what_is_paid_already(tmp_path: Path) -> None:
+def test_a_dry_run_excludes_existing_replies(tmp_path: Path) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(5)) as provider:
         ask(tmp_path, provider)
         samples(tmp_path, 5)
         estimate = ask(tmp_path, provider, dry_run=True).estimate
     assert estimate is not None
-    assert estimate["requests"] == 2
+    assert estimate.requests == 2
 
 
-def test_the_bill_never_passes_the_limit(tmp_path: Path) -> None:
+def test_the_cost_never_exceeds_the_limit(tmp_path: Path) -> None:
     samples(tmp_path, 20)
-    # A reply costs 100 x 10 US dollars a million = 0.001; prompts are free. Reserved is the worst case, 0.004.
+    # A reply costs 100 x 10 US dollars per million = 0.001; prompts are free. The worst case, 0.004, is reserved.
     usage = {"prompt_tokens": 300, "completion_tokens": 100}
     prices = {"price_in": 0.0, "price_out": 10.0, "max_tokens": 400}
     with FakeProvider(script(20, usage=usage, delay=0.02)) as provider:
-        with pytest.raises(BudgetReached, match="wrong answers are left") as caught:
+        with pytest.raises(BudgetReached, match="wrong answers remain") as caught:
             ask(tmp_path, provider, max_cost=0.01, concurrency=8, **prices)
         assert caught.value.exit_code == 4
-        # Seven are paid, then 0.007 + 0.004 passes the limit.
+        # Seven are paid, then 0.007 + 0.004 exceeds the limit.
         assert len(provider.requests) == 7
         assert provider.most_in_flight <= 2
-        # The same limit again buys nothing more; a higher one goes on.
+        # With the same limit no request is sent; with a higher one the run resumes.
         with pytest.raises(BudgetReached):
             ask(tmp_path, provider, max_cost=0.01, **prices)
         assert len(provider.requests) == 7
@@ -855,55 +857,56 @@ def test_the_bill_never_passes_the_limit(tmp_path: Path) -> None:
         assert len(provider.requests) == 20
 
 
-def test_what_may_have_been_charged_counts_against_the_limit(tmp_path: Path) -> None:
+def test_a_request_that_may_have_been_charged_counts_against_the_limit(tmp_path: Path) -> None:
     samples(tmp_path, 3)
     usage = {"prompt_tokens": 300, "completion_tokens": 100}
     answers = script(3, usage=usage) | {tag(0): [{"half": True}, good(0, usage=usage)]}
     with FakeProvider(answers) as provider:
-        # Before the third row 0.004 are unsettled and 0.002 paid; its worst case of 0.004 makes 0.010.
+        # Before the third row 0.004 are unsettled and 0.002 are paid; with its worst case of 0.004 that is 0.010.
         with pytest.raises(BudgetReached):
             ask(tmp_path, provider, max_cost=0.0099, price_in=0.0, price_out=10.0, max_tokens=400, concurrency=1)
-        found = ask(tmp_path, provider, max_cost=0.011, price_in=0.0, price_out=10.0, max_tokens=400, concurrency=1)
-    assert found.pairs == 3
-    assert found.unsettled == pytest.approx(0.004)
-    assert found.cost == pytest.approx(0.003)
+        summary = ask(tmp_path, provider, max_cost=0.011, price_in=0.0, price_out=10.0, max_tokens=400, concurrency=1)
+    assert summary.pairs == 3
+    assert summary.unsettled == pytest.approx(0.004)
+    assert summary.cost == pytest.approx(0.003)
 
 
-def test_a_reply_of_unknown_price_counts_as_all_that_was_reserved(tmp_path: Path) -> None:
+def test_a_reply_of_unknown_price_counts_as_its_reservation(tmp_path: Path) -> None:
     samples(tmp_path, 3)
     prices = {"price_in": 0.0, "price_out": 10.0, "max_tokens": 400, "concurrency": 1}
     with FakeProvider(script(3, usage=False)) as provider:
-        # 0.004 are reserved for each, and nobody says that less was used: two are 0.008, and 0.004 more pass 0.0119.
+        # 0.004 are reserved for each, and the usage is unknown: two are 0.008, and 0.004 more exceed 0.0119.
         for _ in range(2):
             with pytest.raises(BudgetReached):
                 ask(tmp_path, provider, max_cost=0.0119, **prices)
             assert len(provider.requests) == 2
-        found = ask(tmp_path, provider, max_cost=0.0121, **prices)
-    assert (found.pairs, found.cost, found.unpriced) == (3, 0.0, 3)
-    assert found.unsettled == pytest.approx(0.012)
+        summary = ask(tmp_path, provider, max_cost=0.0121, **prices)
+    assert (summary.pairs, summary.cost, summary.unpriced) == (3, 0.0, 3)
+    assert summary.unsettled == pytest.approx(0.012)
 
 
 def test_a_replay_prices_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 2)
     usage = {"prompt_tokens": 1000, "completion_tokens": 100}
     with FakeProvider(script(2, usage=usage)) as provider:
-        found = ask(tmp_path, provider, oracle="hosted_vllm/mine")
-    assert (found.cost, found.unpriced) == (0.0, 2)
+        summary = ask(tmp_path, provider, oracle="hosted_vllm/mine")
+    assert (summary.cost, summary.unpriced) == (0.0, 2)
     journal = (tmp_path / "data.replies.jsonl").read_bytes()
-    found = ask(tmp_path, oracle="hosted_vllm/mine", replay=True, price_in=2.0, price_out=30.0)
-    # Each 1,000 x 2 + 100 x 30 US dollars a million.
-    assert (found.cost, found.unpriced) == (pytest.approx(0.01), 0)
-    assert found.oracles["hosted_vllm/mine"]["cost_per_pair"] == pytest.approx(0.005)
+    summary = ask(tmp_path, oracle="hosted_vllm/mine", replay=True, price_in=2.0, price_out=30.0)
+    # Each costs 1,000 x 2 + 100 x 30 US dollars per million.
+    assert summary.cost == pytest.approx(0.01)
+    assert summary.unpriced == 0
+    assert summary.oracles["hosted_vllm/mine"]["cost_per_pair"] == pytest.approx(0.005)
     assert [row["oracle"]["cost"] for row in pairs(tmp_path)] == [pytest.approx(0.005)] * 2
     assert outputs.read_meta(tmp_path / "data.jsonl")["counts"]["cost"] == pytest.approx(0.01)
-    # The prices of today, and yesterday's record as it was.
+    # The replies are priced at the new prices, and the journal is unchanged.
     assert ask(tmp_path, oracle="hosted_vllm/mine", replay=True, price_in=0.0, price_out=10.0).cost == pytest.approx(
         0.002
     )
     assert (tmp_path / "data.replies.jsonl").read_bytes() == journal
 
 
-def test_an_unknown_price_is_refused_under_a_limit(tmp_path: Path) -> None:
+def test_a_cost_limit_requires_a_price(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     with FakeProvider(script(1)) as provider:
         with pytest.raises(UserError, match="price of 'hosted_vllm/mine' is unknown"):
@@ -914,38 +917,38 @@ def test_an_unknown_price_is_refused_under_a_limit(tmp_path: Path) -> None:
 # Target.
 
 
-def test_a_target_takes_the_first_pairs_and_asks_little_more(tmp_path: Path) -> None:
+def test_a_target_keeps_the_first_pairs_with_few_extra_requests(tmp_path: Path) -> None:
     samples(tmp_path, 60)
     with FakeProvider(script(60, delay=0.005)) as provider:
-        found = ask(tmp_path, provider, target=10)
+        summary = ask(tmp_path, provider, target=10)
         assert len(provider.requests) <= 25
-    assert found.pairs == 10
+    assert summary.pairs == 10
     assert [row["id"] for row in pairs(tmp_path)] == [tag(number) for number in range(10)]
     assert outputs.read_meta(tmp_path / "data.jsonl")["complete"]
 
 
-def test_a_target_cancels_what_waits_behind_it(tmp_path: Path) -> None:
+def test_a_target_cancels_requests_that_wait_after_it(tmp_path: Path) -> None:
     samples(tmp_path, 40)
     answers = script(40, delay=0.2)
-    # By Laplace's rule four are asked at once for two pairs; the third and fourth would have to wait for a minute.
+    # By Laplace's rule two pairs need four requests at once; the third and fourth would wait for a minute.
     for number in (2, 3):
         answers[tag(number)].insert(0, {"status": 429, "headers": {"retry-after": "60"}})
     with FakeProvider(answers) as provider:
         began = time.monotonic()
-        found = ask(tmp_path, provider, target=2)
+        summary = ask(tmp_path, provider, target=2)
         assert time.monotonic() - began < 30
         assert [provider.count(tag(number)) for number in range(5)] == [1, 1, 1, 1, 0]
-    assert (found.pairs, found.reasons) == (2, {"not needed": 38})
+    assert (summary.pairs, summary.reasons) == (2, {"not needed": 38})
     assert outputs.read_meta(tmp_path / "data.jsonl")["complete"]
 
 
-def test_a_target_waits_for_what_comes_before_it(tmp_path: Path) -> None:
+def test_a_target_waits_for_earlier_rows(tmp_path: Path) -> None:
     samples(tmp_path, 10)
     answers = script(10)
     answers[tag(0)].insert(0, {"status": 429, "headers": {"retry-after": "0.3"}})
     with FakeProvider(answers) as provider:
         assert ask(tmp_path, provider, target=2).pairs == 2
-    # Rows 1 and 2 were there first; which rows are kept does not depend on that.
+    # Rows 1 and 2 were answered first; that does not decide which rows are kept.
     assert [row["id"] for row in pairs(tmp_path)] == [tag(0), tag(1)]
 
 
@@ -960,8 +963,8 @@ def command(folder: Path, provider: FakeProvider, *options: str) -> subprocess.P
     )  # fmt: skip
 
 
-def test_the_command_of_the_first_page(tmp_path: Path) -> None:
-    # `spot rectify --oracle gpt-4o` with nothing but the environment: the provider's usual variables, or a cure.
+def test_the_command_of_the_readme(tmp_path: Path) -> None:
+    # `spot rectify --oracle gpt-4o` with only the environment: the provider's variables, or an error with its cure.
     samples(tmp_path, 3)
     bare = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
     with FakeProvider(script(3), key=KEY) as provider:
@@ -975,7 +978,7 @@ def test_the_command_of_the_first_page(tmp_path: Path) -> None:
             if variable:
                 assert json.loads(done.stdout)["pairs"] == 3
             else:
-                assert "needs OPENAI_API_KEY" in done.stderr
+                assert "requires OPENAI_API_KEY" in done.stderr
                 assert "export OPENAI_API_KEY=" in done.stderr
                 assert "Traceback" not in done.stderr
                 assert not provider.requests
@@ -999,20 +1002,20 @@ def test_parameters_come_from_flags_and_the_recipe(tmp_path: Path) -> None:
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("thinker", 0.2, 900)
     assert body["reasoning_effort"] == "low"
     assert body["chat_template_kwargs"] == {"thinking_budget": 512}
-    # What shapes a reply binds the output to it.
+    # What shapes a reply is part of the settings of the output.
     assert "reasoning_effort=low" in outputs.read_meta(tmp_path / "data.jsonl")["settings"]["version"]
 
 
-def test_a_parameter_that_the_model_does_not_know_stops_with_the_cure(tmp_path: Path) -> None:
+def test_an_unsupported_parameter_stops_with_its_cure(tmp_path: Path) -> None:
     samples(tmp_path, 1)
     with FakeProvider(script(1)) as provider:
         with pytest.raises(UserError, match="reasoning_effort") as caught:
             ask(tmp_path, provider, params={"reasoning_effort": "low"})
-        assert "leave that parameter out" in str(caught.value)
+        assert "remove that parameter" in str(caught.value)
         assert not provider.requests
 
 
-def test_the_progress_line_tells_the_cost(tmp_path: Path) -> None:
+def test_the_progress_line_shows_the_cost(tmp_path: Path) -> None:
     samples(tmp_path, 4)
     ours, theirs = pty.openpty()
     with FakeProvider(script(4, delay=0.3, usage={"prompt_tokens": 0, "completion_tokens": 100})) as provider:
@@ -1028,7 +1031,7 @@ def test_the_progress_line_tells_the_cost(tmp_path: Path) -> None:
                 shown += part
         os.close(ours)
         assert process.wait(60) == 0, shown
-    # 100 tokens at 10 US dollars a million each, while it runs.
+    # Each reply has 100 tokens at 10 US dollars per million.
     for accepted in (1, 2, 3, 4):
         assert f"{accepted} accepted, 0 not, ${accepted * 0.001:.4f}".encode() in shown
 
@@ -1039,7 +1042,7 @@ def wait_for(provider: FakeProvider, requests: int, process: subprocess.Popen[st
         time.sleep(0.002)
 
 
-def test_after_kills_the_file_is_the_same_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+def test_after_kills_the_file_is_the_same_and_no_reply_is_requested_twice(tmp_path: Path) -> None:
     count = 40
     answers = script(count, delay=0.02)
     answers[tag(5)].insert(0, {"status": 500})
@@ -1059,31 +1062,52 @@ def test_after_kills_the_file_is_the_same_and_nothing_is_asked_twice(tmp_path: P
             process.communicate()
             in_flight += 4
         done = command(rough, provider)
-        _, talk = done.communicate(timeout=60)
-        assert done.returncode == 0, talk
+        _, output = done.communicate(timeout=60)
+        assert done.returncode == 0, output
         asked = [provider.count(tag(number)) for number in range(count)]
     assert (rough / "data.jsonl").read_bytes() == (calm / "data.jsonl").read_bytes()
-    # One more for the scripted failure, and at most those in flight at each kill.
+    # One more for the scripted failure, and at most the requests in flight at each kill.
     assert sum(asked) <= count + 1 + in_flight
     assert len(replies(rough)) == count
     assert len({entry["key"] for entry in replies(rough)}) == count
 
 
-def test_ctrl_c_keeps_what_is_paid_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_waits_for_requests_in_flight(tmp_path: Path, number: signal.Signals) -> None:
     samples(tmp_path, 40)
     with FakeProvider(script(40, delay=0.05)) as provider:
         process = command(tmp_path, provider)
         wait_for(provider, 8, process)
-        process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=60)
-        assert process.returncode == 3, talk
-        # Those in flight were waited for: every request has its reply, and every reply its pair.
+        process.send_signal(number)
+        _, output = process.communicate(timeout=60)
+        assert process.returncode == 3, output
+        # Every request has its reply, and every reply its pair.
         sent = len(provider.requests)
         assert len(replies(tmp_path)) == sent < 40
         assert len(pairs(tmp_path)) == sent
-        assert "the same command goes on" in talk
+        assert "the same command resumes" in output
         assert ask(tmp_path, provider).pairs == 40
         assert len(provider.requests) == 40
+
+
+def test_a_second_ctrl_c_drops_requests_in_flight(tmp_path: Path) -> None:
+    samples(tmp_path, 8)
+    with FakeProvider(script(2) | {tag(number): [good(number, delay=300)] for number in range(2, 8)}) as provider:
+        process = command(tmp_path, provider)
+        wait_for(provider, 6, process)
+        while not (tmp_path / "data.replies.jsonl").exists() or len(replies(tmp_path)) < 2:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        line = ""
+        while "waiting for 4 requests in flight" not in line:
+            line = process.stderr.readline()
+            assert line
+        process.send_signal(signal.SIGINT)
+        _, output = process.communicate(timeout=60)
+    assert process.returncode == 3, output
+    assert "2 pairs are in data.jsonl, 6 of 8 wrong answers remain" in output
+    assert len(pairs(tmp_path)) == 2
 
 
 def test_a_finished_run_does_not_load_litellm(tmp_path: Path) -> None:
@@ -1106,13 +1130,13 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     samples(tmp_path, 5)
     monkeypatch.setattr(Journal, "append", full)
     with FakeProvider(script(5)) as provider:
-        with pytest.raises(UserError, match=r"data.replies.jsonl: cannot be written: No space left"):
+        with pytest.raises(UserError, match=r"data.replies.jsonl: failed to write: No space left"):
             ask(tmp_path, provider, concurrency=2)
-        # Nothing more is bought that could not be kept.
+        # No further request is sent, since its reply could not be kept.
         assert len(provider.requests) <= 2
 
 
-def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+def test_two_runs_at_once_are_rejected(tmp_path: Path) -> None:
     samples(tmp_path, 4)
     with FakeProvider(script(4, delay=0.5)) as provider:
         errors: list[SpotError] = []
@@ -1133,45 +1157,45 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     assert "another process is writing" in str(errors[0])
 
 
-def test_a_torn_journal_is_mended(tmp_path: Path) -> None:
+def test_a_torn_journal_is_repaired(tmp_path: Path) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(3)) as provider:
         ask(tmp_path, provider)
         journal = tmp_path / "data.replies.jsonl"
         journal.write_bytes(journal.read_bytes()[:-20])
         assert ask(tmp_path, provider).pairs == 3
-        # The reply whose line was torn is the only one that is asked for again.
+        # Only the reply whose line was torn is requested again.
         assert len(provider.requests) == 4
 
 
 # The tokenizer.
 
 
-def test_the_ratio_counts_the_policys_tokens(tmp_path: Path, tiny_model: Path) -> None:
+def test_the_change_ratio_counts_the_policys_tokens(tmp_path: Path, tiny_model: Path) -> None:
     samples(tmp_path, 1)
     (tmp_path / "samples.meta.json").write_text(json.dumps({"settings": {"model": str(tiny_model)}}))
     with FakeProvider(script(1)) as provider:
-        found = ask(tmp_path, provider)
-    assert found.ratio_unit == f"tokens of {tiny_model}"
+        summary = ask(tmp_path, provider)
+    assert summary.ratio_unit == f"tokens of {tiny_model}"
     # That tokenizer's tokens are bytes: 49 in "10 + 0 = 10\n10 + 5 = 15\nThe answer is \boxed{15}."; the second digits
     # of 10, 10, 15 and 15 are new.
     assert len(right(0)) == 49
     assert pairs(tmp_path)[0]["change_ratio"] == pytest.approx(4 / 49)
 
 
-def test_without_a_tokenizer_words_are_counted_and_it_is_said(
+def test_without_a_tokenizer_words_are_counted_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     samples(tmp_path, 1)
     (tmp_path / "samples.meta.json").write_text(json.dumps({"settings": {"model": "./gone"}}))
     with FakeProvider(script(1)) as provider:
         assert ask(tmp_path, provider).ratio_unit == "words and signs"
-        assert "the policy's tokenizer cannot be loaded" in capsys.readouterr().err
+        assert "failed to load the policy's tokenizer" in capsys.readouterr().err
         with pytest.raises(UserError):
             ask(tmp_path, provider, tokenizer="./gone")
 
 
-def test_the_lock_goes_over_to_a_replaced_file(tmp_path: Path) -> None:
+def test_the_lock_covers_a_replaced_file(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     with outputs.Output(path, command="test", settings={}) as output:
         output.append([{"id": "a"}])
@@ -1182,5 +1206,5 @@ def test_the_lock_goes_over_to_a_replaced_file(tmp_path: Path) -> None:
         output.append([{"id": "d"}])
         with pytest.raises(TypeError):
             output.replace([{"id": object()}])
-    # What failed has changed nothing.
+    # The failed call changed nothing.
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["b", "c", "d"]

@@ -1,11 +1,11 @@
-"""What the oracle is asked, and how its reply is read.
+"""The oracle's prompts, and the parser of its replies.
 
-    Ask      one request: messages, with a random fence that no text in it contains
-    read     a reply back to the corrected answer, or the reason why it is none
+    build_prompt    a wrong answer -> messages, with a random fence that no text in them contains
+    parse_reply     a reply -> the corrected answer, or the error in its form
 
-Everything that a dataset or a model wrote stands in the request between tags with the fence in their names, as data.
-The reply must put its correction between such tags too. A text cannot know the fence, so it can neither close its own
-section nor pass for the oracle's reply; a reply with tags of another fence is refused as forged.
+Every text of a dataset or a model is put between tags with the fence in their names, as data. The reply must put its
+correction between such tags too. A text cannot know the fence, so it can neither close its own section nor imitate the
+oracle's reply; a reply with tags of another fence is rejected as forged.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Literal
 from spotcli.records import Message
 
 ReplyMode = Literal["rewrite", "edits", "solution", "plain"]
-"""``rewrite``: the whole corrected answer; ``edits``: search/replace hunks; ``solution``: the oracle's own answer, no
-correction; ``plain``: no prompt, the text is the answer."""
+"""``rewrite``: the whole corrected answer; ``edits``: search/replace hunks; ``solution``: the oracle's own answer, not
+a correction; ``plain``: no prompt, the reply is the corrected answer."""
 
 VERSION = "2"
-"""Of the wording and of the reply's form; part of each request's key, so another wording is another request."""
+"""The version of the wording and of the reply's form; part of each request's key, so a new wording is a new request."""
 
-Failure = Literal[
+FormError = Literal[
     "empty",
     "unfenced",
     "unclosed",
@@ -38,7 +38,7 @@ Failure = Literal[
     "hunk found twice",
     "hunks overlap",
 ]
-"""Why a reply could not be read; rows are counted by it."""
+"""Why a reply could not be parsed; rows are counted by it."""
 
 _TAG = re.compile(r"</?(?:problem|student|reference|previous|answer|edits)-([0-9a-f]{6,})>")
 
@@ -70,8 +70,8 @@ Write the whole mended solution, from its first to its last character, once, bet
 </answer-{fence}>
 Anything that you want to think through comes before the first of them, nothing after the second."""
 
-# Reply tokens are the dear ones, so a change costs two signs beside its text: tags around each would cost more than
-# most changes do. The signs stand alone in their lines and are none of the student's lines.
+# Reply tokens are the expensive ones, so a change costs two markers beside its text: tags around each would cost more
+# than most changes do. A marker is alone in its line, and no line of the student's equals it.
 _FORM_EDITS = """\
 Write the changes, from the top of the solution to its end, once, between these two lines:
 <edits-{fence}>
@@ -114,38 +114,36 @@ Anything that you want to think through comes before the first of them, nothing 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What was wrong with an earlier attempt."""
+    """The error in an earlier attempt."""
 
     complaint: str
     """A sentence or two, addressed to the oracle."""
     previous: str | None = None
-    """The correction as it was read; None where it could not be read."""
+    """The correction as it was parsed; None if it could not be parsed."""
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One request to an oracle."""
+class OraclePrompt:
+    """The messages of one request to an oracle, and what is needed to parse its reply."""
 
     mode: ReplyMode = "plain"
     fence: str = ""
     messages: list[Message] = field(default_factory=list)
     feedback: Feedback | None = None
-    budget: int = 1
-    """How many times the usual limit of reply tokens this request may use; 2 after a reply was cut."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A reply that was read: the corrected answer, or why there is none."""
+class ParsedReply:
+    """The corrected answer in a reply, or the error in the reply's form."""
 
     text: str | None
-    failure: Failure | None = None
+    error: FormError | None = None
     detail: str = ""
-    """For the oracle's next attempt: what exactly was wrong with the form."""
+    """The error in full, for the oracle's next attempt."""
 
 
 def new_fence(texts: Iterable[str] = ()) -> str:
-    """Six random hex digits that none of the texts contains: short, because the reply has to repeat them."""
+    """Six random hex digits that no text contains; short, because the reply has to repeat them."""
     known = list(texts)
     while True:
         fence = secrets.token_hex(3)
@@ -153,7 +151,7 @@ def new_fence(texts: Iterable[str] = ()) -> str:
             return fence
 
 
-def build(
+def build_prompt(
     prompt: str | Sequence[Message],
     response: str,
     reference: str | None,
@@ -161,11 +159,13 @@ def build(
     mode: Literal["rewrite", "edits", "solution"],
     fence: str,
     feedback: Feedback | None = None,
-    budget: int = 1,
-) -> Ask:
-    """The request for one wrong answer; ``reference`` is None where the oracle is not to see it.
+) -> OraclePrompt:
+    """The prompt for one wrong answer.
 
-    For a ``solution`` the wrong answer is not shown: it would colour what is to be the oracle's own.
+    Args:
+        reference: the reference answer; None hides it from the oracle.
+        mode: the form of the reply. For a ``solution`` the wrong answer is not shown, since it would influence the
+            oracle's own solution.
     """
     parts = [_section("problem", fence, _problem(prompt))]
     if mode == "solution":
@@ -173,7 +173,7 @@ def build(
         system = _SYSTEM_SOLUTION.format(source=source, form=_FORM_SOLUTION.format(fence=fence))
     else:
         source = _SOURCE_WITHOUT_REFERENCE if reference is None else _SOURCE_WITH_REFERENCE
-        change, by, gap = _signs(response)
+        change, by, gap = _markers(response)
         form = (_FORM_REWRITE if mode == "rewrite" else _FORM_EDITS).format(fence=fence, change=change, by=by, gap=gap)
         system = _SYSTEM.format(source=source, form=form)
         parts.append(_section("student", fence, response))
@@ -184,7 +184,7 @@ def build(
             parts.append(_section("previous", fence, feedback.previous))
         parts.append(f"This was tried before and not accepted: {feedback.complaint}")
     messages: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(parts)}]
-    return Ask(mode=mode, fence=fence, messages=messages, feedback=feedback, budget=budget)
+    return OraclePrompt(mode, fence, messages, feedback)
 
 
 def _section(name: str, fence: str, text: str) -> str:
@@ -192,7 +192,7 @@ def _section(name: str, fence: str, text: str) -> str:
 
 
 def _problem(prompt: str | Sequence[Message]) -> str:
-    """A chat's turns one after the other; a single user turn is just its text."""
+    """The turns of a chat in their order; a single turn is only its text."""
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
@@ -200,34 +200,36 @@ def _problem(prompt: str | Sequence[Message]) -> str:
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt)
 
 
-def read(text: str, *, mode: ReplyMode, fence: str, student: str) -> Reading:
+def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str) -> ParsedReply:
     """The corrected answer in a reply.
 
-    White space around a corrected answer is the student's, since a reply between tags cannot say anything about it.
-    ``student`` is the answer that was to be corrected: tags that it holds itself are no forgery.
+    White space around a corrected answer is the student's, since a reply between tags does not define it.
+
+    Args:
+        student: the wrong answer; tags that it contains itself are not a forgery.
     """
     if not text.strip():
-        return Reading(None, "empty", "the reply was empty")
+        return ParsedReply(None, "empty", "the reply was empty")
     if mode == "plain":
-        return Reading(text)
+        return ParsedReply(text)
     forged = {tag.group() for tag in _TAG.finditer(text) if tag.group(1) != fence and tag.group() not in student}
     if forged:
-        return Reading(None, "forged fence", f"the reply holds tags that were not asked for: {sorted(forged)[0]}")
+        return ParsedReply(None, "forged fence", f"the reply holds tags that were not asked for: {sorted(forged)[0]}")
     tag = "edits" if mode == "edits" else "answer"
     opening, closing = f"<{tag}-{fence}>", f"</{tag}-{fence}>"
     if not (text.count(opening) or text.count(closing)):
-        return Reading(None, "unfenced", f"what was asked for was not between {opening} and {closing}")
+        return ParsedReply(None, "unfenced", f"what was asked for was not between {opening} and {closing}")
     if text.count(opening) > 1 or text.count(closing) > 1:
-        return Reading(None, "several blocks", f"{opening} and {closing} may each be written only once")
+        return ParsedReply(None, "several blocks", f"{opening} and {closing} may each be written only once")
     start, end = text.find(opening), text.find(closing)
     if start < 0 or end < start:
-        return Reading(None, "unclosed", f"{opening} and {closing} must both stand there, in this order")
+        return ParsedReply(None, "unclosed", f"{opening} and {closing} must both stand there, in this order")
     inside = text[start + len(opening) : end]
     if not inside.strip():
-        return Reading(None, "empty", f"there was nothing between {opening} and {closing}")
+        return ParsedReply(None, "empty", f"there was nothing between {opening} and {closing}")
     if mode == "edits":
         return _read_edits(inside, student)
-    return Reading(inside.strip() if mode == "solution" else _with_margins_of(student, inside))
+    return ParsedReply(inside.strip() if mode == "solution" else _with_margins_of(student, inside))
 
 
 def _with_margins_of(student: str, text: str) -> str:
@@ -238,70 +240,72 @@ def _with_margins_of(student: str, text: str) -> str:
     return student[:start] + text.strip() + student[start + len(core) :]
 
 
-def _signs(student: str) -> tuple[str, str, str]:
-    """Of a reply in edits, the lines before a change, between old and new, and in the place of what is left out.
+def _markers(student: str) -> tuple[str, str, str]:
+    """The lines before a change, between its old and new text, and in the place of omitted text.
 
-    No line of the student's answer reads so: what is copied from there cannot pass for one of them.
+    No line of the student's answer equals one of them, so that no copied line can be taken for a marker.
     """
     lines = {line.strip() for line in student.splitlines()}
-    signs = (("@" * size, "=" * size, "." * size) for size in count(2))
-    return next(some for some in signs if lines.isdisjoint(some))
+    candidates = (("@" * size, "=" * size, "." * size) for size in count(2))
+    return next(markers for markers in candidates if lines.isdisjoint(markers))
 
 
-def _read_edits(inside: str, student: str) -> Reading:
-    change, by, _ = _signs(student)
+def _read_edits(inside: str, student: str) -> ParsedReply:
+    change, by, _ = _markers(student)
     before, *changes = re.split(rf"^[^\S\n]*{change}[^\S\n]*$", inside, flags=re.MULTILINE)
     hunks: list[tuple[str, str]] = []
     for number, text in enumerate(changes, 1):
         find, *replace = re.split(rf"^[^\S\n]*{by}[^\S\n]*$", text, flags=re.MULTILINE)
         if len(replace) != 1:
-            return Reading(None, "malformed hunk", f"change {number} needs one line {by}, between old and new text")
+            return ParsedReply(None, "malformed hunk", f"change {number} needs one line {by}, between old and new text")
         hunks.append((find.strip("\r\n"), replace[0].strip("\r\n")))
     if before.strip() or not hunks:
-        return Reading(None, "malformed hunk", f"each change begins with a line {change}")
+        return ParsedReply(None, "malformed hunk", f"each change begins with a line {change}")
     return apply_hunks(student, hunks)
 
 
-def apply_hunks(student: str, hunks: Sequence[tuple[str, str]]) -> Reading:
-    """Replace each hunk's text, which must occur exactly once in the student's answer; all against the original.
+def apply_hunks(student: str, hunks: Sequence[tuple[str, str]]) -> ParsedReply:
+    """Replace each hunk's text, which must occur exactly once in the student's answer.
 
-    A text to find that holds the line for what is left out stands for all from its first part to its second. White
-    space around what is replaced stays the student's. What no hunk touches is kept character by character, by
-    construction.
+    All hunks refer to the original answer. A text to find that contains the marker for omitted text matches everything
+    from its first part to its second. White space around replaced text stays the student's. Text that no hunk touches
+    is kept character by character, by construction.
     """
-    gap = re.compile(rf"\n[^\S\n]*{re.escape(_signs(student)[2])}[^\S\n]*\n")
+    gap = re.compile(rf"\n[^\S\n]*{re.escape(_markers(student)[2])}[^\S\n]*\n")
     places: list[tuple[int, int, str]] = []
     for number, (find, replace) in enumerate(hunks, 1):
         if not find.strip():
-            return Reading(None, "no hunk", f"change {number} has nothing to find")
+            return ParsedReply(None, "no hunk", f"change {number} has nothing to find")
         ends: list[int] = []
         for part in gap.split(find, maxsplit=1):
             start = student.find(part)
             if start < 0 or not part:
-                return Reading(
+                return ParsedReply(
                     None,
                     "hunk not found",
-                    f"change {number}: the text to find does not occur in the solution: {_cut(part)}",
+                    f"change {number}: the text to find does not occur in the solution: {_shortened(part)}",
                 )
             if student.find(part, start + 1) >= 0:
-                return Reading(
-                    None, "hunk found twice", f"change {number}: the text to find occurs more than once: {_cut(part)}"
+                return ParsedReply(
+                    None,
+                    "hunk found twice",
+                    f"change {number}: the text to find occurs more than once: {_shortened(part)}",
                 )
             if ends and start < ends[-1]:
-                return Reading(None, "hunk not found", f"change {number}: its end stands before its beginning")
+                return ParsedReply(None, "hunk not found", f"change {number}: its end stands before its beginning")
             ends += [start, start + len(part)]
         new = _with_margins_of(student[ends[0] : ends[-1]], replace) if replace.strip() else ""
         places.append((ends[0], ends[-1], new))
     places.sort()
-    pieces, at = [], 0
+    pieces, position = [], 0
     for start, end, replace in places:
-        if start < at:
-            return Reading(None, "hunks overlap", "two changes touch the same text; make one of them")
-        pieces += [student[at:start], replace]
-        at = end
-    corrected = "".join([*pieces, student[at:]])
-    return Reading(corrected) if corrected.strip() else Reading(None, "empty", "the changes leave nothing")
+        if start < position:
+            return ParsedReply(None, "hunks overlap", "two changes touch the same text; make one of them")
+        pieces += [student[position:start], replace]
+        position = end
+    corrected = "".join([*pieces, student[position:]])
+    return ParsedReply(corrected) if corrected.strip() else ParsedReply(None, "empty", "the changes leave nothing")
 
 
-def _cut(text: str, limit: int = 200) -> str:
+def _shortened(text: str, limit: int = 200) -> str:
     return repr(text if len(text) <= limit else f"{text[:limit]}...")

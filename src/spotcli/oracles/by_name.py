@@ -1,4 +1,4 @@
-"""TODO."""
+"""Creates an oracle by its name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def create(name: str, settings: RectifySection) -> Oracle:
-    """The oracle of that name: ``symbolic``, ``human``, or a model by litellm's name, which is not looked up yet.
+    """The oracle called ``symbolic`` or ``human``, or a model by litellm's name, which is not looked up yet.
 
     Raises:
-        RecipeError: settings that do not fit together.
+        RecipeError: settings that contradict each other.
     """
     if name == "symbolic":
         from spotcli.oracles.symbolic import SymbolicOracle
@@ -24,6 +24,6 @@ def create(name: str, settings: RectifySection) -> Oracle:
         from spotcli.oracles.human import HumanOracle
 
         return HumanOracle()
-    from spotcli.providers.litellm import LitellmOracle
+    from spotcli.oracles.model import ModelOracle
 
-    return LitellmOracle(name, settings)
+    return ModelOracle(name, settings)

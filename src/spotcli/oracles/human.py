@@ -1,8 +1,8 @@
-"""A person with an editor, one answer after the other.
+"""The oracle that is a person with an editor, one answer at a time.
 
-The editor (``$VISUAL``, ``$EDITOR``, else vi) opens on the wrong answer, with the problem and the reference answer in a
-head that is cut off again. What is saved is the correction; saved unchanged, the answer is skipped and not shown again;
-saved empty, the work stops, and the same command goes on there; ``BACK`` alone opens the answer before once more.
+The editor (``$VISUAL``, ``$EDITOR``, else vi) opens the wrong answer below a head with the problem and the reference
+answer, which is removed again. The saved text is the correction. Saved without a change, the answer is skipped and not
+shown again; saved empty, the run stops, and the same command resumes there; ``BACK`` alone shows the previous answer.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from spotcli.console import err, safe
 from spotcli.errors import UserError
 from spotcli.grading.kinds import grader_of
-from spotcli.oracles import Amend, Request
-from spotcli.oracles.worksheet import SKIP, problem
-from spotcli.providers.replies import PassingFailure, Reply
+from spotcli.oracles import CorrectionRequest
+from spotcli.oracles.worksheet import SKIP, problem_lines
+from spotcli.providers.replies import Reply, RequestFailed
 
 STOPPED = "stopped"
-"""The kind of the failure by which a person ends the work."""
+"""The kind of the failure by which a person stops the run."""
 
 BACK = "BACK"
-"""Alone in the place of an answer: show the one before again."""
+"""Alone in the place of an answer: show the previous one again."""
 
-_CUT = "#| ---- the answer begins below this line ----"
+_SEPARATOR = "#| ---- the answer begins below this line ----"
+
+Amend = Callable[[CorrectionRequest, Reply], Awaitable[None]]
+"""Replaces an earlier reply of this run."""
 
 
 class HumanOracle:
-    """Asks whoever sits at the terminal.
-
-    Raises:
-        UserError: the editor cannot be started.
-    """
+    """Asks the person at the terminal; a request raises ``UserError`` if the editor cannot be started."""
 
     name = "human"
     version = "1"
@@ -45,61 +45,62 @@ class HumanOracle:
 
     def __init__(self) -> None:
         self.amend: Amend | None = None
-        self._trail: list[tuple[Request, str]] = []
+        """Set by whoever keeps the replies; None: a person cannot go back."""
+        self._previous: list[tuple[CorrectionRequest, str]] = []
 
-    async def correct(self, request: Request) -> Reply:
+    async def correct(self, request: CorrectionRequest) -> Reply:
         return await self._correct(request, request.sample.response)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """A person has no connection to close."""
 
-    async def _correct(self, request: Request, text: str) -> Reply:
-        while (reply := await asyncio.to_thread(self._once, request, text)) is None:
+    async def _correct(self, request: CorrectionRequest, text: str) -> Reply:
+        while (reply := await asyncio.to_thread(self._edit_until_done, request, text)) is None:
             await self._go_back()
-        self._trail.append((request, reply.text or request.sample.response))
+        self._previous.append((request, reply.text or request.sample.response))
         return reply
 
     async def _go_back(self) -> None:
-        """Show the answer before again; what is said now takes the place of what was said then."""
-        if not self._trail or self.amend is None:
-            err().print("this is the first answer of this sitting")
+        """Show the previous answer again; the new reply replaces the earlier one."""
+        if not self._previous or self.amend is None:
+            err().print("this is the first answer of this session")
             return
-        request, text = self._trail.pop()
+        request, text = self._previous.pop()
         reply = await self._correct(request, text)
         if (reply.text or request.sample.response) != text:
             await self.amend(request, reply)
 
-    def _once(self, request: Request, text: str) -> Reply | None:
-        """The editor until the person is content; None: back to the answer before."""
+    def _edit_until_done(self, request: CorrectionRequest, text: str) -> Reply | None:
+        """Open the editor until the person is content; None: back to the previous answer."""
         sample = request.sample
         while True:
             text = _edit(_page(request, text))
             if not text.strip():
-                raise PassingFailure(STOPPED, "stopped by the editor", retry=False)
+                raise RequestFailed(STOPPED, "stopped by the editor", retryable=False)
             if text.strip() == BACK:
                 return None
             if text.strip() in (sample.response.strip(), SKIP):
                 return skipped()
-            # A checker of the user's own is left to the stage: only the recipe can vouch for it.
-            named = sample.grader if ":" not in (sample.grader or "") else None
-            graded = grader_of(named)(text, sample.answer or "")
-            if graded.verdict == "right" or not sys.stdin.isatty() or not _again(graded.verdict, graded.extracted):
+            # A grader of the user's own is left to the stage: only the recipe can vouch for it.
+            grader = sample.grader if ":" not in (sample.grader or "") else None
+            grade = grader_of(grader)(text, sample.answer or "")
+            if grade.verdict == "right" or not sys.stdin.isatty() or not _edit_again(grade.verdict, grade.extracted):
                 return Reply(text=text, cost=0.0)
 
 
 def skipped() -> Reply:
-    """A person has looked at the answer and does not want to see it again."""
+    """The reply of a person who saw the answer and does not want to see it again."""
     return Reply(finish_reason="declined", reason="skipped", cost=0.0)
 
 
-def _page(request: Request, text: str) -> str:
+def _page(request: CorrectionRequest, text: str) -> str:
     head = [
-        "Mend the answer below with as few changes as you can. Unchanged: skip it. Empty: stop; the same command goes",
-        f"on here. {BACK} alone: the answer before this one again.",
+        "Correct the answer below with as few changes as you can. Saved unchanged: skip it. Saved empty: stop; the",
+        f"same command resumes here. {BACK} alone: show the previous answer again.",
         "",
-        *problem(request),
+        *problem_lines(request),
     ]
-    return "\n".join([*(f"#| {safe(line)}".rstrip() for line in head), _CUT, text])
+    return "\n".join([*(f"#| {safe(line)}".rstrip() for line in head), _SEPARATOR, text])
 
 
 def _edit(page: str) -> str:
@@ -110,15 +111,17 @@ def _edit(page: str) -> str:
         try:
             code = subprocess.run([*shlex.split(command), str(file)], check=False).returncode
         except OSError as error:
-            raise UserError(f"no editor: {error}", where="$EDITOR", cure="export EDITOR=nano") from None
+            raise UserError(
+                f"failed to start the editor: {error}", where="$EDITOR", cure="export EDITOR=nano"
+            ) from None
         if code:
-            raise PassingFailure(STOPPED, f"the editor ended with code {code}", retry=False)
+            raise RequestFailed(STOPPED, f"the editor exited with code {code}", retryable=False)
         saved = file.read_text(encoding="utf-8")
-    _, found, text = saved.partition(_CUT)
+    _, separator, text = saved.partition(_SEPARATOR)
     # Editors end a file with a line break that is not the student's.
-    return (text if found else saved).removeprefix("\n").removesuffix("\n")
+    return (text if separator else saved).removeprefix("\n").removesuffix("\n")
 
 
-def _again(verdict: str, extracted: str | None) -> bool:
-    err().print(f"this is graded {verdict} (found: {safe(extracted or 'no answer')})")
+def _edit_again(verdict: str, extracted: str | None) -> bool:
+    err().print(f"this is graded {verdict} (final answer: {safe(extracted or 'none')})")
     return input("edit again? [Y/n] ").strip().lower() != "n"

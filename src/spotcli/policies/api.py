@@ -1,9 +1,8 @@
-"""The api policy: any endpoint that litellm knows, many requests in flight, at the speed that the endpoint bears."""
+"""The api policy: any endpoint that litellm supports, with many requests in flight, as fast as the endpoint allows."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,18 +13,16 @@ from spotcli.errors import Unfinished, UserError
 from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
 from spotcli.policies.answer_queue import AnswerQueue
 from spotcli.policies.prompter import SWITCHES
-from spotcli.providers.limiter import Limiter, backoff
-from spotcli.providers.litellm import LitellmOracle
-from spotcli.providers.replies import PassingFailure, Reply
-from spotcli.recipe import RectifySection
+from spotcli.providers.limiter import Limiter
+from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
+from spotcli.providers.replies import Reply, RequestFailed
+from spotcli.providers.retry import Delivery, Retries
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
 
-# A rate limit uses up less of a request's patience than a failure does: the endpoint is healthy.
-RATE_LIMIT_PATIENCE = 4
-# Requests given up in a row: all will be.
 HOPELESS = 10
+"""So many requests given up in a row mean that all will be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +33,10 @@ class ApiFacts(EngineFacts):
 
 
 class ApiPolicy:
-    """Messages go to the endpoint as they are, and it renders them; so its own template and defaults are what counts.
+    """Sends messages unchanged; the endpoint renders them, with its own chat template and its own defaults.
 
     Raises:
-        RecipeError: a parameter that is not the user's to set.
+        RecipeError: ``sample.params`` contains a reserved parameter.
     """
 
     engine = "api"
@@ -50,25 +47,28 @@ class ApiPolicy:
         self._settings = settings
         # A bare name with an address is a model of an OpenAI-compatible server, such as `vllm serve`.
         name = model if not settings.base_url or _has_provider(model) else f"hosted_vllm/{model}"
-        self._provider = LitellmOracle(
+        self._client = LitellmClient(
             name,
-            RectifySection(
+            ProviderSettings(
                 params=settings.params,
                 temperature=sampling.temperature,
                 timeout=settings.timeout,
                 base_url=settings.base_url,
+                section="sample",
+                model_key="model",
             ),
         )
-        self._more = self._parameters()
+        self._parameters = self._request_parameters()
         self._answers: AnswerQueue[Answer | Failure] = AnswerQueue()
         self._stopped = threading.Event()
         self._dropped = threading.Event()
         self._woken = asyncio.Event()
+        self._retries = Retries(settings.retries, self._stopped.is_set, self._woken)
         self._thread: threading.Thread | None = None
-        self._lost = 0
+        self._failed_in_a_row = 0
 
-    def _parameters(self) -> dict[str, Any]:
-        """What goes along with each request beside the messages; only what is set, since not every server knows all."""
+    def _request_parameters(self) -> dict[str, Any]:
+        """Parameters of each request; only those that are set, since not every server knows all of them."""
         body: dict[str, Any] = {}
         if self.sampling.top_k:
             body["top_k"] = self.sampling.top_k
@@ -82,35 +82,35 @@ class ApiPolicy:
         return {"top_p": self.sampling.top_p, **({"extra_body": body} if body else {})}
 
     def facts(self, first: Request) -> ApiFacts:
-        return ApiFacts(base_url=self._settings.base_url, parameters=self._more, prompts=None)
+        return ApiFacts(base_url=self._settings.base_url, parameters=self._parameters, prompts=None)
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
-        """Ask in the order of the requests, many at once.
+        """Send the requests in their order, many at once.
 
         Raises:
-            UserError: the endpoint does not accept the key, has no such model, or its quota is used up.
-            Unfinished: one request after the other failed.
+            UserError: the endpoint rejects the key, does not know the model, or its quota is exhausted.
+            Unfinished: many requests in a row failed.
         """
-        self._provider.ready()
-        todo = (request for request in requests if not done(request))
-        self._thread = threading.Thread(target=self._run, args=(todo, total), name="api", daemon=True)
+        self._client.check_environment()
+        remaining = (request for request in requests if not done(request))
+        self._thread = threading.Thread(target=self._run, args=(remaining, total), name="api", daemon=True)
         self._thread.start()
         yield from self._answers.groups()
 
     def stop(self) -> None:
-        """Ask nothing more; what is in flight is waited for, since it may be paid for."""
+        """Send no further request; wait for those in flight, since they may be paid for."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Drop what is still in flight."""
+        """Drop the requests in flight."""
         self._stopped.set()
         self._dropped.set()
         if self._thread:
             self._thread.join()
 
-    # All of the rest runs on a thread of its own, so that slow grading does not hold up what comes in.
+    # The methods below run on a thread of their own, so that slow grading does not delay what arrives.
 
     def _run(self, requests: Iterator[Request], total: int) -> None:
         try:
@@ -128,13 +128,13 @@ class ApiPolicy:
             results = await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             watch.cancel()
-            await self._provider.close()
+            await self._client.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result
 
     async def _watch(self, limiter: Limiter, tasks: list[asyncio.Task[None]]) -> None:
-        """Pass on what other threads say."""
+        """Pass ``stop`` and ``close``, which other threads call, on to the event loop."""
         while not self._stopped.is_set():
             await asyncio.sleep(0.1)
         limiter.wake()
@@ -154,66 +154,31 @@ class ApiPolicy:
                     return
                 await self._settle(request, limiter)
             except Exception:
-                self._stopped.set()  # no request can succeed any more, or there are none; what is in flight may be paid
+                self._stopped.set()  # no request can succeed, or the stream of requests is broken
                 raise
 
     async def _settle(self, request: Request, limiter: Limiter) -> None:
-        """Ask until there is an answer or a failure, and hand it out."""
+        """Send a request until it has an answer or is given up, and hand that out."""
+        delivery = _ChatDelivery(self._client, request, self.sampling.max_new_tokens, self._parameters)
         try:
-            reply = await self._ask(request, limiter)
-        except PassingFailure as failure:
+            reply = await self._retries.deliver(delivery, limiter)
+        except RequestFailed as failure:
             self._answers.put(Failure(request, failure.kind))
-            self._count_lost(failure)
+            self._count_failed(failure)
         else:
             if reply is not None:
-                self._lost = 0
+                self._failed_in_a_row = 0
                 self._answers.put(self._read(request, reply))
 
-    async def _ask(self, request: Request, limiter: Limiter) -> Reply | None:
-        """One reply; None where the run was stopped before it was asked for.
-
-        Raises:
-            PassingFailure: the retries are used up.
-            UserError: no request can succeed any more.
-        """
-        patience, failures = float(self._settings.retries), 0
-        tokens = sum(len(message["content"]) for message in request.messages) / 4
-        while True:
-            ticket = await limiter.acquire(tokens)
-            used = None
-            try:
-                if self._stopped.is_set():
-                    return None
-                reply = await self._provider.chat(
-                    request.messages, self.sampling.max_new_tokens, seed=request.seed, **self._more
-                )
-                used = reply.usage.get("total_tokens")
-                limiter.succeeded()
-                return reply
-            except PassingFailure as failure:
-                failures += 1
-                limited = failure.kind == "rate limit" or failure.retry_after is not None
-                if limited:
-                    limiter.too_many(ticket, failure.retry_after)
-                patience -= 1 / RATE_LIMIT_PATIENCE if limited else 1
-                if patience < 0 or not failure.retry or self._stopped.is_set():
-                    raise
-            finally:
-                limiter.release(ticket, tokens=used)
-            if not limited:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(backoff(failures)):
-                        await self._woken.wait()
-
-    def _count_lost(self, failure: PassingFailure) -> None:
-        self._lost += 1
-        if self._lost == 1:
-            warn(f"{self._provider.name}: {failure.kind}: {failure}")
-        if self._lost >= HOPELESS and not self._stopped.is_set():
+    def _count_failed(self, failure: RequestFailed) -> None:
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row == 1:
+            warn(f"{self._client.model}: {failure.kind}: {failure}")
+        if self._failed_in_a_row >= HOPELESS and not self._stopped.is_set():
             raise Unfinished(
-                f"{HOPELESS} requests in a row failed, the last with: {failure}",
-                where=self._settings.base_url or self._provider.name,
-                cure="see that the endpoint is up, then run the same command again",
+                f"{HOPELESS} requests in a row failed; the last one: {failure}",
+                where=self._settings.base_url or self._client.model,
+                cure="check that the endpoint is up, then run the same command again",
             )
 
     def _read(self, request: Request, reply: Reply) -> Answer | Failure:
@@ -221,26 +186,41 @@ class ApiPolicy:
             return Failure(request, reply.reason or reply.finish_reason)
         if self._settings.keep_tokens and reply.token_ids is None:
             raise UserError(
-                "the endpoint does not tell the tokens of its answers",
+                "the endpoint does not return the tokens of its answers",
                 where="sample.keep_tokens",
-                cure="take the vllm engine, or leave keep_tokens out",
+                cure="use the vllm engine, or remove keep_tokens",
             )
-        cut, tokens = reply.finish_reason == "length", reply.usage.get("completion_tokens", 0)
-        # An answer that was cut before its limit has filled the endpoint's context.
+        truncated, tokens = reply.finish_reason == "length", reply.usage.get("completion_tokens", 0)
+        # An answer that was truncated below its limit has filled the endpoint's context.
         limit = min(tokens or self.sampling.max_new_tokens, self.sampling.max_new_tokens)
         return Answer(
             request,
             reply.text,
-            "length" if cut else "stop",
+            "length" if truncated else "stop",
             reply.token_ids,
             tokens,
-            limit if cut else self.sampling.max_new_tokens,
+            limit if truncated else self.sampling.max_new_tokens,
             reply.cost,
         )
 
 
+@dataclass
+class _ChatDelivery(Delivery):
+    """One request on its way to the endpoint."""
+
+    client: LitellmClient
+    request: Request
+    max_tokens: int
+    parameters: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        # Four characters per token.
+        self.tokens = sum(len(message["content"]) for message in self.request.messages) / 4
+
+    async def send(self) -> Reply:
+        return await self.client.chat(self.request.messages, self.max_tokens, seed=self.request.seed, **self.parameters)
+
+
 def _has_provider(model: str) -> bool:
     """Whether a name starts with one of litellm's providers."""
-    from spotcli.providers.litellm import providers
-
-    return model.partition("/")[0] in providers()
+    return model.partition("/")[0] in provider_names()

@@ -1,8 +1,4 @@
-"""How fast a provider is asked, and how much may be spent: what all requests of one run share.
-
-Limiter   concurrency that halves when the provider says "too many" and grows again; pauses hold everybody at once
-Budget    money is reserved before a request is sent and settled after it, so that a limit holds in flight too
-"""
+"""How fast requests are sent: a limit of requests in flight that adapts to the provider, and limits per minute."""
 
 from __future__ import annotations
 
@@ -13,9 +9,11 @@ from collections import deque
 from dataclasses import dataclass
 
 FIRST_PAUSE = 1.0
+"""Seconds after the first failure."""
 LONGEST_PAUSE = 60.0
-# Pauses are drawn longer by up to this part, so that several processes do not come back in step.
+"""Seconds."""
 JITTER = 0.25
+"""Pauses are longer by a random share of up to this, so that several processes do not retry at the same time."""
 
 
 def backoff(failures: int) -> float:
@@ -32,15 +30,15 @@ class Ticket:
 
 
 class Limiter:
-    """Additive increase, multiplicative decrease (AIMD) of the requests in flight, with a rate for requests and tokens.
+    """Additive increase, multiplicative decrease (AIMD) of the requests in flight, and rates of requests and tokens.
 
-    Of the requests in flight when the provider says "too many", only the first halves the limit: they all were sent at
-    the same speed, and one decision answers for all of them. Waiting requests are served in the order they came.
+    A rate limit halves the limit once, however many of the requests in flight get one: all of them were sent at the
+    same speed. Waiting requests are served in the order of their arrival.
 
     Args:
         concurrency: requests in flight at most.
-        rpm: requests a minute at most; they are spread evenly.
-        tpm: tokens a minute at most, prompts and replies.
+        rpm: requests per minute at most, spread evenly.
+        tpm: tokens of prompts and replies per minute at most.
     """
 
     def __init__(self, concurrency: int, *, rpm: float | None = None, tpm: float | None = None) -> None:
@@ -60,7 +58,7 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
 
     async def acquire(self, tokens: float = 0) -> Ticket:
-        """Wait until a request of about so many tokens may be sent; give the ticket back with ``release``."""
+        """Wait until a request of about this many tokens may be sent; ``release`` returns the ticket."""
         future: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         self._waiting.append((future, tokens))
         self._serve()
@@ -72,19 +70,19 @@ class Limiter:
             raise
 
     def release(self, ticket: Ticket, *, tokens: float | None = None) -> None:
-        """The request is over; ``tokens`` are those that it really took."""
+        """End a request; ``tokens`` are those that it used, if known."""
         self.in_flight -= 1
         if self._tpm and tokens is not None:
             self._next_token += (tokens - ticket.tokens) * 60 / self._tpm
         self._serve()
 
     def succeeded(self) -> None:
-        """A reply came: one more request in flight for each round of replies."""
+        """Raise the limit after a reply: by about 1 per round of replies."""
         self._in_a_row = 0
         self.limit = min(self.most, self.limit + 1 / self.limit)
 
     def too_many(self, ticket: Ticket, retry_after: float | None = None) -> None:
-        """The provider said "too many requests": halve, and hold everybody for the time that it named."""
+        """Halve the limit after a rate limit, and pause all requests for ``retry_after`` seconds."""
         if ticket.epoch == self._epoch:
             self._epoch += 1
             self._in_a_row += 1
@@ -96,11 +94,11 @@ class Limiter:
 
     @property
     def paused_for(self) -> float:
-        """Seconds until anything is sent again."""
+        """Seconds until the next request may be sent."""
         return max(0.0, self._paused_until - asyncio.get_running_loop().time())
 
     def wake(self) -> None:
-        """The run is stopping: let everybody go who waits, so that they can see it."""
+        """Let all waiting requests pass, so that each sees that the run is stopping."""
         self._woken = True
         self._serve()
 

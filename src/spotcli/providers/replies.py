@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a request to a provider returns: a reply, or the error for a request that got none."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What the oracle said, whole and unread."""
+    """One reply, complete and not parsed."""
 
     text: str = ""
-    """A prompted oracle's message as it came; any other oracle's corrected answer, the whole of it."""
+    """The message of a model as it came; the corrected answer of an oracle that is not prompted."""
     finish_reason: str = "stop"
-    """``stop``; ``length``: cut; ``filtered`` by the provider; ``refused`` by the model; ``declined``: ``reason``."""
+    """``stop``; ``length``: truncated; ``filtered`` by the provider; ``refused`` by the model; ``declined``: ``reason``
+    is why."""
     reason: str | None = None
-    """Why an oracle declined: one or two words, since rows are counted by it (``no step found``)."""
+    """Why an oracle declined, in one or two words, since rows are counted by it (``no step found``)."""
     usage: Mapping[str, Any] = field(default_factory=dict)
-    """The provider's token counts, as they came."""
+    """The provider's token counts, unchanged."""
     cost: float | None = None
-    """US dollars; None where the price is unknown."""
+    """US dollars; None if the price is unknown."""
     model: str | None = None
-    """The model that the provider says has answered."""
+    """The model that answered, according to the provider."""
     token_ids: list[int] | None = None
-    """The reply's tokens, where the provider tells them."""
+    """The tokens of the reply, if the provider returns them."""
 
 
-class PassingFailure(Exception):
-    """No reply this time; the same request can succeed later.
+class RequestFailed(Exception):
+    """A request got no reply; the same request can succeed later.
 
-    ``kind`` is what failures are counted by: ``rate limit``, ``time-out``, ``connection``, ``server``, ``unreadable``
-    (a body that is no reply), ``bad request``.
-    ``retry_after`` is in seconds, where the provider named a time. ``maybe_billed``: the request may have been worked
-    on before it failed, so a money limit has to count it as spent. ``retry``: sending it again soon makes sense.
+    Args:
+        kind: what failures are counted by: ``rate limit``, ``time-out``, ``connection``, ``server``, ``unreadable``
+            (the body is not a reply), ``bad request``.
+        retry_after: seconds to wait, if the provider named a time.
+        maybe_billed: the provider may have worked on the request, so a cost limit must count it as spent.
+        retryable: sending the request again soon can help.
     """
 
     def __init__(
@@ -43,10 +46,10 @@ class PassingFailure(Exception):
         *,
         retry_after: float | None = None,
         maybe_billed: bool = False,
-        retry: bool = True,
+        retryable: bool = True,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after = retry_after
         self.maybe_billed = maybe_billed
-        self.retry = retry
+        self.retryable = retryable

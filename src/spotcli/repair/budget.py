@@ -1,4 +1,4 @@
-"""TODO."""
+"""The cost limit: money is reserved before a request is sent and settled after it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from spotcli.errors import BudgetReached
 
 
 class Budget:
-    """US dollars that may be spent, those spent, and those reserved for requests in flight.
+    """US dollars that may be spent, that are spent, and that are reserved for requests in flight.
 
-    ``spent`` + reserved never exceeds ``limit``. Where the worst case of one more request does not fit, it waits for
-    those in flight, which mostly cost less than their worst case.
+    ``spent + reserved`` never exceeds ``limit``. A request whose worst case does not fit waits for those in flight,
+    which mostly cost less than their worst case.
     """
 
     def __init__(self, limit: float | None, spent: float = 0.0) -> None:
@@ -23,10 +23,10 @@ class Budget:
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
 
     async def reserve(self, amount: float) -> None:
-        """Set money aside for one request.
+        """Reserve money for one request; wait until it fits.
 
         Raises:
-            BudgetReached: nothing is in flight and the request still does not fit.
+            BudgetReached: no request is in flight and this one still does not fit.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((future, amount))
@@ -39,9 +39,9 @@ class Budget:
             raise
 
     def settle(self, reserved: float, cost: float) -> None:
-        """The request is over and has cost so much."""
+        """Release what was reserved for a request, and count what it cost."""
         self._open -= 1
-        # Sums of floats drift; what nobody holds is nothing.
+        # Sums of floats drift; without a request in flight nothing is reserved.
         self.reserved = self.reserved - reserved if self._open else 0.0
         self.spent += cost
         self._serve()
@@ -59,9 +59,9 @@ class Budget:
                 else:
                     future.set_exception(
                         BudgetReached(
-                            f"${self.spent:.4f} of ${self.limit:.4f} are spent, "
-                            f"and the next request could cost ${amount:.4f}",
-                            cure="raise --max-cost, or lower rectify.max_tokens; what was paid for is kept",
+                            f"cost limit: ${self.spent:.4f} of ${self.limit:.4f} are spent, "
+                            f"and the next request can cost ${amount:.4f}",
+                            cure="raise --max-cost, or lower rectify.max_tokens; all replies are kept",
                         )
                     )
             self._waiting.popleft()

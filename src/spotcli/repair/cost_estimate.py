@@ -1,61 +1,70 @@
-"""What a job will take and cost, from the tokens of the requests that it would send first."""
+"""What a job will cost, estimated from the tokens of the requests that it would send first."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from dataclasses import dataclass, replace
 
-from spotcli.oracles import ProviderOracle
-from spotcli.repair.dispatcher import Dispatcher
+from spotcli.oracles.model import ModelOracle
+from spotcli.repair.cases import Case, PlannedRequest
+from spotcli.repair.next_request import RepairJob
 
-# The tags around a reply and the signs between its changes.
 FORM_TOKENS = 20
-# Edits are about so many times shorter than the answer (benchmarks/edits.py on whole answers).
+"""Tokens of the tags around a reply and of the markers between its changes."""
 EDITS_SHORTER = 4
-# What a further attempt is told, without the attempt before.
+"""Edits have this many times fewer tokens than the answer (``benchmarks/edits.py`` on whole answers)."""
 COMPLAINT_TOKENS = 500
+"""Tokens that a further attempt adds to the prompt, without the attempt before."""
 
 
-def estimate(job: Dispatcher) -> dict[str, Any]:
-    """Requests, tokens and US dollars of all rows that have no reply yet; None where a price is unknown.
+@dataclass
+class CostEstimate:
+    """Requests, tokens and US dollars of all wrong answers without a reply; None if a price is unknown."""
 
-    ``likely``: each row is asked about once, by the first provider on the ladder, and a rewrite is as long as the
-    answer. ``min``: replies of half that length, and oracles that cost nothing succeed where they come first. ``max``:
-    every rung is needed with every attempt, and every reply is as long as allowed, thinking included.
-    """
-    settings = job.settings
-    edited = job.reply == "edits"
-    found: dict[str, Any] = {"requests": 0, "prompt_tokens": 0, "reply_tokens": 0}
-    prices: dict[str, float | None] = {"min": 0.0, "likely": 0.0, "max": 0.0}
+    requests: int = 0
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    min: float | None = 0.0
+    """Replies of half the likely length; nothing where an oracle without a price comes first."""
+    likely: float | None = 0.0
+    """One reply per wrong answer by the first model on the ladder; a rewrite is as long as the answer."""
+    max: float | None = 0.0
+    """Every oracle, every attempt, and every reply as long as allowed, reasoning included."""
 
-    def add(name: str, price: float | None) -> None:
-        before = prices[name]
-        prices[name] = None if before is None or price is None else before + price
 
+def estimate(job: RepairJob) -> CostEstimate:
+    """Estimate the cost of a job; nothing is sent."""
+    total = CostEstimate()
     for case in job.cases:
-        step = job.next_step(case) if case.correctable and case.reviewed is None else None
-        case.outcome = case.entry = None
-        if step is None:
-            continue
-        rungs = job.oracles[job.oracles.index(step.oracle) :]
-        providers = [oracle for oracle in rungs if isinstance(oracle, ProviderOracle)]
-        found["requests"] += 1
-        if not providers:
-            continue
-        first = providers[0]
-        if step.oracle is not first:
-            step = dataclasses.replace(step, oracle=first, mode=job.reply, feedback=None)
-        request = job.request(case, step)
-        prompt, answer = first.count_tokens(request)
-        reply = FORM_TOKENS + answer // (EDITS_SHORTER if step.mode == "edits" else 1)
-        found["prompt_tokens"] += prompt
-        found["reply_tokens"] += reply
-        add("min", first.price_of(prompt, reply / 2) if rungs[0] is first else 0.0)
-        add("likely", first.price_of(prompt, reply))
-        # Two more for hunks that cannot be applied. After a reply that was cut, the next may be twice as long.
-        again = settings.attempts - 1 + (2 if edited else 0)
-        longest = settings.max_tokens
-        for oracle in providers:
-            repeated = prompt + COMPLAINT_TOKENS + 2 * longest
-            add("max", oracle.price_of(prompt + again * repeated, longest + again * 2 * longest))
-    return found | prices
+        planned = job.decide(case).request if case.open else None
+        if planned is not None:
+            total.requests += 1
+            _add(total, job, case, planned)
+    return total
+
+
+def _add(total: CostEstimate, job: RepairJob, case: Case, planned: PlannedRequest) -> None:
+    """Add the cost of one case, beginning with the planned request."""
+    ladder = job.ladder
+    remaining = ladder.oracles[ladder.oracles.index(planned.oracle) :]
+    models = [oracle for oracle in remaining if isinstance(oracle, ModelOracle)]
+    if not models:
+        return
+    first = models[0]
+    if planned.oracle is not first:
+        planned = replace(planned, oracle=first, mode=ladder.mode, feedback=None)
+    prompt, answer = first.count_tokens(job.request(case, planned))
+    reply = FORM_TOKENS + answer // (EDITS_SHORTER if planned.mode == "edits" else 1)
+    total.prompt_tokens += prompt
+    total.reply_tokens += reply
+    total.min = _sum(total.min, first.price_of(prompt, reply / 2) if remaining[0] is first else 0.0)
+    total.likely = _sum(total.likely, first.price_of(prompt, reply))
+    # Two more requests for edits that cannot be applied. After a truncated reply the next one may be twice as long.
+    further = ladder.attempts - 1 + (2 if ladder.mode == "edits" else 0)
+    longest = ladder.max_tokens
+    for model in models:
+        repeated = prompt + COMPLAINT_TOKENS + 2 * longest
+        total.max = _sum(total.max, model.price_of(prompt + further * repeated, longest + further * 2 * longest))
+
+
+def _sum(before: float | None, price: float | None) -> float | None:
+    return None if before is None or price is None else before + price

@@ -1,88 +1,214 @@
-"""The journal of an oracle's replies: whole, raw, and on the disk before anybody reads them.
+"""The journal of an oracle's replies: complete, not parsed, and on the disk before anything else uses them.
 
-``X.replies.jsonl`` holds one JSON object a line; ``kind`` says what it is:
+``X.replies.jsonl`` contains one JSON object per line; its ``kind`` is one of
 
-    reply   what the oracle said, under the key of the request: never asked again
-    sent    money was reserved for a request; written only under a limit. Until a reply or a ``free`` with its key
-            follows, the reserved sum counts as spent: whether the provider charged for it cannot be known
-    free    the request failed in a way that costs nothing
-    undo    a person takes back the reply with this key
+    reply   an oracle's reply to one request, which is not sent again
+    sent    money was reserved for a request; written only under a cost limit. Until a ``reply`` or ``free`` with the
+            same key follows, the reserved sum counts as spent, since the provider may have charged for it
+    free    the request failed, and the provider cannot have charged for it
+    undo    a person took back the reply with this key
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spotcli import jsonl
+from spotcli.core.oracle_prompts import ReplyMode
+from spotcli.errors import DataError
 
-Entry = dict[str, Any]
+
+@dataclass(frozen=True)
+class ReplyEntry:
+    """One reply, and the request that it answers."""
+
+    key: str
+    """Identifies the request: oracle, version, prompt, wrong answer, attempt."""
+    id: str
+    """The problem."""
+    trial: int
+    """The answer to the problem."""
+    sample: str
+    """The digest of the wrong answer and its problem (``Case.digest``)."""
+    attempt: int
+    """From 0, over all oracles."""
+    oracle: str
+    version: str
+    """The oracle's version."""
+    prompt: str
+    """The version of the prompt."""
+    mode: ReplyMode
+    """The form of the reply that was asked for."""
+    fence: str
+    """The fence of the prompt's tags; empty for an oracle that is not prompted."""
+    text: str
+    finish_reason: str
+    max_tokens: int = 0
+    """The limit of reply tokens."""
+    reason: str | None = None
+    """Why the oracle declined."""
+    usage: dict[str, Any] = field(default_factory=dict)
+    """The provider's token counts, unchanged."""
+    cost: float | None = None
+    """US dollars; None if the price is unknown."""
+    model: str | None = None
+    """The model that answered, according to the provider."""
+    reserved: float = 0.0
+    """US dollars that were reserved for the request."""
+    at: str = ""
+    """When the reply came; ISO 8601, UTC."""
+    seconds: float = 0.0
+    """From sending the request to the reply."""
+
+    def as_row(self) -> dict[str, Any]:
+        """The JSON object, with its keys in the order of the file format."""
+        row: dict[str, Any] = {"kind": "reply", **{name: getattr(self, name) for name in _REPLY_KEYS}}
+        if not self.reserved:
+            del row["reserved"]
+        return row
+
+
+_REPLY_KEYS = (
+    *("key", "id", "trial", "sample", "attempt", "oracle", "version", "prompt", "mode", "fence", "max_tokens"),
+    *("text", "finish_reason", "reason", "usage", "cost", "model", "reserved", "at", "seconds"),
+)
+
+
+@dataclass(frozen=True)
+class MoneyEntry:
+    """Money was reserved for a request (``sent``), or returned since the request cost nothing (``free``)."""
+
+    kind: Literal["sent", "free"]
+    key: str
+    reserved: float
+    """US dollars."""
+
+    def as_row(self) -> dict[str, Any]:
+        return {"kind": self.kind, "key": self.key, "reserved": self.reserved}
+
+
+@dataclass(frozen=True)
+class UndoEntry:
+    """A person took back a reply; the fields are that reply's."""
+
+    key: str
+    id: str
+    trial: int
+    sample: str
+    attempt: int
+    oracle: str
+
+    @classmethod
+    def of(cls, reply: ReplyEntry) -> UndoEntry:
+        return cls(**{item.name: getattr(reply, item.name) for item in fields(cls)})
+
+    def as_row(self) -> dict[str, Any]:
+        return {"kind": "undo", **{item.name: getattr(self, item.name) for item in fields(self)}}
+
+
+Entry = ReplyEntry | MoneyEntry | UndoEntry
+_KINDS: dict[Any, type[ReplyEntry] | type[UndoEntry]] = {"reply": ReplyEntry, "undo": UndoEntry}
+
+
+def read_entry(row: Mapping[str, Any], where: str) -> Entry | None:
+    """The entry in a row of a journal; None for a kind that this version does not know. Unknown keys are ignored.
+
+    Raises:
+        DataError: a key is missing.
+    """
+    kind = row.get("kind")
+    if kind == "sent" or kind == "free":
+        return MoneyEntry(kind, row.get("key", ""), row.get("reserved") or 0.0)
+    if kind not in _KINDS:
+        return None
+    model = _KINDS[kind]
+    known = {item.name: row[item.name] for item in fields(model) if item.name in row}
+    for item in fields(model):
+        if item.name not in known and item.default is MISSING and item.default_factory is MISSING:
+            raise DataError(
+                f"the field '{item.name}' is missing",
+                where=where,
+                cure="remove that line; its reply is requested again",
+            )
+    return model(**known)
 
 
 class Journal(jsonl.Appender):
-    """An append that many requests share: one write and one fsync for all that wait.
+    """An append-only file that many requests share: all entries that wait get one write and one fsync.
 
-    ``entries`` are those found when it was opened. ``spent``: US dollars of all replies whose price is known;
-    ``unsettled``: reserved for requests whose end, or whose price, is not known. With ``price`` the replies that are
-    there cost what it says; the file keeps what was noted.
+    ``entries`` are those that the file held when it was opened.
+
+    Args:
+        price: the cost of a reply at today's prices; the file keeps the recorded cost.
     """
 
-    def __init__(self, path: Path, price: Callable[[Entry], float | None] | None = None) -> None:
+    def __init__(self, path: Path, price: Callable[[ReplyEntry], float | None] | None = None) -> None:
         super().__init__(path)
         self.entries: list[Entry] = []
         self.spent = 0.0
-        self._open: dict[str, float] = {}
+        """US dollars of all replies whose price is known."""
+        self._reserved: dict[str, float] = {}
         self._queue: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
-        self._broken: OSError | None = None
+        self._error: OSError | None = None
         try:
-            for entry in self.rows():
-                if price and entry.get("kind") == "reply":
-                    entry["cost"] = price(entry)
+            for number, row in jsonl.numbered(path):
+                entry = read_entry(row, f"{path}:{number}")
+                if entry is None:
+                    continue
+                if price and isinstance(entry, ReplyEntry):
+                    entry = replace(entry, cost=price(entry))
                 self.entries.append(entry)
-                self._note(entry)
+                self._count(entry)
         except BaseException:
             self.close()
             raise
 
     @property
     def unsettled(self) -> float:
-        return sum(self._open.values())
+        """US dollars reserved for requests whose end, or whose price, is unknown."""
+        return sum(self._reserved.values())
 
-    def _note(self, entry: Entry) -> None:
-        key = entry.get("key", "")
-        if entry.get("kind") == "sent":
-            self._open[key] = self._open.get(key, 0.0) + (entry.get("reserved") or 0.0)
-            return
-        if entry.get("kind") == "reply":
-            self.spent += entry.get("cost") or 0.0
-        if key in self._open and (entry.get("kind") != "reply" or entry.get("cost") is not None):
-            # A request may have been sent before by a process that was killed: that reservation stays open.
-            left = self._open[key] - (entry.get("reserved") or 0.0)
-            if left > 1e-12:
-                self._open[key] = left
+    def _count(self, entry: Entry) -> None:
+        if isinstance(entry, MoneyEntry) and entry.kind == "sent":
+            self._reserved[entry.key] = self._reserved.get(entry.key, 0.0) + entry.reserved
+        elif isinstance(entry, MoneyEntry):
+            self._settle(entry.key, entry.reserved)
+        elif isinstance(entry, ReplyEntry):
+            self.spent += entry.cost or 0.0
+            if entry.cost is not None:
+                self._settle(entry.key, entry.reserved)
+
+    def _settle(self, key: str, reserved: float) -> None:
+        """Release one reservation; a process that was killed may have left another one for the same request."""
+        if key in self._reserved:
+            remaining = self._reserved[key] - reserved
+            if remaining > 1e-12:
+                self._reserved[key] = remaining
             else:
-                del self._open[key]
+                del self._reserved[key]
 
     async def record(self, entry: Entry) -> None:
-        """Append an entry; returns when the disk has the entry.
+        """Append an entry; return when it is on the disk.
 
         Raises:
-            OSError: it could not be written; nothing more is accepted then.
+            OSError: it could not be written; every later entry is refused too.
         """
-        if self._broken:
-            raise self._broken
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((entry, done))
+        if self._error:
+            raise self._error
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((entry, written))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        # A cancelled request must not take back a reply that was paid for.
-        await asyncio.shield(done)
+        # A cancelled request must not cancel the writing of a reply that was paid for.
+        await asyncio.shield(written)
 
     async def drain(self) -> None:
-        """Wait until nothing is left to write."""
+        """Wait until everything is written."""
         while self._writer and not self._writer.done():
             await self._writer
 
@@ -90,16 +216,16 @@ class Journal(jsonl.Appender):
         while self._queue:
             batch, self._queue = self._queue, []
             try:
-                await asyncio.to_thread(self.append, [entry for entry, _ in batch])
+                await asyncio.to_thread(self.append, [entry.as_row() for entry, _ in batch])
             except OSError as error:
-                # Half a line may be on the disk: another one behind it would be lost with it.
-                self._broken = error
-                for _, done in batch + self._queue:
-                    if not done.done():
-                        done.set_exception(error)
+                # The file may end with half a line, and the next line would be lost with it.
+                self._error = error
+                for _, written in batch + self._queue:
+                    if not written.done():
+                        written.set_exception(error)
                 self._queue = []
                 return
-            for entry, done in batch:
-                self._note(entry)
-                if not done.done():
-                    done.set_result(None)
+            for entry, written in batch:
+                self._count(entry)
+                if not written.done():
+                    written.set_result(None)

@@ -1,8 +1,8 @@
-r"""From an oracle's reply to a pair, or to the one reason why it is none.
+r"""From an oracle's reply to a pair, or to the one reason why it is not a pair.
 
-    reply -> read -> changed at all? -> graded -> only the answer swapped? -> change ratio -> accepted
+    reply -> parsed -> changed? -> graded -> more than the final answer changed? -> change ratio -> accepted
 
-Each step can say no, in this order; the first one that does is the reason, so that reasons add up to rows.
+The steps run in this order, and the first one that fails is the reason, so that the reasons add up to the rows.
 """
 
 from __future__ import annotations
@@ -10,32 +10,54 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from spotcli import outputs
+from spotcli.console import warn
 from spotcli.core import edits, oracle_prompts
+from spotcli.errors import UserError
 from spotcli.grading.kinds import grader_of
+from spotcli.recipe import RectifySection
 from spotcli.records import Sample, Verdict
+from spotcli.repair.journal import ReplyEntry
 
 ACCEPTED = "accepted"
 
-UNREADABLE = frozenset(oracle_prompts.Failure.__args__)  # type: ignore[attr-defined]
-"""Reasons that are about the form of the reply."""
+FORM_ERRORS = frozenset(oracle_prompts.FormError.__args__)  # type: ignore[attr-defined]
+"""Reasons that concern the form of the reply."""
 
 FINAL = ("declined", "filtered", "refused")
 """Reasons after which the same oracle is not asked again."""
 
+Ratio = Callable[[str, str], float]
+"""The change ratio of y- and y+ as texts."""
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What a correction must fulfil to become a pair."""
+
+    ratio: Ratio
+    gamma: float
+    """The largest change ratio."""
+    answer_only: bool = False
+    """Accept a correction that changes only the final answer and keeps a derivation that does not lead to it."""
+    grader: str = "math"
+    """Grades samples that name no grader."""
+
 
 @dataclass(frozen=True)
 class Correction:
-    """What became of one reply."""
+    """The judgement of one reply."""
 
     reason: str
-    """``accepted``, or why it is no pair: ``wrong``, ``too large``, ``declined: ...`` and so on."""
+    """``accepted``, or why it is not a pair: ``wrong``, ``too large``, ``declined: ...`` and so on."""
     chosen: str | None = None
     verdict: Verdict | None = None
     extracted: str | None = None
     change_ratio: float | None = None
     detail: str = ""
-    """Of an unreadable reply: what was wrong with its form."""
+    """The error in the reply's form, in full."""
 
     @property
     def accepted(self) -> bool:
@@ -46,60 +68,58 @@ class Correction:
         return self.reason.startswith(FINAL)
 
 
-def judge(
-    sample: Sample,
-    text: str,
-    *,
-    finish_reason: str,
-    why: str | None,
-    mode: oracle_prompts.ReplyMode,
-    fence: str,
-    gamma: float,
-    ratio: Callable[[str, str], float],
-    answer_only: bool,
-    grader: str = "math",
-) -> Correction:
-    """Read, grade and measure one reply.
+class Judge:
+    """Judges replies by the same criteria, each reply once."""
 
-    A ``solution`` is no correction: its change ratio is measured, but nothing asks that it be close to the answer.
+    def __init__(self, criteria: Criteria) -> None:
+        self.criteria = criteria
+        self._judged: dict[int, tuple[ReplyEntry, Correction]] = {}
 
-    Args:
-        why: of a reply that declined, the oracle's reason.
-        ratio: the change ratio of y- and y+ as texts.
-        grader: of samples that name none.
-        answer_only: let a correction pass that swaps the final answer and keeps a derivation that does not reach it.
+    def __call__(self, sample: Sample, reply: ReplyEntry) -> Correction:
+        # The entry is kept beside its correction, so that its id stays its own.
+        judged = self._judged.get(id(reply))
+        if judged is None:
+            judged = self._judged[id(reply)] = reply, judge(sample, reply, self.criteria)
+        return judged[1]
+
+
+def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
+    """Parse, grade and measure one reply.
+
+    A ``solution`` is not a correction: its change ratio is measured, but not limited.
     """
-    if finish_reason == "declined":
-        return Correction(f"declined: {why}" if why else "declined")
-    if finish_reason != "stop":
-        return Correction(finish_reason)
-    reading = oracle_prompts.read(text, mode=mode, fence=fence, student=sample.response)
-    if reading.failure:
-        return Correction(reading.failure, detail=reading.detail)
-    chosen = reading.text or ""
+    if reply.finish_reason == "declined":
+        return Correction(f"declined: {reply.reason}" if reply.reason else "declined")
+    if reply.finish_reason != "stop":
+        return Correction(reply.finish_reason)
+    parsed = oracle_prompts.parse_reply(reply.text, mode=reply.mode, fence=reply.fence, student=sample.response)
+    if parsed.error:
+        return Correction(parsed.error, detail=parsed.detail)
+    chosen = parsed.text or ""
     if chosen.split() == sample.response.split():
         return Correction("unchanged", chosen)
-    graded = grader_of(sample.grader, grader)(chosen, sample.answer or "")
-    if graded.verdict != "right":
-        return Correction(graded.verdict, chosen, graded.verdict, graded.extracted)
-    change = ratio(sample.response, chosen)
-    if mode == "solution":
-        return Correction(ACCEPTED, chosen, graded.verdict, graded.extracted, change)
-    if not answer_only and only_answer_changed(sample.response, chosen, graded.extracted or ""):
-        return Correction("answer only", chosen, graded.verdict, graded.extracted, change)
-    reason = ACCEPTED if change <= gamma else "too large"
-    return Correction(reason, chosen, graded.verdict, graded.extracted, change)
+    grade = grader_of(sample.grader, criteria.grader)(chosen, sample.answer or "")
+    if grade.verdict != "right":
+        return Correction(grade.verdict, chosen, grade.verdict, grade.extracted)
+    change_ratio = criteria.ratio(sample.response, chosen)
+    reason = ACCEPTED
+    if reply.mode != "solution":
+        if not criteria.answer_only and only_answer_changed(sample.response, chosen, grade.extracted or ""):
+            reason = "answer only"
+        elif change_ratio > criteria.gamma:
+            reason = "too large"
+    return Correction(reason, chosen, grade.verdict, grade.extracted, change_ratio)
 
 
-# An equation with something to compute on its left: a step, where `x = 5` only says the result.
-_STEP = re.compile(r"(?:[\d+*/^-]|\\\w+)[^=]*=")
+_CALCULATION = re.compile(r"(?:[\d+*/^-]|\\\w+)[^=]*=")
+"""An equation with something to compute on its left; `x = 5` is only a result."""
 
 
 def only_answer_changed(rejected: str, chosen: str, answer: str) -> bool:
-    """Whether no step was changed but the line that gives the answer, and the others do not lead to the new one.
+    """Whether only the line of the final answer changed, and the lines before it do not lead to the new answer.
 
-    Not so where ``answer``, that of y+, stands in the derivation already (the student copied it wrongly), where the
-    line is itself a step (``42 - 7 = \\boxed{36}``), or where there is no derivation.
+    False if the derivation already contains ``answer``, that of y+ (the student copied it wrongly), if the line itself
+    is a calculation (``42 - 7 = \\boxed{36}``), or if the answer has no derivation.
     """
     before, after = ([line.strip() for line in text.splitlines() if line.strip()] for text in (rejected, chosen))
     head = edits.shared_prefix(before, after)
@@ -108,35 +128,39 @@ def only_answer_changed(rejected: str, chosen: str, answer: str) -> bool:
     if not head or len(changed) != 1 or len(before) - head - tail > 1:
         return False
     line = changed[0]
-    # What stands behind the line is talk where the line has the box.
+    # With the box in the line, the lines after it are only remarks.
     if tail and "\\boxed" not in line:
         return False
-    if _STEP.search(line[: max(line.rfind("\\boxed"), line.rfind(answer), 0)]):
+    if _CALCULATION.search(line[: max(line.rfind("\\boxed"), line.rfind(answer), 0)]):
         return False
     derivation = "\n".join(after[:head])
     return not (answer and re.search(rf"(?<![\w.]){re.escape(answer)}(?!\w)", derivation))
 
 
-def feedback(
+def feedback_on(
     correction: Correction, sample: Sample, *, reference: bool, gamma: float
 ) -> oracle_prompts.Feedback | None:
-    """What the oracle is told before its next attempt; None where there is nothing to learn from.
+    """The error in this attempt, for the oracle's next one; None if the next attempt cannot learn from it.
 
-    ``reference``: the oracle may see the reference answer.
+    The texts are part of the prompt (``oracle_prompts.VERSION``).
+
+    Args:
+        reference: the oracle may see the reference answer.
+        gamma: the largest change ratio.
     """
-    found = f"Its final answer, {correction.extracted}," if correction.extracted else "Its final answer"
+    answer = f"Its final answer, {correction.extracted}," if correction.extracted else "Its final answer"
     edit = _largest_edit(sample.response, correction.chosen) if correction.reason in ("wrong", "too large") else ""
     largest = f" Its largest change: {edit}." if edit else ""
     complaints = {
         "length": "The reply was cut at the token limit. Think less, and write only what was asked for.",
         "unchanged": "It is the student's solution without any change, and that is wrong.",
-        "wrong": f"{found} is not right" + (f"; the right one is {sample.answer}." if reference else ".") + largest,
-        "undecided": f"{found} could not be read. Write it alone, in \\boxed{{}}.",
+        "wrong": f"{answer} is not right" + (f"; the right one is {sample.answer}." if reference else ".") + largest,
+        "undecided": f"{answer} could not be read. Write it alone, in \\boxed{{}}.",
         "answer only": "Only the final answer was replaced, and the steps before it still lead elsewhere. Mend the "
         "step that goes wrong, and what follows from it.",
     }
     complaint = complaints.get(correction.reason)
-    if correction.reason in UNREADABLE:
+    if correction.reason in FORM_ERRORS:
         complaint = f"The form of the reply was wrong: {correction.detail}."
     elif correction.reason == "too large":
         assert correction.change_ratio is not None
@@ -148,10 +172,37 @@ def feedback(
 
 
 def _largest_edit(rejected: str, chosen: str | None, limit: int = 300) -> str:
-    """The edit with the longest new text, as "old" became "new"; empty where nothing is new."""
+    """The edit with the longest new text, as ``'old' became 'new'``; empty without new text."""
     old, best = "", ("", "")
     for span in edits.diff(rejected, chosen or ""):
         if span.kind == "inserted" and len(span.text) > len(best[1]):
             best = (old, span.text)
         old = span.text if span.kind == "deleted" else ""
     return " became ".join(repr(text if len(text) <= limit else f"{text[:limit]}...") for text in best if any(best))
+
+
+def change_ratio_by(settings: RectifySection, source: Path) -> tuple[Ratio, str]:
+    """The change ratio in the policy's tokens, or in words and signs if its tokenizer cannot be loaded; and its unit.
+
+    Raises:
+        UserError: ``rectify.tokenizer`` cannot be loaded.
+    """
+    name = settings.tokenizer or outputs.read_meta(source).get("settings", {}).get("model")
+    if not name:
+        warn(f"{source}: without a meta file that names the policy, change ratios count words and signs (--tokenizer)")
+        return edits.text_change_ratio, "words and signs"
+    try:
+        from spotcli.policies.models import load_tokenizer
+
+        tokenizer = load_tokenizer(name)
+    except UserError as error:
+        if settings.tokenizer:
+            raise
+        warn(f"failed to load the policy's tokenizer ({error.message}): change ratios count words and signs")
+        return edits.text_change_ratio, "words and signs"
+
+    def in_tokens(rejected: str, chosen: str) -> float:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (rejected, chosen)]
+        return edits.change_ratio(*ids)
+
+    return in_tokens, f"tokens of {name}"

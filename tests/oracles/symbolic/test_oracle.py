@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spotcli.core.oracle_prompts import Ask
-from spotcli.oracles import Request
+from spotcli.core.oracle_prompts import OraclePrompt
+from spotcli.oracles import CorrectionRequest
 from spotcli.oracles.by_name import create
 from spotcli.oracles.symbolic import REASONS, Declined, Repaired, SymbolicOracle, repair_calculation
 from spotcli.recipe import RectifySection
@@ -532,14 +532,14 @@ def test_hostile_text_is_declined_quickly(text: str) -> None:
 # --- the oracle ---
 
 
-def oracle_request(response: str, *, answer: str | None = "35") -> Request:
+def oracle_request(response: str, *, answer: str | None = "35") -> CorrectionRequest:
     turns = [
         {"role": "user", "content": "1 + 1 + 1"},
         {"role": "assistant", "content": "1 + 1 = 2\n2 + 1 = 3\n\\boxed{3}"},
         {"role": "user", "content": "12 + 30 - 7"},
     ]
     sample = Sample.model_validate({"prompt": turns, "answer": answer, "response": response, "verdict": "wrong"})
-    return Request(sample=sample, ask=Ask(messages=[]))
+    return CorrectionRequest(sample=sample, prompt=OraclePrompt())
 
 
 def test_the_oracle_reads_the_last_user_turn() -> None:

@@ -139,7 +139,7 @@ def rough_pairs(pairs: Iterable[Pair], *, max_length: int) -> Encoded:
         encoded.read += 1
         prompt = numbered("\n".join(message["content"] for message in pair.messages))
         rough = EncodedPair(prompt or (-1,), numbered(pair.chosen), numbered(pair.rejected or ""))
-        reason = REJECTED_IN_REVIEW if pair.review == "reject" else TOO_LONG if rough.longest > max_length else None
+        reason = REJECTED_IN_REVIEW if pair.is_rejected else TOO_LONG if rough.longest > max_length else None
         if reason:
             encoded.dropped[reason] += 1
         else:
@@ -187,7 +187,7 @@ class Encoder:
 
     def _encoded(self, pair: Pair) -> tuple[EncodedPair, bool] | str:
         """Return the pair and whether it has emitted ids, or the reason to drop it."""
-        if pair.review == "reject":
+        if pair.is_rejected:
             return REJECTED_IN_REVIEW
         if pair.chosen == pair.rejected:
             return IDENTICAL

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from spotcli.oracles import Request
+from spotcli.oracles import CorrectionRequest
 from spotcli.oracles.symbolic.declined import CannotRepair, Declined
 from spotcli.oracles.symbolic.expressions import WrittenExpression, value_of
 from spotcli.oracles.symbolic.reading import read_answer, read_problem, read_reference
@@ -133,7 +133,7 @@ class SymbolicOracle:
     prompted = False
     parallel: int | None = 1
 
-    async def correct(self, request: Request) -> Reply:
+    async def correct(self, request: CorrectionRequest) -> Reply:
         """The repaired answer, or a reply "declined" with one of ``REASONS``. It never fails."""
         sample = request.sample
         question = next((turn["content"] for turn in reversed(sample.messages) if turn["role"] == "user"), "")

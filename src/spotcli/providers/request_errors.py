@@ -1,0 +1,151 @@
+"""From an exception of litellm's to its consequence: a reply, a ``RequestFailed``, or an error that stops the run.
+
+No key leaves this file: ``redact`` removes keys from every message of a provider.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from email.utils import mktime_tz, parsedate_tz
+from typing import Any
+
+from spotcli.errors import UserError
+from spotcli.providers.replies import Reply, RequestFailed
+
+_KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
+_KEY_LIKE = re.compile(
+    r"""
+      \b(?:sk|pk|rk|gsk|xai|hf|r8|pplx|nvapi)[-_][A-Za-z0-9_\-*.]{6,}     # the usual prefixes, also masked with stars
+    | \bAIza[A-Za-z0-9_\-]{10,}                                           # Google
+    | \bA(?:KIA|SIA)[A-Z0-9]{12,}                                         # AWS
+    | \beyJ[A-Za-z0-9_\-]{10,}(?:\.[A-Za-z0-9_\-]+)*                      # a JSON web token
+    | (?<=Bearer\s)[^\s"',]+
+    | (?<=[?&]key=)[^\s"'&]+
+    """,
+    re.VERBOSE,
+)
+_QUOTA_EXHAUSTED = re.compile(
+    r"insufficient_quota|insufficient credit|credit balance|billing_hard_limit|out of credits|PerDay|per day",
+    re.IGNORECASE,
+)
+_FILTERED = re.compile(r"content[_ ]policy|content management policy|ResponsibleAI", re.IGNORECASE)
+_TOO_LONG = re.compile(r"context[_ ]length|context[_ ]window|prompt is too long|input token count", re.IGNORECASE)
+
+_BROKEN_CONNECTION = {"OSError", "ClientError", "TransportError"}
+"""Exceptions of a connection that broke; by name, since litellm uses httpx or aiohttp."""
+_NO_CONNECTION = {"ConnectionRefusedError", "ClientConnectorError", "ConnectError", "gaierror"}
+"""Exceptions of a connection that was never made."""
+
+
+def redact(text: str) -> str:
+    """Remove the values of environment variables that are named like keys, and everything that looks like a key."""
+    values = {value for name, value in os.environ.items() if _KEY_NAME.search(name) and len(value) >= 8}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, "[redacted]")
+    return _KEY_LIKE.sub("[redacted]", text)
+
+
+def read_error(error: Exception, litellm: Any, model: str) -> Reply:
+    """The reply that an exception amounts to: the provider filtered the request, or it is too long for the model.
+
+    Args:
+        error: what ``litellm.acompletion`` raised.
+        litellm: the module, which the caller imports when it needs it.
+        model: named in errors.
+
+    Raises:
+        RequestFailed: the request got no reply, and another try can succeed.
+        UserError: no request can succeed.
+    """
+    status = getattr(error, "status_code", None)
+    # The body has codes that the message may leave out.
+    details = f"{error} {getattr(error, 'body', None) or ''}"
+    rejected = status == 400
+    if isinstance(error, litellm.ContextWindowExceededError) or (rejected and _TOO_LONG.search(details)):
+        return Reply(finish_reason="declined", reason="too long for the model")
+    if isinstance(error, litellm.ContentPolicyViolationError) or (rejected and _FILTERED.search(details)):
+        return Reply(finish_reason="filtered", text=redact(_first_line(error)))
+    _raise_if_permanent(error, details, litellm, model)
+    raise _temporary(error, details, litellm) from None
+
+
+def _raise_if_permanent(error: Exception, details: str, litellm: Any, model: str) -> None:
+    """Raise the ``UserError`` for an exception that every request would get."""
+    status = getattr(error, "status_code", None)
+    message = redact(_first_line(error))
+    if isinstance(error, litellm.UnsupportedParamsError):
+        raise UserError(message, where=model, cure="remove that parameter, or choose another model") from None
+    if isinstance(error, ImportError):
+        raise UserError(message, where=model, cure=f"pip install {error.name or 'the package'}") from None
+    if status in (401, 403):
+        raise UserError(
+            f"the provider rejected the key: {message}",
+            where=model,
+            cure="check the key in the environment, and that it may use this model",
+        ) from None
+    if status == 404:
+        raise UserError(
+            f"unknown model at this provider: {message}",
+            where=model,
+            cure="check the model's name (--oracle, --model) and --base-url",
+        ) from None
+    if status == 402 or (status == 429 and _is_quota_exhausted(details, _retry_after(error, details))):
+        raise UserError(
+            f"the provider's quota is exhausted: {message}",
+            where=model,
+            cure="add credit or raise the quota at the provider, then run the same command again; all replies are kept",
+        ) from None
+
+
+def _temporary(error: Exception, details: str, litellm: Any) -> RequestFailed:
+    """The error for a request that another try can get through."""
+    status = getattr(error, "status_code", None)
+    headers = getattr(error, "litellm_response_headers", None)
+    message = redact(_first_line(error))
+    if status == 429:
+        return RequestFailed("rate limit", message, retry_after=_retry_after(error, details))
+    if isinstance(error, litellm.Timeout):
+        return RequestFailed("time-out", message, maybe_billed=headers is None)
+    if status is not None and 400 <= status < 500:
+        return RequestFailed("bad request", message, retryable=False)
+    if _is_caused_by(error, _BROKEN_CONNECTION):
+        return RequestFailed("connection", message, maybe_billed=not _is_caused_by(error, _NO_CONNECTION))
+    if status == 200 or headers is None:
+        # The provider answered, and litellm could not read the answer: it may have been charged for.
+        return RequestFailed("unreadable", message, maybe_billed=True)
+    return RequestFailed("server", message, retry_after=_retry_after(error, details))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:500]
+
+
+def _retry_after(error: Exception, details: str) -> float | None:
+    """Seconds that the provider asks to wait: a header with seconds or a date, or Google's ``retryDelay``."""
+    headers = getattr(error, "litellm_response_headers", None)
+    value = headers.get("retry-after") if headers is not None else None
+    if value:
+        try:
+            return max(0.0, float(value))
+        except ValueError:
+            date = parsedate_tz(value)
+            if date:
+                return max(0.0, mktime_tz(date) - time.time())
+    delay = re.search(r'retryDelay"?:\s*"?(\d+(?:\.\d+)?)s', details)
+    return float(delay[1]) if delay else None
+
+
+def _is_quota_exhausted(details: str, retry_after: float | None) -> bool:
+    # Google writes "exceeded your current quota" for a limit per minute too, but then names the time to wait.
+    return bool(_QUOTA_EXHAUSTED.search(details)) or ("exceeded your current quota" in details and retry_after is None)
+
+
+def _is_caused_by(error: BaseException | None, names: set[str]) -> bool:
+    while error is not None:
+        if not names.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,197 @@
+"""The wrong answers of one run, and the replies about them.
+
+Case              one wrong answer, and its result
+PlannedRequest    the next request about a case
+History           the replies of the journal, by the request that they answer
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spotcli import jsonl
+from spotcli.console import note_renamed_fields
+from spotcli.core.oracle_prompts import Feedback, ReplyMode
+from spotcli.oracles import Oracle
+from spotcli.recipe import RectifySection
+from spotcli.records import Sample
+from spotcli.repair.journal import Entry, ReplyEntry, UndoEntry
+from spotcli.repair.judge import Correction
+
+NOT_ASKED = "not asked"
+"""The reason of a case that was not asked about before the run stopped."""
+FAILED = "failed: "
+"""Starts the reason of a case whose request got no reply."""
+SAME_PROBLEM = "same problem"
+"""The reason of further wrong answers to a problem in the mode ``direct``."""
+NOT_NEEDED = "not needed"
+"""The reason of wrong answers after the last pair of a ``target``."""
+
+
+@dataclass(frozen=True)
+class JudgedReply:
+    """A reply and what it was judged to be."""
+
+    entry: ReplyEntry
+    correction: Correction
+
+
+@dataclass
+class Case:
+    """One wrong answer, and its result."""
+
+    sample: Sample
+    repeats_problem: bool = False
+    """An earlier case has the same problem, whose solution is one for this case too."""
+    reviewed: dict[str, Any] | None = None
+    """Its pair as a person reviewed it: kept, whatever the filters are."""
+    decided: JudgedReply | None = None
+    """The reply that decides about it."""
+    default_reason: str = NOT_ASKED
+    """The reason if no reply decides about it."""
+
+    def __post_init__(self) -> None:
+        if not (self.sample.answer or "").strip():
+            self.default_reason = "no reference answer"
+        elif not self.sample.response.strip():
+            self.default_reason = "empty answer"
+        elif self.repeats_problem:
+            self.default_reason = SAME_PROBLEM
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the wrong answer, its problem and its reference answer."""
+        sample = self.sample
+        return digest_of(sample.id, sample.trial, sample.prompt, sample.response, sample.answer)
+
+    @property
+    def correctable(self) -> bool:
+        """False if no correction could be verified, the answer is empty, or an earlier case has the same problem."""
+        return bool((self.sample.answer or "").strip() and self.sample.response.strip()) and not self.repeats_problem
+
+    @property
+    def open(self) -> bool:
+        """Whether replies decide about it: it can be corrected, and no person has reviewed it."""
+        return self.correctable and self.reviewed is None
+
+    @property
+    def accepted(self) -> bool:
+        return self.reviewed is not None or (self.decided is not None and self.decided.correction.accepted)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not a pair."""
+        return self.decided.correction.reason if self.decided else self.default_reason
+
+    def drop(self, reason: str) -> None:
+        """Make it a case without a pair."""
+        self.decided = self.reviewed = None
+        self.default_reason = reason
+
+
+@dataclass(frozen=True)
+class PlannedRequest:
+    """The next request about a case."""
+
+    oracle: Oracle
+    attempt: int
+    """From 0, over all oracles; always 0 for an oracle that is not prompted."""
+    key: str
+    """Identifies the request in the journal."""
+    digest: str
+    """The case's."""
+    mode: ReplyMode
+    feedback: Feedback | None = None
+    max_tokens_factor: int = 1
+
+
+class History:
+    """The replies of a journal, by the request that they answer.
+
+    Args:
+        any_version: a reply answers a request of another prompt, version or form too.
+    """
+
+    def __init__(self, entries: Iterable[Entry] = (), *, any_version: bool = False) -> None:
+        self._any_version = any_version
+        self._by_request: dict[tuple[str, ...], ReplyEntry] = {}
+        self._samples: set[str] = set()
+        self.replies: list[ReplyEntry] = []
+        """All replies, in the order in which they came."""
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: Entry) -> None:
+        if isinstance(entry, ReplyEntry):
+            self._by_request[self._request_of(entry)] = entry
+            self._samples.add(entry.sample)
+            self.replies.append(entry)
+        elif isinstance(entry, UndoEntry):
+            self._by_request.pop(self._request_of(entry), None)
+
+    def has_reply_about(self, case: Case) -> bool:
+        """Whether the case ever got a reply."""
+        return case.digest in self._samples
+
+    def find(self, request: PlannedRequest) -> ReplyEntry | None:
+        if self._any_version:
+            return self._by_request.get((request.oracle.name, request.digest, str(request.attempt)))
+        return self._by_request.get((request.key,))
+
+    def _request_of(self, entry: ReplyEntry | UndoEntry) -> tuple[str, ...]:
+        return (entry.oracle, entry.sample, str(entry.attempt)) if self._any_version else (entry.key,)
+
+
+def read_samples(path: Path, *, truncated_are_wrong: bool) -> list[Sample]:
+    """The samples of a file.
+
+    Raises:
+        UserError: the file does not exist.
+        DataError: an invalid row, with its line.
+    """
+    renamed: dict[str, str] = {}
+    samples = list(jsonl.read(path, Sample, renamed=renamed))
+    note_renamed_fields(path, renamed)
+    if truncated_are_wrong:
+        for sample in samples:
+            if sample.finish_reason == "length":
+                sample.verdict = "wrong"
+    return samples
+
+
+def cases_of(samples: Iterable[Sample], settings: RectifySection) -> list[Case]:
+    """The wrong answers; in the mode ``direct`` only the first one of each problem is asked about."""
+    cases: list[Case] = []
+    problems: set[str] = set()
+    for sample in samples:
+        if sample.verdict == "wrong":
+            case = Case(sample, repeats_problem=settings.mode == "direct" and sample.id in problems)
+            if case.correctable:
+                problems.add(sample.id)
+            cases.append(case)
+    return cases
+
+
+def keep_first_pairs(cases: Iterable[Case], target: int | None) -> bool:
+    """Keep the first ``target`` pairs in the order of the samples, so that the speed of replies does not matter.
+
+    Returns:
+        Whether the target is reached.
+    """
+    accepted = 0
+    for case in cases:
+        if target is not None and accepted >= target:
+            case.drop(NOT_NEEDED)
+        accepted += case.accepted
+    return target is not None and accepted >= target
+
+
+def digest_of(*parts: Any) -> str:
+    """32 hex digits of a SHA-256."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

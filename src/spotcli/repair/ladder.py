@@ -1,0 +1,63 @@
+"""The ladder: the oracles in the order in which they are asked, and how each one is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spotcli.console import say
+from spotcli.core.oracle_prompts import ReplyMode
+from spotcli.errors import UserError
+from spotcli.oracles import Oracle
+from spotcli.oracles.by_name import create
+from spotcli.recipe import RectifySection
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The oracles in the order in which they are asked, and how each one is asked."""
+
+    oracles: Sequence[Oracle]
+    mode: ReplyMode
+    """The form of reply that prompted oracles are asked for."""
+    reference: bool
+    """Show the reference answer to the oracle."""
+    attempts: int
+    """Times that each prompted oracle is asked about one answer."""
+    max_tokens: int
+    """Reply tokens per request."""
+    repeat_truncated: bool = False
+    """Request a truncated reply again if its limit was lower than today's."""
+
+    @classmethod
+    def of(cls, settings: RectifySection, oracles: Sequence[Oracle], *, repeat_truncated: bool = False) -> Ladder:
+        return cls(
+            oracles=oracles,
+            mode="solution" if settings.mode == "direct" else settings.reply,
+            reference=settings.reference,
+            attempts=settings.attempts,
+            max_tokens=settings.max_tokens,
+            repeat_truncated=repeat_truncated,
+        )
+
+
+def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool) -> list[Oracle]:
+    """The oracles in the order in which they are asked; with a file for a person's corrections, a person is the last.
+
+    Raises:
+        UserError: the mode ``direct`` with an oracle that cannot solve problems.
+    """
+    if settings.mode == "direct" and {settings.oracle or "symbolic", *settings.then} & {"symbolic", "human"}:
+        raise UserError(
+            "mode `direct` requires a model: `symbolic` and `human` only correct",
+            where="rectify.oracle",
+            cure="name a model: --oracle gpt-4o",
+        )
+    if by_file:
+        names = [settings.oracle, *settings.then] if settings.oracle else list(settings.then)
+        names += [] if "human" in names else ["human"]
+    else:
+        if settings.oracle is None and needed:
+            say("--oracle is not set: using `symbolic`, which corrects arithmetic and needs no key")
+        names = [settings.oracle or "symbolic", *settings.then]
+    return [create(name, settings) for name in names]

@@ -1,0 +1,187 @@
+"""What a case needs next: a pure function of the case, the replies so far and the ladder of oracles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from spotcli.console import progress
+from spotcli.core import oracle_prompts
+from spotcli.core.oracle_prompts import Feedback, OraclePrompt, ReplyMode
+from spotcli.oracles import CorrectionRequest, Oracle
+from spotcli.providers.replies import Reply
+from spotcli.repair.cases import Case, History, JudgedReply, PlannedRequest, digest_of
+from spotcli.repair.journal import ReplyEntry
+from spotcli.repair.judge import FORM_ERRORS, Judge, feedback_on
+from spotcli.repair.ladder import Ladder
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the replies so far mean for a case."""
+
+    request: PlannedRequest | None
+    """What the case needs next; None if the replies decide about it, or no oracle is left."""
+    last: JudgedReply | None
+    """The last reply that was judged: the deciding one if ``request`` is None."""
+
+
+@dataclass(frozen=True)
+class RepairJob:
+    """The cases of one run, and everything that decides about them."""
+
+    cases: list[Case]
+    ladder: Ladder
+    history: History
+    judge: Judge
+
+    def decide(self, case: Case, *, ask_again: str = "") -> Decision:
+        """The next request about a case, or the reply that decides about it; see ``next_request``."""
+        return next_request(case, self.history, self.ladder, self.judge, ask_again=ask_again)
+
+    def request(self, case: Case, planned: PlannedRequest) -> CorrectionRequest:
+        """The request as the oracle gets it."""
+        return correction_request(case, planned, reference=self.ladder.reference)
+
+    def entry(
+        self,
+        planned: PlannedRequest,
+        request: CorrectionRequest,
+        reply: Reply,
+        *,
+        reserved: float = 0.0,
+        seconds: float = 0.0,
+    ) -> ReplyEntry:
+        """The reply as the journal keeps it; ``reserved`` in US dollars."""
+        return ReplyEntry(
+            key=planned.key,
+            id=request.sample.id,
+            trial=request.sample.trial,
+            sample=planned.digest,
+            attempt=planned.attempt,
+            oracle=planned.oracle.name,
+            version=planned.oracle.version,
+            prompt=oracle_prompts.VERSION,
+            mode=planned.mode,
+            fence=request.prompt.fence,
+            max_tokens=self.ladder.max_tokens * planned.max_tokens_factor,
+            # The text is judged as it will be read from the disk, which lone surrogates do not reach.
+            text=reply.text.encode("utf-8", errors="replace").decode(),
+            finish_reason=reply.finish_reason,
+            reason=reply.reason,
+            usage=dict(reply.usage),
+            cost=reply.cost,
+            model=reply.model,
+            reserved=reserved,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(seconds, 3),
+        )
+
+    def settle(self, target: int | None = None) -> None:
+        """Decide about the cases by the replies so far, until ``target`` pairs are accepted."""
+        accepted = 0
+        with progress("rows") as display:
+            task = display.add_task("rectify", total=len(self.cases), note="")
+            for case in self.cases:
+                if target is not None and accepted >= target:
+                    return
+                if case.open:
+                    case.decided = self.decide(case).last
+                accepted += case.accepted
+                display.update(task, advance=1, note=f"{accepted} accepted")
+
+
+def next_request(case: Case, history: History, ladder: Ladder, judge: Judge, *, ask_again: str = "") -> Decision:
+    """The next request about a case, or the reply that decides about it.
+
+    Each prompted oracle is asked ``attempts`` times. After edits that cannot be applied it is asked for edits once
+    more, with the error, and then for the whole answer; neither of these requests counts as an attempt.
+
+    Args:
+        ask_again: the name of an oracle whose reply is to be replaced: its request is planned even if it has a reply.
+    """
+    attempt, last = 0, None
+    for oracle in ladder.oracles:
+        turn = _Turn.of(oracle, ladder)
+        while turn.attempts_left > 0:
+            request = _plan(case, oracle, turn, attempt, ladder)
+            entry = history.find(request)
+            if entry is None or oracle.name == ask_again or _is_repeated(entry, request, ladder):
+                return Decision(request, last)
+            attempt += 1
+            last = JudgedReply(entry, judge(case.sample, entry))
+            if last.correction.accepted:
+                return Decision(None, last)
+            if last.correction.final:
+                break
+            feedback = feedback_on(last.correction, case.sample, reference=ladder.reference, gamma=judge.criteria.gamma)
+            turn = turn.after(last, feedback)
+    return Decision(None, last)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """How one oracle is asked next about one case."""
+
+    attempts_left: int
+    mode: ReplyMode
+    feedback: Feedback | None = None
+    max_tokens_factor: int = 1
+    bad_edits: int = 0
+    """Replies whose edits could not be applied."""
+
+    @classmethod
+    def of(cls, oracle: Oracle, ladder: Ladder) -> _Turn:
+        return cls(ladder.attempts, ladder.mode) if oracle.prompted else cls(1, "plain")
+
+    def after(self, reply: JudgedReply, feedback: Feedback | None) -> _Turn:
+        """The turn after a reply that was not accepted."""
+        factor = 2 if reply.correction.reason == "length" else 1
+        if reply.entry.mode == "edits" and reply.correction.reason in FORM_ERRORS:
+            mode: ReplyMode = "rewrite" if self.bad_edits else "edits"
+            return _Turn(self.attempts_left, mode, feedback, factor, self.bad_edits + 1)
+        return _Turn(self.attempts_left - 1, self.mode, feedback, factor, self.bad_edits)
+
+
+def _plan(case: Case, oracle: Oracle, turn: _Turn, attempt: int, ladder: Ladder) -> PlannedRequest:
+    prompting = (oracle_prompts.VERSION, ladder.mode, ladder.reference) if oracle.prompted else ()
+    # An oracle that is not prompted is asked once, wherever it is on the ladder: a change of the oracles before it must
+    # not undo a person's work.
+    number = attempt if oracle.prompted else 0
+    return PlannedRequest(
+        oracle=oracle,
+        attempt=number,
+        key=digest_of(oracle.name, oracle.version, prompting, case.digest, number),
+        digest=case.digest,
+        mode=turn.mode,
+        feedback=turn.feedback,
+        max_tokens_factor=turn.max_tokens_factor,
+    )
+
+
+def _is_repeated(entry: ReplyEntry, request: PlannedRequest, ladder: Ladder) -> bool:
+    """Whether the reply was truncated, and more tokens are allowed now."""
+    allowed = ladder.max_tokens * request.max_tokens_factor
+    return ladder.repeat_truncated and entry.finish_reason == "length" and entry.max_tokens < allowed
+
+
+def correction_request(case: Case, planned: PlannedRequest, *, reference: bool) -> CorrectionRequest:
+    """The request as the oracle gets it, with a new fence.
+
+    Args:
+        reference: show the reference answer to the oracle.
+    """
+    sample = case.sample
+    if planned.mode == "plain":
+        prompt = OraclePrompt(feedback=planned.feedback)
+    else:
+        texts = [sample.response, sample.answer or "", *(message["content"] for message in sample.messages)]
+        prompt = oracle_prompts.build_prompt(
+            sample.prompt,
+            sample.response,
+            sample.answer if reference else None,
+            mode=planned.mode,
+            fence=oracle_prompts.new_fence(texts),
+            feedback=planned.feedback,
+        )
+    return CorrectionRequest(sample, prompt, planned.max_tokens_factor)

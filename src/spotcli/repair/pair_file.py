@@ -1,0 +1,131 @@
+"""The file of pairs (``data.jsonl``) and its journal: opened, resumed, set aside, written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from spotcli import outputs
+from spotcli.console import say
+from spotcli.core import oracle_prompts
+from spotcli.oracles import Oracle
+from spotcli.oracles.model import ModelOracle
+from spotcli.recipe import RectifySection
+from spotcli.repair.cases import Case, History, JudgedReply
+from spotcli.repair.journal import Journal, ReplyEntry
+
+
+def journal_path(path: Path) -> Path:
+    """``X.replies.jsonl`` beside ``X.jsonl``."""
+    return path.with_name(f"{path.stem}.replies.jsonl")
+
+
+def open_journal(path: Path, oracles: Iterable[Oracle]) -> Journal:
+    """The journal of the pairs in ``path``, with its replies priced at the prices that are set now.
+
+    Raises:
+        UserError: another process is writing it.
+        DataError: a line is invalid.
+    """
+    return Journal(journal_path(path), _price(oracles))
+
+
+def _price(oracles: Iterable[Oracle]) -> Callable[[ReplyEntry], float | None]:
+    models = {oracle.name: oracle for oracle in oracles if isinstance(oracle, ModelOracle)}
+
+    def price(reply: ReplyEntry) -> float | None:
+        model = models.get(reply.oracle)
+        return model.cost_of(reply.usage, reply.cost) if model else reply.cost
+
+    return price
+
+
+def report_resumed(journal: Journal, history: History) -> None:
+    """Show what the journal held when it was opened."""
+    if journal.torn:
+        say(f"{journal.path}: set aside a line that the last run did not finish")
+    if history.replies:
+        say(f"{journal.path}: {len(history.replies)} replies are kept and not requested again")
+
+
+def set_aside(path: Path) -> None:
+    """Rename the pairs and their companions, the journal included, to ``X.old-N.*``.
+
+    Raises:
+        UserError: another process is writing the journal.
+    """
+    if journal_path(path).exists():
+        Journal(journal_path(path)).close()  # takes the lock
+    moved = outputs.set_aside(path)
+    if moved:
+        say(f"the old files, replies included, are kept as {moved.stem}.*")
+
+
+def open_pairs(
+    path: Path, settings: RectifySection, first: Oracle, history: History, *, replay: bool
+) -> outputs.Output:
+    """The file of pairs.
+
+    Args:
+        first: the first oracle on the ladder.
+        replay: accept a file that was made with another oracle or with other settings of it.
+
+    Raises:
+        SettingsChanged: the file was made with another first oracle, or with other settings of it.
+    """
+    if not history.replies and path.exists() and not path.stat().st_size:
+        # Settings may change until the first reply: a first start may have failed for a missing key.
+        outputs.meta_path(path).unlink(missing_ok=True)
+    wanted: dict[str, Any] = {"oracle": first.name, "version": first.version}
+    if first.prompted:
+        reply = "solution" if settings.mode == "direct" else settings.reply
+        wanted |= {"reply": reply, "reference": settings.reference, "prompt": oracle_prompts.VERSION}
+    before = outputs.read_meta(path).get("settings")
+    if replay and before:
+        wanted = {name: value for name, value in before.items() if name != "mode"}
+    if settings.mode != "surgery":
+        wanted["mode"] = settings.mode
+    return outputs.Output(path, command="spot rectify", settings=wanted)
+
+
+def keep_reviewed(cases: Iterable[Case], output: outputs.Output) -> None:
+    """Give each case the pair that a person reviewed, if it is about the same answer."""
+    reviewed = reviewed_rows(output.rows())
+    for case in cases:
+        row = reviewed.get(case.sample.key)
+        if row and row.get("rejected") == case.sample.response:
+            case.reviewed = row
+
+
+def pair_rows(cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
+    """The rows of the accepted cases, in their order."""
+    for case in cases:
+        if case.reviewed is not None:
+            yield case.reviewed
+        elif case.decided is not None and case.accepted:
+            yield _row(case, case.decided)
+
+
+def _row(case: Case, decided: JudgedReply) -> dict[str, Any]:
+    """All fields of the sample, and the correction; ``verdict`` and ``extracted`` are those of y+."""
+    row = case.sample.model_dump(mode="json", exclude_unset=True)
+    row.pop("reason", None)
+    correction, entry = decided.correction, decided.entry
+    return row | {
+        "rejected": case.sample.response,
+        "chosen": correction.chosen,
+        "change_ratio": correction.change_ratio,
+        "verdict": correction.verdict,
+        "extracted": correction.extracted,
+        "oracle": {
+            "name": entry.oracle,
+            "model": entry.model,
+            "version": entry.version,
+            "prompt": entry.prompt if entry.mode != "plain" else None,
+            "reply": entry.mode,
+            "attempt": entry.attempt,
+            "usage": entry.usage,
+            "cost": entry.cost,
+        },
+    }

@@ -1,0 +1,86 @@
+"""The mode ``self``: the policy's right answers become rows, without an oracle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from spotcli import jsonl, outputs
+from spotcli.errors import UserError
+from spotcli.recipe import RectifySection
+from spotcli.records import Sample
+from spotcli.repair import pair_file
+from spotcli.repair.cases import NOT_NEEDED
+from spotcli.repair.summary import Origin, RectifySummary, summarise_right_answers
+from spotcli.reviews import reviewed_rows
+
+EMPTY_ANSWER = "empty answer"
+SAME_ANSWER = "same answer"
+"""The reason of a right answer whose text an earlier answer to the problem has."""
+
+
+def keep_right_answers(
+    settings: RectifySection, source: Path, origin: Origin, *, fresh: bool, dry_run: bool
+) -> RectifySummary:
+    """Make rows of the policy's right answers, without an oracle.
+
+    Args:
+        source: the samples.
+        fresh: keep the old files under another name.
+        dry_run: write nothing.
+
+    Raises:
+        UserError: the file has replies of an oracle.
+        SettingsChanged: the file was made in another mode.
+    """
+    path = origin.path
+    kept, reasons = _select(origin.samples, settings.target)
+    summary = summarise_right_answers(origin, len(kept), reasons)
+    if dry_run:
+        return summary
+    if fresh:
+        pair_file.set_aside(path)
+    if pair_file.journal_path(path).exists():
+        raise UserError(
+            "the file has replies of an oracle",
+            where=str(path),
+            cure="write to another file with -o, or start from scratch with --fresh",
+        )
+    with outputs.Output(path, command="spot rectify", settings={"mode": "self"}) as output:
+        reviewed = reviewed_rows(output.rows())
+        output.replace(_right_row(sample, reviewed.get(sample.key)) for sample in kept)
+        origin_of_rows = {"path": settings.samples, "sha256": jsonl.digest(source)}
+        output.note(filters={"target": settings.target}, samples=origin_of_rows)
+        output.finish(summary.counts, complete=True)
+    return summary
+
+
+def _select(samples: Iterable[Sample], target: int | None) -> tuple[list[Sample], dict[str, int]]:
+    """The right answers, each text once per problem, and the numbers of those left out by reason."""
+    kept: list[Sample] = []
+    reasons: Counter[str] = Counter()
+    seen: set[tuple[str, str]] = set()
+    for sample in samples:
+        if sample.verdict != "right":
+            continue
+        text = (sample.id, sample.response.strip())
+        if not text[1]:
+            reasons[EMPTY_ANSWER] += 1
+        elif text in seen:
+            reasons[SAME_ANSWER] += 1
+        elif target is not None and len(kept) >= target:
+            reasons[NOT_NEEDED] += 1
+        else:
+            seen.add(text)
+            kept.append(sample)
+    return kept, dict(sorted(reasons.items()))
+
+
+def _right_row(sample: Sample, reviewed: dict[str, Any] | None) -> dict[str, Any]:
+    """The row of a right answer: without y-; the row that a person reviewed, if it has the same answer."""
+    if reviewed is not None and reviewed.get("response") == sample.response:
+        return reviewed
+    row = sample.model_dump(mode="json", exclude_unset=True)
+    return row | {"chosen": sample.response, "oracle": {"name": "self"}}
