@@ -14,6 +14,7 @@ from spotcli.oracles.model import ModelOracle
 from spotcli.recipe import RectifySection
 from spotcli.repair.cases import Case, History, JudgedReply
 from spotcli.repair.journal import Journal, ReplyEntry
+from spotcli.reviews import reviewed_rows
 
 
 def journal_path(path: Path) -> Path:
