@@ -266,21 +266,17 @@ def test_no_module_shadows_the_standard_library() -> None:
     assert [name for name in MODULES if name.rpartition(".")[2] in taken] == []
 
 
-SMALL = {"interrupts", "reviews", "__main__"}
-
-
-def test_a_small_file_has_more_than_one_neighbour() -> None:
+def test_a_small_file_does_not_serve_a_single_neighbour() -> None:
+    # A neighbour is a file of the same folder: what only it needs belongs in it. Tasks are found by their names.
     importers = {name: {other for other, imports in GRAPH.items() if name in imports} for name in MODULES}
-    lonely = [
-        name
+    lonely = {
+        name: only
         for name, path in MODULES.items()
-        if path.stem != "__init__"
-        and not name.startswith("evaluation.tasks.")
-        and name not in SMALL
-        and len(path.read_text(encoding="utf-8").splitlines()) < 60
-        and len(importers[name]) < 2
-    ]
-    assert lonely == []
+        if len(path.read_text(encoding="utf-8").splitlines()) < 60 and path.stem not in ("__init__", "__main__")
+        for only in importers[name]
+        if len(importers[name]) == 1 and MODULES[only].parent == path.parent and path.parent != SOURCE
+    }
+    assert lonely == {}
 
 
 def test_tests_mirror_the_source() -> None:
