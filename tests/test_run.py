@@ -62,4 +62,4 @@ def test_a_run_completes_every_stage_and_a_second_start_changes_nothing(tmp_path
     again = run(folder)
     assert [jsonl.digest(path) for path in files] == before
     assert again["after"] == summary["after"]
-    assert again["sample"]["new"] == 0
+    assert again["sample"]["new_answers"] == 0

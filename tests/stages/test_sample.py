@@ -160,7 +160,7 @@ def test_a_recipe_may_name_a_custom_checker_but_data_may_not(
     assert all(row.grader == checker for row in stopped.values())
 
     write_rows(tmp_path / "hostile.jsonl", [{"prompt": "a", "answer": "1", "grader": "os:system"}])
-    with pytest.raises(UserError, match="which only a recipe may name"):
+    with pytest.raises(UserError, match="only a recipe may name a checker"):
         sample(recipe(tiny_model, problems="hostile.jsonl", output="other.jsonl"), folder=tmp_path)
 
 

@@ -72,7 +72,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes that speak the protocol of ``vllm_worker.py``, on a thread of their own.
+    """Processes that follow the protocol of ``vllm_worker.py``, on a thread of their own.
 
     Args:
         jobs: one per worker.
@@ -309,7 +309,7 @@ def _kill_group(process: asyncio.subprocess.Process) -> None:
 
 
 async def _end_with_guard(process: asyncio.subprocess.Process) -> None:
-    """Kill a worker whose guard is gone: its engine would go on, and would outlive this command if it were killed."""
+    """Kill a worker whose guard is gone: its engine would keep running, and would outlive this command if the command were killed."""
     # Some Python versions make ``wait`` wait for the engine's end of the pipes too, so poll.
     while process.returncode is None:
         await asyncio.sleep(0.2)

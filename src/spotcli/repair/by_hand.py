@@ -66,7 +66,7 @@ def import_answers(job: RepairJob, journal: Journal, path: Path, source: Path) -
         case = cases.get(answer.digest)
         if case is None:
             counts["unknown"] += 1
-            warn(f"{path}:{answer.line}: no such wrong answer in {source}")
+            warn(f"{path}:{answer.line}: {source} does not contain this wrong answer")
             continue
         planned = job.decide(case, ask_again=HumanOracle.name).request
         if planned is None or not isinstance(planned.oracle, HumanOracle):

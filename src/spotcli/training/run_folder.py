@@ -64,7 +64,7 @@ class RunMeta:
 
     @classmethod
     def read(cls, path: Path) -> RunMeta | None:
-        """The content of a file; None if there is no such file.
+        """The content of a file; None if the file does not exist.
 
         Raises:
             DataError: the file is not a JSON object.

@@ -79,7 +79,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     """The starting policy with the output layer, the rounding and the attention that training uses.
 
     Raises:
-        UserError: there is no such model, or its log-probabilities cannot be computed.
+        UserError: the model is not found, or its log-probabilities cannot be computed.
     """
     import torch
     from transformers import AutoConfig
