@@ -309,7 +309,7 @@ def _kill_group(process: asyncio.subprocess.Process) -> None:
 
 
 async def _end_with_guard(process: asyncio.subprocess.Process) -> None:
-    """Kill a worker whose guard is gone: its engine would keep running, and would outlive this command if the command were killed."""
+    """Kill a worker whose guard is gone: its engine would keep running, even after this command was killed."""
     # Some Python versions make ``wait`` wait for the engine's end of the pipes too, so poll.
     while process.returncode is None:
         await asyncio.sleep(0.2)
