@@ -146,6 +146,8 @@ class RectifySection(Section):
     """Show the reference answer to the oracle."""
     gamma: Annotated[float, Field(ge=0, le=1), Option("Pairs")] = 0.6
     """Maximum change ratio of an accepted pair."""
+    max_deleted: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Maximum share of the policy's answer that a correction may delete; the change ratio does not count deletions."""
     target: Annotated[Positive | None, Option("Pairs", unset="all")] = None
     """Stop after N accepted pairs."""
     max_cost: Annotated[Amount | None, Option("Money", "USD", unset="no limit")] = None

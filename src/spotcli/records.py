@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -56,6 +57,21 @@ def key_hash(*parts: Any) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
+PLACEHOLDERS = frozenset({"nan", "none", "null", "n/a"})
+"""What spreadsheets and data frames write for a missing value, in lower case."""
+
+
+def _is_placeholder(text: str) -> bool:
+    """Whether a reference answer stands for a missing value, or for a number too large to be stored."""
+    if text.casefold() in PLACEHOLDERS:
+        return True
+    try:
+        # "inf" itself can be an answer; digits that overflow are a damaged one.
+        return math.isinf(float(text)) and any(character.isdigit() for character in text)
+    except ValueError:
+        return False
+
+
 class Row(BaseModel):
     """Base of all records: unknown fields are kept, declared fields are checked without coercion."""
 
@@ -98,6 +114,12 @@ class Problem(Row):
         if not self.id:
             self.id = prompt_digest(self.prompt)
         return self
+
+    @property
+    def reference(self) -> str | None:
+        """The reference answer; None if it is missing, empty, or a placeholder for a missing value."""
+        text = (self.answer or "").strip()
+        return None if not text or (self.grader in (None, "math") and _is_placeholder(text)) else self.answer
 
     @property
     def messages(self) -> list[Message]:

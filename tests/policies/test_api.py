@@ -252,3 +252,46 @@ def test_costs_are_kept_and_no_file_contains_the_key(tmp_path: Path, capsys: pyt
     output = capsys.readouterr()
     for text in (output.out, output.err, *(file.read_text() for file in tmp_path.iterdir())):
         assert KEY not in text
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "tool_calls", "repetition"])
+def test_an_incomplete_answer_is_retried_and_never_graded(reason: str) -> None:
+    steps: list[Step] = [{"text": "Let me check \\boxed{36}", "finish": reason}, {"text": "\\boxed{41}"}]
+    with FakeProvider({"row-000": steps}) as provider:
+        (answer,) = ask(policy(provider))
+    assert isinstance(answer, Answer)
+    assert answer.response == "\\boxed{41}"
+    failure = one(steps[0])
+    assert isinstance(failure, Failure)
+    assert failure.reason == reason
+
+
+def test_answers_that_are_all_reasoning_are_kept_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "problems.jsonl", [{"id": "a", "prompt": "6 * 7?", "answer": "42"}])
+    step: Step = {"text": None, "message": {"reasoning_content": "so \\boxed{42}"}}
+    with FakeProvider(default=step) as provider:
+        recipe = load(None, None, {"model": "mine", "sample.base_url": provider.base_url})
+        summary = sample(recipe, folder=tmp_path)
+    row = json.loads((tmp_path / "samples.jsonl").read_text())
+    assert (row["response"], row["reasoning"], row["verdict"]) == ("", "so \\boxed{42}", "undecided")
+    assert summary.only_reasoning == 1
+    assert "1 of 1 answers are empty: the endpoint returned all text as reasoning" in capsys.readouterr().err
+
+
+def test_a_pause_of_an_hour_is_not_waited_for() -> None:
+    step: Step = {"status": 429, "body": {"error": {"message": "slow down"}}, "headers": {"retry-after": "3600"}}
+    with FakeProvider(default=step) as provider:
+        started = time.monotonic()
+        with pytest.raises(Unfinished, match="asks to wait 3600 s"):
+            ask(policy(provider, concurrency=2), 4)
+        assert time.monotonic() - started < 20
+
+
+def test_placeholders_for_a_missing_reference_are_undecided(tmp_path: Path) -> None:
+    (tmp_path / "problems.csv").write_text("prompt,answer\nA?,nan\nB?,NaN\nC?,null\nD?,None\nE?,41\n")
+    with FakeProvider(default={"text": "So \\boxed{41}."}) as provider:
+        keys = {"model": "mine", "sample.base_url": provider.base_url, "sample.problems": "problems.csv"}
+        summary = sample(load(None, None, keys), folder=tmp_path)
+    assert (summary.right, summary.wrong, summary.undecided) == (1, 0, 4)

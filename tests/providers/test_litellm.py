@@ -29,7 +29,7 @@ def client(model: str = "gpt-4o", **settings: Any) -> LitellmClient:
     return LitellmClient(model, ProviderSettings(**settings))
 
 
-def chat(asked: LitellmClient, max_tokens: int = 100) -> Reply:
+def chat(asked: LitellmClient, max_tokens: int = 1000) -> Reply:
     async def work() -> Reply:
         try:
             return await asked.chat(HELLO, max_tokens)

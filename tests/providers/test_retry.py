@@ -50,11 +50,11 @@ class Scripted(Delivery):
         self.events.append("settle")
 
 
-def deliver(delivery: Delivery, *, retries: int = 2, longest_wait: float = 60.0, stopped: bool = False) -> Reply | None:
+def deliver(delivery: Delivery, *, retries: int = 2, stopped: bool = False) -> Reply | None:
     async def work() -> Reply | None:
         limiter = Limiter(4)
         try:
-            return await Retries(retries, lambda: stopped, asyncio.Event(), longest_wait).deliver(delivery, limiter)
+            return await Retries(retries, lambda: stopped, asyncio.Event()).deliver(delivery, limiter)
         finally:
             assert limiter.in_flight == 0
 

@@ -17,6 +17,15 @@ RIGHT = "12 + 30 = 42\n42 - 7 = 35\nThe answer is \\boxed{35}."
 SAMPLE = Sample(id="a", prompt="12 + 30 - 7", answer="35", response=WRONG, verdict="wrong")
 
 
+def reply_of(
+    text: str, *, finish_reason: str = "stop", reason: str | None = None, mode: ReplyMode = "plain"
+) -> ReplyEntry:
+    return ReplyEntry(
+        key="k", id="a", trial=0, sample="digest", attempt=0, oracle="gpt-4o", version="", prompt="2", mode=mode,
+        fence="0123456789ab", text=text, finish_reason=finish_reason, reason=reason,
+    )  # fmt: skip
+
+
 def correction(
     text: str,
     *,
@@ -24,13 +33,11 @@ def correction(
     reason: str | None = None,
     mode: ReplyMode = "plain",
     gamma: float = 0.6,
+    max_deleted: float = 0.8,
     answer_only: bool = False,
 ) -> Correction:
-    reply = ReplyEntry(
-        key="k", id="a", trial=0, sample="digest", attempt=0, oracle="gpt-4o", version="", prompt="2", mode=mode,
-        fence="0123456789ab", text=text, finish_reason=finish_reason, reason=reason,
-    )  # fmt: skip
-    return judge(SAMPLE, reply, Criteria(text_change_ratio, gamma, answer_only))
+    reply = reply_of(text, finish_reason=finish_reason, reason=reason, mode=mode)
+    return judge(SAMPLE, reply, Criteria(text_change_ratio, gamma, max_deleted, answer_only))
 
 
 def reason_of(text: str, **changes: Any) -> str:
@@ -105,7 +112,9 @@ def test_a_pasted_fraction_is_detected() -> None:
 
 def complaint(text: str, *, reference: bool = True, gamma: float = 0.6, finish_reason: str = "stop") -> str | None:
     judged = correction(text, gamma=gamma, finish_reason=finish_reason)
-    feedback = feedback_on(judged, SAMPLE, reference=reference, gamma=gamma)
+    feedback = feedback_on(
+        judged, SAMPLE, reply_of(text, finish_reason=finish_reason), reference=reference, gamma=gamma
+    )
     return feedback.complaint if feedback else None
 
 
@@ -125,3 +134,16 @@ def test_feedback_does_not_reveal_a_hidden_reference() -> None:
     assert complaint(WRONG.replace("36", "37"), reference=False) == (
         "Its final answer, 37, is not right. Its largest change: '36' became '37'."
     )
+
+
+def test_a_correction_that_deletes_the_derivation_is_refused() -> None:
+    steps = "".join(f"Step {number}: {number} + {number} = {2 * number}.\n" for number in range(30))
+    sample = SAMPLE.model_copy(update={"response": f"{steps}The answer is \\boxed{{36}}."})
+    reply = reply_of("The answer is \\boxed{35}.")
+    criteria = Criteria(text_change_ratio, gamma=0.6, max_deleted=0.8)
+    # One of the 8 words and signs of y+ is new, but 30 of 31 lines of y- are gone.
+    assert judge(sample, reply, criteria).reason == "too much deleted"
+    assert judge(sample, reply, Criteria(text_change_ratio, gamma=0.6)).reason == "accepted"
+    # A correction may shorten: half of the steps are gone.
+    half = "".join(f"Step {number}: {number} + {number} = {2 * number}.\n" for number in range(15))
+    assert judge(sample, reply_of(f"{half}The answer is \\boxed{{35}}."), criteria).reason == "accepted"

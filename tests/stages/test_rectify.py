@@ -127,7 +127,7 @@ def test_wrong_answers_become_pairs(tmp_path: Path) -> None:
     meta = outputs.read_meta(tmp_path / "data.jsonl")
     assert meta["complete"]
     assert meta["counts"]["pairs"] == 3
-    assert meta["filters"] == {"gamma": 0.6, "target": None, "ratio_unit": "words and signs"}
+    assert meta["filters"] == {"gamma": 0.6, "max_deleted": 0.8, "target": None, "ratio_unit": "words and signs"}
     assert KEY not in everything_written(tmp_path)
 
 
@@ -1208,3 +1208,77 @@ def test_the_lock_covers_a_replaced_file(tmp_path: Path) -> None:
             output.replace([{"id": object()}])
     # The failed call changed nothing.
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["b", "c", "d"]
+
+
+# --- replies that are not what was asked for ---
+
+
+def test_an_incomplete_reply_is_journalled_paid_for_and_requested_again(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    steps = [{"text": "First, 10", "finish": "abort", "usage": usage}, good(0, usage=usage)]
+    with FakeProvider({tag(0): steps}) as provider:
+        summary = ask(tmp_path, provider, price_in=1.0, price_out=10.0, max_cost=1.0)
+        assert provider.count(tag(0)) == 2
+    assert [(reply["finish_reason"], reply["reason"]) for reply in replies(tmp_path)] == [
+        ("incomplete", "abort"),
+        ("stop", None),
+    ]
+    # Each reply costs 1000 * 1e-6 + 100 * 10e-6 = 0.002 US dollars.
+    assert (summary.pairs, summary.unsettled) == (1, 0)
+    assert summary.cost == pytest.approx(0.004)
+
+
+def test_a_reply_that_stays_incomplete_is_left_to_the_next_run(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider({tag(0): [{"text": "First, 10", "finish": "abort"}]}) as provider:
+        with pytest.raises(Unfinished, match="failed: abort 1"):
+            ask(tmp_path, provider, retries=1)
+        assert provider.count(tag(0)) == 2
+        provider.answers[tag(0)] = [good(0)]
+        assert ask(tmp_path, provider).pairs == 1
+    assert [reply["finish_reason"] for reply in replies(tmp_path)] == ["incomplete", "incomplete", "stop"]
+
+
+def test_reasoning_is_kept_in_the_journal(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider({tag(0): [good(0, message={"reasoning_content": "10 + 0 is 10."})]}) as provider:
+        assert ask(tmp_path, provider).pairs == 1
+    assert replies(tmp_path)[0]["reasoning"] == "10 + 0 is 10."
+
+
+def test_a_further_attempt_sees_its_own_tags_and_the_former_reply(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider({tag(0): [{"text": right(0)}, good(0)]}) as provider:
+        assert ask(tmp_path, provider, attempts=2).pairs == 1
+        first, second = (request["body"]["messages"][-1]["content"] for request in provider.requests)
+    fences = [text.partition("<student-")[2][:6] for text in (first, second)]
+    assert fences[0] != fences[1]
+    assert fences[0] not in second
+    assert f"<previous-{fences[1]}>\n{right(0)}\n</previous-{fences[1]}>" in second
+    assert f"was not between <answer-{fences[1]}> and </answer-{fences[1]}>" in second
+
+
+def test_a_request_that_did_not_fit_is_sent_again_with_a_lower_limit(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    too_long = {"status": 400, "body": {"error": {"message": "prompt is too long", "code": "context_length_exceeded"}}}
+    with FakeProvider({tag(0): [too_long, good(0)]}) as provider:
+        assert ask(tmp_path, provider, max_tokens=8000).reasons == {"declined: too long for the model": 1}
+        assert ask(tmp_path, provider, max_tokens=8000).pairs == 0
+        assert provider.count(tag(0)) == 1
+        assert ask(tmp_path, provider, max_tokens=4000).pairs == 1
+
+
+def test_a_price_of_zero_in_litellms_table_is_an_unknown_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 2)
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-0123456789")
+    with FakeProvider(script(2)) as provider:
+        options = {"oracle": "openrouter/google/gemini-2.5-pro", "max_cost": 0.01}
+        with pytest.raises(UserError, match=r"price of 'openrouter/google/gemini-2\.5-pro' is unknown"):
+            ask(tmp_path, provider, **options)
+        assert provider.requests == []
+        estimate = ask(tmp_path, provider, dry_run=True, **options).estimate
+        assert estimate is not None
+        assert (estimate.min, estimate.likely, estimate.max) == (None, None, None)
+        # A price of 0 that the user sets is a price.
+        assert ask(tmp_path, provider, price_in=0.0, price_out=0.0, **options).cost == 0

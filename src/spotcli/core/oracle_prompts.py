@@ -119,7 +119,16 @@ class Feedback:
     complaint: str
     """A sentence or two, addressed to the oracle."""
     previous: str | None = None
-    """The correction as it was parsed; None if it could not be parsed."""
+    """The correction as it was parsed, or the reply as it came if it could not be parsed; None if it was empty."""
+    fence: str = ""
+    """The fence of that attempt; its tags are shown with the fence of the next one."""
+
+    def with_fence(self, fence: str) -> Feedback:
+        """The feedback as part of a prompt with another fence: no tag of the earlier attempt remains in it."""
+        if not self.fence:
+            return self
+        previous = self.previous and self.previous.replace(self.fence, fence)
+        return Feedback(self.complaint.replace(self.fence, fence), previous, fence)
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,7 @@ def build_prompt(
     if reference is not None:
         parts.append(_section("reference", fence, reference))
     if feedback:
+        feedback = feedback.with_fence(fence)
         if feedback.previous is not None:
             parts.append(_section("previous", fence, feedback.previous))
         parts.append(f"This was tried before and not accepted: {feedback.complaint}")

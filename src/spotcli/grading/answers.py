@@ -66,4 +66,4 @@ def graded_fields(completion: Completion, grade: Grade) -> dict[str, Any]:
 def _why_undecided(completion: Completion) -> str | None:
     if completion.finish_reason == "length":
         return TRUNCATED
-    return NO_REFERENCE if completion.problem.answer is None else None
+    return NO_REFERENCE if completion.problem.reference is None else None

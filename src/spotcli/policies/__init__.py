@@ -43,6 +43,8 @@ class Answer:
     """The limit of this answer: the requested one, or what the prompt left of the model's context."""
     cost: float | None = None
     """US dollars, where the provider has a price."""
+    reasoning: str | None = None
+    """The reasoning, where the endpoint separates it from the response."""
 
 
 @dataclass(frozen=True)

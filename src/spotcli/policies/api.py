@@ -16,7 +16,7 @@ from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.retry import Delivery, Retries
+from spotcli.providers.retry import Delivery, Retries, asks_for_too_long
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
@@ -174,7 +174,15 @@ class ApiPolicy:
         self._failed_in_a_row += 1
         if self._failed_in_a_row == 1:
             warn(f"{self._client.model}: {failure.kind}: {failure}")
-        if self._failed_in_a_row >= HOPELESS and not self._stopped.is_set():
+        if self._stopped.is_set():
+            return
+        if asks_for_too_long(failure):
+            raise Unfinished(
+                f"the endpoint asks to wait {failure.retry_after:g} s before the next request",
+                where=self._settings.base_url or self._client.model,
+                cure="run the same command again after that time",
+            )
+        if self._failed_in_a_row >= HOPELESS:
             raise Unfinished(
                 f"{HOPELESS} requests in a row failed; the last one: {failure}",
                 where=self._settings.base_url or self._client.model,
@@ -201,6 +209,7 @@ class ApiPolicy:
             tokens,
             limit if truncated else self.sampling.max_new_tokens,
             reply.cost,
+            reply.reasoning,
         )
 
 
@@ -218,7 +227,11 @@ class _ChatDelivery(Delivery):
         self.tokens = sum(len(message["content"]) for message in self.request.messages) / 4
 
     async def send(self) -> Reply:
-        return await self.client.chat(self.request.messages, self.max_tokens, seed=self.request.seed, **self.parameters)
+        reply = await self.client.chat(
+            self.request.messages, self.max_tokens, seed=self.request.seed, **self.parameters
+        )
+        reply.raise_if_incomplete()
+        return reply
 
 
 def _has_provider(model: str) -> bool:

@@ -8,6 +8,7 @@ may have millions of rows.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -71,7 +72,7 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
                 cure="give each row a unique id, or remove the ids",
             )
         kept += 1
-        unanswered += problem.answer is None
+        unanswered += problem.reference is None
         yield problem
         if kept == limit:
             break
@@ -155,6 +156,8 @@ def _as_text(value: Any) -> Any:
     """A number as text, 27.0 as "27"; any other value unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # a number that was too large to be stored
     return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
 
 

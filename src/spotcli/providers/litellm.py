@@ -10,13 +10,13 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.request_errors import read_error
+from spotcli.providers.request_errors import accepted_limit, read_error
 from spotcli.providers.responses import read_response
 from spotcli.records import Message
 
@@ -70,6 +70,8 @@ class LitellmClient:
             )
         self.model = model
         self._settings = settings
+        self._output_limit: int | None = None
+        """Reply tokens that the model has at most, once the provider named them."""
 
     @property
     def version(self) -> str:
@@ -149,7 +151,8 @@ class LitellmClient:
             # litellm raises a bare Exception for a model without prices.
             return None
         prices = info.get("input_cost_per_token"), info.get("output_cost_per_token")
-        return None if None in prices else prices
+        # For a model that it does not know litellm reports a price of 0, which must not be taken for free of charge.
+        return None if None in prices or not any(prices) else prices
 
     def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
         """US dollars; None if the price is unknown."""
@@ -159,7 +162,7 @@ class LitellmClient:
         """US dollars of a reply at the prices that are set, else ``recorded``, else at litellm's prices."""
         if not usage.get("total_tokens"):
             return None  # for a reply without usage litellm reports zero tokens and a cost of zero
-        if recorded is not None and self._settings.price_in is None:
+        if recorded and self._settings.price_in is None:
             return recorded
         return self.price_of(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
 
@@ -179,7 +182,7 @@ class LitellmClient:
         return self.price_of(prompt_tokens, max_tokens)
 
     async def chat(self, messages: list[Message], max_tokens: int, **parameters: Any) -> Reply:
-        """Send one request, once.
+        """Send one request, once; again with a lower limit if the provider rejects it for ``max_tokens`` alone.
 
         Args:
             parameters: more parameters of this request, by litellm's names.
@@ -188,29 +191,43 @@ class LitellmClient:
             RequestFailed: the request got no reply, and another try can succeed.
             UserError: no request can succeed.
         """
+        limit = min(max_tokens, self._output_limit or max_tokens)
+        while True:
+            try:
+                response = await self._complete(messages, limit, parameters)
+            except TimeoutError:
+                seconds = self._settings.timeout
+                raise RequestFailed("time-out", f"no reply in {seconds:g} s", maybe_billed=True) from None
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                accepted = accepted_limit(error, limit)
+                if accepted is None:
+                    return read_error(error, self._litellm, self.model)
+                limit = accepted.tokens
+                if accepted.of_model:
+                    self._output_limit = limit
+                continue
+            reply = read_response(response, self.cost_of, limit)
+            return reply if limit == max_tokens else replace(reply, max_tokens=limit)
+
+    async def _complete(self, messages: list[Message], max_tokens: int, parameters: Mapping[str, Any]) -> Any:
+        """Have litellm send one request."""
         settings = self._settings
-        try:
-            # With some providers litellm's limit is per read; this one is for the whole request.
-            async with asyncio.timeout(settings.timeout):
-                response = await self._litellm.acompletion(
-                    model=self.model,
-                    messages=messages,
-                    max_tokens=max_tokens,
-                    timeout=settings.timeout,
-                    num_retries=0,
-                    max_retries=0,
-                    **({} if settings.temperature is None else {"temperature": settings.temperature}),
-                    **self._route,
-                    **settings.params,
-                    **parameters,
-                )
-        except TimeoutError:
-            raise RequestFailed("time-out", f"no reply in {settings.timeout:g} s", maybe_billed=True) from None
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            return read_error(error, self._litellm, self.model)
-        return read_response(response, self.cost_of)
+        # With some providers litellm's limit is per read; this one is for the whole request.
+        async with asyncio.timeout(settings.timeout):
+            return await self._litellm.acompletion(
+                model=self.model,
+                messages=messages,
+                max_tokens=max_tokens,
+                timeout=settings.timeout,
+                num_retries=0,
+                max_retries=0,
+                **({} if settings.temperature is None else {"temperature": settings.temperature}),
+                **self._route,
+                **settings.params,
+                **parameters,
+            )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -231,7 +248,10 @@ def _import() -> Any:
     except ImportError:
         raise UserError("a model at a provider requires litellm", cure="pip install surgical-post-training") from None
     import logging
+    import warnings
 
+    # Pydantic warns about a type of litellm's when a provider is used for the first time.
+    warnings.filterwarnings("ignore", message=r"Items? .* on TypedDict class", category=UserWarning)
     # It prints to stdout otherwise, which belongs to results.
     litellm.suppress_debug_info = True
     # Its warnings quote requests and replies, and concern what is handled here.

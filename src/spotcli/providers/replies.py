@@ -15,9 +15,9 @@ class Reply:
     """The message of a model as it came; the corrected answer of an oracle that is not prompted."""
     finish_reason: str = "stop"
     """``stop``; ``length``: truncated; ``filtered`` by the provider; ``refused`` by the model; ``declined``: ``reason``
-    is why."""
+    is why; ``incomplete``: the provider ended the reply early (``reason``), so the request is sent again."""
     reason: str | None = None
-    """Why an oracle declined, in one or two words, since rows are counted by it (``no step found``)."""
+    """Why an oracle declined, or a reply is incomplete, in one or two words, since rows are counted by it."""
     usage: Mapping[str, Any] = field(default_factory=dict)
     """The provider's token counts, unchanged."""
     cost: float | None = None
@@ -26,6 +26,20 @@ class Reply:
     """The model that answered, according to the provider."""
     token_ids: list[int] | None = None
     """The tokens of the reply, if the provider returns them."""
+    reasoning: str | None = None
+    """The reasoning that the provider separated from the text."""
+    max_tokens: int | None = None
+    """The limit that the request was sent with, if it had to be lowered for the model."""
+
+    def raise_if_incomplete(self) -> None:
+        """Raise the error for a reply that the provider ended early; it may have been paid for.
+
+        Raises:
+            RequestFailed: the same request can get a complete reply.
+        """
+        if self.finish_reason == "incomplete":
+            reason = self.reason or "incomplete"
+            raise RequestFailed(reason, f"the reply is incomplete (finish reason: {reason})", maybe_billed=True)
 
 
 class RequestFailed(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
@@ -30,8 +31,30 @@ _QUOTA_EXHAUSTED = re.compile(
     r"insufficient_quota|insufficient credit|credit balance|billing_hard_limit|out of credits|PerDay|per day",
     re.IGNORECASE,
 )
-_FILTERED = re.compile(r"content[_ ]policy|content management policy|ResponsibleAI", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"content[_ ]policy|content management policy|content[_ ]filter|ResponsibleAI|requires moderation", re.IGNORECASE
+)
+_NOT_READABLE = re.compile(r"Error converting to valid response block")
+"""litellm's words for a successful response that it could not read, reported as a rejected request."""
 _TOO_LONG = re.compile(r"context[_ ]length|context[_ ]window|prompt is too long|input token count", re.IGNORECASE)
+
+PROMPT_TOO_LONG = "too long for the model"
+"""The reason of a request whose prompt does not fit into the model's context."""
+
+_CONTEXT = re.compile(
+    r"maximum context length (?:is|of) (\d+)|context (?:window|length) (?:is|of) (\d+)", re.IGNORECASE
+)
+_PROMPT_TOKENS = re.compile(
+    r"(\d+) input tokens|\((\d+) in the messages|(\d+) prompt tokens|prompt contains (?:at least )?(\d+)", re.IGNORECASE
+)
+_SUM_OVER_CONTEXT = re.compile(r"exceed context limit: (\d+) \+ \d+ > (\d+)")
+_OUTPUT_LIMITS = (
+    re.compile(r"supports at most (\d+) completion tokens"),
+    re.compile(r"max_tokens: \d+ > (\d+)"),
+    re.compile(r"supported range is from 1 \(inclusive\) to (\d+) \(inclusive\)"),
+    re.compile(r"max_tokens[^.]{0,60}(?:less than or equal to|at most|maximum of) `?(\d+)", re.IGNORECASE),
+)
+_EXCLUSIVE_OUTPUT_LIMIT = re.compile(r"supported range is from 1 \(inclusive\) to (\d+) \(exclusive\)")
 
 _BROKEN_CONNECTION = {"OSError", "ClientError", "TransportError"}
 """Exceptions of a connection that broke; by name, since litellm uses httpx or aiohttp."""
@@ -45,6 +68,41 @@ def redact(text: str) -> str:
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, "[redacted]")
     return _KEY_LIKE.sub("[redacted]", text)
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """A limit of reply tokens that the provider would accept."""
+
+    tokens: int
+    of_model: bool
+    """Whether it holds for every request to the model; otherwise only for prompts of this length."""
+
+
+def accepted_limit(error: Exception, max_tokens: int) -> TokenLimit | None:
+    """The largest limit that fits, if the provider rejected a request only because ``max_tokens`` is too large.
+
+    None for every other error, and if the prompt alone does not fit into the model's context.
+    """
+    if getattr(error, "status_code", None) not in (400, 413, 422):
+        return None
+    details = f"{error} {getattr(error, 'body', None) or ''}"
+    for pattern in _OUTPUT_LIMITS:
+        if limit := pattern.search(details):
+            return _lower(int(limit[1]), max_tokens, of_model=True)
+    if limit := _EXCLUSIVE_OUTPUT_LIMIT.search(details):
+        return _lower(int(limit[1]) - 1, max_tokens, of_model=True)
+    if total := _SUM_OVER_CONTEXT.search(details):
+        return _lower(int(total[2]) - int(total[1]), max_tokens, of_model=False)
+    context, prompt = _CONTEXT.search(details), _PROMPT_TOKENS.search(details)
+    if context and prompt:
+        tokens = int(context[1]) - int(next(filter(None, prompt.groups())))
+        return _lower(tokens, max_tokens, of_model=False)
+    return None
+
+
+def _lower(tokens: int, max_tokens: int, *, of_model: bool) -> TokenLimit | None:
+    return TokenLimit(tokens, of_model) if 0 < tokens < max_tokens else None
 
 
 def read_error(error: Exception, litellm: Any, model: str) -> Reply:
@@ -62,9 +120,9 @@ def read_error(error: Exception, litellm: Any, model: str) -> Reply:
     status = getattr(error, "status_code", None)
     # The body has codes that the message may leave out.
     details = f"{error} {getattr(error, 'body', None) or ''}"
-    rejected = status == 400
+    rejected = status in (400, 403)
     if isinstance(error, litellm.ContextWindowExceededError) or (rejected and _TOO_LONG.search(details)):
-        return Reply(finish_reason="declined", reason="too long for the model")
+        return Reply(finish_reason="declined", reason=PROMPT_TOO_LONG)
     if isinstance(error, litellm.ContentPolicyViolationError) or (rejected and _FILTERED.search(details)):
         return Reply(finish_reason="filtered", text=redact(_first_line(error)))
     _raise_if_permanent(error, details, litellm, model)
@@ -108,6 +166,8 @@ def _temporary(error: Exception, details: str, litellm: Any) -> RequestFailed:
         return RequestFailed("rate limit", message, retry_after=_retry_after(error, details))
     if isinstance(error, litellm.Timeout):
         return RequestFailed("time-out", message, maybe_billed=headers is None)
+    if _NOT_READABLE.search(details):
+        return RequestFailed("unreadable", message, maybe_billed=True)
     if status is not None and 400 <= status < 500:
         return RequestFailed("bad request", message, retryable=False)
     if _is_caused_by(error, _BROKEN_CONNECTION):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from dataclasses import dataclass
 from spotcli.errors import SpotError
 from spotcli.providers.limiter import Limiter, backoff
 from spotcli.providers.replies import Reply, RequestFailed
+
+LONGEST_WAIT = 600.0
+"""Seconds. A provider that asks for a longer pause is left to a later run."""
 
 RATE_LIMIT_WEIGHT = 1 / 4
 """What a rate limit uses up of ``retries``, where a failure uses up 1: a provider with a rate limit is working."""
@@ -61,8 +63,6 @@ class Retries:
     """Whether the run is stopping: nothing more is sent then."""
     woken: asyncio.Event
     """Set when the run is stopping: it ends pauses."""
-    longest_wait: float = math.inf
-    """Seconds; a request is given up if its provider asks for a longer pause."""
 
     async def deliver(self, delivery: Delivery, limiter: Limiter) -> Reply | None:
         """The reply; None if the run was stopped before the request was sent.
@@ -79,7 +79,7 @@ class Retries:
                 failures += 1
                 limited = _is_rate_limit(failure)
                 remaining -= RATE_LIMIT_WEIGHT if limited else 1
-                too_long = (failure.retry_after or 0) > self.longest_wait
+                too_long = asks_for_too_long(failure)
                 if remaining < 0 or not failure.retryable or too_long or self.stopped():
                     raise
             if not limited:  # after a rate limit the limiter pauses all requests
@@ -104,7 +104,7 @@ class Retries:
             return reply
         except RequestFailed as failure:
             await delivery.failed(failure)
-            if _is_rate_limit(failure):
+            if _is_rate_limit(failure) and not asks_for_too_long(failure):
                 limiter.too_many(ticket, failure.retry_after)
             raise
         except SpotError as error:
@@ -119,6 +119,11 @@ class Retries:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.woken.wait()
+
+
+def asks_for_too_long(failure: RequestFailed) -> bool:
+    """Whether the provider asks for a pause that this run does not wait for."""
+    return (failure.retry_after or 0) > LONGEST_WAIT
 
 
 def _is_rate_limit(failure: RequestFailed) -> bool:

@@ -57,7 +57,7 @@ class Case:
     """The reason if no reply decides about it."""
 
     def __post_init__(self) -> None:
-        if not (self.sample.answer or "").strip():
+        if self.sample.reference is None:
             self.default_reason = "no reference answer"
         elif not self.sample.response.strip():
             self.default_reason = "empty answer"
@@ -73,7 +73,8 @@ class Case:
     @property
     def correctable(self) -> bool:
         """False if no correction could be verified, the answer is empty, or an earlier case has the same problem."""
-        return bool((self.sample.answer or "").strip() and self.sample.response.strip()) and not self.repeats_problem
+        has_texts = self.sample.reference is not None and bool(self.sample.response.strip())
+        return has_texts and not self.repeats_problem
 
     @property
     def open(self) -> bool:
@@ -129,7 +130,9 @@ class History:
 
     def add(self, entry: Entry) -> None:
         if isinstance(entry, ReplyEntry):
-            self._by_request[self._request_of(entry)] = entry
+            # An incomplete reply was paid for, but it answers nothing: its request is sent again.
+            if entry.finish_reason != "incomplete":
+                self._by_request[self._request_of(entry)] = entry
             self._samples.add(entry.sample)
             self.replies.append(entry)
         elif isinstance(entry, UndoEntry):

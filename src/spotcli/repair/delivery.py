@@ -56,6 +56,9 @@ class CorrectionDelivery(Delivery):
         self.entry = entry
         if reply.cost is not None:
             self.cost = reply.cost
+        if reply.finish_reason == "incomplete":
+            self.job.history.add(entry)  # it answers nothing, but its cost counts
+        reply.raise_if_incomplete()
         return reply
 
     async def failed(self, failure: RequestFailed | SpotError) -> None:

@@ -19,7 +19,7 @@ from spotcli.oracles.human import HumanOracle
 from spotcli.oracles.model import ModelOracle
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.retry import Retries
+from spotcli.providers.retry import Retries, asks_for_too_long
 from spotcli.recipe import RectifySection
 from spotcli.repair.budget import Budget
 from spotcli.repair.case_queue import CaseQueue
@@ -28,8 +28,6 @@ from spotcli.repair.delivery import CorrectionDelivery
 from spotcli.repair.journal import Journal, ReplyEntry
 from spotcli.repair.next_request import Decision, RepairJob
 
-LONGEST_WAIT = 600.0
-"""Seconds. A provider that asks for a longer pause is left to a later run."""
 HOPELESS_REQUESTS = 3
 """So many requests rejected as malformed before the first reply mean that all will be."""
 HOPELESS_ROWS = 10
@@ -51,7 +49,7 @@ class Dispatcher:
         self._stopped: BaseException | None = None
         self._woken = asyncio.Event()
         self._queue = CaseQueue(job.cases, settings.target, self._is_stopped)
-        self._retries = Retries(settings.retries, self._is_stopped, self._woken, LONGEST_WAIT)
+        self._retries = Retries(settings.retries, self._is_stopped, self._woken)
         self._limiters = {oracle.name: _limiter(oracle, settings) for oracle in job.ladder.oracles}
         # What is unsettled may have been charged, so it counts as spent.
         self._budget = Budget(settings.max_cost, journal.spent + journal.unsettled)
@@ -275,7 +273,7 @@ class _FailureCounts:
             return UserError(
                 f"the provider rejects the requests: {failure}", where=oracle, cure="check the oracle's parameters"
             )
-        if self._in_a_row >= HOPELESS_ROWS or (failure.retry_after or 0) > LONGEST_WAIT:
+        if self._in_a_row >= HOPELESS_ROWS or asks_for_too_long(failure):
             return failure
         return None
 

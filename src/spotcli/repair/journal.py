@@ -63,19 +63,27 @@ class ReplyEntry:
     """When the reply came; ISO 8601, UTC."""
     seconds: float = 0.0
     """From sending the request to the reply."""
+    reasoning: str | None = None
+    """The reasoning that the provider separated from the text."""
+    max_tokens_sent: int | None = None
+    """The limit that the request was sent with, if ``max_tokens`` had to be lowered for the model."""
 
     def as_row(self) -> dict[str, Any]:
         """The JSON object, with its keys in the order of the file format."""
         row: dict[str, Any] = {"kind": "reply", **{name: getattr(self, name) for name in _REPLY_KEYS}}
-        if not self.reserved:
-            del row["reserved"]
+        for name, default in _OPTIONAL_KEYS.items():
+            if row[name] == default:
+                del row[name]
         return row
 
 
 _REPLY_KEYS = (
     *("key", "id", "trial", "sample", "attempt", "oracle", "version", "prompt", "mode", "fence", "max_tokens"),
     *("text", "finish_reason", "reason", "usage", "cost", "model", "reserved", "at", "seconds"),
+    *("reasoning", "max_tokens_sent"),
 )
+_OPTIONAL_KEYS = {"reserved": 0.0, "reasoning": None, "max_tokens_sent": None}
+"""Keys that are left out at their default."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ FORM_ERRORS = frozenset(oracle_prompts.FormError.__args__)  # type: ignore[attr-
 FINAL = ("declined", "filtered", "refused")
 """Reasons after which the same oracle is not asked again."""
 
+PREVIOUS_LENGTH = 20_000
+"""Characters of a reply with an error in its form that the next attempt is shown."""
+
 Ratio = Callable[[str, str], float]
 """The change ratio of y- and y+ as texts."""
 
@@ -40,6 +43,8 @@ class Criteria:
     ratio: Ratio
     gamma: float
     """The largest change ratio."""
+    max_deleted: float = 1.0
+    """The largest share of y- that y+ may lack."""
     answer_only: bool = False
     """Accept a correction that changes only the final answer and keeps a derivation that does not lead to it."""
     grader: str = "math"
@@ -108,6 +113,9 @@ def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
             reason = "answer only"
         elif change_ratio > criteria.gamma:
             reason = "too large"
+        # With the texts exchanged, the ratio is 1 - LCS(y-, y+) / length of y-: the share of y- that is gone.
+        elif criteria.max_deleted < 1 and criteria.ratio(chosen, sample.response) > criteria.max_deleted:
+            reason = "too much deleted"
     return Correction(reason, chosen, grade.verdict, grade.extracted, change_ratio)
 
 
@@ -138,13 +146,14 @@ def only_answer_changed(rejected: str, chosen: str, answer: str) -> bool:
 
 
 def feedback_on(
-    correction: Correction, sample: Sample, *, reference: bool, gamma: float
+    correction: Correction, sample: Sample, reply: ReplyEntry, *, reference: bool, gamma: float
 ) -> oracle_prompts.Feedback | None:
     """The error in this attempt, for the oracle's next one; None if the next attempt cannot learn from it.
 
     The texts are part of the prompt (``oracle_prompts.VERSION``).
 
     Args:
+        reply: the reply that was judged.
         reference: the oracle may see the reference answer.
         gamma: the largest change ratio.
     """
@@ -156,6 +165,7 @@ def feedback_on(
         "unchanged": "It is the student's solution without any change, and that is wrong.",
         "wrong": f"{answer} is not right" + (f"; the right one is {sample.answer}." if reference else ".") + largest,
         "undecided": f"{answer} could not be read. Write it alone, in \\boxed{{}}.",
+        "too much deleted": "Most of the student's solution is missing. Keep every step that is right.",
         "answer only": "Only the final answer was replaced, and the steps before it still lead elsewhere. Mend the "
         "step that goes wrong, and what follows from it.",
     }
@@ -168,7 +178,10 @@ def feedback_on(
             f"It changes {correction.change_ratio:.0%} of the solution; at most {gamma:.0%} may be new. "
             f"Keep more of the student's own text, above all here: {edit}"
         )
-    return oracle_prompts.Feedback(complaint, correction.chosen) if complaint else None
+    previous = correction.chosen
+    if correction.reason in FORM_ERRORS and reply.text.strip():
+        previous = reply.text[:PREVIOUS_LENGTH]
+    return oracle_prompts.Feedback(complaint, previous, reply.fence) if complaint else None
 
 
 def _largest_edit(rejected: str, chosen: str | None, limit: int = 300) -> str:

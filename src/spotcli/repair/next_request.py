@@ -10,6 +10,7 @@ from spotcli.core import oracle_prompts
 from spotcli.core.oracle_prompts import Feedback, OraclePrompt, ReplyMode
 from spotcli.oracles import CorrectionRequest, Oracle
 from spotcli.providers.replies import Reply
+from spotcli.providers.request_errors import PROMPT_TOO_LONG
 from spotcli.repair.cases import Case, History, JudgedReply, PlannedRequest, digest_of
 from spotcli.repair.journal import ReplyEntry
 from spotcli.repair.judge import FORM_ERRORS, Judge, feedback_on
@@ -65,8 +66,7 @@ class RepairJob:
             mode=planned.mode,
             fence=request.prompt.fence,
             max_tokens=self.ladder.max_tokens * planned.max_tokens_factor,
-            # The text is judged as it will be read from the disk, which lone surrogates do not reach.
-            text=reply.text.encode("utf-8", errors="replace").decode(),
+            text=_readable(reply.text),
             finish_reason=reply.finish_reason,
             reason=reply.reason,
             usage=dict(reply.usage),
@@ -75,6 +75,8 @@ class RepairJob:
             reserved=reserved,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 3),
+            reasoning=_readable(reply.reasoning) if reply.reasoning else None,
+            max_tokens_sent=reply.max_tokens,
         )
 
     def settle(self, target: int | None = None) -> None:
@@ -114,7 +116,9 @@ def next_request(case: Case, history: History, ladder: Ladder, judge: Judge, *, 
                 return Decision(None, last)
             if last.correction.final:
                 break
-            feedback = feedback_on(last.correction, case.sample, reference=ladder.reference, gamma=judge.criteria.gamma)
+            feedback = feedback_on(
+                last.correction, case.sample, entry, reference=ladder.reference, gamma=judge.criteria.gamma
+            )
             turn = turn.after(last, feedback)
     return Decision(None, last)
 
@@ -160,9 +164,21 @@ def _plan(case: Case, oracle: Oracle, turn: _Turn, attempt: int, ladder: Ladder)
 
 
 def _is_repeated(entry: ReplyEntry, request: PlannedRequest, ladder: Ladder) -> bool:
-    """Whether the reply was truncated, and more tokens are allowed now."""
+    """Whether the token limit decided about the reply, and another limit is set now.
+
+    A truncated reply is asked for again with more tokens; a request that did not fit the model, with fewer.
+    """
+    if not ladder.repeat_truncated:
+        return False
     allowed = ladder.max_tokens * request.max_tokens_factor
-    return ladder.repeat_truncated and entry.finish_reason == "length" and entry.max_tokens < allowed
+    if entry.finish_reason == "length":
+        return entry.max_tokens < allowed
+    return entry.finish_reason == "declined" and entry.reason == PROMPT_TOO_LONG and entry.max_tokens > allowed
+
+
+def _readable(text: str) -> str:
+    """The text as it will be read from the disk, which lone surrogates do not reach."""
+    return text.encode("utf-8", errors="replace").decode()
 
 
 def correction_request(case: Case, planned: PlannedRequest, *, reference: bool) -> CorrectionRequest:

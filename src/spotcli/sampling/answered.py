@@ -94,6 +94,8 @@ class Work:
     """US dollars; None where no answer had a price."""
     failures: Counter[str] = field(default_factory=Counter)
     """By reason."""
+    only_reasoning: int = 0
+    """Answers without a response, whose text is all in ``reasoning``."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -108,6 +110,7 @@ class Work:
                 continue
             self.answers += 1
             self.tokens += item.tokens
+            self.only_reasoning += bool(item.reasoning and not item.response.strip())
             if item.cost is not None:
                 self.cost = (self.cost or 0.0) + item.cost
 

@@ -65,6 +65,7 @@ def _row(completion: Completion, answer: Answer, grade: Grade, settings: RowSett
             **({} if grader == "math" else {"grader": grader}),
             "trial": answer.request.trial,
             **graded_fields(completion, grade),
+            **({"reasoning": answer.reasoning} if answer.reasoning else {}),
             "tokens": answer.tokens,
             "sampling": settings.parameters | effective,
             **({"response_ids": answer.token_ids} if settings.keep_tokens else {}),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spotcli.console import warn
 from spotcli.errors import Unfinished
 from spotcli.grading.answers import TRUNCATED
 from spotcli.sampling.answered import Answered, Work
@@ -34,6 +35,8 @@ class SampleSummary:
     undecided: int
     truncated: int
     """Undecided answers that reached the token limit."""
+    only_reasoning: int
+    """Answers of this run without a response, whose text is all in ``reasoning``."""
     failed: int
     """Requests without an answer; the next run retries them."""
     failures: dict[str, int]
@@ -53,8 +56,17 @@ class SampleSummary:
 
     def counts(self) -> dict[str, Any]:
         """The part that describes the whole file, for its meta file."""
-        of_run = ("path", "engine", "new_answers", "failures", "tokens", "cost", "seconds")
+        of_run = ("path", "engine", "new_answers", "only_reasoning", "failures", "tokens", "cost", "seconds")
         return {name: value for name, value in self.as_dict().items() if name not in of_run}
+
+    def warn_about_reasoning(self) -> None:
+        """Warn if answers have only reasoning, because they are graded as if they were empty."""
+        if self.only_reasoning:
+            warn(
+                f"{self.only_reasoning} of {self.new_answers} answers are empty: the endpoint returned all text as "
+                "reasoning (kept in `reasoning`). Start the server without a reasoning parser, use --thinking off, or "
+                "raise --max-new-tokens"
+            )
 
     def raise_if_unfinished(self) -> None:
         """Raise where answers are missing.
@@ -93,6 +105,7 @@ def summarise(
         wrong=verdicts["wrong"],
         undecided=verdicts["undecided"] + verdicts[TRUNCATED],
         truncated=verdicts[TRUNCATED],
+        only_reasoning=work.only_reasoning,
         failed=work.failures.total(),
         failures=dict(work.failures),
         remaining=work.remaining,

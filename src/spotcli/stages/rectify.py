@@ -105,7 +105,7 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
         any_version=action.any_version,
         cases=cases,
         oracles=oracles,
-        criteria=Criteria(ratio, settings.gamma, settings.answer_only, recipe.grader),
+        criteria=Criteria(ratio, settings.gamma, settings.max_deleted, settings.answer_only, recipe.grader),
         origin=Origin(path, samples, settings.mode, unit, started),
     )
     if action.kind == "export":
@@ -208,7 +208,12 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
     settings = run.settings
     enough = keep_first_pairs(run.cases, settings.target)
     output.replace(pair_file.pair_rows(run.cases))
-    filters = {"gamma": settings.gamma, "target": settings.target, "ratio_unit": run.origin.ratio_unit}
+    filters = {
+        "gamma": settings.gamma,
+        "max_deleted": settings.max_deleted,
+        "target": settings.target,
+        "ratio_unit": run.origin.ratio_unit,
+    }
     output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(run.source)})
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
     complete = enough or not summary.remaining

@@ -79,6 +79,7 @@ def sample(
             _load_and_answer(plan, policy, output, answered, work)
         summary = summarise(output.path, plan.engine.name, plan.problems, answered, work, started=started)
         output.finish(summary.counts(), complete=not summary.failed and not summary.remaining)
+    summary.warn_about_reasoning()
     summary.raise_if_unfinished()
     return summary
 

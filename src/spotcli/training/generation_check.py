@@ -141,7 +141,7 @@ def load_check(plan: TrainPlan, model: Any, prepared: PreparedModel) -> Check | 
         lengths[pair.prompt_ids] = max(lengths.get(pair.prompt_ids, 0), len(pair.chosen_ids))
     prompter = Prompter(plan.model, template_kwargs, sample.thinking)
     # The same problems for any order of the rows and on every process; those with a reference answer first.
-    rows = sorted(jsonl.read(plan.data_file, Pair), key=lambda row: (row.answer is None, key_hash(row.id)))
+    rows = sorted(jsonl.read(plan.data_file, Pair), key=lambda row: (row.reference is None, key_hash(row.id)))
     problems: dict[tuple[int, ...], Pair] = {}
     for row in rows:
         ids = tuple(prompter.ids(row.messages))
