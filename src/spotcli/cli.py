@@ -234,9 +234,21 @@ def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Rec
 
 
 def _work(stage: Callable[[], T]) -> T:
-    """Run a stage with stdout reserved for its result: some libraries log to stdout."""
-    with redirect_stdout(sys.stderr):
-        return stage()
+    """Run a stage with stdout reserved for its result: some libraries log to stdout.
+
+    Raises:
+        Unfinished: Ctrl-C or SIGTERM. Typer would turn the interrupt into an exit without a message.
+    """
+    from spotcli.errors import Unfinished
+    from spotcli.interrupts import terminated_as_interrupted
+
+    with redirect_stdout(sys.stderr), terminated_as_interrupted():
+        try:
+            return stage()
+        except KeyboardInterrupt:
+            raise Unfinished(
+                "interrupted; finished work is saved", cure="run the same command again to resume"
+            ) from None
 
 
 def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
@@ -250,14 +262,12 @@ def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Run the ``spot`` command; show a ``SpotError`` without a traceback and exit with its code."""
-    from spotcli.errors import SpotError, Unfinished
+    from spotcli.errors import SpotError
 
     try:
         app()
     except SpotError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        _fail(Unfinished("interrupted; finished work is saved", cure="run the same command again to resume"))
 
 
 def _fail(error: SpotError) -> None:

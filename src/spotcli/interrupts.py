@@ -15,6 +15,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` for SIGTERM too, so that a job scheduler stops a stage as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    outside = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, outside)
+
+
+@contextmanager
 def interruptible(
     stop: Callable[[], None], *, notice: Callable[[], str], drop: Callable[[], None] | None = None
 ) -> Iterator[None]:

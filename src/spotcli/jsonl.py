@@ -20,27 +20,39 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from spotcli.errors import DataError, UserError
-from spotcli.records import Row
+from spotcli.records import EVALUATION, Row
 
 R = TypeVar("R", bound=Row)
 
 
-def read(path: Path, model: type[R], *, renamed: dict[str, str] | None = None) -> Iterator[R]:
+def read(
+    path: Path, model: type[R], *, renamed: dict[str, str] | None = None, refuse_evaluation: bool = False
+) -> Iterator[R]:
     """Yield the rows of a dataset as checked records.
 
     Args:
         path: the dataset.
         model: the record. Rows must have unique keys: ``id``, with ``trial`` if the record has one.
         renamed: collects the alternative field names that were found (``Row.aliases``): alias -> field.
+        refuse_evaluation: rows of an evaluation (``split: eval``) are errors, because training on them would make
+            the evaluation worthless.
 
     Raises:
-        DataError: a line is not a JSON object, a field is missing or invalid, or a key is duplicate.
+        DataError: a line is not a JSON object, a field is missing or invalid, a key is duplicate, or a row of an
+            evaluation is refused.
         UserError: the file does not exist.
     """
     seen: dict[Hashable, int] = {}
     for number, raw in _lines(path):
         where = f"{path}:{number}"
-        record = as_record(_parse(raw, where), model, where=where, renamed=renamed)
+        row = _parse(raw, where)
+        if refuse_evaluation and row.get("split") == EVALUATION:
+            raise DataError(
+                "this answer belongs to an evaluation, so it must not be trained on",
+                where=where,
+                cure="use answers to other problems (spot sample); `spot eval` compares models on these",
+            )
+        record = as_record(row, model, where=where, renamed=renamed)
         key: Hashable = getattr(record, "key", None) or getattr(record, "id", None)
         if key is not None:
             if key in seen:

@@ -203,8 +203,15 @@ class Contrast(Pair):
     """y-: the policy's answer."""
 
 
+EVALUATION = "eval"
+"""The ``split`` of rows that only evaluate a model."""
+
+
 class Score(Problem):
     """One graded answer of an evaluated model to a problem of a task."""
+
+    split: Literal["eval"] = "eval"
+    """Marks the row as part of an evaluation; absent in files of earlier versions."""
 
     task: str
     trial: Annotated[int, Field(ge=0)] = 0

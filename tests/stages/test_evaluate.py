@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spotcli import jsonl
 from spotcli.core.drift import token_kl
-from spotcli.errors import RecipeError, SettingsChanged, UserError
+from spotcli.errors import DataError, RecipeError, SettingsChanged, UserError
 from spotcli.evaluation.answers import slug
 from spotcli.recipe import Recipe
 from spotcli.recipe_yaml import load
 from spotcli.records import Score
 from spotcli.stages.evaluate import evaluate
+from spotcli.stages.rectify import rectify
+from spotcli.stages.review import Selection, View, review
 
 
 def recipe(**keys: Any) -> Recipe:
@@ -105,3 +112,32 @@ def test_token_kl_by_hand() -> None:
     base = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).log()
     policy = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log() + 7.0  # a constant does not change the distribution
     assert token_kl(base, policy).tolist() == pytest.approx([0.143841, 0.0], abs=1e-6)
+
+
+def test_scores_are_marked_and_refused_as_samples(tiny_model: Path, tmp_path: Path) -> None:
+    evaluate(recipe(), model=str(tiny_model), against=None, folder=tmp_path)
+    scores = next((tmp_path / "scores").glob("*model.jsonl"))
+    assert {row["split"] for row in jsonl.rows(scores)} == {"eval"}
+    settings = load(None, None, {"rectify.oracle": "symbolic", "rectify.samples": str(scores)})
+    with pytest.raises(DataError, match=r"model\.jsonl:1: this answer belongs to an evaluation"):
+        rectify(settings, folder=tmp_path)
+    with pytest.raises(UserError, match="got the answers of an evaluation"):
+        review(settings, data=scores, selection=Selection(None, None), view=View(quiet=True))
+
+
+def test_the_command_stops_with_exit_code_3_and_resumes(tiny_model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "spotcli", "eval", str(tiny_model), "--task", "arithmetic", "--limit", "300"]
+    command += ["-s", "eval.max_new_tokens=40", "-s", "eval.batch_size=1"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    while not any(file.stat().st_size for file in tmp_path.glob("scores/*model.jsonl")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 3, stderr
+    assert "interrupted; finished work is saved" in stderr
+    kept = len(list(jsonl.rows(next(tmp_path.glob("scores/*model.jsonl")))))
+    assert 0 < kept < 300
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert len(list(jsonl.rows(next(tmp_path.glob("scores/*model.jsonl"))))) == 300

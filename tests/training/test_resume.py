@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from spotcli import recipe_yaml
 from spotcli.core.loss import RewardShift
-from spotcli.errors import SpotError
+from spotcli.errors import DataError, SpotError
 from spotcli.stages.train import train
 from tests.stages.test_train import apart, metrics, pair, recipe, write
 
@@ -170,4 +172,32 @@ def test_two_runs_cannot_write_the_same_folder(tiny_model: Path, tmp_path: Path)
         Appender(tmp_path / "checkpoint" / "metrics.jsonl"),
         pytest.raises(SpotError, match=r"another process is writing|not empty"),
     ):
+        train(recipe(tiny_model), folder=tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_stops_with_exit_code_3_and_resumes(
+    tiny_model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    write(tmp_path, [pair(number) for number in range(20)])
+    (tmp_path / "recipe.yaml").write_text(recipe_yaml.dump(recipe(tiny_model, **SETTINGS)))
+    command = [sys.executable, "-m", "spotcli", "train", "recipe.yaml"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    while steps_done(tmp_path / "checkpoint") < 25 and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 3, stderr
+    # Checkpoints are written every 20 steps.
+    assert re.search(r"checkpoint: stopped; the last checkpoint is that of step (20|40|60|80) of 90", stderr)
+    assert "Traceback" not in stderr
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert "resuming after step" in again.stderr
+
+
+def test_rows_of_an_evaluation_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(0), pair(1) | {"split": "eval"}])
+    with pytest.raises(DataError, match=r"data\.jsonl:2: this answer belongs to an evaluation"):
         train(recipe(tiny_model), folder=tmp_path)

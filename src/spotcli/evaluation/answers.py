@@ -18,7 +18,7 @@ from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import resolve
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.recipe import EvalSection, Recipe
-from spotcli.records import Problem, Score
+from spotcli.records import EVALUATION, Problem, Score
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ def _graded(asked: _TaskRequests, answer: Answer) -> Score:
     return Score.model_validate(
         {
             **problem.model_dump(exclude_unset=True),
+            "split": EVALUATION,
             "task": asked.name,
             "trial": trial,
             **graded_fields(completion, grade_answer(completion, asked.task.grade)),

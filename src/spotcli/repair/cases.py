@@ -159,7 +159,7 @@ def read_samples(path: Path, *, truncated_are_wrong: bool) -> list[Sample]:
         DataError: an invalid row, with its line.
     """
     renamed: dict[str, str] = {}
-    samples = list(jsonl.read(path, Sample, renamed=renamed))
+    samples = list(jsonl.read(path, Sample, renamed=renamed, refuse_evaluation=True))
     note_renamed_fields(path, renamed)
     if truncated_are_wrong:
         for sample in samples:

@@ -1,6 +1,6 @@
 r"""From an oracle's reply to a pair, or to the one reason why it is not a pair.
 
-    reply -> parsed -> changed? -> graded -> more than the final answer changed? -> change ratio -> accepted
+    reply -> parsed -> cleaned -> changed? -> graded -> more than the final answer changed? -> change ratio -> accepted
 
 The steps run in this order, and the first one that fails is the reason, so that the reasons add up to the rows.
 """
@@ -19,6 +19,7 @@ from spotcli.errors import UserError
 from spotcli.grading.kinds import grader_of
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample, Verdict
+from spotcli.repair.clean import COMPLAINTS, clean
 from spotcli.repair.journal import ReplyEntry
 
 ACCEPTED = "accepted"
@@ -101,6 +102,12 @@ def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
     if parsed.error:
         return Correction(parsed.error, detail=parsed.detail)
     chosen = parsed.text or ""
+    if reply.mode != "plain":
+        problem = "\n".join(message["content"] for message in sample.messages)
+        cleaned = clean(chosen, sample.response, problem)
+        chosen = cleaned.text
+        if cleaned.damage:
+            return Correction(cleaned.damage, chosen)
     if chosen.split() == sample.response.split():
         return Correction("unchanged", chosen)
     grade = grader_of(sample.grader, criteria.grader)(chosen, sample.answer or "")
@@ -160,7 +167,8 @@ def feedback_on(
     answer = f"Its final answer, {correction.extracted}," if correction.extracted else "Its final answer"
     edit = _largest_edit(sample.response, correction.chosen) if correction.reason in ("wrong", "too large") else ""
     largest = f" Its largest change: {edit}." if edit else ""
-    complaints = {
+    complaints: dict[str, str] = {
+        **COMPLAINTS,
         "length": "The reply was cut at the token limit. Think less, and write only what was asked for.",
         "unchanged": "It is the student's solution without any change, and that is wrong.",
         "wrong": f"{answer} is not right" + (f"; the right one is {sample.answer}." if reference else ".") + largest,

@@ -23,7 +23,7 @@ from spotcli.inspection.html_page import write_page
 from spotcli.inspection.overview import Overview, ReviewSummary, count_noun, one_line
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
 from spotcli.recipe import Recipe
-from spotcli.records import Pair, Sample
+from spotcli.records import EVALUATION, Pair, Sample
 
 __all__ = ["ReviewSummary", "Selection", "View", "review"]
 
@@ -110,6 +110,12 @@ def _read_pairs(path: Path, renamed: dict[str, str] | None = None) -> Iterator[P
         first = next(pairs, None)
     except DataError:
         if _contains_samples(path):
+            if _contains_evaluation(path):
+                raise UserError(
+                    "expected pairs, got the answers of an evaluation",
+                    where=str(path),
+                    cure="compare models with `spot eval MODEL --against BASE`",
+                ) from None
             raise UserError(
                 "expected pairs, got samples that are not rectified yet",
                 where=str(path),
@@ -138,3 +144,9 @@ def _unknown_id(path: Path, id: str, where: str | None) -> UserError:
     similar = list(islice((pair.id for pair in _read_pairs(path) if id.casefold() in pair.id.casefold()), 3))
     cure = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "--where 'id~PART' finds parts of ids"
     return UserError(f"unknown id {id!r}", where=str(path), cure=cure)
+
+
+def _contains_evaluation(path: Path) -> bool:
+    """Whether the first row belongs to an evaluation."""
+    first = next(iter(jsonl.rows(path)), {})
+    return first.get("split") == EVALUATION or "task" in first

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from spotcli import recipe_yaml
 from spotcli.console import progress, say
-from spotcli.errors import RecipeError, SpotError
+from spotcli.errors import RecipeError, SpotError, Unfinished
 from spotcli.recipe import Recipe
 from spotcli.training import cluster, keys, settings
 from spotcli.training.batch_plan import batch_size, plan_layout
@@ -141,6 +141,8 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         trainer = PairTrainer(model=model, args=arguments, plan=plan, reference=reference, check=check, report=report)
         try:
             trainer.resume(checkpoint)
+        except KeyboardInterrupt:
+            raise _interrupted(plan, run) from None
         except (torch.OutOfMemoryError, MemoryError) as error:
             first_line = str(error).splitlines()[0]
             raise SpotError(f"out of memory: {first_line}", cure=settings.MEMORY_CURE) from error
@@ -171,13 +173,24 @@ def _launch(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: flo
     machine = f", machine {section.node} of {section.nodes}" if (section.nodes or 1) > 1 else ""
     say(f"{section.ranks} processes, {kind}{machine}")
     with progress("pairs") as display:
-        launch(plan, metrics=run.metrics, on_row=Report(display, summary, run.last_step()))
+        try:
+            launch(plan, metrics=run.metrics, on_row=Report(display, summary, run.last_step()))
+        except KeyboardInterrupt:
+            raise _interrupted(plan, run) from None
     complete = run.finished(plan.identity)
     if complete is not None:
         return replace(complete, seconds=round(time.monotonic() - started, 1))
     if section.node:
         return summary  # machine 0 saves the model, perhaps to a folder that this machine cannot see
     raise SpotError("training ended without a result and without an error")
+
+
+def _interrupted(plan: TrainPlan, run: RunFolder) -> Unfinished:
+    return Unfinished(
+        f"stopped; the last checkpoint is that of step {run.last_step()} of {plan.steps}",
+        where=str(run.path),
+        cure="run the same command again to resume there (train.save_steps sets how often checkpoints are written)",
+    )
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool) -> TrainingData:
         stop_ids=prompter.ends,
         max_length=section.max_length,
     )
-    encoded = encoder.encode(jsonl.read(path, kind, renamed=renamed))
+    encoded = encoder.encode(jsonl.read(path, kind, renamed=renamed, refuse_evaluation=True))
     if not encoded.pairs:
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.dropped.items())
         raise DataError(
