@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotcli.console import safe
+from spotcli.console import progress, safe
 
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but line feed and tab, delete, C1
@@ -33,6 +33,9 @@ CONTROLS = re.compile(
         ("1\u200b0", "1⟨ZERO WIDTH SPACE⟩0"),
         ("\U000e0041", "⟨TAG LATIN CAPITAL LETTER A⟩"),
         ("\ud800", "⟨U+D800⟩"),
+        ("a\ufe01b", "a⟨VARIATION SELECTOR-2⟩b"),
+        ("\U000e0101", "⟨VARIATION SELECTOR-18⟩"),
+        ("\U0001bca0", "⟨SHORTHAND FORMAT LETTER OVERLAP⟩"),
     ],
 )
 def test_control_characters_are_made_visible(text: str, shown: str) -> None:
@@ -56,7 +59,48 @@ def test_safe_text_writes_no_escape_sequence(text: str) -> None:
     from rich.text import Text
 
     written = io.StringIO()
-    console = Console(file=written, force_terminal=True, color_system="truecolor", width=200, emoji=False)
-    console.print(Text(safe(text)), soft_wrap=True)
+    terminal = Console(file=written, force_terminal=True, color_system="truecolor", width=200, emoji=False)
+    terminal.print(Text(safe(text)), soft_wrap=True)
     # Rich adds no style here, so any escape sequence would come from the text.
     assert "\x1b" not in written.getvalue()
+
+
+def test_progress_is_written_as_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with progress("answers") as display:
+        task = display.add_task("sample", total=100, note="")
+        for second in range(100):
+            clock[0] = float(second)
+            display.update(task, advance=1, note=f"right {second}")
+    lines = capsys.readouterr().err.splitlines()
+    # At 10, 20, ... 90 of 100 answers, and at the last one.
+    assert [line.partition(",")[0] for line in lines] == [
+        f"sample: {count} of 100 answers" for count in range(10, 101, 10)
+    ]
+    # After 9 s: 10 answers, so 90 more take 81 s.
+    assert lines[0].endswith("1.1/s, 0:01:21 remaining; right 9")
+
+
+def test_slow_progress_is_written_every_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with progress("answers") as display:
+        task = display.add_task("sample", total=1000, note="")
+        for second in range(0, 181, 30):
+            clock[0] = float(second)
+            display.advance(task)
+    # The first line comes 60 s after the first answer, then one every 60 s.
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_short_work_writes_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("answers") as display:
+        task = display.add_task("sample", total=10, note="")
+        for _ in range(10):
+            display.advance(task)
+    assert capsys.readouterr().err == ""

@@ -237,14 +237,17 @@ def _work(stage: Callable[[], T]) -> T:
     """Run a stage with stdout reserved for its result: some libraries log to stdout.
 
     Raises:
+        UserError: a full disk, a read-only folder or another reason why files cannot be written.
         Unfinished: Ctrl-C or SIGTERM. Typer would turn the interrupt into an exit without a message.
     """
-    from spotcli.errors import Unfinished
+    from spotcli.errors import Unfinished, storage_error
     from spotcli.interrupts import terminated_as_interrupted
 
     with redirect_stdout(sys.stderr), terminated_as_interrupted():
         try:
             return stage()
+        except OSError as error:
+            raise storage_error(error) or error from None
         except KeyboardInterrupt:
             raise Unfinished(
                 "interrupted; finished work is saved", cure="run the same command again to resume"

@@ -7,21 +7,23 @@ sequences, and Rich reads ``[...]`` as markup. Rich handles ``NO_COLOR`` and pip
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import SpotError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e01ef]"
+    "\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\ufe00-\ufe0f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 """Bidirectional controls reorder text; zero-width, blank, tag and variation characters hide text."""
 
@@ -87,11 +89,23 @@ def show_error(error: SpotError) -> None:
         err().print(Text(f"  cure: {safe(error.cure)}", style="green"), soft_wrap=True)
 
 
+LINE_EVERY = 60.0
+"""Seconds after which a line of progress is written where there is no terminal, at the latest."""
+LINE_PAUSE = 2.0
+"""Seconds between two lines, at least: short work writes none."""
+
+
 @contextmanager
-def progress(unit: str) -> Iterator[Progress]:
-    """Show progress on stderr with count, rate and remaining time; nothing is shown if stderr is not a terminal.
+def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
+    """Show progress on stderr with count, rate and remaining time.
+
+    Where stderr is not a terminal, a line is written for every tenth of the work, or every minute.
 
     Add tasks with ``add_task(description, total=..., note="")``; ``note`` is shown at the end of the line.
+
+    Args:
+        unit: what is counted, in the plural.
+        lines: write lines where there is no terminal; off for work that writes lines of its own.
     """
     from rich.progress import (
         BarColumn,
@@ -122,5 +136,40 @@ def progress(unit: str) -> Iterator[Progress]:
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=console,
         disable=not console.is_terminal,
+        get_time=lambda: time.monotonic(),
     ) as display:
+        if lines and not console.is_terminal:
+            _write_lines(display, unit)
         yield display
+
+
+def _write_lines(display: Progress, unit: str) -> None:
+    """Have a display write a line now and then when a task of it advances."""
+    written: dict[TaskID, tuple[float, int]] = {}
+    update, advance = display.update, display.advance
+
+    def line(number: TaskID) -> None:
+        task = next(task for task in display.tasks if task.id == number)
+        if not task.total:
+            return
+        now, tenth = time.monotonic(), int(10 * task.completed / task.total)
+        since, last = written.setdefault(number, (now, 0))
+        if now - since < (LINE_PAUSE if tenth > last else LINE_EVERY):
+            return
+        written[number] = now, tenth
+        rate = task.completed / max(task.elapsed or 0.0, 1e-9)
+        remaining = round((task.total - task.completed) / rate) if rate else 0
+        note = f"; {task.fields['note']}" if task.fields.get("note") else ""
+        count = f"{task.completed:.0f} of {task.total:.0f} {unit}"
+        say(f"{task.description}: {count}, {rate:.1f}/s, {timedelta(seconds=remaining)} remaining{note}")
+
+    def update_and_write(task_id: TaskID, **changes: Any) -> None:
+        update(task_id, **changes)
+        line(task_id)
+
+    def advance_and_write(task_id: TaskID, advance_by: float = 1) -> None:
+        advance(task_id, advance_by)
+        line(task_id)
+
+    display.update = update_and_write  # type: ignore[method-assign]
+    display.advance = advance_and_write  # type: ignore[method-assign,assignment]  # rich's name would hide the method

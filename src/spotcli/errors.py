@@ -15,6 +15,8 @@ exception is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
+
 from spotcli import __version__
 
 
@@ -63,6 +65,33 @@ class MissingExtra(UserError):
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} requires packages that are not installed", cure=install_command(extra))
         self.args = (extra, needed_for)  # pickle creates the exception from these
+
+
+_STORAGE_ERRORS = {
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free space within your quota",
+    errno.EROFS: "write to another folder (-o): this file system is read-only",
+    errno.EACCES: "check the permissions, or write to another folder (-o)",
+    errno.EPERM: "check the permissions, or write to another folder (-o)",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EFBIG: "write to another file system",
+}
+"""What helps if the system refuses to read or write a file, by errno."""
+
+
+def storage_error(error: OSError) -> UserError | None:
+    """The error to show for a full disk, a read-only folder and the like; None if it is not of this kind."""
+    cure = _STORAGE_ERRORS.get(error.errno or 0)
+    if cure is None:
+        return None
+    where = str(error.filename) if error.filename else None
+    return UserError(
+        (error.strerror or "failed to access a file").lower(),
+        where=where,
+        cure=f"{cure}; then run the same command again, finished work is saved",
+    )
 
 
 class Unfinished(SpotError):

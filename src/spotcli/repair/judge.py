@@ -126,8 +126,8 @@ def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
     return Correction(reason, chosen, grade.verdict, grade.extracted, change_ratio)
 
 
-_CALCULATION = re.compile(r"(?:[\d+*/^-]|\\\w+)[^=]*=")
-"""An equation with something to compute on its left; `x = 5` is only a result."""
+_OPERAND = re.compile(r"[\d+*/^-]|\\\w+")
+"""Something to compute."""
 
 
 def only_answer_changed(rejected: str, chosen: str, answer: str) -> bool:
@@ -146,10 +146,15 @@ def only_answer_changed(rejected: str, chosen: str, answer: str) -> bool:
     # With the box in the line, the lines after it are only remarks.
     if tail and "\\boxed" not in line:
         return False
-    if _CALCULATION.search(line[: max(line.rfind("\\boxed"), line.rfind(answer), 0)]):
+    if _is_calculation(line[: max(line.rfind("\\boxed"), line.rfind(answer), 0)]):
         return False
     derivation = "\n".join(after[:head])
     return not (answer and re.search(rf"(?<![\w.]){re.escape(answer)}(?!\w)", derivation))
+
+
+def _is_calculation(line: str) -> bool:
+    """Whether an equation has something to compute on its left; `x = 5` is only a result."""
+    return any(_OPERAND.search(left) for left in line.split("=")[:-1])
 
 
 def feedback_on(

@@ -123,7 +123,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         metrics = display = meta = report = None
         if plan.ranks.is_main:
             metrics = stack.enter_context(closing(Metrics(run.metrics)))
-            display = stack.enter_context(progress("pairs"))
+            display = stack.enter_context(progress("pairs", lines=False))
             meta = run.start(plan.identity, recipe_yaml.dump(plan.recipe))
             metrics.keep_until(resumed_from)
             run.remove_checkpoints(after=resumed_from)
@@ -172,7 +172,7 @@ def _launch(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: flo
     kind = {"none": "plain data parallel", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp": "FSDP"}[plan.sharding]
     machine = f", machine {section.node} of {section.nodes}" if (section.nodes or 1) > 1 else ""
     say(f"{section.ranks} processes, {kind}{machine}")
-    with progress("pairs") as display:
+    with progress("pairs", lines=False) as display:
         try:
             launch(plan, metrics=run.metrics, on_row=Report(display, summary, run.last_step()))
         except KeyboardInterrupt:
