@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from spotcli.errors import RecipeError
 from spotcli.recipe import Recipe, flag, known_keys, section, suggest
+from spotcli.redaction import public_value, without_credentials
 
 
 def load(path: Path | None, overrides: list[str] | None = None, options: dict[str, Any] | None = None) -> Recipe:
@@ -86,8 +87,22 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 
 
 def dump(recipe: Recipe) -> str:
-    """Return the resolved recipe as YAML that loads again; a comment after each value names its source."""
-    return "".join(_dump_section(recipe.model_dump(mode="json"), recipe.sources, "", 0))
+    """Return the resolved recipe as YAML that loads again; a comment after each value names its source.
+
+    Secrets are left out: keys in ``params`` become digests, and addresses lose their passwords.
+    """
+    values = recipe.model_dump(mode="json")
+    for part in ("sample", "rectify"):
+        values[part]["params"] = public_value(values[part]["params"])
+        values[part]["base_url"] = without_credentials(values[part]["base_url"])
+    sources = {key: _public_source(source) for key, source in recipe.sources.items()}
+    return "".join(_dump_section(values, sources, "", 0))
+
+
+def _public_source(source: str) -> str:
+    """The source of a value without the value itself, where that may be secret."""
+    key, equals, _ = source.partition("=")
+    return key if equals and re.search(r"params|base_url", key) else source
 
 
 def _dump_section(values: dict[str, Any], sources: dict[str, str], prefix: str, depth: int) -> Iterator[str]:

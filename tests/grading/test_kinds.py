@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spotcli.errors import SpotError
 from spotcli.grading import Grade
-from spotcli.grading.kinds import check_instructions, get_grader, grade_choice
+from spotcli.grading.kinds import check_instructions, get_grader, grade_choice, grade_instructions
 
 
 @pytest.mark.parametrize(
@@ -94,3 +96,24 @@ def test_instruction_checkers_agree_with_the_published_verdicts() -> None:
         row = json.loads(line)
         results = check_instructions(row["response"], json.dumps(prompts[row["key"]]))
         assert (results.strict, results.loose) == (row["strict"], row["loose"]), row["key"]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "arguments"),
+    [
+        ("keywords:existence", {"keywords": ["(a+)+$"]}),
+        ("keywords:frequency", {"keyword": "(a+)+$", "relation": "at least", "frequency": 1}),
+        ("keywords:forbidden_words", {"forbidden_words": ["(a+)+$"]}),
+        ("detectable_format:multiple_sections", {"section_spliter": "(a+)+$", "num_sections": 2}),
+        ("detectable_content:postscript", {"postscript_marker": "(a+)+$"}),
+    ],
+)
+def test_a_keyword_is_text_and_never_a_pattern(instruction: str, arguments: dict[str, Any]) -> None:
+    pytest.importorskip("if_verifiable")
+    row = {"prompt": "p", "instruction_id_list": [instruction], "kwargs": [arguments]}
+    started = time.monotonic()
+    # As a pattern, it takes exponential time on this response.
+    grade_instructions("a" * 60 + "!", json.dumps(row))
+    assert time.monotonic() - started < 20
+    if instruction == "keywords:existence":
+        assert grade_instructions("so (a+)+$ it is", json.dumps(row)).verdict == "right"

@@ -11,8 +11,8 @@ import pytest
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.litellm import LitellmClient, ProviderSettings
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.request_errors import redact
 from spotcli.records import Message
+from spotcli.redaction import redact
 from tests.fake_provider import FakeProvider
 
 KEY = "sk-test-0123456789abcdef"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def check_instructions(response: str, reference: str) -> InstructionResults:
         key=row.get("key", 0),
         prompt=row["prompt"],
         instruction_id_list=row["instruction_id_list"],
-        kwargs=[{key: value for key, value in given.items() if value is not None} for given in row["kwargs"]],
+        kwargs=[_plain_keywords(given) for given in row["kwargs"]],
     )
     text = strip_thinking(response)
     text = text.lstrip() if text != response else text
@@ -142,6 +143,24 @@ def check_instructions(response: str, reference: str) -> InstructionResults:
     return InstructionResults(
         [bool(result.strict_pass) for result in results], [bool(result.loose_pass) for result in results]
     )
+
+
+def _plain_keywords(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an instruction, for checkers that use keywords as regular expressions.
+
+    Text from a data set must not become a pattern, which could take for ever: keywords match as they are written.
+    """
+    arguments = {key: value for key, value in given.items() if value is not None}
+    for key in ("keyword", "keywords", "forbidden_words", "section_spliter", "starter"):
+        value = arguments.get(key)
+        if isinstance(value, str):
+            arguments[key] = re.escape(value)
+        elif isinstance(value, list):
+            arguments[key] = [re.escape(item) if isinstance(item, str) else item for item in value]
+    marker = arguments.get("postscript_marker")
+    if isinstance(marker, str) and marker not in ("P.S.", "P.P.S"):
+        arguments["postscript_marker"] = re.escape(marker)
+    return arguments
 
 
 @cache

@@ -17,6 +17,7 @@ from spotcli.providers.limiter import Limiter
 from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.retry import Delivery, Retries, asks_for_too_long
+from spotcli.redaction import public_value, without_credentials
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
@@ -82,7 +83,11 @@ class ApiPolicy:
         return {"top_p": self.sampling.top_p, **({"extra_body": body} if body else {})}
 
     def facts(self, first: Request) -> ApiFacts:
-        return ApiFacts(base_url=self._settings.base_url, parameters=self._parameters, prompts=None)
+        return ApiFacts(
+            base_url=without_credentials(self._settings.base_url),
+            parameters=public_value(self._parameters),
+            prompts=None,
+        )
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
@@ -179,13 +184,13 @@ class ApiPolicy:
         if asks_for_too_long(failure):
             raise Unfinished(
                 f"the endpoint asks to wait {failure.retry_after:g} s before the next request",
-                where=self._settings.base_url or self._client.model,
+                where=without_credentials(self._settings.base_url) or self._client.model,
                 cure="run the same command again after that time",
             )
         if self._failed_in_a_row >= HOPELESS:
             raise Unfinished(
                 f"{HOPELESS} requests in a row failed; the last one: {failure}",
-                where=self._settings.base_url or self._client.model,
+                where=without_credentials(self._settings.base_url) or self._client.model,
                 cure="check that the endpoint is up, then run the same command again",
             )
 

@@ -19,6 +19,7 @@ from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.request_errors import accepted_limit, read_error
 from spotcli.providers.responses import read_response
 from spotcli.records import Message
+from spotcli.redaction import public_value
 
 RESERVED = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n"}
 RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks"}
@@ -80,7 +81,9 @@ class LitellmClient:
         Not the address, since a model can move, and not the token limit, since a complete reply is the same under any.
         """
         shaping = {"temperature": self._settings.temperature} | dict(self._settings.params)
-        return ", ".join(f"{key}={value}" for key, value in sorted(shaping.items()) if value is not None)
+        return ", ".join(
+            f"{key}={public_value(value, key)}" for key, value in sorted(shaping.items()) if value is not None
+        )
 
     @cached_property
     def _litellm(self) -> Any:

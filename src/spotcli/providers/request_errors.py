@@ -5,7 +5,6 @@ No key leaves this file: ``redact`` removes keys from every message of a provide
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -14,19 +13,8 @@ from typing import Any
 
 from spotcli.errors import UserError
 from spotcli.providers.replies import Reply, RequestFailed
+from spotcli.redaction import redact
 
-_KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
-_KEY_LIKE = re.compile(
-    r"""
-      \b(?:sk|pk|rk|gsk|xai|hf|r8|pplx|nvapi)[-_][A-Za-z0-9_\-*.]{6,}     # the usual prefixes, also masked with stars
-    | \bAIza[A-Za-z0-9_\-]{10,}                                           # Google
-    | \bA(?:KIA|SIA)[A-Z0-9]{12,}                                         # AWS
-    | \beyJ[A-Za-z0-9_\-]{10,}(?:\.[A-Za-z0-9_\-]+)*                      # a JSON web token
-    | (?<=Bearer\s)[^\s"',]+
-    | (?<=[?&]key=)[^\s"'&]+
-    """,
-    re.VERBOSE,
-)
 _QUOTA_EXHAUSTED = re.compile(
     r"insufficient_quota|insufficient credit|credit balance|billing_hard_limit|out of credits|PerDay|per day",
     re.IGNORECASE,
@@ -60,14 +48,6 @@ _BROKEN_CONNECTION = {"OSError", "ClientError", "TransportError"}
 """Exceptions of a connection that broke; by name, since litellm uses httpx or aiohttp."""
 _NO_CONNECTION = {"ConnectionRefusedError", "ClientConnectorError", "ConnectError", "gaierror"}
 """Exceptions of a connection that was never made."""
-
-
-def redact(text: str) -> str:
-    """Remove the values of environment variables that are named like keys, and everything that looks like a key."""
-    values = {value for name, value in os.environ.items() if _KEY_NAME.search(name) and len(value) >= 8}
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, "[redacted]")
-    return _KEY_LIKE.sub("[redacted]", text)
 
 
 @dataclass(frozen=True)
