@@ -117,6 +117,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -124,16 +125,22 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s", style="cyan")
 
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
     console = err()
+    # Only the note gives way on a narrow terminal.
+    note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("remaining", style="dim"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False, style="dim"),
+        TextColumn("{task.description}", markup=False, table_column=whole()),
+        BarColumn(bar_width=min(24, max(8, console.width // 8)), table_column=whole()),
+        MofNCompleteColumn(table_column=whole()),
+        Rate(table_column=whole()),
+        TimeElapsedColumn(table_column=whole()),
+        TextColumn("remaining", style="dim", table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+        TextColumn("{task.fields[note]}", markup=False, style="dim", table_column=note),
+        expand=True,
         console=console,
         disable=not console.is_terminal,
         get_time=lambda: time.monotonic(),
