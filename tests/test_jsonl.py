@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gzip
 import itertools
 import json
 import os
@@ -617,3 +618,44 @@ def test_the_digest_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     file.write_bytes(b"abc")
     # The example of FIPS 180.
     assert jsonl.digest(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# --- other people's files ---
+
+ROWS = [{"id": "a", "prompt": "1 + 1?"}, {"id": "b", "prompt": "2 + 2?"}]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(ROWS).encode(),
+        json.dumps(ROWS, indent=2).encode(),
+        gzip.compress(LINES.encode()),
+        gzip.compress(json.dumps(ROWS).encode()),
+        b"\xef\xbb\xbf" + LINES.encode(),
+        LINES.replace("\n", "\r\n").encode(),
+    ],
+    ids=["array", "indented array", "gzip", "gzip array", "byte order mark", "Windows line ends"],
+)
+def test_other_forms_of_a_dataset_are_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(content)
+    assert [problem.id for problem in jsonl.read(path, Problem)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.jsonl", LINES.encode("utf-16"), "expected UTF-8, got UTF-16"),
+        ("p.jsonl", gzip.compress(LINES.encode())[:-12], "failed to decompress the file"),
+        ("p.jsonl", b'[{"id": "a"}, ', "invalid JSON array"),
+        ("p.jsonl", b"[1, 2]", "expected a JSON object, got a number"),
+        ("recipe.yaml", b"name: a\n", "got a recipe"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(jsonl.read(path, Problem))

@@ -6,10 +6,13 @@ line, the next writer moves it to ``X.torn``.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
+import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -115,14 +118,34 @@ def count(path: Path) -> int:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a dataset with their numbers; the elements of a JSON array, and a compressed file, are read too."""
     try:
-        file = path.open("rb")
+        yield from _raw_lines(path)
     except FileNotFoundError:
         raise UserError("file not found", where=str(path), cure=_missing_file_cure(path)) from None
     except IsADirectoryError:
         raise UserError("expected a dataset file, got a folder", where=str(path)) from None
-    with file:
-        for number, raw in enumerate(file, 1):
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(
+            f"failed to decompress the file: {error}", where=str(path), cure="check that the file is complete"
+        ) from None
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        if path.suffix.lower() in (".yaml", ".yml"):
+            raise UserError("expected a dataset (JSON lines), got a recipe", where=str(path))
+        start = file.peek(2)[:2]  # a pipe can be read only once
+        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            cure = f"iconv -f UTF-16 -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
+            raise UserError("expected UTF-8, got UTF-16", where=str(path), cure=cure)
+        content = gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file
+        for number, raw in enumerate(content, 1):
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+                if raw.lstrip().startswith(b"["):
+                    yield from _elements(raw + content.read(), path)
+                    return
             if not raw.strip():
                 continue
             if not raw.endswith(b"\n") and not _is_object(raw):
@@ -132,6 +155,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     cure="run the command that wrote the file again to resume it, or remove that line",
                 )
             yield number, raw
+
+
+def _elements(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
+    """The elements of a file that is one JSON array, numbered from 1."""
+    try:
+        elements = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UserError(
+            "invalid JSON array", where=str(path), cure="write one JSON object per line, without brackets around them"
+        ) from None
+    for number, element in enumerate(elements, 1):
+        yield number, json.dumps(element).encode() + b"\n"
 
 
 def _is_object(raw: bytes) -> bool:

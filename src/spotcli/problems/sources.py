@@ -169,12 +169,12 @@ def _file(path: Path) -> Rows:
             cure=f"use hf:{path} to read a folder of data files as the hub does",
         )
     ending = path.suffix.lower()
-    if ending in (".parquet", ".csv") and not path.exists():
+    if ending in (".parquet", ".csv", ".tsv") and not path.exists():
         raise UserError("file not found", where=str(path), cure="check the path")
     if ending == ".parquet":
         return _parquet(path)
-    if ending == ".csv":
-        return _csv(path)
+    if ending in (".csv", ".tsv"):
+        return _csv(path, delimiter="\t" if ending == ".tsv" else ",")
     return ((f"{path}:{number}", number, row) for number, row in jsonl.numbered(path))
 
 
@@ -194,11 +194,11 @@ def _parquet(path: Path) -> Rows:
         ) from None
 
 
-def _csv(path: Path) -> Rows:
-    """Rows of a CSV file: cells are text, and an empty cell is a missing field."""
+def _csv(path: Path, delimiter: str) -> Rows:
+    """Rows of a CSV or TSV file: cells are text, and an empty cell is a missing field."""
     csv.field_size_limit(1 << 30)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, strict=True, delimiter=delimiter)
         try:
             header = next(reader, [])
             for number, cells in enumerate(filter(None, reader), 1):
