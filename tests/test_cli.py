@@ -75,7 +75,7 @@ def test_the_list_of_options_is_frozen() -> None:
         "sample": common
         | {"--model", "--output", "--engine", "--trials", "--limit", "--temperature", "--max-new-tokens"}
         | {"--thinking", "--keep-tokens", "--base-url", "--concurrency", "--workers", "--python"}
-        | {"--decontaminate", "--shard", "--merge", "--set", "--seed", "--fresh"},
+        | {"--decontaminate", "--shard", "--merge", "--grade", "--set", "--seed", "--fresh"},
         "rectify": common
         | {
             "--oracle",

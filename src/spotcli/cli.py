@@ -82,6 +82,9 @@ Qwen3-8B on all visible GPUs:
 An endpoint, such as `vllm serve`:
 [cyan]  spot sample --model Qwen/Qwen3-8B --base-url http://HOST:8000/v1[/cyan]
 
+Answers that were generated elsewhere:
+[cyan]  spot sample --grade answers.jsonl[/cyan]
+
 The first of four machines; merge the shards with --merge:
 [cyan]  spot sample --model Qwen/Qwen3-8B --shard 1/4[/cyan]""",
 )
@@ -90,18 +93,22 @@ def sample(
     decontaminate: flags.Decontaminate = False,
     shard: flags.Shard = None,
     merge: flags.Merge = False,
+    grade: flags.Grade = None,
     recipe: flags.RecipeFile = None,
     overrides: flags.Overrides = None,
     fresh: flags.Fresh = False,
     as_json: flags.AsJson = False,
 ) -> None:
     """Answer problems with the policy and grade each answer: problems -> samples.jsonl."""
-    from spotcli.stages.sample import Shard, merge_shards
+    from spotcli.stages.sample import Shard, grade_file, merge_shards
     from spotcli.stages.sample import sample as stage
 
     settings = _load(recipe, overrides, given)
     if merge:
         _show("Samples", merge_shards(settings, fresh=fresh).as_dict(), as_json)
+        return
+    if grade:
+        _show("Samples", _work(lambda: grade_file(settings, grade, fresh=fresh)).as_dict(), as_json)
         return
     part = Shard.parse(shard) if shard else None
     summary = _work(lambda: stage(settings, fresh=fresh, shard=part, decontaminated=decontaminate))

@@ -34,6 +34,10 @@ Decontaminate = Annotated[
 Shard = Annotated[
     str | None, _option("Input and output", "Only shard I of N of the problems. \\[default: all]", metavar="I/N")
 ]
+Grade = Annotated[
+    str | None,
+    _option("Input and output", "Grade the answers in this file instead; no model is asked.", metavar="FILE"),
+]
 Merge = Annotated[bool, _option("Input and output", "Merge the finished shards into one file.", "--merge")]
 
 # spot rectify

@@ -129,8 +129,8 @@ class Problem(Row):
         return self.prompt
 
 
-class Sample(Problem):
-    """One graded answer of the policy."""
+class UngradedSample(Problem):
+    """One answer of the policy, without a verdict."""
 
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {"model_output": "response", "original_answer": "response"}
 
@@ -140,6 +140,15 @@ class Sample(Problem):
     """The answer as text without special tokens."""
     finish_reason: FinishReason = "stop"
     """``stop``: the policy ended its turn; ``length``: the answer was truncated at the token limit."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.id, self.trial
+
+
+class Sample(UngradedSample):
+    """One graded answer of the policy."""
+
     verdict: Verdict
     """Verdict on the response. A truncated answer is undecided, never wrong."""
     extracted: str | None = None
@@ -148,10 +157,6 @@ class Sample(Problem):
     """Reason of an undecided verdict."""
     sampling: dict[str, Any] = Field(default_factory=dict)
     """Model and sampling parameters that were used."""
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.id, self.trial
 
 
 class Pair(Problem):

@@ -12,14 +12,14 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spotcli import jsonl
 from spotcli.console import note_renamed_fields, say
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
 from spotcli.problems.seen import Seen
-from spotcli.records import Problem, key_hash, prompt_digest
+from spotcli.records import Problem, UngradedSample, key_hash, prompt_digest
 
 BUILTINS = ("builtin:arithmetic",)
 
@@ -28,6 +28,7 @@ BATCH = 1024
 ANSWER_LENGTH = 60
 """Maximum characters of a ``solution`` that is the reference answer itself; a longer one has to announce its answer."""
 
+P = TypeVar("P", bound=Problem)
 Rows = Iterator[tuple[str, int, dict[str, Any]]]
 """Place (``file:line``), number from 1, and fields of each row."""
 
@@ -87,8 +88,35 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
         say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
 
 
+def iter_answers(path: Path) -> Iterator[UngradedSample]:
+    """Stream answers to problems from a file (.parquet, .csv, .tsv, JSONL otherwise), which nobody has graded.
+
+    Raises:
+        UserError: the file is not found or cannot be read.
+        DataError: an invalid row, or a second answer with the same ``id`` and ``trial``, with its place.
+    """
+    renamed: dict[str, str] = {}
+    keys: set[tuple[str, int]] = set()
+    for where, number, row in _file(path):
+        answer = _record({"source": f"{path.name}#{number}"} | row, UngradedSample, where, renamed)
+        if answer.key in keys:
+            raise DataError(
+                f"duplicate answer {answer.key!r}",
+                where=where,
+                cure='number the answers to one problem with "trial": 0, 1, ...',
+            )
+        keys.add(answer.key)
+        yield answer
+    note_renamed_fields(path, renamed)
+
+
 def _problem(row: dict[str, Any], where: str, renamed: dict[str, str]) -> Problem:
-    """A published row as a problem; renamed fields are added to ``renamed``.
+    """A published row as a problem; renamed fields are added to ``renamed``."""
+    return _record(row, Problem, where, renamed)
+
+
+def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, str]) -> P:
+    """A published row as a record with a problem; renamed fields are added to ``renamed``.
 
     Raises:
         DataError: a missing or invalid field.
@@ -115,7 +143,7 @@ def _problem(row: dict[str, Any], where: str, renamed: dict[str, str]) -> Proble
             if source in Problem.aliases:
                 del row[source]
             break
-    return jsonl.as_record(row, Problem, where=where, renamed=renamed)
+    return jsonl.as_record(row, model, where=where, renamed=renamed)
 
 
 def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:

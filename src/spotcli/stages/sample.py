@@ -30,12 +30,13 @@ from spotcli.recipe import Recipe
 from spotcli.records import Problem
 from spotcli.sampling import shards
 from spotcli.sampling.answered import Answered, Work, count_remaining
+from spotcli.sampling.foreign_answers import GradeSummary, grade_file
 from spotcli.sampling.graded_rows import RowSettings, graded_rows
 from spotcli.sampling.problem_set import Counted, HeldOut, ProblemSet, read_counted
 from spotcli.sampling.shards import MergeSummary, Shard
 from spotcli.sampling.summary import SampleSummary, summarise
 
-__all__ = ["MergeSummary", "SampleSummary", "Shard", "merge_shards", "sample"]
+__all__ = ["GradeSummary", "MergeSummary", "SampleSummary", "Shard", "grade_file", "merge_shards", "sample"]
 
 ROUND = 4096
 """Problems whose first trials come before their second ones, for an engine without ``trials_together``."""
