@@ -620,6 +620,16 @@ def test_the_digest_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     assert jsonl.digest(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+def test_a_start_that_failed_before_the_first_row_does_not_bind_the_settings(file: Path) -> None:
+    with output(file, settings={"model": "misspelled"}):
+        pass
+    assert file.exists()
+    with output(file, settings={"model": "m"}) as second:
+        second.append([{"id": "a"}])
+    with pytest.raises(SettingsChanged):
+        output(file, settings={"model": "other"})
+
+
 # --- other people's files ---
 
 ROWS = [{"id": "a", "prompt": "1 + 1?"}, {"id": "b", "prompt": "2 + 2?"}]

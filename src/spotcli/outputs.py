@@ -147,6 +147,8 @@ class Output(Appender):
         wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
         # A meta file whose dataset was removed is ignored.
         before = read_meta(path) if path.exists() else {}
+        if before and not before.get("complete") and not path.stat().st_size:
+            before = {}  # a start that failed before the first row leaves the settings free
         _refuse_other_settings(path, before, wanted)
         super().__init__(path)
         self.done: set[Hashable] = set()
