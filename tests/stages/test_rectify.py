@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from spotcli.repair.journal import Journal
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
+from tests.wire_formats import FORMATS, WireServer
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -1282,3 +1284,45 @@ def test_a_price_of_zero_in_litellms_table_is_an_unknown_price(tmp_path: Path, m
         assert (estimate.min, estimate.likely, estimate.max) == (None, None, None)
         # A price of 0 that the user sets is a price.
         assert ask(tmp_path, provider, price_in=0.0, price_out=0.0, **options).cost == 0
+
+
+def all_texts(value: object) -> list[str]:
+    """Every text in a request body, whatever the format."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in all_texts(part)]
+
+
+def correct(body: dict[str, Any]) -> str:
+    """The right answer to the first row, between the tags that a request asks for."""
+    fence = re.search(r"<answer-([0-9a-f]+)>", "\n".join(all_texts(body)))
+    assert fence
+    return f"<answer-{fence[1]}>\n{right(0)}\n</answer-{fence[1]}>"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_providers_format_makes_a_pair(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples(tmp_path, 1)
+    for variable, value in FORMATS[name].environment.items():
+        monkeypatch.setenv(variable, value)
+    with WireServer(name, "good", text=correct) as server:
+        summary = ask(tmp_path, oracle=server.format.model, base_url=server.base_url)
+    assert (summary.pairs, summary.reasons) == (1, {})
+    (reply,) = replies(tmp_path)
+    assert (reply["usage"]["prompt_tokens"], reply["usage"]["completion_tokens"]) == (40, 20)
+
+
+@pytest.mark.parametrize("name", ["gemini", "anthropic", "openai", "openrouter"])
+def test_a_blocked_prompt_is_one_reason_and_the_other_rows_go_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples(tmp_path, 2)
+    for variable, value in FORMATS[name].environment.items():
+        monkeypatch.setenv(variable, value)
+    with WireServer(name, "blocked") as server:
+        summary = ask(tmp_path, oracle=server.format.model, base_url=server.base_url)
+        assert summary.reasons == {"filtered": 2}
+        # The replies are in the journal, so nothing is sent again.
+        ask(tmp_path, oracle=server.format.model, base_url=server.base_url)
+        assert len(server.requests) == 2

@@ -126,6 +126,8 @@ class LitellmClient:
         key = f"{provider.upper()}_API_KEY"
         if key in os.environ and not os.environ[key].strip() and key not in missing:
             missing.append(key)
+        # For Azure litellm lists every variable if one is missing.
+        missing = [variable for variable in missing if not os.environ.get(variable, "").strip()]
         if settings.base_url:
             missing = [variable for variable in missing if not variable.endswith(("_API_BASE", "_BASE_URL"))]
         elif provider == "hosted_vllm" and not os.environ.get("HOSTED_VLLM_API_BASE"):
