@@ -67,6 +67,7 @@ SIDE_EFFECTS = {
     "asyncio",
     "glob",
     "http",
+    "httpx",
     "io",
     "multiprocessing",
     "os",

@@ -213,7 +213,9 @@ def test_every_help_has_80_columns_and_room_for_the_text(command: str, tmp_path:
     for line in done.stdout.splitlines():
         if line.startswith("│ --") and "--no-" not in line:
             # The widest name and placeholder leave more than half of the line to the help text.
-            assert re.match(r"│ --[\w-]+ +(-\w +)?(\S+( \[\S+\])?  +)?", line).end() <= 40  # type: ignore[union-attr]
+            names = re.match(r"│ --[\w-]+ +(-\w +)?(\S+( \[\S+\])?  +)?", line)
+            assert names
+            assert names.end() <= 40
 
 
 def test_every_option_of_the_recipe_shows_its_default() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spotcli.core import edits
-from spotcli.core.edits import Span, align, change_ratio, diff, shared_prefix, text_change_ratio, words
+from spotcli.core.edits import Span, align, change_ratio, diff, measure, shared_prefix, text_change_ratio, words
 
 # A small alphabet makes long common subsequences and many ways to align them.
 ids = st.lists(st.integers(0, 3), max_size=40)
@@ -215,3 +215,17 @@ def test_text_change_ratio_is_the_change_ratio_of_words_without_white_space(reje
         for text in (rejected, chosen)
     ]
     assert text_change_ratio(rejected, chosen) == change_ratio(*sides)
+
+
+def test_deletions_are_measured_beside_the_change_ratio() -> None:
+    # LCS 1 2: nothing of y+ is new, and 2 of the 4 tokens of y- are gone.
+    changes = measure([1, 2, 3, 4], [1, 2])
+    assert (changes.ratio, changes.deleted) == (0.0, 0.5)
+    # LCS 2 3: 1 of 3 is new, 1 of 3 is gone.
+    changes = measure([1, 2, 3], [2, 3, 4])
+    assert (changes.ratio, changes.deleted) == (1 / 3, 1 / 3)
+    assert [(pair.ratio, pair.deleted) for pair in (measure([1], []), measure([], [1]), measure([], []))] == [
+        (1.0, 1.0),
+        (1.0, 0.0),
+        (0.0, 0.0),
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spotcli.core.edits import text_change_ratio
+from spotcli.core.edits import measure_text
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.records import Sample
 from spotcli.repair.journal import ReplyEntry
@@ -37,7 +37,7 @@ def correction(
     answer_only: bool = False,
 ) -> Correction:
     reply = reply_of(text, finish_reason=finish_reason, reason=reason, mode=mode)
-    return judge(SAMPLE, reply, Criteria(text_change_ratio, gamma, max_deleted, answer_only))
+    return judge(SAMPLE, reply, Criteria(measure_text, gamma, max_deleted, answer_only))
 
 
 def reason_of(text: str, **changes: Any) -> str:
@@ -140,10 +140,10 @@ def test_a_correction_that_deletes_the_derivation_is_refused() -> None:
     steps = "".join(f"Step {number}: {number} + {number} = {2 * number}.\n" for number in range(30))
     sample = SAMPLE.model_copy(update={"response": f"{steps}The answer is \\boxed{{36}}."})
     reply = reply_of("The answer is \\boxed{35}.")
-    criteria = Criteria(text_change_ratio, gamma=0.6, max_deleted=0.8)
+    criteria = Criteria(measure_text, gamma=0.6, max_deleted=0.8)
     # One of the 8 words and signs of y+ is new, but 30 of 31 lines of y- are gone.
     assert judge(sample, reply, criteria).reason == "too much deleted"
-    assert judge(sample, reply, Criteria(text_change_ratio, gamma=0.6)).reason == "accepted"
+    assert judge(sample, reply, Criteria(measure_text, gamma=0.6)).reason == "accepted"
     # A correction may shorten: half of the steps are gone.
     half = "".join(f"Step {number}: {number} + {number} = {2 * number}.\n" for number in range(15))
     assert judge(sample, reply_of(f"{half}The answer is \\boxed{{35}}."), criteria).reason == "accepted"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spotcli.core.edits import text_change_ratio
+from spotcli.core.edits import measure_text
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.oracles import CorrectionRequest, Oracle
 from spotcli.providers.replies import Reply
@@ -41,7 +41,7 @@ def job(
 ) -> RepairJob:
     case = Case(Sample(id="a", prompt="12 + 30 - 7", answer="35", response=answer, verdict="wrong"))
     ladder = Ladder(oracles or (Named("small"),), mode, True, attempts, max_tokens, repeat_truncated=True)
-    return RepairJob([case], ladder, History(), Judge(Criteria(text_change_ratio, 0.6)))
+    return RepairJob([case], ladder, History(), Judge(Criteria(measure_text, 0.6)))
 
 
 def decide(repair: RepairJob, *, ask_again: str = "") -> Decision:

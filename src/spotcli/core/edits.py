@@ -58,6 +58,16 @@ class Span:
         return "".join(self.pieces)
 
 
+@dataclass(frozen=True)
+class Changes:
+    """How much two texts differ, each in [0, 1]."""
+
+    ratio: float
+    """The share of y+ that is new: ``change_ratio``."""
+    deleted: float
+    """The share of y- that is gone: ``1 - |LCS(y-, y+)| / |y-|``; 0 for an empty y-."""
+
+
 def change_ratio(rejected_ids: Sequence[int], chosen_ids: Sequence[int]) -> float:
     """Return the share of the correction that is new: ``R = 1 - |LCS(y-, y+)| / |y+|``, in [0, 1].
 
@@ -67,15 +77,21 @@ def change_ratio(rejected_ids: Sequence[int], chosen_ids: Sequence[int]) -> floa
     For an empty y+ the formula is undefined. The ratio is then 0 if y- is empty too, and 1 otherwise: nothing was kept,
     so every filter should drop the pair.
     """
-    if not chosen_ids:
-        return 1.0 if rejected_ids else 0.0
+    return measure(rejected_ids, chosen_ids).ratio
+
+
+def measure(rejected_ids: Sequence[int], chosen_ids: Sequence[int]) -> Changes:
+    """Return the change ratio and the share of y- that is deleted, from one longest common subsequence."""
+    if not chosen_ids or not rejected_ids:
+        return Changes(ratio=float(bool(chosen_ids or rejected_ids)), deleted=float(bool(rejected_ids)))
     # Most corrections keep most tokens, so their alignment is near the diagonal. Searching only there is faster.
     close = int(CLOSE * max(len(rejected_ids), len(chosen_ids)))
     kept = LCSseq.similarity(rejected_ids, chosen_ids, score_cutoff=close)
     if not kept:
         kept = LCSseq.similarity(rejected_ids, chosen_ids)
     # Subtract before dividing: (5 - 3) / 5 is exactly 0.4, and 1 - 3 / 5 is not.
-    return float((len(chosen_ids) - kept) / len(chosen_ids))
+    new, deleted = len(chosen_ids) - kept, len(rejected_ids) - kept
+    return Changes(float(new / len(chosen_ids)), float(deleted / len(rejected_ids)))
 
 
 def text_change_ratio(rejected: str, chosen: str) -> float:
@@ -84,6 +100,11 @@ def text_change_ratio(rejected: str, chosen: str) -> float:
     It replaces ``change_ratio`` when no tokenizer can be loaded. The two are close but not equal, because most tokens
     include the space before them.
     """
+    return measure_text(rejected, chosen).ratio
+
+
+def measure_text(rejected: str, chosen: str) -> Changes:
+    """``measure`` of two texts in words and symbols, without white space."""
     # No piece continues over the end of a line, so a line that occurs several times is split and numbered once.
     known: dict[str, int] = {}
     lines: dict[str, list[int]] = {}
@@ -97,7 +118,7 @@ def text_change_ratio(rejected: str, chosen: str) -> float:
                 ids = lines[line] = list(map(known.setdefault, _SOLID.findall(line), fresh))
             side += ids
         sides.append(side)
-    return change_ratio(*sides)
+    return measure(*sides)
 
 
 def words(text: str) -> list[str]:

@@ -88,8 +88,12 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
         say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
 
 
-def iter_answers(path: Path) -> Iterator[UngradedSample]:
+def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]:
     """Stream answers to problems from a file (.parquet, .csv, .tsv, JSONL otherwise), which nobody has graded.
+
+    Args:
+        path: the file.
+        quiet: do not report renamed fields, because the file was read before.
 
     Raises:
         UserError: the file is not found or cannot be read.
@@ -107,7 +111,8 @@ def iter_answers(path: Path) -> Iterator[UngradedSample]:
             )
         keys.add(answer.key)
         yield answer
-    note_renamed_fields(path, renamed)
+    if not quiet:
+        note_renamed_fields(path, renamed)
 
 
 def _problem(row: dict[str, Any], where: str, renamed: dict[str, str]) -> Problem:

@@ -64,13 +64,15 @@ def clean(text: str, student: str, problem: str = "") -> Cleaned:
     start = text.index(core)
     text = f"{text[:start]}{_unwrapped(core, student).strip()}{text[start + len(core) :]}"
     known = f"{student}\n{problem}"
-    if _hidden(text) - _hidden(student):
+    if any(map(_is_hidden, set(text) - set(student))):
         return Cleaned(text, "hidden characters")
     if _is_escaped(text, student):
         return Cleaned(text, "escaped text")
-    if _is_new(_OMITTED, text, known):
+    # Lines that the student wrote need no search.
+    added = "\n".join(set(text.splitlines()) - set(student.splitlines()))
+    if _is_new(_OMITTED, added, known):
         return Cleaned(text, "omitted text")
-    if _is_new(_META, text, known):
+    if _is_new(_META, added, known):
         return Cleaned(text, "meta talk")
     return Cleaned(text)
 
@@ -98,6 +100,8 @@ def _json_text(text: str) -> str | None:
 
 def _with_single_backslashes(text: str, student: str) -> str:
     r"""Halve the backslashes if every LaTeX command is written ``\\boxed``, while the student writes ``\boxed``."""
+    if "\\\\" not in text:
+        return text
     lengths = {len(slashes) for slashes, _ in _COMMAND.findall(text)}
     student_lengths = {len(slashes) for slashes, _ in _COMMAND.findall(student)}
     return text.replace("\\\\", "\\") if lengths == {2} and student_lengths == {1} else text
@@ -113,12 +117,10 @@ def _is_escaped(text: str, student: str) -> bool:
     return text.count("\n") * 2 < student.strip().count("\n")
 
 
-def _hidden(text: str) -> set[str]:
-    """Control and invisible characters: of the categories Cc, Cf, Cs and Co, without line ends and tabs."""
-    return {character for character in set(text) if character not in "\n\r\t" and _is_hidden(character)}
-
-
 def _is_hidden(character: str) -> bool:
+    """Whether a character is a control or invisible one, other than a line end or a tab."""
+    if character in "\n\r\t":
+        return False
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co"):
         return True
     code = ord(character)

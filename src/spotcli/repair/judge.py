@@ -33,15 +33,15 @@ FINAL = ("declined", "filtered", "refused")
 PREVIOUS_LENGTH = 20_000
 """Characters of a reply with an error in its form that the next attempt is shown."""
 
-Ratio = Callable[[str, str], float]
-"""The change ratio of y- and y+ as texts."""
+Measure = Callable[[str, str], edits.Changes]
+"""How much y- and y+ differ, as texts."""
 
 
 @dataclass(frozen=True)
 class Criteria:
     """What a correction must fulfil to become a pair."""
 
-    ratio: Ratio
+    measure: Measure
     gamma: float
     """The largest change ratio."""
     max_deleted: float = 1.0
@@ -113,17 +113,16 @@ def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
     grade = grader_of(sample.grader, criteria.grader)(chosen, sample.answer or "")
     if grade.verdict != "right":
         return Correction(grade.verdict, chosen, grade.verdict, grade.extracted)
-    change_ratio = criteria.ratio(sample.response, chosen)
+    changes = criteria.measure(sample.response, chosen)
     reason = ACCEPTED
     if reply.mode != "solution":
         if not criteria.answer_only and only_answer_changed(sample.response, chosen, grade.extracted or ""):
             reason = "answer only"
-        elif change_ratio > criteria.gamma:
+        elif changes.ratio > criteria.gamma:
             reason = "too large"
-        # With the texts exchanged, the ratio is 1 - LCS(y-, y+) / length of y-: the share of y- that is gone.
-        elif criteria.max_deleted < 1 and criteria.ratio(chosen, sample.response) > criteria.max_deleted:
+        elif changes.deleted > criteria.max_deleted:
             reason = "too much deleted"
-    return Correction(reason, chosen, grade.verdict, grade.extracted, change_ratio)
+    return Correction(reason, chosen, grade.verdict, grade.extracted, changes.ratio)
 
 
 _OPERAND = re.compile(r"[\d+*/^-]|\\\w+")
@@ -207,8 +206,8 @@ def _largest_edit(rejected: str, chosen: str | None, limit: int = 300) -> str:
     return " became ".join(repr(text if len(text) <= limit else f"{text[:limit]}...") for text in best if any(best))
 
 
-def change_ratio_by(settings: RectifySection, source: Path) -> tuple[Ratio, str]:
-    """The change ratio in the policy's tokens, or in words and signs if its tokenizer cannot be loaded; and its unit.
+def measure_by(settings: RectifySection, source: Path) -> tuple[Measure, str]:
+    """The measure in the policy's tokens, or in words and signs if its tokenizer cannot be loaded; and its unit.
 
     Raises:
         UserError: ``rectify.tokenizer`` cannot be loaded.
@@ -216,7 +215,7 @@ def change_ratio_by(settings: RectifySection, source: Path) -> tuple[Ratio, str]
     name = settings.tokenizer or outputs.read_meta(source).get("settings", {}).get("model")
     if not name:
         warn(f"{source}: without a meta file that names the policy, change ratios count words and signs (--tokenizer)")
-        return edits.text_change_ratio, "words and signs"
+        return edits.measure_text, "words and signs"
     try:
         from spotcli.policies.models import load_tokenizer
 
@@ -225,10 +224,10 @@ def change_ratio_by(settings: RectifySection, source: Path) -> tuple[Ratio, str]
         if settings.tokenizer:
             raise
         warn(f"failed to load the policy's tokenizer ({error.message}): change ratios count words and signs")
-        return edits.text_change_ratio, "words and signs"
+        return edits.measure_text, "words and signs"
 
-    def in_tokens(rejected: str, chosen: str) -> float:
+    def in_tokens(rejected: str, chosen: str) -> edits.Changes:
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (rejected, chosen)]
-        return edits.change_ratio(*ids)
+        return edits.measure(*ids)
 
     return in_tokens, f"tokens of {name}"

@@ -72,7 +72,7 @@ def grade_file(recipe: Recipe, source: str, *, folder: Path = Path(), fresh: boo
             verdicts[TRUNCATED if row.get("finish_reason") == "length" else row["verdict"]] += 1
         with progress("answers") as display:
             task = display.add_task("grade", total=total - before, note="")
-            answers = (answer for answer in iter_answers(path) if answer.key not in output.done)
+            answers = (answer for answer in iter_answers(path, quiet=True) if answer.key not in output.done)
             while group := list(islice(answers, AT_ONCE)):
                 rows = graded(group, recipe.grader)
                 output.append(rows)

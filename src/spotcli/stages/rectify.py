@@ -31,7 +31,7 @@ from spotcli.repair.cases import Case, History, cases_of, keep_first_pairs, read
 from spotcli.repair.cost_estimate import estimate
 from spotcli.repair.dispatcher import Dispatcher
 from spotcli.repair.journal import Journal
-from spotcli.repair.judge import Criteria, Judge, change_ratio_by
+from spotcli.repair.judge import Criteria, Judge, measure_by
 from spotcli.repair.ladder import Ladder, create_oracles
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.right_answers import keep_right_answers
@@ -96,7 +96,7 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
         say(f"{source}: none of {len(samples)} answers is wrong, so no pair can be made")
     oracles = create_oracles(settings, bool(cases), by_file=action.kind in ("export", "import"))
     measured = cases and action.kind != "dry run"
-    ratio, unit = change_ratio_by(settings, source) if measured else (edits.text_change_ratio, "")
+    measure, unit = measure_by(settings, source) if measured else (edits.measure_text, "")
     run = _Run(
         settings=settings,
         source=source,
@@ -105,7 +105,7 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
         any_version=action.any_version,
         cases=cases,
         oracles=oracles,
-        criteria=Criteria(ratio, settings.gamma, settings.max_deleted, settings.answer_only, recipe.grader),
+        criteria=Criteria(measure, settings.gamma, settings.max_deleted, settings.answer_only, recipe.grader),
         origin=Origin(path, samples, settings.mode, unit, started),
     )
     if action.kind == "export":
