@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from typing import Literal
 
+from spotcli.core.typography import Place, SearchedText, with_typography_of
 from spotcli.records import Message
 
 ReplyMode = Literal["rewrite", "edits", "solution", "plain"]
@@ -39,6 +40,9 @@ FormError = Literal[
     "hunks overlap",
 ]
 """Why a reply could not be parsed; rows are counted by it."""
+
+Unwrap = Callable[[str, str], str]
+"""Removes what was certainly added around a new text (a code fence, JSON), given the text that it replaces."""
 
 _TAG = re.compile(r"</?(?:problem|student|reference|previous|answer|edits)-([0-9a-f]{6,})>")
 
@@ -210,13 +214,14 @@ def _problem(prompt: str | Sequence[Message]) -> str:
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt)
 
 
-def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str) -> ParsedReply:
+def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str, unwrap: Unwrap | None = None) -> ParsedReply:
     """The corrected answer in a reply.
 
     White space around a corrected answer is the student's, since a reply between tags does not define it.
 
     Args:
         student: the wrong answer; tags that it contains itself are not a forgery.
+        unwrap: applied to the whole corrected answer, or to the new text of each change.
     """
     if not text.strip():
         return ParsedReply(None, "empty", "the reply was empty")
@@ -237,8 +242,12 @@ def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str) -> Pars
     inside = text[start + len(opening) : end]
     if not inside.strip():
         return ParsedReply(None, "empty", f"there was nothing between {opening} and {closing}")
+    if leaked := {tag.group() for tag in _TAG.finditer(inside) if tag.group() not in student}:
+        return ParsedReply(None, "forged fence", f"the correction holds a tag of the request: {sorted(leaked)[0]}")
     if mode == "edits":
-        return _read_edits(inside, student)
+        return _read_edits(inside, student, unwrap)
+    if unwrap is not None:
+        inside = unwrap(inside.strip(), student)
     return ParsedReply(inside.strip() if mode == "solution" else _with_margins_of(student, inside))
 
 
@@ -260,8 +269,13 @@ def _markers(student: str) -> tuple[str, str, str]:
     return next(markers for markers in candidates if lines.isdisjoint(markers))
 
 
-def _read_edits(inside: str, student: str) -> ParsedReply:
+_FENCED = re.compile(r"\s*```[\w+-]*[^\S\n]*\n(.*?)\n[^\S\n]*```\s*", re.DOTALL)
+
+
+def _read_edits(inside: str, student: str, unwrap: Unwrap | None = None) -> ParsedReply:
     change, by, _ = _markers(student)
+    if fenced := _FENCED.fullmatch(inside):
+        inside = fenced[1]
     before, *changes = re.split(rf"^[^\S\n]*{change}[^\S\n]*$", inside, flags=re.MULTILINE)
     hunks: list[tuple[str, str]] = []
     for number, text in enumerate(changes, 1):
@@ -271,50 +285,60 @@ def _read_edits(inside: str, student: str) -> ParsedReply:
         hunks.append((find.strip("\r\n"), replace[0].strip("\r\n")))
     if before.strip() or not hunks:
         return ParsedReply(None, "malformed hunk", f"each change begins with a line {change}")
-    return apply_hunks(student, hunks)
+    return apply_hunks(student, hunks, unwrap=unwrap)
 
 
-def apply_hunks(student: str, hunks: Sequence[tuple[str, str]]) -> ParsedReply:
-    """Replace each hunk's text, which must occur exactly once in the student's answer.
+def apply_hunks(student: str, hunks: Sequence[tuple[str, str]], *, unwrap: Unwrap | None = None) -> ParsedReply:
+    """Replace each hunk's text, which must have exactly one place in the student's answer.
 
     All hunks refer to the original answer. A text to find that contains the marker for omitted text matches everything
-    from its first part to its second. White space around replaced text stays the student's. Text that no hunk touches
-    is kept character by character, by construction.
+    from its first part to its second. A text that was copied with other blanks, quotes or minus signs has a place too
+    (``typography``). White space around replaced text stays the student's. Text that no hunk touches is kept character
+    by character, by construction.
     """
     gap = re.compile(rf"\n[^\S\n]*{re.escape(_markers(student)[2])}[^\S\n]*\n")
-    places: list[tuple[int, int, str]] = []
+    searched = SearchedText(student)
+    places: list[tuple[int, int, bool, str]] = []
     for number, (find, replace) in enumerate(hunks, 1):
         if not find.strip():
             return ParsedReply(None, "no hunk", f"change {number} has nothing to find")
         ends: list[int] = []
+        exact = True
         for part in gap.split(find, maxsplit=1):
-            start = student.find(part)
-            if start < 0 or not part:
-                return ParsedReply(
-                    None,
-                    "hunk not found",
-                    f"change {number}: the text to find does not occur in the solution: {_shortened(part)}",
-                )
-            if student.find(part, start + 1) >= 0:
-                return ParsedReply(
-                    None,
-                    "hunk found twice",
-                    f"change {number}: the text to find occurs more than once: {_shortened(part)}",
-                )
+            error, (start, end) = _only_place(searched, part)
+            if error:
+                problem = "does not occur in the solution" if error == "hunk not found" else "occurs more than once"
+                return ParsedReply(None, error, f"change {number}: the text to find {problem}: {_shortened(part)}")
             if ends and start < ends[-1]:
                 return ParsedReply(None, "hunk not found", f"change {number}: its end stands before its beginning")
-            ends += [start, start + len(part)]
-        new = _with_margins_of(student[ends[0] : ends[-1]], replace) if replace.strip() else ""
-        places.append((ends[0], ends[-1], new))
+            ends += [start, end]
+            exact = exact and student[start:end] == part
+        places.append((ends[0], ends[-1], exact, replace))
     places.sort()
+    if any(following[0] < place[1] for place, following in pairwise(places)):
+        return ParsedReply(None, "hunks overlap", "two changes touch the same text; make one of them")
     pieces, position = [], 0
-    for start, end, replace in places:
-        if start < position:
-            return ParsedReply(None, "hunks overlap", "two changes touch the same text; make one of them")
-        pieces += [student[position:start], replace]
+    for start, end, exact, replace in places:
+        new = _new_text(student[start:end], replace, unwrap)
+        pieces += [student[position:start], new if exact else with_typography_of(student[start:end], new)]
         position = end
     corrected = "".join([*pieces, student[position:]])
     return ParsedReply(corrected) if corrected.strip() else ParsedReply(None, "empty", "the changes leave nothing")
+
+
+def _only_place(searched: SearchedText, part: str) -> tuple[FormError | None, Place]:
+    places = searched.places(part)
+    if len(places) != 1:
+        return "hunk found twice" if places else "hunk not found", (0, 0)
+    return None, places[0]
+
+
+def _new_text(old: str, new: str, unwrap: Unwrap | None) -> str:
+    if not new.strip():
+        return ""
+    if unwrap is not None:
+        new = unwrap(new.strip(), old)
+    return _with_margins_of(old, new)
 
 
 def _shortened(text: str, limit: int = 200) -> str:
