@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotcli.core.oracle_prompts import Feedback, ParsedReply, apply_hunks, build_prompt, new_fence, parse_reply
+from spotcli.core.hunks import ParsedReply, apply_hunks
+from spotcli.core.oracle_prompts import Feedback, build_prompt, new_fence, parse_reply
 from spotcli.core.typography import fold
 from spotcli.records import Message
 

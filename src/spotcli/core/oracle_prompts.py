@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from functools import cache
 from typing import Literal
 
-from spotcli.core.typography import Place, SearchedText, with_typography_of
+from spotcli.core.hunks import ParsedReply, Unwrap, markers, read_edits, with_margins_of
 from spotcli.records import Message
 
 ReplyMode = Literal["rewrite", "edits", "solution", "plain"]
@@ -27,23 +27,7 @@ a correction; ``plain``: no prompt, the reply is the corrected answer."""
 VERSION = "2"
 """The version of the wording and of the reply's form; part of each request's key, so a new wording is a new request."""
 
-FormError = Literal[
-    "empty",
-    "unfenced",
-    "unclosed",
-    "several blocks",
-    "forged fence",
-    "malformed hunk",
-    "no hunk",
-    "hunk not found",
-    "hunk found twice",
-    "hunks overlap",
-]
-"""Why a reply could not be parsed; rows are counted by it."""
-
-Unwrap = Callable[[str, str], str]
-"""Removes what was certainly added around a new text (a code fence, JSON), given the text that it replaces."""
-
+_WORD = re.compile(r"[a-z]+")
 _TAG = re.compile(r"</?(?:problem|student|reference|previous|answer|edits)-([0-9a-f]{6,})>")
 
 _SYSTEM = """\
@@ -145,16 +129,6 @@ class OraclePrompt:
     feedback: Feedback | None = None
 
 
-@dataclass(frozen=True)
-class ParsedReply:
-    """The corrected answer in a reply, or the error in the reply's form."""
-
-    text: str | None
-    error: FormError | None = None
-    detail: str = ""
-    """The error in full, for the oracle's next attempt."""
-
-
 def new_fence(texts: Iterable[str] = ()) -> str:
     """Six random hex digits that no text contains; short, because the reply has to repeat them."""
     known = list(texts)
@@ -186,7 +160,7 @@ def build_prompt(
         system = _SYSTEM_SOLUTION.format(source=source, form=_FORM_SOLUTION.format(fence=fence))
     else:
         source = _SOURCE_WITHOUT_REFERENCE if reference is None else _SOURCE_WITH_REFERENCE
-        change, by, gap = _markers(response)
+        change, by, gap = markers(response)
         form = (_FORM_REWRITE if mode == "rewrite" else _FORM_EDITS).format(fence=fence, change=change, by=by, gap=gap)
         system = _SYSTEM.format(source=source, form=form)
         parts.append(_section("student", fence, response))
@@ -199,6 +173,28 @@ def build_prompt(
         parts.append(f"This was tried before and not accepted: {feedback.complaint}")
     messages: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(parts)}]
     return OraclePrompt(mode, fence, messages, feedback)
+
+
+QUOTED = 7
+"""So many words of the prompt in a row are a quotation of it."""
+
+
+def quotes_prompt(text: str, known: str) -> bool:
+    """Whether a text repeats a passage of the prompt's own wording, which ``known`` does not contain."""
+    words, wording = _WORD.findall(text.lower()), _wording()
+    runs = (" ".join(words[start : start + QUOTED]) for start in range(len(words) - QUOTED + 1))
+    quoted = [run for run in runs if run in wording]
+    return bool(quoted) and any(run not in " ".join(_WORD.findall(known.lower())) for run in quoted[:100])
+
+
+@cache
+def _wording() -> frozenset[str]:
+    texts = (_SYSTEM, _SOURCE_WITH_REFERENCE, _FORM_REWRITE, _FORM_EDITS, _SYSTEM_SOLUTION, _SOURCE_OF_SOLUTION)
+    runs: set[str] = set()
+    for text in texts:
+        words = _WORD.findall(text.lower())
+        runs.update(" ".join(words[start : start + QUOTED]) for start in range(len(words) - QUOTED + 1))
+    return frozenset(runs)
 
 
 def _section(name: str, fence: str, text: str) -> str:
@@ -245,101 +241,7 @@ def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str, unwrap:
     if leaked := {tag.group() for tag in _TAG.finditer(inside) if tag.group() not in student}:
         return ParsedReply(None, "forged fence", f"the correction holds a tag of the request: {sorted(leaked)[0]}")
     if mode == "edits":
-        return _read_edits(inside, student, unwrap)
+        return read_edits(inside, student, unwrap)
     if unwrap is not None:
         inside = unwrap(inside.strip(), student)
-    return ParsedReply(inside.strip() if mode == "solution" else _with_margins_of(student, inside))
-
-
-def _with_margins_of(student: str, text: str) -> str:
-    core = student.strip()
-    if not core:
-        return text.strip()
-    start = student.index(core)
-    return student[:start] + text.strip() + student[start + len(core) :]
-
-
-def _markers(student: str) -> tuple[str, str, str]:
-    """The lines before a change, between its old and new text, and in the place of omitted text.
-
-    No line of the student's answer equals one of them, so that no copied line can be taken for a marker.
-    """
-    lines = {line.strip() for line in student.splitlines()}
-    candidates = (("@" * size, "=" * size, "." * size) for size in count(2))
-    return next(markers for markers in candidates if lines.isdisjoint(markers))
-
-
-_FENCED = re.compile(r"\s*```[\w+-]*[^\S\n]*\n(.*?)\n[^\S\n]*```\s*", re.DOTALL)
-
-
-def _read_edits(inside: str, student: str, unwrap: Unwrap | None = None) -> ParsedReply:
-    change, by, _ = _markers(student)
-    if fenced := _FENCED.fullmatch(inside):
-        inside = fenced[1]
-    before, *changes = re.split(rf"^[^\S\n]*{change}[^\S\n]*$", inside, flags=re.MULTILINE)
-    hunks: list[tuple[str, str]] = []
-    for number, text in enumerate(changes, 1):
-        find, *replace = re.split(rf"^[^\S\n]*{by}[^\S\n]*$", text, flags=re.MULTILINE)
-        if len(replace) != 1:
-            return ParsedReply(None, "malformed hunk", f"change {number} needs one line {by}, between old and new text")
-        hunks.append((find.strip("\r\n"), replace[0].strip("\r\n")))
-    if before.strip() or not hunks:
-        return ParsedReply(None, "malformed hunk", f"each change begins with a line {change}")
-    return apply_hunks(student, hunks, unwrap=unwrap)
-
-
-def apply_hunks(student: str, hunks: Sequence[tuple[str, str]], *, unwrap: Unwrap | None = None) -> ParsedReply:
-    """Replace each hunk's text, which must have exactly one place in the student's answer.
-
-    All hunks refer to the original answer. A text to find that contains the marker for omitted text matches everything
-    from its first part to its second. A text that was copied with other blanks, quotes or minus signs has a place too
-    (``typography``). White space around replaced text stays the student's. Text that no hunk touches is kept character
-    by character, by construction.
-    """
-    gap = re.compile(rf"\n[^\S\n]*{re.escape(_markers(student)[2])}[^\S\n]*\n")
-    searched = SearchedText(student)
-    places: list[tuple[int, int, bool, str]] = []
-    for number, (find, replace) in enumerate(hunks, 1):
-        if not find.strip():
-            return ParsedReply(None, "no hunk", f"change {number} has nothing to find")
-        ends: list[int] = []
-        exact = True
-        for part in gap.split(find, maxsplit=1):
-            error, (start, end) = _only_place(searched, part)
-            if error:
-                problem = "does not occur in the solution" if error == "hunk not found" else "occurs more than once"
-                return ParsedReply(None, error, f"change {number}: the text to find {problem}: {_shortened(part)}")
-            if ends and start < ends[-1]:
-                return ParsedReply(None, "hunk not found", f"change {number}: its end stands before its beginning")
-            ends += [start, end]
-            exact = exact and student[start:end] == part
-        places.append((ends[0], ends[-1], exact, replace))
-    places.sort()
-    if any(following[0] < place[1] for place, following in pairwise(places)):
-        return ParsedReply(None, "hunks overlap", "two changes touch the same text; make one of them")
-    pieces, position = [], 0
-    for start, end, exact, replace in places:
-        new = _new_text(student[start:end], replace, unwrap)
-        pieces += [student[position:start], new if exact else with_typography_of(student[start:end], new)]
-        position = end
-    corrected = "".join([*pieces, student[position:]])
-    return ParsedReply(corrected) if corrected.strip() else ParsedReply(None, "empty", "the changes leave nothing")
-
-
-def _only_place(searched: SearchedText, part: str) -> tuple[FormError | None, Place]:
-    places = searched.places(part)
-    if len(places) != 1:
-        return "hunk found twice" if places else "hunk not found", (0, 0)
-    return None, places[0]
-
-
-def _new_text(old: str, new: str, unwrap: Unwrap | None) -> str:
-    if not new.strip():
-        return ""
-    if unwrap is not None:
-        new = unwrap(new.strip(), old)
-    return _with_margins_of(old, new)
-
-
-def _shortened(text: str, limit: int = 200) -> str:
-    return repr(text if len(text) <= limit else f"{text[:limit]}...")
+    return ParsedReply(inside.strip() if mode == "solution" else with_margins_of(student, inside))

@@ -25,11 +25,7 @@ _CLUSTER = re.compile(rf"\s+|[!-_a-~]+(?![{_COMPOSING}{_INVISIBLE}])|.[{_COMPOSI
 """White space, ASCII characters, or one character with the marks that Unicode composes with it and the invisible ones
 after it."""
 
-_PLAIN = str.maketrans(
-    dict.fromkeys("‘’‚‛′`´", "'")  # noqa: RUF001
-    | dict.fromkeys("“”„‟«»", '"')
-    | dict.fromkeys("‐‑‒–—―−", "-")  # noqa: RUF001
-)
+_PLAIN = str.maketrans(dict.fromkeys("‘’‚‛′`´", "'") | dict.fromkeys("“”„‟«»", '"') | dict.fromkeys("‐‑‒–—―−", "-"))
 _DELETED = re.compile(f"[{_INVISIBLE}]+")
 _MEANINGFUL = ("<super>", "<sub>", "<fraction>", "<circle>")
 """Compatibility forms that are another thing than the characters they contain."""
