@@ -13,7 +13,7 @@ import json
 import math
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
@@ -57,17 +57,20 @@ def key_hash(*parts: Any) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-PLACEHOLDERS = frozenset({"nan", "none", "null", "n/a"})
+PLACEHOLDERS = frozenset(
+    {"nan", "none", "null", "nil", "nat", "n/a", "#n/a", "n.a.", "<na>", "-", "--", "\u2013", "\u2014", '""', "''"}
+)
 """What spreadsheets and data frames write for a missing value, in lower case."""
 
 
-def _is_placeholder(text: str) -> bool:
+def is_placeholder(text: str) -> bool:
     """Whether a reference answer stands for a missing value, or for a number too large to be stored."""
-    if text.casefold() in PLACEHOLDERS:
+    text = text.strip()
+    if not text or text.casefold() in PLACEHOLDERS:
         return True
     try:
-        # "inf" itself can be an answer; digits that overflow are a damaged one.
-        return math.isinf(float(text)) and any(character.isdigit() for character in text)
+        # ``inf`` and ``nan`` are how programs write such numbers; an infinite answer is written \\infty.
+        return not math.isfinite(float(text)) and text.casefold().lstrip("+-") != "infinity"
     except ValueError:
         return False
 
@@ -109,6 +112,12 @@ class Problem(Row):
     grader: str | None = None
     """How to grade answers: ``math`` (default), ``choice``, ``coordinates`` or ``instructions``."""
 
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _read_infinity(cls, value: Any) -> Any:
+        # 1e400 is valid JSON for a number that cannot be stored.
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
     @model_validator(mode="after")
     def _fill_id(self) -> Self:
         if not self.id:
@@ -119,7 +128,7 @@ class Problem(Row):
     def reference(self) -> str | None:
         """The reference answer; None if it is missing, empty, or a placeholder for a missing value."""
         text = (self.answer or "").strip()
-        return None if not text or (self.grader in (None, "math") and _is_placeholder(text)) else self.answer
+        return None if not text or (self.grader in (None, "math") and is_placeholder(text)) else self.answer
 
     @property
     def messages(self) -> list[Message]:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spotcli import jsonl
-from spotcli.console import note_renamed_fields, say
+from spotcli.console import note_renamed_fields, say, warn
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
 from spotcli.problems.seen import Seen
-from spotcli.records import Problem, UngradedSample, key_hash, prompt_digest
+from spotcli.records import Message, Problem, UngradedSample, is_placeholder, key_hash, prompt_digest
 
 BUILTINS = ("builtin:arithmetic",)
 
@@ -58,13 +58,18 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
     rows = _hub(name, folder) if name.startswith("hf:") else _file(folder / name)
     source = name if name.startswith("hf:") else Path(name).name
     renamed: dict[str, str] = {}
-    prompts, ids = Seen(), Seen()
-    kept = repeated = unanswered = 0
+    prompts, ids, references = Seen(), Seen(), Seen()
+    kept = repeated = unanswered = contested = 0
+    example = ""
     for where, number, row in rows:
         problem = _problem({"source": f"{source}#{number}"} | row, where, renamed)
         own_id = row.get("id") not in (None, "")
-        if not prompts.add(int(prompt_digest(problem.prompt) if own_id else problem.id, 16)):
+        prompt = int(prompt_digest(_single(problem.prompt)), 16)
+        is_new_reference = problem.reference is not None and references.add(key_hash(prompt, problem.reference.strip()))
+        if not prompts.add(prompt):
             repeated += 1
+            contested += is_new_reference
+            example = example or (where if is_new_reference else "")
             continue
         if own_id and not ids.add(key_hash(problem.id)):
             raise DataError(
@@ -84,8 +89,20 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
     note_renamed_fields(Path(name), renamed)
     if repeated:
         say(f"{name}: skipped {repeated} rows with a repeated prompt; {kept} problems remain")
+    if contested:
+        warn(
+            f"{example}: {contested} repeated prompts have another reference answer or notation than the first row; "
+            "that of the first row is used"
+        )
     if unanswered:
         say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
+
+
+def _single(prompt: str | list[Message]) -> str | list[Message]:
+    """A chat of one user message as a string, so that both forms of a prompt are the same one."""
+    if isinstance(prompt, list) and len(prompt) == 1 and prompt[0].keys() == {"role", "content"}:
+        return prompt[0]["content"] if prompt[0]["role"] == "user" else prompt
+    return prompt
 
 
 def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]:
@@ -141,7 +158,8 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
             for message in row["prompt"]
         ]
     for source, reference in _references(row, where):
-        if reference is not None:
+        # A placeholder for a missing value must not hide the reference answer in another field.
+        if reference is not None and not (isinstance(reference, str) and is_placeholder(reference)):
             row["answer"] = _as_text(reference)
             if source != "answer":
                 renamed[source] = "answer"
@@ -161,6 +179,7 @@ def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     if isinstance(answer, str) and "####" in answer:
         row.setdefault("solution", answer)
         yield "answer after ####", answer.rpartition("####")[2].strip()
+        answer = row["answer"] = None  # a worked solution whose answer is a placeholder
     if isinstance(row.get("choices"), list) and isinstance(answer, int):
         raise DataError(
             "expected the letter of a choice in 'answer', got its index",

@@ -27,6 +27,7 @@ _QUOTED = re.compile(r"^>[^\S\n]?", re.MULTILINE)
 _ANSWER_KEY = re.compile(
     r"solution|answer|correct|fixed|mended|revised|text|response|output|content|result", re.IGNORECASE
 )
+_TRAILING = re.compile(r"(?<![ \t])[ \t]+(?=\r?$)")
 _INVALID_ESCAPE = re.compile(r'\\(?!["\\/bfnrtu])')
 
 _COMMAND = re.compile(r"(?<!\\)(\\++)([A-Za-z]++)")
@@ -188,8 +189,14 @@ def _with_lines_of(student: str, text: str) -> str:
     by_key: dict[str, set[str]] = {}
     for line in own:
         by_key.setdefault(_line_key(line), set()).add(line)
-    restored = {line: by_key.get(_line_key(line), {line}) for line in unknown}
-    return "\n".join(next(iter(restored[line])) if len(restored.get(line, ())) == 1 else line for line in lines)
+    trailing = any(map(_TRAILING.search, own))
+    restored: dict[str, str] = {}
+    for line in unknown:
+        same = by_key.get(_line_key(line), ())
+        restored[line] = next(iter(same)) if len(same) == 1 else line
+        if not trailing:
+            restored[line] = _TRAILING.sub("", restored[line])
+    return "\n".join(restored.get(line, line) for line in lines)
 
 
 def _line_key(line: str) -> str:

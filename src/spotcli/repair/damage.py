@@ -42,7 +42,7 @@ COMPLAINTS: dict[str, str] = {
 """What the oracle is told for its next attempt."""
 
 _N_COMMANDS = (
-    "abla|atural|cong|e|earrow|eg|eq|ewcommand|ewline|exists|geq|i|leq|mid|olimits|olinebreak|onumber|ormalsize|ot|otin|"
+    "abla|atural|cong|e|earrow|eg|eq|ewcommand|ewline|exists|geq|i|leq|mid|o[a-z]{5,}|ormalsize|ot|otin|"
     "parallel|rightarrow|subseteq|supseteq|u|warrow"
 )
 LITERAL_LINE_END = re.compile(rf"(?<!\\)((?:\\\\)*)\\n(?!(?:{_N_COMMANDS})(?![A-Za-z]))")
@@ -66,7 +66,7 @@ _MARKUP = re.compile(
 )
 """HTML, special tokens of chat templates, code fences, struck-out text and addresses."""
 _OMITTED = re.compile(
-    r"(?:\.{3}|…|\\l?dots)[^\n.…]{0,40}\b(?:unchanged|same as|as before|omitted|the rest|remains?)\b"
+    r"(?:\.{3}|…|\\l?dots)[^\n.…;:]{0,40}\b(?:unchanged|same as|as before|omitted|the rest|remains?)\b"
     r"|\b(?:unchanged|as before|as above|omitted|the rest)\b[^\n.…]{0,40}(?:\.{3}|…)"
     r"|\[(?:rest|remainder|unchanged|same as|previous|continue)[^\]\n]{0,60}\]"
     r"|[\[(<][^\])>\n]{0,40}\b(?:unchanged|omitted for brevity|same as (?:before|above))\b[^\])>\n]{0,40}[\])>]"
@@ -76,7 +76,6 @@ _OMITTED = re.compile(
 _META = re.compile(
     r"\b(?:I|we)(?:'ve|’ve| have)? (?:just |only )?"
     r"(?:corrected|repaired|amended|mended|(?:fixed|changed) the (?:error|mistake|step|line|answer|result))\b"
-    r"|\bthe student(?:'s|’s|s)?\b"
     r"|\b(?:reference|official) (?:answer|solution)\b|\b(?:expected|provided|given) answer\b"
     r"|\b(?:according to|matches) the reference\b"
     r"|\bthe reference (?:says|states|gives|is)\b|\banswer key\b|\bground[- ]truth\b"
@@ -94,8 +93,11 @@ _META = re.compile(
     r"|参考答案|标准答案|学生的|更正|修正后|已修正|Referenzlösung|Korrektur:|réponse de référence",
     re.IGNORECASE | re.MULTILINE,
 )
-_OTHER_SOLUTION = re.compile(r"\b(?:original|previous|earlier|student|given|provided) solution\b", re.IGNORECASE)
-"""Meta talk, unless the problem is about solutions."""
+_META_UNLESS_KNOWN = {
+    "student": re.compile(r"\bthe student(?:'s|’s|s)?\b", re.IGNORECASE),
+    "solution": re.compile(r"\b(?:original|previous|earlier|student|given|provided) solution\b", re.IGNORECASE),
+}
+"""Meta talk, unless the problem or the answer has this word: they can be about students, or chemistry."""
 _LOOKALIKES = frozenset("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧοАВЕКМНОРСТУХаеорсухіїјѕԁԛԝһӏ")
 """Greek and Cyrillic letters that look like Latin ones."""
 _RESHAPED = re.compile(r"[Ａ-Ｚａ-ｚ]{2,}|[\U0001d400-\U0001d6a3]{3,}")
@@ -189,8 +191,9 @@ def _is_escaped(text: str, student: str, known: str) -> bool:
 
 
 def _is_meta_talk(added: str, known: str) -> bool:
-    other = _OTHER_SOLUTION.search(added) and "solution" not in known.casefold()
-    return bool(other) or _is_new(_META, added, known) or quotes_prompt(added, known)
+    folded = known.casefold()
+    other = any(pattern.search(added) and word not in folded for word, pattern in _META_UNLESS_KNOWN.items())
+    return other or _is_new(_META, added, known) or quotes_prompt(added, known)
 
 
 def _has_lookalike(added: str, known: str) -> bool:

@@ -1,6 +1,6 @@
 r"""From an oracle's reply to a pair, or to the one reason why it is not a pair.
 
-    reply -> parsed -> cleaned -> changed? -> graded -> more than the final answer changed? -> true steps? -> near enough?
+    reply -> parsed -> cleaned -> changed? -> graded -> more than the final answer changed? -> true steps? -> close?
 
 The steps run in this order, and the first one that fails is the reason, so that the reasons add up to the rows.
 """

@@ -23,6 +23,9 @@ LOST = 0.25
 FREQUENT = 6
 """Frequent words of a language that make it clear."""
 
+DIFFERENT = 3
+"""So many of them have to be different words."""
+
 _COMMAND = re.compile(r"\\[A-Za-z]+|```.*?```", re.DOTALL)
 _LATIN_WORD = re.compile(r"(?<![^\W_])[A-Za-zÀ-ɏ]{2,}(?![^\W_])")
 _PROSE = re.compile(r"\b[A-Za-zÀ-ɏ]{2,}(?:,? [A-Za-zÀ-ɏ]{2,}){3,}")
@@ -39,13 +42,14 @@ _SCRIPTS = {"HIRAGANA": "KANA", "KATAKANA": "KANA", "HALFWIDTH": "KANA", "KATAKA
 
 _FREQUENT = {
     "English": "the is of and we that this with which have has so then therefore are to from be by for not it",
-    "German": "der das und ist wir nicht mit ein eine von zu den dem daher somit sind auf für dass ergibt wird",
-    "French": "le les est et nous donc une des du pour avec que qui dans sont cette alors ainsi sur par",
-    "Spanish": "el los las es y entonces por para con una del que en se tenemos como son esta luego",
-    "Italian": "il che di è per quindi con una del gli abbiamo sono della nel questo si allora dei",
-    "Portuguese": "o os é que então para com uma do da em temos são não por isso as ao logo",
-    "Dutch": "het een van dus wij niet met zijn dat en is voor op te we hebben wordt deze",
+    "German": "der das und ist wir nicht mit ein eine von zu dem daher somit sind auf für dass ergibt wird",
+    "French": "le les est et nous donc une des du pour avec que qui dans sont cette alors ainsi sur",
+    "Spanish": "el los las entonces por con una del que en se tenemos como esta luego es",
+    "Italian": "il che di quindi con una del gli abbiamo sono della nel questo si allora dei è",
+    "Portuguese": "os que então com uma em temos são não por isso ao logo para da é",
+    "Dutch": "het een dus wij niet zijn dat voor op te hebben wordt deze van en",
 }
+"""Frequent words that are not also words of English."""
 _WORDS = {language: frozenset(words.split()) for language, words in _FREQUENT.items()}
 
 
@@ -83,7 +87,7 @@ def _letters(text: str) -> Counter[str]:
 
 @lru_cache(maxsize=4096)
 def _script(character: str) -> str | None:
-    first = unicodedata.name(character, "").partition(" ")[0]
+    first = unicodedata.name(character, "").partition(" ")[0] if unicodedata.category(character)[0] == "L" else ""
     return None if not first or _SYMBOL.fullmatch(first) else _SCRIPTS.get(first, first)
 
 
@@ -96,6 +100,7 @@ def _changes_words(student: str, text: str) -> bool:
     return (
         language != new_language
         and min(count, new_count) >= FREQUENT
+        and len(_WORDS[new_language].intersection(map(str.lower, _LATIN_WORD.findall(text)))) >= DIFFERENT
         and before[new_language] <= count / 3
         and after[language] <= new_count / 3
     )

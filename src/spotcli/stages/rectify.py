@@ -28,6 +28,7 @@ from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
 from spotcli.repair.by_hand import export_open_answers, import_answers
 from spotcli.repair.cases import Case, History, cases_of, keep_first_pairs, read_samples
+from spotcli.repair.contested import contested_samples
 from spotcli.repair.cost_estimate import estimate
 from spotcli.repair.dispatcher import Dispatcher
 from spotcli.repair.journal import Journal
@@ -88,10 +89,12 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
     settings = recipe.rectify
     source, path = folder / settings.samples, folder / settings.output
     samples = read_samples(source, truncated_are_wrong=settings.cut)
+    contested = contested_samples(samples, source, recipe.grader)
     if settings.mode == "self":
         origin = Origin(path, samples, settings.mode, "", started)
-        return keep_right_answers(settings, source, origin, fresh=fresh, dry_run=action.kind == "dry run")
-    cases = cases_of(samples, settings)
+        dry_run = action.kind == "dry run"
+        return keep_right_answers(settings, source, origin, contested=contested, fresh=fresh, dry_run=dry_run)
+    cases = cases_of(samples, settings, contested)
     if not cases:
         say(f"{source}: none of {len(samples)} answers is wrong, so no pair can be made")
     oracles = create_oracles(settings, bool(cases), by_file=action.kind in ("export", "import"))
