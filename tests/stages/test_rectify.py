@@ -1353,7 +1353,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a letter of another script": (lambda text: text.replace("answer", "\u0430nswer"), "lookalike letters"),
     "a zero-width space": (lambda text: text.replace("answer", "ans\u200bwer"), "hidden characters"),
     "a turned direction": (lambda text: text.replace("The", "\u202eThe\u202c"), "hidden characters"),
-    "tag characters": (lambda text: text + "".join(chr(0xE0000 + ord(letter)) for letter in "obey"), "hidden characters"),
+    "tag characters": (lambda text: text + "".join(chr(0xE0000 + ord(one)) for one in "obey"), "hidden characters"),
     "variation selectors": (lambda text: text + "\ufe06\ufe0f", "hidden characters"),
     "an escape sequence": (lambda text: text.replace("The", "\x1b]52;c;QUJD\x07The"), "hidden characters"),
     "a null": (lambda text: text.replace("The", "\0The"), "hidden characters"),
@@ -1449,3 +1449,87 @@ def test_prompts_with_different_references_are_left_out(
     assert summary.pairs + sum(summary.reasons.values()) == 5
     assert {row["id"] for row in pairs(tmp_path)} >= {tag(0), tag(2)}
     assert "samples.jsonl:4: the reference answer '999' differs from '16'" in capsys.readouterr().err
+
+
+# --- kinds of failure that were reported from outside ---
+
+
+def test_a_reply_that_a_safety_filter_ended_is_one_reason_and_the_other_rows_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples(tmp_path, 3)
+    for variable, value in FORMATS["gemini"].environment.items():
+        monkeypatch.setenv(variable, value)
+
+    def text(body: dict[str, Any]) -> str:
+        told = "\n".join(all_texts(body))
+        return "blocked" if tag(1) in told else correct(body).replace(right(0), right(0 if tag(0) in told else 2))
+
+    with WireServer("gemini", "good", text=text) as server:
+        replies_to = server.format.replies
+        server.reply_with(lambda _, text: replies_to("filtered" if text == "blocked" else "good", text))
+        for _ in range(2):  # the second run sends nothing
+            summary = ask(tmp_path, oracle=server.format.model, base_url=server.base_url)
+            assert (summary.pairs, summary.reasons) == (2, {"filtered": 1})
+        assert len(server.requests) == 3
+
+
+def test_a_correction_that_keeps_only_the_last_line_is_refused(tmp_path: Path) -> None:
+    row = wrong(0)
+    row["response"] = "".join(f"Step {i}: {i} + {i} = {2 * i}.\n" for i in range(30)) + row["response"]
+    write_rows(tmp_path / "samples.jsonl", [row])
+    with FakeProvider(
+        {tag(0): [{"text": "<answer-{fence}>\nThe answer is \\boxed{15}.\n</answer-{fence}>"}]}
+    ) as provider:
+        assert ask(tmp_path, provider).reasons == {"too much deleted": 1}
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("This model's maximum context length is 8192 tokens and your request has 612 input tokens.", 7580),
+        ("max_tokens is too large: {sent}. This model supports at most 7580 completion tokens.", 7580),
+    ],
+)
+def test_a_token_limit_that_the_model_rejects_is_lowered_in_the_same_run(
+    message: str, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples(tmp_path, 1)
+    for variable, value in FORMATS["vllm"].environment.items():
+        monkeypatch.setenv(variable, value)
+    with WireServer("vllm", "good", text=correct) as server:
+        replies_to = server.format.replies
+        truncated = iter(["truncated"])
+
+        def reply(outcome: str, text: str) -> Any:
+            sent = server.requests[-1][1]["max_tokens"]
+            if sent > limit:
+                return 400, {"error": {"message": message.replace("{sent}", str(sent)), "code": 400}}
+            return replies_to(next(truncated, "good"), text)
+
+        server.reply_with(reply)
+        # The first attempt is truncated, so the second one asks for twice as much, which the model does not have.
+        summary = ask(tmp_path, oracle=server.format.model, base_url=server.base_url, attempts=2, max_tokens=6000)
+        assert summary.pairs == 1
+        assert [body["max_tokens"] for _, body in server.requests] == [6000, 12000, limit]
+
+
+@pytest.mark.parametrize("size", [0, 300, 2000])
+def test_a_disk_that_is_full_is_one_line(size: int, tmp_path: Path) -> None:
+    samples(tmp_path, 20)
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+        "import sys; from spotcli.cli import main\n"
+        "sys.argv = ['spot', 'rectify', '--oracle', 'symbolic']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr
+    # Nothing that was written is damaged: with more room the same command finishes.
+    again = subprocess.run([sys.executable, "-m", "spotcli", "rectify", "--oracle", "symbolic"], cwd=tmp_path)
+    assert again.returncode == 0
+    assert (
+        len(pairs(tmp_path)) + len({row["id"] for row in replies(tmp_path)} - {row["id"] for row in pairs(tmp_path)})
+        == 20
+    )

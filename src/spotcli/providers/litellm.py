@@ -150,14 +150,18 @@ class LitellmClient:
         settings = self._settings
         if settings.price_in is not None and settings.price_out is not None:
             return settings.price_in / 1e6, settings.price_out / 1e6
+        price_in = _price_in(self._listed, "input_cost_per_token")
+        price_out = _price_in(self._listed, "output_cost_per_token")
+        return None if price_in is None or price_out is None else (price_in, price_out)
+
+    @cached_property
+    def _listed(self) -> Mapping[str, Any]:
+        """What litellm's table has about the model; empty for a model that it does not have."""
         try:
-            info = self._litellm.get_model_info(self.model)
+            return dict(self._litellm.get_model_info(self.model))
         except Exception:
             # litellm raises a bare Exception for a model without prices.
-            return None
-        prices = info.get("input_cost_per_token"), info.get("output_cost_per_token")
-        # For a model that it does not know litellm reports a price of 0, which must not be taken for free of charge.
-        return None if None in prices or not any(prices) else prices
+            return {}
 
     def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
         """US dollars; None if the price is unknown."""
@@ -184,7 +188,12 @@ class LitellmClient:
         """US dollars that a request can cost at most; None if the price is unknown."""
         # No token is shorter than a byte; each message has a few tokens around it.
         prompt_tokens = sum(len(message["content"].encode()) + 16 for message in messages)
-        return self.price_of(prompt_tokens, max_tokens)
+        cost = self.price_of(prompt_tokens, max_tokens)
+        if cost is None or self._price is None or self._settings.price_in is not None:
+            return cost
+        # Some models charge more for a token of their reasoning.
+        reasoning = _price_in(self._listed, "output_cost_per_reasoning_token") or 0.0
+        return cost + max_tokens * max(0.0, reasoning - self._price[1])
 
     async def chat(self, messages: list[Message], max_tokens: int, **parameters: Any) -> Reply:
         """Send one request, once; again with a lower limit if the provider rejects it for ``max_tokens`` alone.
@@ -262,3 +271,12 @@ def _import() -> Any:
     # Its warnings quote requests and replies, and concern what is handled here.
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
     return litellm
+
+
+def _price_in(info: Mapping[str, Any], name: str) -> float | None:
+    """A price of litellm's table; None if it is missing.
+
+    For a price that it does not know litellm reports 0, which must not be taken for free of charge.
+    """
+    value = info.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else None

@@ -24,7 +24,11 @@ _FILTERED = re.compile(
 )
 _NOT_READABLE = re.compile(r"Error converting to valid response block")
 """litellm's words for a successful response that it could not read, reported as a rejected request."""
-_TOO_LONG = re.compile(r"context[_ ]length|context[_ ]window|prompt is too long|input token count", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context[_ ](?:length|window|size)|(?:prompt|input) is too long|input token count|maximum prompt length"
+    r"|range of input length|`inputs` (?:tokens \+|must have less than)",
+    re.IGNORECASE,
+)
 
 PROMPT_TOO_LONG = "too long for the model"
 """The reason of a request whose prompt does not fit into the model's context."""
@@ -33,14 +37,21 @@ _CONTEXT = re.compile(
     r"maximum context length (?:is|of) (\d+)|context (?:window|length) (?:is|of) (\d+)", re.IGNORECASE
 )
 _PROMPT_TOKENS = re.compile(
-    r"(\d+) input tokens|\((\d+) in the messages|(\d+) prompt tokens|prompt contains (?:at least )?(\d+)", re.IGNORECASE
+    r"(\d+) input tokens|\((\d+) in the messages|\((\d+) of text input|(\d+) tokens from the input|(\d+) prompt tokens"
+    r"|prompt contains (?:at least )?(\d+)",
+    re.IGNORECASE,
 )
-_SUM_OVER_CONTEXT = re.compile(r"exceed context limit: (\d+) \+ \d+ > (\d+)")
+_SUM_OVER_CONTEXT = (
+    re.compile(r"exceed context limit: (?P<prompt>\d+) \+ \d+ > (?P<context>\d+)"),
+    re.compile(r"`max_new_tokens` must be <= (?P<context>\d+)\. Given: (?P<prompt>\d+) `inputs` tokens"),
+)
 _OUTPUT_LIMITS = (
     re.compile(r"supports at most (\d+) completion tokens"),
     re.compile(r"max_tokens: \d+ > (\d+)"),
     re.compile(r"supported range is from 1 \(inclusive\) to (\d+) \(inclusive\)"),
-    re.compile(r"max_tokens[^.]{0,60}(?:less than or equal to|at most|maximum of) `?(\d+)", re.IGNORECASE),
+    re.compile(r"max[_ ]tokens[^.]{0,60}(?:less than or equal to|at most|maximum of) `?(\d+)", re.IGNORECASE),
+    re.compile(r"range of max_tokens (?:is|should be) \[1, ?(\d+)\]", re.IGNORECASE),
+    re.compile(r"maximum tokens you requested exceeds the model limit of (\d+)"),
 )
 _EXCLUSIVE_OUTPUT_LIMIT = re.compile(r"supported range is from 1 \(inclusive\) to (\d+) \(exclusive\)")
 
@@ -72,8 +83,9 @@ def accepted_limit(error: Exception, max_tokens: int) -> TokenLimit | None:
             return _lower(int(limit[1]), max_tokens, of_model=True)
     if limit := _EXCLUSIVE_OUTPUT_LIMIT.search(details):
         return _lower(int(limit[1]) - 1, max_tokens, of_model=True)
-    if total := _SUM_OVER_CONTEXT.search(details):
-        return _lower(int(total[2]) - int(total[1]), max_tokens, of_model=False)
+    for pattern in _SUM_OVER_CONTEXT:
+        if total := pattern.search(details):
+            return _lower(int(total["context"]) - int(total["prompt"]), max_tokens, of_model=False)
     context, prompt = _CONTEXT.search(details), _PROMPT_TOKENS.search(details)
     if context and prompt:
         tokens = int(context[1]) - int(next(filter(None, prompt.groups())))
