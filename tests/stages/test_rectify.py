@@ -1525,7 +1525,7 @@ def test_a_disk_that_is_full_is_one_line(size: int, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "File too large" in done.stderr
+    assert "file too large" in done.stderr.lower()
     # Nothing that was written is damaged: with more room the same command finishes.
     again = subprocess.run([sys.executable, "-m", "spotcli", "rectify", "--oracle", "symbolic"], cwd=tmp_path)
     assert again.returncode == 0

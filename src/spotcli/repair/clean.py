@@ -200,5 +200,9 @@ def _with_lines_of(student: str, text: str) -> str:
 
 
 def _line_key(line: str) -> str:
+    """The line without what is only typography."""
+    line = line.rstrip()
+    if line.isascii():
+        return line.replace("`", "'")
     # Blanks inside a line can be what was corrected: they indent code.
-    return "".join(" " * len(part) if part.isspace() else fold(part).text for part in re.split(r"(\s+)", line.rstrip()))
+    return "".join(" " * len(part) if part.isspace() else fold(part).text for part in re.split(r"(\s+)", line))
