@@ -183,8 +183,9 @@ def quotes_prompt(text: str, known: str) -> bool:
     """Whether a text repeats a passage of the prompt's own wording, which ``known`` does not contain."""
     words, wording = _WORD.findall(text.lower()), _wording()
     runs = (" ".join(words[start : start + QUOTED]) for start in range(len(words) - QUOTED + 1))
-    quoted = [run for run in runs if run in wording]
-    return bool(quoted) and any(run not in " ".join(_WORD.findall(known.lower())) for run in quoted[:100])
+    quoted = {run for run in runs if run in wording}
+    known_words = " ".join(_WORD.findall(known.lower())) if quoted else ""
+    return any(run not in known_words for run in quoted)
 
 
 @cache
