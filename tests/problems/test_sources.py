@@ -373,9 +373,8 @@ def test_a_placeholder_does_not_hide_the_reference_answer(tmp_path: Path) -> Non
         {"prompt": "f", "answer": "null", "ground_truth": "", "final_answer": ["nan"]},
     ]
     write_rows(tmp_path / "p.jsonl", rows)
-    write_parquet(
-        tmp_path / "p.parquet", [{"id": row["prompt"], "reward_model": {"ground_truth": ""}} | row for row in rows]
-    )
+    columns = {name: None for row in rows for name in row}
+    write_parquet(tmp_path / "p.parquet", [columns | row for row in rows])
     for name in ("p.jsonl", "p.parquet"):
         assert [problem.reference for problem in read(tmp_path, name)] == ["5", "6", "7", "8", None, None]
     with (tmp_path / "p.jsonl").open("a") as file:

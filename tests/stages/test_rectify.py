@@ -650,7 +650,7 @@ def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (summary.pairs, summary.asked, summary.reasons) == (0, 0, {"not asked": 5})
     edit(todo, 0, right(0))
     edit(todo, 1, "SKIP")
-    edit(todo, 2, right(2).replace("12", "13"))
+    edit(todo, 2, right(2).replace("The", "So the"))
     edit(todo, 3, "It is \\boxed{12345}.")
     summary = ask(tmp_path, oracle=None, import_=Path("todo.md"))
     assert (summary.pairs, summary.asked) == (2, 4)
@@ -660,7 +660,7 @@ def test_a_person_corrects_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     # Again: an unchanged entry is not journalled twice, a new one replaces the earlier one, and an undone one is open.
     kept = len(replies(tmp_path))
     edit(todo, 3, right(3), "It is \\boxed{12345}.")
-    edit(todo, 2, "UNDO", right(2).replace("12", "13"))
+    edit(todo, 2, "UNDO", right(2).replace("The", "So the"))
     summary = ask(tmp_path, oracle=None, import_=Path("todo.md"))
     assert (summary.pairs, summary.reasons) == (2, {"declined: skipped": 1, "not asked": 2})
     assert [row["chosen"] for row in pairs(tmp_path)] == [right(0), right(3)]
