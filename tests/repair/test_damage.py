@@ -110,6 +110,7 @@ def test_damage_is_named(text: str, damage: str) -> None:
         (with_remark("Let \\alpha = \u03b1x, \\Delta = \u0394x, \u2135, \U0001d465 and \u03c0r; cos\u03b8."), ""),
         (with_remark("Use \\nu, \\neq, \\nabla, \\not\\in and \\newline."), ""),
         (with_remark("M\u00fcller, Erd\u0151s and Poincar\u00e9 add them."), ""),
+        (with_remark("System: of the given answer choices, it is B."), ""),
         (with_remark("The code is `for i in range(3): x += i`."), ""),
         (with_remark("By Сергей, they are added."), "Сергей adds."),
     ],

@@ -2,7 +2,7 @@ r"""What models do to a text that they were asked to return, undone where that i
 
 A correction becomes training data as it is. So a wrapper around the whole text (a code fence, JSON, a heading) is
 removed, escapes are undone (``\\boxed``, ``\n``, a form feed in the place of ``\f``), and lines that the student wrote
-get his quotes, minus signs and line ends back. ``damage`` finds what cannot be undone.
+get their quotes, minus signs and line ends back. ``damage`` finds what cannot be undone.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _is_unusual_blank(character: str) -> bool:
 
 
 def _with_line_ends_of(student: str, text: str) -> str:
-    """The text with the student's kind of line ends, if he has only one kind."""
+    """The text with the line ends of the student's answer, if they are all of one kind."""
     windows = student.count("\r\n")
     if not windows and "\r" not in student:
         return text.replace("\r\n", "\n")
@@ -180,7 +180,7 @@ def _with_line_ends_of(student: str, text: str) -> str:
 
 
 def _with_lines_of(student: str, text: str) -> str:
-    """The text in which every line that the student wrote is as he wrote it: quotes, minus signs, trailing blanks."""
+    """The text in which every line of the student's answer is as it was: quotes, minus signs, trailing blanks."""
     lines = text.split("\n")
     own = student.split("\n")
     unknown = set(lines) - set(own)

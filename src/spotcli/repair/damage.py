@@ -76,7 +76,7 @@ _OMITTED = re.compile(
 _META = re.compile(
     r"\b(?:I|we)(?:'ve|’ve| have)? (?:just |only )?"
     r"(?:corrected|repaired|amended|mended|(?:fixed|changed) the (?:error|mistake|step|line|answer|result))\b"
-    r"|\b(?:reference|official) (?:answer|solution)\b|\b(?:expected|provided|given) answer\b"
+    r"|\b(?:reference|official) (?:answer|solution)\b|\b(?:expected|provided|given) answer\b(?! (?:choice|option))"
     r"|\b(?:according to|matches) the reference\b"
     r"|\bthe reference (?:says|states|gives|is)\b|\banswer key\b|\bground[- ]truth\b"
     r"|\b(?:original|previous|earlier|student) (?:answer|response|mistake|error|attempt)\b"
@@ -89,7 +89,7 @@ _META = re.compile(
     r"|\bhere(?:'s|’s| is) the (?:\w+ )?(?:solution|answer|correction)\b"
     r"|\b(?:ignore|disregard) (?:all |any |the )?(?:previous |above |earlier )?(?:instructions?|rules|prompts?)\b"
     r"|\bfrom now on\b|\b(?:these|the) rules above\b|\bas an AI\b|\blanguage model\b"
-    r"|^[^\S\n]*(?:SYSTEM|USER|ASSISTANT|HUMAN)\s*:"
+    r"|^[^\S\n]*(?-i:SYSTEM|USER|ASSISTANT|HUMAN)\s*:"
     r"|参考答案|标准答案|学生的|更正|修正后|已修正|Referenzlösung|Korrektur:|réponse de référence",
     re.IGNORECASE | re.MULTILINE,
 )
