@@ -140,6 +140,8 @@ def _fragments(text: str, values: frozenset[str]) -> list[tuple[int, int]]:
     places = [match.span() for match, _ in characters]
     for start, end, encoded in _known_runs(letters, spellings):
         first, last = places[start][0], places[end - 1][1]
+        if end - start < min(_WORDY_FRAGMENT, last - first):
+            continue  # a few characters of several words
         if encoded:
             first -= len(_ENCODED.match(text[max(0, first - 99) : first][::-1])[0])  # type: ignore[index]  # it matches any text
             last = _ENCODED.match(text, last).end()  # type: ignore[union-attr]
