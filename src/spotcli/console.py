@@ -90,10 +90,10 @@ def show_error(error: SpotError) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time to wait, such as ``45 s`` or ``1:00:00``."""
+    """A time to wait, such as ``45 s`` or ``3600 s (1:00:00)``."""
     if seconds < 120:
         return f"{seconds:.3g} s"
-    return str(timedelta(seconds=round(min(seconds, 1e9))))
+    return f"{seconds:.6g} s ({timedelta(seconds=round(min(seconds, 1e9)))})"
 
 
 _waiting = (0.0, "")
@@ -108,6 +108,12 @@ def show_waiting(text: str, seconds: float) -> None:
     _waiting = max(until, now + seconds), text
     if (now >= until or text != shown) and not err().is_terminal:
         say(f"{text}: waiting {duration(seconds)}")
+
+
+def stop_showing_waiting() -> None:
+    """Forget what ``show_waiting`` shows: work goes on."""
+    global _waiting
+    _waiting = (0.0, "")
 
 
 def _note_of(task: Task) -> str:
@@ -160,6 +166,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
     def whole() -> Column:
         return Column(no_wrap=True)
 
+    stop_showing_waiting()
     console = err()
     # Only the note gives way on a narrow terminal.
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")

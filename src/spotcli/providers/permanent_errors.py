@@ -86,7 +86,8 @@ _KEY_REJECTED = re.compile(
 )
 _LOCATION = re.compile(r"(?:country|region|location)\b.{0,60}not supported|unsupported_country", re.IGNORECASE)
 _NO_API = re.compile(
-    r"<html|<!doctype|\"detail\": ?\"Not Found\"|page not found|no such path|Cannot POST", re.IGNORECASE
+    r"- Error code: 404\s*$|<html|<!doctype|\"detail\": ?\"Not Found\"|page not found|no such path|Cannot POST",
+    re.IGNORECASE,
 )
 _PLAIN_TO_TLS = re.compile(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", re.IGNORECASE)
 _PULL = re.compile(r"model ['\"]([\w./:-]+)['\"] not found")
@@ -113,7 +114,8 @@ Problem = tuple[str, str]
 
 _REFUSAL = (
     r"unsupported|not support|does ?n.t support|unrecognized|unknown name|unknown parameter|unexpected|not permitted"
-    r"|not allowed|not accepted|deprecated|cannot both|must be none|no longer|only the default|incompatible|invalid value"
+    r"|not allowed|not accepted|deprecated|cannot both|must be none|no longer|only the default|incompatible"
+    r"|invalid value"
 )
 
 
@@ -137,7 +139,8 @@ def refused_parameter(failure: Failure, names: Mapping[str, str] | list[str]) ->
 def _of_parameter(failure: Failure, settings: RequestSettings) -> Problem | None:
     name = refused_parameter(failure, settings.unset)
     if name:
-        return f"the model does not accept '{name}' as it is set: {failure.message}", settings.unset[name]
+        message = failure.message.partition(" To drop ")[0]
+        return f"the model does not accept '{name}' as it is set: {message}", settings.unset[name]
     if failure.unsupported:
         return failure.message, "remove that parameter, or choose another model"
     return None

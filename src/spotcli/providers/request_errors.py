@@ -34,7 +34,7 @@ _TRY_AGAIN = {409, 425}
 """HTTP states below 500 that another try can get through; 408 is a time-out."""
 
 _PREFIX = re.compile(
-    r"(?:litellm\.)?(?:\w+(?:Error|Exception)\b(?: \w+(?:Error|Exception)\b)?|Timeout Error)(?::| -)\s*"
+    r"(?:litellm\.)?(?:Timeout(?: Error)?|\w+(?:Error|Exception)\b(?: [\w ]{1,40})?)(?::| -)\s+", re.ASCII
 )
 """What litellm writes before the provider's message, once or more."""
 _LONGEST_BODY = 20_000
@@ -64,7 +64,8 @@ def read_error(error: Exception, litellm: Any, settings: RequestSettings, *, rep
     permanent = permanent_error(failure, settings, replied=replied)
     if permanent is not None:
         raise permanent from None
-    raise _temporary(failure, litellm) from None
+    plain = not replied and (settings.base_url or "").startswith("http://")
+    raise _temporary(failure, litellm, plain=plain) from None
 
 
 def describe(error: Exception, litellm: Any) -> Failure:
@@ -82,8 +83,12 @@ def describe(error: Exception, litellm: Any) -> Failure:
     )
 
 
-def _temporary(failure: Failure, litellm: Any) -> RequestFailed:
-    """The error for a request that another try can get through."""
+def _temporary(failure: Failure, litellm: Any, *, plain: bool) -> RequestFailed:
+    """The error for a request that another try can get through.
+
+    Args:
+        plain: the address has no TLS, and the provider has not replied yet.
+    """
     error, status, message = failure.error, failure.status, failure.message
     headers = getattr(error, "litellm_response_headers", None)
     if status == 429:
@@ -95,7 +100,9 @@ def _temporary(failure: Failure, litellm: Any) -> RequestFailed:
     if status is not None and 400 <= status < 500 and status not in _TRY_AGAIN:
         return RequestFailed("bad request", message, retryable=False)
     if failure.is_caused_by(*_BROKEN_CONNECTION):
-        return RequestFailed("connection", failure.cause, maybe_billed=not failure.is_caused_by(*_NO_CONNECTION))
+        never_sent = failure.is_caused_by(*_NO_CONNECTION)
+        hint = "; if the server expects TLS, use https:// in --base-url" if plain and not never_sent else ""
+        return RequestFailed("connection", f"{failure.cause}{hint}", maybe_billed=not never_sent)
     if status == 200 or headers is None:
         # The provider answered, and litellm could not read the answer: it may have been charged for.
         return RequestFailed("unreadable", message, maybe_billed=True)
@@ -133,7 +140,7 @@ def _retry_after(error: Exception, details: str) -> float | None:
     None for a value that is no time, such as ``inf``.
     """
     headers = getattr(error, "litellm_response_headers", None)
-    value = headers.get("retry-after") if hasattr(headers, "get") else None
+    value = headers.get("retry-after") if headers is not None and hasattr(headers, "get") else None
     seconds = _seconds(str(value)) if value else None
     if seconds is None and (delay := re.search(r'retryDelay"?:\s*"?(\d{1,9}(?:\.\d{1,9})?)s', details)):
         seconds = float(delay[1])

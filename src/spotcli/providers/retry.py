@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from spotcli.console import show_waiting
+from spotcli.console import show_waiting, stop_showing_waiting
 from spotcli.errors import SpotError
 from spotcli.providers.limiter import Limiter, backoff
 from spotcli.providers.replies import Reply, RequestFailed
@@ -39,7 +39,7 @@ def show_pause(model: str, reason: str, seconds: float) -> None:
 class Delivery:
     """One request on its way; a subclass sends it, and may reserve money and keep records around each try."""
 
-    model: str
+    model: str = ""
     """The model that is asked."""
 
     tokens: float
@@ -106,7 +106,8 @@ class Retries:
             if not limited:  # after a rate limit the limiter pauses all requests
                 with delivery.waiting():
                     seconds = backoff(failures)
-                    show_pause(delivery.model, reason, seconds)
+                    if not self.replying:
+                        show_pause(delivery.model, reason, seconds)
                     await self._pause(seconds)
 
     async def _try(self, delivery: Delivery, limiter: Limiter) -> Reply | None:
@@ -123,6 +124,8 @@ class Retries:
                 return None
             reply = await delivery.send()
             self.replying = True
+            if not limiter.paused_for:
+                stop_showing_waiting()
             tokens = reply.usage.get("total_tokens")
             limiter.succeeded()
             return reply

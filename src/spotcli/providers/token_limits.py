@@ -10,7 +10,8 @@ _CONTEXT = re.compile(
     r"maximum context length (?:is|of) (\d{1,12})|context (?:window|length) (?:is|of) (\d{1,12})", re.IGNORECASE
 )
 _PROMPT_TOKENS = re.compile(
-    r"(\d{1,12}) input tokens|\((\d{1,12}) in the messages|(\d{1,12}) prompt tokens|prompt contains (?:at least )?(\d{1,12})",
+    r"(\d{1,12}) input tokens|\((\d{1,12}) in the messages|(\d{1,12}) prompt tokens"
+    r"|prompt contains (?:at least )?(\d{1,12})",
     re.IGNORECASE,
 )
 _SUM_OVER_CONTEXT = re.compile(r"exceed context limit: (\d{1,12}) \+ \d+ > (\d{1,12})")
