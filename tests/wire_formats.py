@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable
@@ -340,7 +341,9 @@ def outcomes(name: str) -> list[str]:
 class WireServer:
     """Replies to every request of one provider with one outcome."""
 
-    def __init__(self, name: str, outcome: str, text: str | Callable[[Body], str] = "hello") -> None:
+    def __init__(
+        self, name: str, outcome: str, text: str | Callable[[Body], str] = "hello", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.format = FORMATS[name]
         self.outcome = outcome
         self.requests: list[tuple[str, Body]] = []
@@ -368,7 +371,7 @@ class WireServer:
                 self._reply(status, body)
 
             def _reply(self, status: int, body: Body) -> None:
-                payload = json.dumps(body).encode()
+                payload = body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(payload)))
@@ -380,6 +383,9 @@ class WireServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         # The interval bounds how long a shutdown waits.
         serve = partial(self._server.serve_forever, poll_interval=0.01)
         self._thread = threading.Thread(target=serve, daemon=True)
@@ -390,7 +396,7 @@ class WireServer:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}{self.format.base}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}{self.format.base}"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -239,7 +239,11 @@ class LitellmClient:
     def _named_in_errors(self, parameters: Mapping[str, Any]) -> RequestSettings:
         settings = self._settings
         section = settings.section
-        unset = {name: f"remove that parameter from {section}.params: {name}" for name in parameters if name in settings.params}
+        unset = {
+            name: f"remove that parameter from {section}.params: {name}"
+            for name in parameters
+            if name in settings.params
+        }
         if settings.temperature is not None or "temperature" in settings.unset:
             unset["temperature"] = f"leave it out: -s {section}.temperature=null"
         unset |= {name: cure for name, cure in settings.unset.items() if name not in settings.params}
