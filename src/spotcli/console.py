@@ -19,7 +19,7 @@ from spotcli.errors import SpotError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, Task, TaskID
 
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
@@ -89,6 +89,39 @@ def show_error(error: SpotError) -> None:
         err().print(Text(f"  cure: {safe(error.cure)}", style="green"), soft_wrap=True)
 
 
+def duration(seconds: float) -> str:
+    """A time to wait, such as ``45 s`` or ``3600 s (1:00:00)``."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds:.6g} s ({timedelta(seconds=round(min(seconds, 1e9)))})"
+
+
+_waiting = (0.0, "")
+"""Until when (by ``time.monotonic``) work waits, and the words for it."""
+
+
+def show_waiting(text: str, seconds: float) -> None:
+    """Show that work waits for some seconds: as the note of the progress bar, or as one line without a terminal."""
+    global _waiting
+    now = time.monotonic()
+    until, shown = _waiting
+    _waiting = max(until, now + seconds), text
+    if (now >= until or text != shown) and not err().is_terminal:
+        say(f"{text}: waiting {duration(seconds)}")
+
+
+def stop_showing_waiting() -> None:
+    """Forget what ``show_waiting`` shows: work goes on."""
+    global _waiting
+    _waiting = (0.0, "")
+
+
+def _note_of(task: Task) -> str:
+    until, text = _waiting
+    remaining = until - time.monotonic()
+    return f"{text}: waiting {duration(round(remaining))}" if remaining > 0 else str(task.fields.get("note", ""))
+
+
 LINE_EVERY = 60.0
 """Seconds after which a line of progress is written where there is no terminal, at the latest."""
 LINE_PAUSE = 2.0
@@ -112,7 +145,6 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
-        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -125,9 +157,16 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s", style="cyan")
 
+    class Note(ProgressColumn):
+        max_refresh = 0.2
+
+        def render(self, task: Task) -> Text:
+            return Text(_note_of(task), style="dim", no_wrap=True, overflow="ellipsis")
+
     def whole() -> Column:
         return Column(no_wrap=True)
 
+    stop_showing_waiting()
     console = err()
     # Only the note gives way on a narrow terminal.
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -139,7 +178,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TimeElapsedColumn(table_column=whole()),
         TextColumn("remaining", style="dim", table_column=whole()),
         TimeRemainingColumn(table_column=whole()),
-        TextColumn("{task.fields[note]}", markup=False, style="dim", table_column=note),
+        Note(table_column=note),
         expand=True,
         console=console,
         disable=not console.is_terminal,

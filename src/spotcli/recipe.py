@@ -71,12 +71,18 @@ class SampleSection(Section):
     decontaminate: list[str] = Field(default_factory=list)
     """Leave out problems that occur in these sets (named like ``problems``, or evaluation tasks) or in ``eval.tasks``.
     ``--decontaminate`` leaves out only those of ``eval.tasks``."""
-    temperature: Annotated[Amount, Option("Sampling")] = 0.7
-    """Sampling temperature; 0 is greedy decoding."""
-    top_p: Probability = 0.8
-    """Nucleus sampling: the smallest set of tokens with this total probability."""
+    temperature: Annotated[Amount | None, Option("Sampling")] = 0.7
+    """Sampling temperature; 0 is greedy decoding.
+
+    ``null`` sends none to an endpoint, since some models refuse it; other engines use 1 then."""
+    top_p: Probability | None = 0.8
+    """Nucleus sampling: the smallest set of tokens with this total probability.
+
+    ``null`` sends none to an endpoint, since some models refuse it; other engines use 1 then."""
     top_k: Natural = 0
-    """Only the k most likely tokens; 0 is all."""
+    """Only the k most likely tokens; 0 is all, and an endpoint is sent none."""
+    send_seed: bool = True
+    """Send the seed of each answer to the endpoint; some models refuse it."""
     max_new_tokens: Annotated[Positive, Option("Sampling")] = 32768
     """Truncate an answer at this many tokens; a truncated answer is undecided, never wrong."""
     system: str | None = None
@@ -118,6 +124,9 @@ class SampleSection(Section):
     """Seconds until a request to the endpoint times out."""
     retries: Natural = 5
     """How often a request is sent again after a transient failure."""
+    max_wait: Rate = 600.0
+    """Longest pause in seconds that the endpoint may ask for; a longer one ends the run, and the same command resumes
+    it."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More parameters for the endpoint, by litellm's names."""
 
@@ -178,6 +187,9 @@ class RectifySection(Section):
     """Seconds until a request times out."""
     retries: Natural = 5
     """How often a request is sent again after a transient failure."""
+    max_wait: Rate = 600.0
+    """Longest pause in seconds that the provider may ask for; a longer one ends the run, and the same command resumes
+    it."""
     base_url: Annotated[str | None, Option("Oracle", "URL", unset="litellm's")] = None
     """Base URL of the provider, if litellm's environment variables do not set it."""
     tokenizer: Annotated[str | None, Option("Pairs", "MODEL", unset="the policy's")] = None

@@ -67,6 +67,7 @@ class VllmPolicy:
                 where=model,
                 cure="merge the adapter into its base model, or use --engine transformers",
             )
+        sampling = sampling.without_gaps()
         config = WorkerConfig(
             model=location,
             engine={"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype} | settings.vllm,

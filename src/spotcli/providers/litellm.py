@@ -14,15 +14,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from spotcli.console import warn
 from spotcli.errors import RecipeError, UserError
+from spotcli.providers.permanent_errors import RequestSettings
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.request_errors import accepted_limit, read_error
+from spotcli.providers.request_errors import read_error
 from spotcli.providers.responses import read_response
+from spotcli.providers.sent_parameters import changed_parameters, sent_parameters
+from spotcli.providers.token_limits import accepted_limit, other_limit_name
 from spotcli.records import Message
 from spotcli.redaction import public_value
 
 RESERVED = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n"}
-RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks"}
+RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks", "logger_fn"}
 """Parameters that ``params`` may not contain: they would be ignored, be given twice, or write a key into a file."""
 
 
@@ -46,6 +50,8 @@ class ProviderSettings:
     """The section of the recipe that these settings come from, for errors."""
     model_key: str = "rectify.oracle"
     """The recipe's key that names the model, for errors."""
+    unset: Mapping[str, str] = field(default_factory=dict)
+    """Parameter of a request, beside ``params`` -> what leaves it out, for the error if the model refuses it."""
 
 
 class LitellmClient:
@@ -73,6 +79,12 @@ class LitellmClient:
         self._settings = settings
         self._output_limit: int | None = None
         """Reply tokens that the model has at most, once the provider named them."""
+        self._limit_name = "max_tokens"
+        """The provider's name for the limit of reply tokens; reasoning models have another one."""
+        self._replied = False
+        self._noted_changes = False
+        self.last_sent: Mapping[str, Any] | None = None
+        """The parameters of the last request as they were sent; None before the first reply."""
 
     @property
     def version(self) -> str:
@@ -205,27 +217,61 @@ class LitellmClient:
             RequestFailed: the request got no reply, and another try can succeed.
             UserError: no request can succeed.
         """
-        limit = min(max_tokens, self._output_limit or max_tokens)
+        limit, renamed = min(max_tokens, self._output_limit or max_tokens), False
         while True:
+            name, log = self._limit_name, _RequestLog()
+            given = {**self._settings.params, **parameters}
             try:
-                response = await self._complete(messages, limit, parameters)
+                response = await self._complete(messages, {name: limit}, parameters, log)
             except TimeoutError:
                 seconds = self._settings.timeout
                 raise RequestFailed("time-out", f"no reply in {seconds:g} s", maybe_billed=True) from None
             except asyncio.CancelledError:
                 raise
             except Exception as error:
+                other_name = None if renamed else other_limit_name(error, name)
+                if other_name:
+                    renamed, self._limit_name = True, other_name
+                    continue
                 accepted = accepted_limit(error, limit)
                 if accepted is None:
-                    return read_error(error, self._litellm, self.model)
+                    return read_error(error, self._litellm, self._named_in_errors(given), replied=self._replied)
                 limit = accepted.tokens
                 if accepted.of_model:
                     self._output_limit = limit
                 continue
+            self._replied = True
             reply = read_response(response, self.cost_of, limit)
-            return reply if limit == max_tokens else replace(reply, max_tokens=limit)
+            sent = self._note_sent(log, {"temperature": self._settings.temperature} | given)
+            return replace(reply, sent=sent, max_tokens=None if limit == max_tokens else limit)
 
-    async def _complete(self, messages: list[Message], max_tokens: int, parameters: Mapping[str, Any]) -> Any:
+    def _named_in_errors(self, parameters: Mapping[str, Any]) -> RequestSettings:
+        settings = self._settings
+        section = settings.section
+        unset = {
+            name: f"remove that parameter from {section}.params: {name}"
+            for name in parameters
+            if name in settings.params
+        }
+        if settings.temperature is not None or "temperature" in settings.unset:
+            unset["temperature"] = f"leave it out: -s {section}.temperature=null"
+        unset |= {name: cure for name, cure in settings.unset.items() if name not in settings.params}
+        return RequestSettings(self.model, section, settings.base_url, unset)
+
+    def _note_sent(self, log: _RequestLog, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What was sent; a warning tells, once, what litellm changed."""
+        if log.sent is None:
+            return None
+        self.last_sent = log.sent
+        if not self._noted_changes:
+            self._noted_changes = True
+            for change in changed_parameters(asked, log.sent):
+                warn(f"{self.model}: {change}, and recorded so")
+        return log.sent
+
+    async def _complete(
+        self, messages: list[Message], limit: Mapping[str, int], parameters: Mapping[str, Any], log: _RequestLog
+    ) -> Any:
         """Have litellm send one request."""
         settings = self._settings
         # With some providers litellm's limit is per read; this one is for the whole request.
@@ -233,20 +279,31 @@ class LitellmClient:
             return await self._litellm.acompletion(
                 model=self.model,
                 messages=messages,
-                max_tokens=max_tokens,
                 timeout=settings.timeout,
+                logger_fn=log,
                 num_retries=0,
                 max_retries=0,
                 **({} if settings.temperature is None else {"temperature": settings.temperature}),
                 **self._route,
-                **settings.params,
-                **parameters,
+                **limit,
+                **{**settings.params, **parameters},
             )
 
     async def close(self) -> None:
         """Close the connections."""
         if "_litellm" in self.__dict__:  # else no connection was opened, and the import would take seconds
             await self._litellm.close_litellm_async_clients()
+
+
+class _RequestLog:
+    """Called by litellm around a request; keeps what the body contains."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, Any] | None = None
+
+    def __call__(self, details: Mapping[str, Any]) -> None:
+        if details.get("log_event_type") == "pre_api_call":
+            self.sent = sent_parameters((details.get("additional_args") or {}).get("complete_input_dict")) or None
 
 
 def provider_names() -> set[str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spotcli.console import duration
 from spotcli.errors import BudgetReached, Unfinished
 from spotcli.providers.replies import RequestFailed
 from spotcli.records import Sample
@@ -169,7 +170,7 @@ def raise_unfinished(stopped: BaseException | None, summary: RectifySummary) -> 
     if isinstance(stopped, KeyboardInterrupt):
         raise Unfinished(f"stopped; {kept}", cure="the same command resumes")
     if isinstance(stopped, RequestFailed):
-        later = f"in {stopped.retry_after:g} s" if stopped.retry_after else "later"
+        later = f"in {duration(stopped.retry_after)}" if stopped.retry_after else "later"
         raise Unfinished(
             f"the oracle cannot be reached ({stopped.kind}: {stopped}); {kept}",
             cure=f"run the same command again {later}",

@@ -121,14 +121,16 @@ def _plan(
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
     held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
+    engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
+    if engine.name != "api":
+        sampling = sampling.without_gaps()
     depends_on = _settings(recipe, sampling, shard, sets)
     asked = {"trials": settings.trials, "limit": settings.limit}
     problems = ProblemSet(recipe, folder, shard, held_out)
     # Counting a million problems takes longer than the rest of a run's start.
     counted = None if fresh else read_counted(path, depends_on, problems.digests, asked)
     problems.count(counted)
-    engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
     model = recipe.model if policy or engine.name == "api" else resolve(recipe.model)
     for name in problems.graders:
         grader_of(name, recipe.grader)
@@ -143,6 +145,7 @@ def _settings(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out:
         "system": settings.system,
         "instruction": settings.instruction,
         "keep_tokens": settings.keep_tokens or None,
+        "send_seed": None if settings.send_seed else False,
         "shard": str(shard) if shard else None,
         "decontaminate": held_out or None,
     }
@@ -216,7 +219,7 @@ def _report_facts(sampling: Sampling, facts: EngineFacts) -> None:
 def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answered, work: Work) -> None:
     """Answer what is missing; each group of answers is graded and appended at once."""
     pending: dict[tuple[Any, ...], Problem] = {}
-    settings = RowSettings.of(plan.recipe, policy.engine)
+    settings = RowSettings.of(plan.recipe, plan.sampling, policy.engine)
 
     def requests() -> Iterator[Request]:
         for problem, request in plan.problems.requests(round_size=1 if policy.trials_together else ROUND):
