@@ -77,6 +77,10 @@ def _with_clock(task: Literal["choice", "coordinates"], grader: Grader) -> Grade
 # --- choice ---
 
 
+_CHOICE_LENGTH = 1000
+"""Characters of an answer that are searched for its letter."""
+
+
 def grade_choice(response: str, reference: str) -> Grade:
     """Grade a choice letter. ``reference``: the letter, with or without parentheses and text: ``(C) Cecile``."""
     gold = _choice_letter(reference)
@@ -97,7 +101,7 @@ def grade_choice(response: str, reference: str) -> Grade:
 
 def _choice_letter(text: str) -> str | None:
     try:
-        text = tidy(text)
+        text = tidy(text[:_CHOICE_LENGTH])
     except ValueError:
         return None
     if names_several(text):

@@ -66,7 +66,7 @@ def accepted_limit(error: Exception, max_tokens: int) -> TokenLimit | None:
     """
     if getattr(error, "status_code", None) not in (400, 413, 422):
         return None
-    details = f"{error} {getattr(error, 'body', None) or ''}"
+    details = _details(error)
     for pattern in _OUTPUT_LIMITS:
         if limit := pattern.search(details):
             return _lower(int(limit[1]), max_tokens, of_model=True)
@@ -79,6 +79,14 @@ def accepted_limit(error: Exception, max_tokens: int) -> TokenLimit | None:
         tokens = int(context[1]) - int(next(filter(None, prompt.groups())))
         return _lower(tokens, max_tokens, of_model=False)
     return None
+
+
+def _details(error: Exception) -> str:
+    """The start of the message and the body, which has codes that the message may leave out.
+
+    It is short enough for patterns, and for numbers that Python converts: at most 4300 digits.
+    """
+    return f"{str(error)[:2000]} {str(getattr(error, 'body', None) or '')[:2000]}"
 
 
 def _lower(tokens: int, max_tokens: int, *, of_model: bool) -> TokenLimit | None:
@@ -98,8 +106,7 @@ def read_error(error: Exception, litellm: Any, model: str) -> Reply:
         UserError: no request can succeed.
     """
     status = getattr(error, "status_code", None)
-    # The body has codes that the message may leave out.
-    details = f"{error} {getattr(error, 'body', None) or ''}"
+    details = _details(error)
     rejected = status in (400, 403)
     if isinstance(error, litellm.ContextWindowExceededError) or (rejected and _TOO_LONG.search(details)):
         return Reply(finish_reason="declined", reason=PROMPT_TOO_LONG)

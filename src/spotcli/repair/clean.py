@@ -24,14 +24,15 @@ COMPLAINTS: dict[str, str] = {
 }
 """What the oracle is told for its next attempt."""
 
-_FENCE = re.compile(r"\s*```[\w+-]*[^\S\n]*\n(.*?)\n?[^\S\n]*```\s*", re.DOTALL)
+# These patterns search whole replies, so none of them may take the square of a text's length.
+_FENCE_START = re.compile(r"```[\w+-]*[^\S\n]*\n")
 _HEADING = re.compile(
-    r"\s*[#*_\s]*(?:here is )?(?:the |my )?(?:corrected|revised|fixed|updated|repaired) "
+    r"[#*_\s]*+(?:here is )?(?:the |my )?(?:corrected|revised|fixed|updated|repaired) "
     r"(?:solution|answer|response|version|text|work)[*_\s:.]*\n+",
     re.IGNORECASE,
 )
 _LITERAL_LINE_END = re.compile(r"\\n")
-_COMMAND = re.compile(r"(\\+)([A-Za-z]+)")
+_COMMAND = re.compile(r"(?<!\\)(\\++)([A-Za-z]+)")
 _OMITTED = re.compile(
     r"(?:\.{3}|…)[^\n.…]{0,40}\b(?:unchanged|same as|as before|omitted|the rest|remains?)\b"
     r"|\b(?:unchanged|as before|omitted|the rest)\b[^\n.…]{0,40}(?:\.{3}|…)"
@@ -79,13 +80,23 @@ def clean(text: str, student: str, problem: str = "") -> Cleaned:
 
 def _unwrapped(text: str, student: str) -> str:
     """The text without a code fence, a JSON object, a heading or doubled backslashes around or in all of it."""
-    if (fenced := _FENCE.fullmatch(text)) and not _FENCE.fullmatch(student) and "```" not in fenced[1]:
-        text = fenced[1]
+    if (fenced := _fenced(text)) is not None and _fenced(student) is None and "```" not in fenced:
+        text = fenced
     if text.lstrip().startswith("{") and not student.lstrip().startswith("{"):
         text = _json_text(text) or text
     if (heading := _HEADING.match(text)) and not _HEADING.match(student):
         text = text[heading.end() :]
     return _with_single_backslashes(text, student)
+
+
+def _fenced(text: str) -> str | None:
+    """The text in a code fence around the whole text; None if there is no such fence."""
+    text = text.strip()
+    start = _FENCE_START.match(text)
+    if start is None or not text[start.end() :].endswith("```"):
+        return None
+    inside = text[start.end() : -len("```")].rstrip(" \t")
+    return inside.removesuffix("\n")
 
 
 def _json_text(text: str) -> str | None:
@@ -130,4 +141,5 @@ def _is_hidden(character: str) -> bool:
 
 def _is_new(pattern: re.Pattern[str], text: str, known: str) -> bool:
     """Whether the text contains a passage of this kind that is not known."""
-    return any(match.group().casefold() not in known.casefold() for match in pattern.finditer(text))
+    passages, known = {match.group().casefold() for match in pattern.finditer(text)}, known.casefold()
+    return any(passage not in known for passage in passages)
