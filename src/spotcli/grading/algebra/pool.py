@@ -36,6 +36,7 @@ _REQUESTS_PER_WORKER = 3000
 """Workers are replaced after so many requests, because sympy's caches grow."""
 _MEMORY = 2 << 30
 """Bytes of address space per worker."""
+_WORKER = [sys.executable, "-P", "-B", "-m", "spotcli.grading.algebra.worker"]
 
 
 class WorkerLost(Exception):
@@ -71,7 +72,7 @@ class _Worker:
         if "SYSTEMROOT" in os.environ:
             environment["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-B", "-m", "spotcli.grading.algebra.worker", str(_MEMORY), kind],
+            [*_WORKER, str(_MEMORY), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
