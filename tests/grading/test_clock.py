@@ -29,7 +29,7 @@ def test_a_slow_instruction_is_undecided() -> None:
     pytest.importorskip("if_verifiable")
     pytest.importorskip("punkt")
     # The checker's own pattern takes the square of the length here: hours.
-    with pytest.raises(NotChecked, match="time-out of the grader after 0.5 s"):
+    with pytest.raises(NotChecked, match=r"time-out of the grader after 0\.5 s"):
         check_instructions("<" * 3_000_000, instruction("detectable_format:title"), seconds=0.5)
     title = instruction("detectable_format:title")
     assert grade_instructions("<<Title>> text", title).verdict == "right"
@@ -89,10 +89,11 @@ def test_ctrl_c_ends_grading_at_once(kind: str) -> None:
         "from spotcli.grading.answers import Completion, grade_answers\n"
         "from spotcli.records import Problem\n"
         f"kind = {kind!r}\n"
-        "slow = {'math': (r'\\boxed{x^{9^{9^{9}}}}', 'x+1'), 'long math': (' ' * LONG + r'\\boxed{x^{9^{9^{9}}}}', 'x+1'),\n"
+        "tower = r'\\boxed{x^{9^{9^{9}}}}'\n"
+        "slow = {'math': (tower, 'x+1'), 'long math': (' ' * LONG + tower, 'x+1'),\n"
         "        'instructions': ('<' * 3_000_000, instruction('detectable_format:title'))}[kind]\n"
         "name = 'instructions' if kind == 'instructions' else 'math'\n"
-        "grade_answers([Completion(Problem(id='a', prompt='p', answer='x', grader=None), r'\\boxed{x}', 'stop')], 'math')\n"
+        "grade_many([(r'\\boxed{x+1}', '1+x')])\n"
         "get_grader(name)\n"
         "print('started', flush=True)\n"
         "many = [Completion(Problem(id=str(i), prompt='p', answer=slow[1]), slow[0], 'stop') for i in range(64)]\n"
