@@ -62,7 +62,12 @@ def test_odd_instructions_get_a_verdict(name: str, arguments: dict[str, object])
 
 def test_a_long_answer_gets_the_same_verdict_as_a_short_one() -> None:
     thought = "Let me add x and one. " * (LONG // 20)
-    for answer, reference in ((r"\boxed{42}", "42"), (r"\boxed{41}", "42"), (r"\boxed{x+1}", "1+x"), ("So the answer is 7.", "42")):
+    for answer, reference in (
+        (r"\boxed{42}", "42"),
+        (r"\boxed{41}", "42"),
+        (r"\boxed{x+1}", "1+x"),
+        ("So the answer is 7.", "42"),
+    ):
         short, long = grade(answer, reference), grade(thought + answer, reference)
         assert (long.verdict, long.extracted) == (short.verdict, short.extracted)
     pairs = [(thought + rf"\boxed{{{number}}}", "2") for number in range(4)]

@@ -82,6 +82,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
         UserError: the model is not found, or its log-probabilities cannot be computed.
     """
     import torch
+
     from spotcli.core.forward import logps, rounded_operands, shared_attention
 
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
