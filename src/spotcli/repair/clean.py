@@ -28,7 +28,7 @@ COMPLAINTS: dict[str, str] = {
 _FENCE_START = re.compile(r"```[\w+-]*[^\S\n]*\n")
 _HEADING = re.compile(
     r"[#*_\s]*+(?:here is )?(?:the |my )?(?:corrected|revised|fixed|updated|repaired) "
-    r"(?:solution|answer|response|version|text|work)[*_\s:.]*\n+",
+    r"(?:solution|answer|response|version|text|work)[*_\s:.]*\n",
     re.IGNORECASE,
 )
 _LITERAL_LINE_END = re.compile(r"\\n")
