@@ -24,9 +24,9 @@ MAX_CELLS = 1 << 31
 """Pairs of positions that an alignment may have; it needs one bit for each. 2**31 bits are 256 MB, the size for 46,000
 words on each side."""
 
-MAX_COUNTED = 1 << 33
-"""Pairs of positions of which a longest common subsequence is counted, without being stored. 2**33 of them take some
-seconds, the size for 92,000 tokens on each side that have nothing in common at their ends."""
+MAX_COUNTED = 1 << 34
+"""Pairs of positions of which a longest common subsequence is counted, without being stored. 2**34 of them take some
+seconds, the size for 131,000 tokens on each side that have nothing in common at their ends."""
 
 CLOSE = 0.85
 """Share of the longer side that most corrections keep. It affects only the speed of the change ratio."""
