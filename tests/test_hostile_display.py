@@ -154,7 +154,7 @@ def test_nothing_from_outside_reaches_a_pipe(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["inspect", "inspect one", "inspect a wrong row", "rectify", "sample"])
 def test_nothing_from_outside_reaches_a_terminal(name: str, folder: Path) -> None:
     command = [sys.executable, "-m", "spotcli", *COMMANDS[name]]
-    written = in_terminal(command, folder, keys=b"\n")
+    written = in_terminal(command, folder, keys=b"\nneq")
     shown = RICHS_OWN.sub("", written).replace("\r\n", "\n")
     assert "Traceback" not in shown
     assert FORBIDDEN.findall(shown) == []

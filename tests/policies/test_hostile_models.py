@@ -122,9 +122,10 @@ def test_every_stage_refuses_code_in_one_line(command: str, tiny_model: Path, tm
     pair = {"id": "a", "prompt": "p", "answer": "2", "rejected": "1+1 = 3", "chosen": "1+1 = 2", "change_ratio": 0.2}
     (tmp_path / "data.jsonl").write_text(json.dumps(pair) + "\n")
     (tmp_path / "problems.jsonl").write_text(json.dumps({"prompt": "p", "answer": "2"}) + "\n")
+    (tmp_path / "recipe.yaml").write_text("model: ./model\n")
     options = {
         "sample": ["problems.jsonl", "--model", "./model", "--engine", "transformers"],
-        "train": ["-s", "model=./model", "-s", "train.data=data.jsonl"],
+        "train": ["recipe.yaml", "-s", "train.data=data.jsonl"],
         "eval": ["./model", "--task", "arithmetic"],
     }[command]
     done = subprocess.run(
@@ -150,7 +151,7 @@ TEMPLATES = {
     ),
     "a macro without end": ("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "failed"),
     "classes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "failed"),
-    "globals": ("{{ raise_exception.__globals__ }}", "failed"),
+    "globals": ("{{ raise_exception.__globals__['os'].system('id') }}", "failed"),
     "a long text": ("{{ 'x' * 3000000 }}", "added more than 1,000,000 characters"),
     "more than memory": ("{{ 'x' * 10 ** 15 }}", "failed"),
     "a syntax error": ("{% for %}", "failed"),
