@@ -148,7 +148,7 @@ def patterns_of(name: str) -> list[Use]:
             flags = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "flags"]
             flags += [text for text in map(ast.unparse, call.args) if re.match(r"re\.[A-Z]+$", text)]
             total = sum(getattr(re, flag.removeprefix("re.")) for flag in flags)
-            uses.append(Use(re.compile(call.args[0].value, total), function in AT_START))
+            uses.append(Use(re.compile(str(call.args[0].value), total), function in AT_START))
     return uses
 
 

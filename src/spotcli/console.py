@@ -7,9 +7,11 @@ sequences, and Rich reads ``[...]`` as markup. Rich handles ``NO_COLOR`` and pip
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -55,6 +57,18 @@ def _visible(match: re.Match[str]) -> str:
     if code == 0x7F:
         return "␡"
     return f"⟨{unicodedata.name(match.group(), f'U+{code:04X}')}⟩"
+
+
+def escape_library_messages() -> None:
+    """Have ``safe`` applied to what libraries log and warn: their messages quote files of models and data."""
+
+    class SafeRecord(logging.LogRecord):
+        def getMessage(self) -> str:
+            return safe(super().getMessage())
+
+    logging.setLogRecordFactory(SafeRecord)
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda *parts: safe(format_warning(*parts))
 
 
 def out() -> Console:
