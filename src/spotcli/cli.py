@@ -272,8 +272,10 @@ def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Run the ``spot`` command; show a ``SpotError`` without a traceback and exit with its code."""
+    from spotcli.console import escape_library_messages
     from spotcli.errors import SpotError
 
+    escape_library_messages()
     try:
         app()
     except SpotError as error:

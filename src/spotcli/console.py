@@ -6,9 +6,12 @@ sequences, and Rich reads ``[...]`` as markup. Rich handles ``NO_COLOR`` and pip
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 import time
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,6 +40,16 @@ def safe(text: str) -> str:
     return _CONTROL.sub(_visible, text)
 
 
+def one_line(text: str) -> str:
+    """Return text from outside, made harmless, on one line: a line break in it cannot imitate a line of ours."""
+    return safe(text).replace("\n", "␊").replace("\t", "␉")
+
+
+def json_escaped(line: str) -> str:
+    r"""Return a line of JSON with the characters that ``safe`` shows written as ``\uXXXX``: the same values."""
+    return _CONTROL.sub(lambda match: json.dumps(match.group())[1:-1], line)
+
+
 def _visible(match: re.Match[str]) -> str:
     code = ord(match.group())
     if code < 0x20:
@@ -44,6 +57,18 @@ def _visible(match: re.Match[str]) -> str:
     if code == 0x7F:
         return "␡"
     return f"⟨{unicodedata.name(match.group(), f'U+{code:04X}')}⟩"
+
+
+def escape_library_messages() -> None:
+    """Have ``safe`` applied to what libraries log and warn: their messages quote files of models and data."""
+
+    class SafeRecord(logging.LogRecord):
+        def getMessage(self) -> str:
+            return safe(super().getMessage())
+
+    logging.setLogRecordFactory(SafeRecord)
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda *parts: safe(format_warning(*parts))
 
 
 def out() -> Console:
@@ -62,12 +87,12 @@ def err() -> Console:
 
 def say(text: str) -> None:
     """Print one line of information."""
-    err().print(safe(text), style="dim", soft_wrap=True)
+    err().print(one_line(text), style="dim", soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print one line of warning."""
-    err().print(f"! {safe(text)}", style="yellow", soft_wrap=True)
+    err().print(f"! {one_line(text)}", style="yellow", soft_wrap=True)
 
 
 def note_renamed_fields(path: Path, renamed: Mapping[str, str]) -> None:
@@ -82,11 +107,11 @@ def show_error(error: SpotError) -> None:
 
     line = Text()
     if error.where:
-        line.append(f"{safe(error.where)}: ", style="bold")
-    line.append(safe(error.message), style="red")
+        line.append(f"{one_line(error.where)}: ", style="bold")
+    line.append(one_line(error.message), style="red")
     err().print(line, soft_wrap=True)
     if error.cure:
-        err().print(Text(f"  cure: {safe(error.cure)}", style="green"), soft_wrap=True)
+        err().print(Text(f"  cure: {one_line(error.cure)}", style="green"), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -157,11 +182,15 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s", style="cyan")
 
+    class Name(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(one_line(task.description))
+
     class Note(ProgressColumn):
         max_refresh = 0.2
 
         def render(self, task: Task) -> Text:
-            return Text(_note_of(task), style="dim", no_wrap=True, overflow="ellipsis")
+            return Text(one_line(_note_of(task)), style="dim", no_wrap=True, overflow="ellipsis")
 
     def whole() -> Column:
         return Column(no_wrap=True)
@@ -171,7 +200,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
     # Only the note gives way on a narrow terminal.
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     with Progress(
-        TextColumn("{task.description}", markup=False, table_column=whole()),
+        Name(table_column=whole()),
         BarColumn(bar_width=min(24, max(8, console.width // 8)), table_column=whole()),
         MofNCompleteColumn(table_column=whole()),
         Rate(table_column=whole()),

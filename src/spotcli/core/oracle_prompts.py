@@ -224,7 +224,8 @@ def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str, unwrap:
         return ParsedReply(None, "empty", "the reply was empty")
     if mode == "plain":
         return ParsedReply(text)
-    forged = {tag.group() for tag in _TAG.finditer(text) if tag.group(1) != fence and tag.group() not in student}
+    known = {tag.group() for tag in _TAG.finditer(student)}
+    forged = {tag.group() for tag in _TAG.finditer(text) if tag.group(1) != fence and tag.group() not in known}
     if forged:
         return ParsedReply(None, "forged fence", f"the reply holds tags that were not asked for: {sorted(forged)[0]}")
     tag = "edits" if mode == "edits" else "answer"

@@ -7,17 +7,19 @@ Every verdict becomes training data or a published number. Therefore "wrong" req
 differ. An answer that cannot be found, read or compared in time is "undecided", which never counts as wrong.
 
 Modules in the order of the work: ``find_answer`` finds the answer in a text, ``latex`` normalizes its notation, and
-``compare`` compares it in this process without evaluating text as code. Only formulas that need algebra are sent to
-the worker processes of ``algebra``. ``kinds`` grades other kinds of answers.
+``compare`` compares it in this process without evaluating text as code. Formulas that need algebra and long texts are
+sent to the worker processes of ``algebra``, which have a clock. ``kinds`` grades other kinds of answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from spotcli.grading.algebra.pool import Task
     from spotcli.grading.find_answer import FoundAnswer
     from spotcli.records import Verdict
 
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 """Wall-clock limit for comparing one answer in a worker; a comparison that takes longer is undecided."""
+
+LONG = 10_000
+"""Characters of response and reference together above which a worker does all of the grading. In this process there is
+no clock, and work that grows with the square of the length would hang it."""
+
+Prover = Callable[[str, str], tuple[bool | None, str]]
+"""Compares a reference with an answer by algebra: whether they are equal, or None and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +61,34 @@ def grade(response: str, reference: str, *, seconds: float = SECONDS) -> Grade:
     the content of either text, and returns within about ``seconds`` + 1 s (plus the start of the first worker, about
     1 s).
     """
+    if is_long(response, reference):
+        return grade_in_worker("math", response, reference, seconds)
+    return grade_with(lambda gold, answer: _prove_in_worker(gold, answer, seconds), response, reference)
+
+
+def is_long(response: str, reference: str) -> bool:
+    """Whether these texts are graded by a worker, under its clock."""
+    return len(response) + len(reference) > LONG
+
+
+def grade_with(prove: Prover, response: str, reference: str) -> Grade:
+    """``grade`` in this process; ``prove`` compares the answers that need algebra."""
     answers = _find(response, reference)
     if isinstance(answers, Grade):
         return answers
-    answer, gold = answers
-    quick = _quick(answer, gold, seconds)
-    return quick if quick is not None else _settle(answer, gold, seconds)
+    quick = _quick(*answers, prove)
+    return quick if quick is not None else _settle(*answers, prove)
+
+
+def grade_in_worker(task: Task, response: str, reference: str, seconds: float = SECONDS) -> Grade:
+    """Grade in a worker, which is stopped after ``seconds``: the answer is then undecided."""
+    from spotcli.grading.algebra.pool import WorkerLost, shared_pool
+
+    try:
+        reply = shared_pool().ask(reference, response, seconds, task)
+    except WorkerLost as lost:
+        return Grade("undecided", str(lost))
+    return Grade("undecided", reply.reason) if reply.result is None else Grade(**reply.result)
 
 
 def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade]:
@@ -66,27 +97,43 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade
     ``jobs``: the number of worker processes for the answers that need algebra.
     """
     grades: list[Grade | None] = []
-    slow: list[tuple[int, FoundAnswer, FoundAnswer]] = []
+    slow: list[tuple[int, Callable[[], Grade]]] = []
     for index, (response, reference) in enumerate(pairs):
+        if is_long(response, reference):
+            slow.append((index, partial(grade_in_worker, "math", response, reference)))
+            grades.append(None)
+            continue
         answers = _find(response, reference)
         if isinstance(answers, Grade):
             grades.append(answers)
             continue
-        quick = _quick(*answers, SECONDS)
+        quick = _quick(*answers, _prove_in_worker)
         if quick is None:
-            slow.append((index, *answers))
+            slow.append((index, partial(_settle, *answers, _prove_in_worker)))
         grades.append(quick)
     if slow:
-        from concurrent.futures import ThreadPoolExecutor
-
         from spotcli.grading.algebra.pool import shared_pool
 
         shared_pool().grow(jobs)
-        with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="grade") as threads:
-            settled = threads.map(lambda item: _settle(item[1], item[2], SECONDS), slow)
-            for (index, _, _), result in zip(slow, settled, strict=True):
-                grades[index] = result
+        for (index, _), result in zip(slow, in_threads([work for _, work in slow], jobs), strict=True):
+            grades[index] = result
     return [result for result in grades if result is not None]
+
+
+def in_threads(work: Sequence[Callable[[], Grade]], jobs: int) -> list[Grade]:
+    """Call functions that wait for workers, ``jobs`` at a time; Ctrl-C ends the workers at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from spotcli.grading.algebra.pool import close_pool
+
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="grade") as threads:
+        futures = [threads.submit(function) for function in work]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            close_pool()
+            raise
 
 
 def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Grade:
@@ -105,8 +152,8 @@ def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Gr
         return (FoundAnswer(letter, announced=True), gold) if letter else Grade("undecided", str(problem))
 
 
-def _quick(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade | None:
-    """The grade without a worker; None where a worker is needed."""
+def _quick(answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade | None:
+    """The grade without algebra; None where algebra is needed."""
     from spotcli.grading.compare import Undecidable
     from spotcli.grading.compare.equality import equal
 
@@ -118,30 +165,35 @@ def _quick(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade | No
         return Grade("undecided", "nested too deeply", answer.text[:1000])
     except Exception as error:  # an error in this package must not end a long run, nor count as a verdict
         return Grade("undecided", f"internal error of the grader: {error!r}", answer.text[:1000])
-    return None if same is None else _grade_of(same, answer, gold, seconds)
+    return None if same is None else _grade_of(same, answer, gold, prove)
 
 
-def _settle(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
-    """The grade by a worker."""
+def _settle(answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade:
+    """The grade by algebra."""
+    same, reason = prove(gold.text, answer.text)
+    if same is None:
+        reason = reason or "could not prove that the answers are equal or different"
+        return Grade("undecided", reason, answer.text)
+    return _grade_of(same, answer, gold, prove)
+
+
+def _prove_in_worker(gold: str, answer: str, seconds: float = SECONDS) -> tuple[bool | None, str]:
     from spotcli.grading.algebra.pool import WorkerLost, shared_pool
 
     try:
-        reply = shared_pool().ask(gold.text, answer.text, seconds)
+        reply = shared_pool().ask(gold, answer, seconds)
     except WorkerLost as lost:
-        return Grade("undecided", str(lost), answer.text)
-    if reply.same is None:
-        reason = reply.reason or "could not prove that the answers are equal or different"
-        return Grade("undecided", reason, answer.text)
-    return _grade_of(reply.same, answer, gold, seconds)
+        return None, str(lost)
+    return reply.same, reply.reason
 
 
-def _grade_of(same: bool, answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
+def _grade_of(same: bool, answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade:
     from spotcli.grading.compare.choices import lone_letter
 
     if same:
         return Grade("right", "", answer.text)
     if answer.last_box is not None:  # of several boxes in a row, only the last may be the answer
-        last = grade(f"\\boxed{{{answer.last_box}}}", f"\\boxed{{{gold.text}}}", seconds=seconds)
+        last = grade_with(prove, f"\\boxed{{{answer.last_box}}}", f"\\boxed{{{gold.text}}}")
         if last.verdict != "wrong":
             return Grade("undecided", "several boxes, and only the last one may match the reference", answer.text)
     if answer.announced and len(answer.text) > 60 and not lone_letter(gold.text):

@@ -15,6 +15,7 @@ write a megabyte of open braces.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 
 
@@ -101,8 +102,9 @@ def strip_thinking(text: str) -> str:
 # --- boxes ---
 
 # An escaped character such as \{ or \\ must not count as a brace. Doubled backslashes before "boxed" come from JSON.
-# Each alternative begins with a fixed character, so that the search skips plain text fast.
-_BRACES = re.compile(r"\\(?:\\*(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?|[^a-zA-Z])|\{|\}", re.DOTALL)
+# Each alternative begins with a fixed character, so that the search skips plain text fast. Pairs of backslashes are
+# taken together: one by one, a long row of them takes the square of its length.
+_BRACES = re.compile(r"\\++(?:boxed|fbox)(?![a-zA-Z])\s*+(\{)?|(?:\\\\)++|\\[^a-zA-Z]|\{|\}", re.DOTALL)
 _FENCE = re.compile(r"^```[ \t]*([A-Za-z+#]*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PROGRAMS = {
     "python", "py", "python3", "sympy", "c", "cpp", "c++", "java", "javascript", "js", "bash", "sh", "rust", "go",
@@ -148,7 +150,13 @@ def _outside_programs(text: str, boxes: list[Box]) -> list[Box]:
     if "```" not in text:
         return boxes
     programs = [fence.span() for fence in _FENCE.finditer(text) if fence[1].lower() in _PROGRAMS]
-    return [box for box in boxes if not any(start <= box.start < end for start, end in programs)] or boxes
+    starts = [start for start, _ in programs]
+
+    def is_outside(box: Box) -> bool:
+        before = bisect_right(starts, box.start)
+        return before == 0 or box.start >= programs[before - 1][1]
+
+    return list(filter(is_outside, boxes)) or boxes
 
 
 def _is_empty(box: Box) -> bool:

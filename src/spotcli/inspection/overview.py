@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spotcli.console import safe
+from spotcli.console import one_line
 from spotcli.core.edits import shared_prefix
 from spotcli.inspection.pair_facts import oracle_name, pair_change_ratio
 from spotcli.records import Pair
@@ -142,11 +142,6 @@ def histogram(ratios: array[float]) -> list[tuple[float, float, int]]:
     # A computed ratio of 0.3 can be 0.29999999999999998; without the tolerance it would fall into the lower bin.
     bins = Counter(min(int(ratio * 100 / hundredths + 1e-9), 100 // hundredths - 1) for ratio in ratios)
     return [(index * hundredths / 100, (index + 1) * hundredths / 100, bins[index]) for index in range(max(bins) + 1)]
-
-
-def one_line(text: str) -> str:
-    """Return text from outside, made harmless, on one line."""
-    return safe(text).replace("\n", "␊").replace("\t", "␉")
 
 
 def count_noun(number: int, noun: str) -> str:

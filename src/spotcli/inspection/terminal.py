@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from spotcli.console import safe
+from spotcli.console import one_line, safe
 from spotcli.core.edits import Span, diff
 from spotcli.inspection import app
-from spotcli.inspection.overview import ReviewSummary, count_noun, one_line
+from spotcli.inspection.overview import ReviewSummary, count_noun
 from spotcli.inspection.pair_facts import oracle_name, pair_change_ratio
 from spotcli.records import Pair
 

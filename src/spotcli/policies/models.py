@@ -51,6 +51,7 @@ def resolve(name: str) -> str:
             raise UserError(
                 "the folder has no model (config.json is missing)", where=name, cure="use the folder of a model"
             )
+        _refuse_other_weights(path, name)
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError("model folder not found", where=name, cure="check the path, or use a hub id")
@@ -105,10 +106,16 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         UserError: the model is not found or cannot be downloaded, or has no tokenizer.
     """
     from_pretrained = _from_pretrained("AutoTokenizer")
-    try:
-        tokenizer: Any = _load(name, lambda path: from_pretrained(path, trust_remote_code=False))
-    except ValueError:
-        tokenizer = None
+
+    def load(path: str) -> Any:
+        try:
+            return from_pretrained(path, trust_remote_code=False)
+        except ValueError as error:
+            if _needs_code(error):
+                raise
+            return None
+
+    tokenizer: Any = _load(name, load)
     # Without the files, transformers raises ValueError for some models and returns an empty tokenizer for others.
     if tokenizer is None or not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise UserError("the model has no tokenizer", where=name, cure="copy the tokenizer's files next to config.json")
@@ -122,9 +129,10 @@ def load_configs(name: str) -> tuple[Any, dict[str, Any]]:
         UserError: the model is not found or cannot be downloaded.
     """
     from_pretrained = _from_pretrained("AutoConfig")
-    adapter = Path(resolve(name)) / "adapter_config.json"
-    if adapter.is_file() and not adapter.with_name("config.json").is_file():
-        return load_configs(str(read_json(adapter)["base_model_name_or_path"]))
+    if base := _base_of(Path(resolve(name))):
+        if _base_of(Path(resolve(base))):
+            raise UserError("the base model of the adapter is an adapter itself", where=name, cure="merge one of them")
+        return load_configs(base)
     config = _load(name, lambda path: from_pretrained(path, trust_remote_code=False))
     from transformers import GenerationConfig
 
@@ -151,7 +159,10 @@ def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreT
     from_pretrained = _from_pretrained("AutoModelForCausalLM")
     options = {"quantization_config": _nf4(nf4)} if nf4 else {}
     model = _load(
-        name, lambda path: from_pretrained(path, dtype=torch_dtype(dtype), trust_remote_code=False, **options)
+        name,
+        lambda path: from_pretrained(
+            path, dtype=torch_dtype(dtype), trust_remote_code=False, use_safetensors=True, **options
+        ),
     )
     if nf4:
         # On some CPUs a forward pass in eval mode would repack the weights, and the repacked ones have no gradient.
@@ -195,11 +206,72 @@ def _from_pretrained(kind: str) -> Any:
 
 
 def _load(name: str, load: Callable[[str], Any]) -> Any:
+    """Load a part of a model with transformers.
+
+    Raises:
+        UserError: it cannot be loaded. The files come from outside, so that every exception is about them, except for
+            a lack of memory.
+    """
     path = resolve(name)
     try:
         return load(path)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
+    except MemoryError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        if _needs_code(error):
+            raise UserError(
+                "the model needs Python code from its own files, which is never run",
+                where=name,
+                cure="use a model whose architecture is part of transformers",
+            ) from None
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise UserError(
-            f"failed to load the model: {reason}", where=name, cure="use the folder of a model, or a hub id"
+            f"failed to load the model: {reason[:300]}", where=name, cure="use the folder of a model, or a hub id"
         ) from None
+
+
+def _needs_code(error: Exception) -> bool:
+    """Whether transformers refused to run code from a model's files (``auto_map``)."""
+    return "trust_remote_code" in str(error)
+
+
+def _base_of(folder: Path) -> str | None:
+    """The base model of a folder with only an adapter; None for other folders.
+
+    Raises:
+        UserError: the adapter does not name its base model.
+    """
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file() or (folder / "config.json").is_file():
+        return None
+    settings = read_json(adapter)
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            "the adapter does not name its base model",
+            where=str(adapter),
+            cure="add base_model_name_or_path to adapter_config.json",
+        )
+    return base
+
+
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
+"""Files of weights in other formats than safetensors. The first ones are pickles, which can run code when loaded."""
+
+
+def _refuse_other_weights(folder: Path, name: str) -> None:
+    """Refuse a folder whose only weights are not in safetensors, before anything of it is loaded.
+
+    Raises:
+        UserError: it has no weights in safetensors, but others.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    others = [file for file in names if file.endswith(_OTHER_WEIGHTS) and file != "training_args.bin"]
+    if others and not any(file.endswith(".safetensors") for file in names):
+        raise UserError(
+            f"the weights are not in the format safetensors, but in {others[0]}",
+            where=name,
+            cure="convert them, with save_pretrained of transformers or peft, in an environment that you trust",
+        )

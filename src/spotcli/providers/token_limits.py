@@ -45,7 +45,7 @@ def accepted_limit(error: Exception, max_tokens: int) -> TokenLimit | None:
     """
     if getattr(error, "status_code", None) not in (400, 413, 422):
         return None
-    details = f"{error} {getattr(error, 'body', None) or ''}"
+    details = f"{str(error)[:2000]} {str(getattr(error, 'body', None) or '')[:2000]}"
     for pattern in _OUTPUT_LIMITS:
         if limit := pattern.search(details):
             return _lower(int(limit[1]), max_tokens, of_model=True)

@@ -18,7 +18,7 @@ from spotcli.repair.damage import LITERAL_LINE_END, Damage, damage_of
 _FENCE_START = re.compile(r"(```|~~~)[\w+-]*[^\S\n]*")
 _TAG_START = re.compile(r"<([A-Za-z][\w-]{2,30})>")
 _HEADING = re.compile(
-    r"[#*_\s]*(?:here(?: is|'s|’s) )?(?:the |my |your )?(?:fully )?"
+    r"[#*_\s]*+(?:here(?: is|'s|’s) )?(?:the |my |your )?(?:fully )?"
     r"(?:corrected|revised|fixed|updated|repaired|amended|mended) "
     r"(?:solution|answer|response|version|text|work)[*_\s:.]*\n+",
     re.IGNORECASE,

@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path
 
 from spotcli import jsonl, outputs
-from spotcli.console import note_renamed_fields, out, say
+from spotcli.console import note_renamed_fields, one_line, out, say
 from spotcli.errors import DataError, UserError
 from spotcli.inspection import terminal
 from spotcli.inspection.html_page import write_page
-from spotcli.inspection.overview import Overview, ReviewSummary, count_noun, one_line
+from spotcli.inspection.overview import Overview, ReviewSummary, count_noun
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
 from spotcli.recipe import Recipe
 from spotcli.records import EVALUATION, Pair, Sample

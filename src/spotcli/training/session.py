@@ -82,7 +82,6 @@ def load_model(plan: TrainPlan) -> PreparedModel:
         UserError: the model is not found, or its log-probabilities cannot be computed.
     """
     import torch
-    from transformers import AutoConfig
 
     from spotcli.core.forward import logps, rounded_operands, shared_attention
 
@@ -91,7 +90,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     precision = plan.precision
     nf4 = precision.compute if plan.section.quantize else None
     model: Any = models.load_model(plan.model, precision.weights, nf4)
-    dtype = AutoConfig.from_pretrained(models.resolve(plan.model), trust_remote_code=False).dtype
+    dtype = models.load_configs(plan.model)[0].dtype
     saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype or torch.float32)
     logps.install(model)
     rounded_operands.install(model)
