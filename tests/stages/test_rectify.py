@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from spotcli import jsonl, outputs
+from spotcli import outputs
+from spotcli.appender import Appender
 from spotcli.core import oracle_prompts
 from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished, UserError
 from spotcli.providers import limiter as limits
@@ -1204,7 +1205,7 @@ def test_the_lock_covers_a_replaced_file(tmp_path: Path) -> None:
         output.replace([{"id": "b"}, {"id": "c"}])
         assert [row["id"] for row in output.rows()] == ["b", "c"]
         with pytest.raises(UserError, match="another process"):
-            jsonl.Appender(path)
+            Appender(path)
         output.append([{"id": "d"}])
         with pytest.raises(TypeError):
             output.replace([{"id": object()}])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spotcli import jsonl
+from spotcli.appender import Appender
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.errors import DataError
 
@@ -145,7 +146,7 @@ def read_entry(row: Mapping[str, Any], where: str) -> Entry | None:
     return model(**known)
 
 
-class Journal(jsonl.Appender):
+class Journal(Appender):
     """An append-only file that many requests share: all entries that wait get one write and one fsync.
 
     ``entries`` are those that the file held when it was opened.
@@ -155,14 +156,14 @@ class Journal(jsonl.Appender):
     """
 
     def __init__(self, path: Path, price: Callable[[ReplyEntry], float | None] | None = None) -> None:
-        super().__init__(path)
+        super().__init__(path, private=True)
         self.entries: list[Entry] = []
         self.spent = 0.0
         """US dollars of all replies whose price is known."""
         self._reserved: dict[str, float] = {}
         self._queue: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         try:
             for number, row in jsonl.numbered(path):
                 entry = read_entry(row, f"{path}:{number}")
@@ -225,7 +226,7 @@ class Journal(jsonl.Appender):
             batch, self._queue = self._queue, []
             try:
                 await asyncio.to_thread(self.append, [entry.as_row() for entry, _ in batch])
-            except OSError as error:
+            except Exception as error:  # the requests that wait would wait forever
                 # The file may end with half a line, and the next line would be lost with it.
                 self._error = error
                 for _, written in batch + self._queue:

@@ -238,6 +238,8 @@ def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answe
             answers = [item for item in group if isinstance(item, Answer)]
             rows = graded_rows([pending.pop(answer.request.key) for answer in answers], answers, settings)
             output.append(rows)
+            if output.disturbed:
+                policy.stop()  # the command fails in the end, so it asks nothing more
             answered.count_new(rows)
             for item in group:
                 if isinstance(item, Failure):

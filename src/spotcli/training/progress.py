@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spotcli import jsonl
+from spotcli.appender import Appender
 from spotcli.console import note_renamed_fields, say, warn
 from spotcli.training.summary import RENAMED_METRICS, TrainSummary, with_new_names
 
@@ -25,18 +25,14 @@ class Metrics:
     """metrics.jsonl, with one row per logged training step. The open file is the lock of the output folder."""
 
     def __init__(self, path: Path) -> None:
-        self.file = jsonl.Appender(path)
+        self.file = Appender(path)
 
     def keep_until(self, step: int) -> None:
         """Remove the rows after a training step, from which the run resumes."""
         rows = list(self.file.rows())
         kept = [row for row in rows if row["step"] <= step]
         if len(kept) < len(rows):
-            path = self.file.path
-            self.file.close()
-            path.unlink()
-            self.file = jsonl.Appender(path)
-            self.file.append(kept)
+            self.file.replace(kept)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, with metrics of earlier versions under their names of this version."""

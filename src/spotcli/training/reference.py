@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spotcli.appender import Appender
 from spotcli.core.forward.encoding import EncodedPair
-from spotcli.jsonl import Appender
 from spotcli.training.plan import TrainPlan
 
 VERSION = "2"
