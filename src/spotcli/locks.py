@@ -230,3 +230,13 @@ class Lock(AbstractContextManager["Lock"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def check_free(path: Path) -> None:
+    """Refuse to start where another process writes an output, before any other work.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    if Path(os.path.realpath(path)).parent.is_dir():
+        Lock(path).release()

@@ -61,7 +61,7 @@ _META_TYPES: dict[str, type] = {
 """Types of the values in a meta file."""
 
 
-def check_types(values: Mapping[str, Any], types: Mapping[str, type], path: Path) -> None:
+def check_types(values: Mapping[str, Any], types: Mapping[str, type], path: Path, cure: str = CURE) -> None:
     """Refuse a damaged file of settings; a missing value is allowed.
 
     Raises:
@@ -70,7 +70,7 @@ def check_types(values: Mapping[str, Any], types: Mapping[str, type], path: Path
     names = {dict: "an object", str: "a string", bool: "true or false", list: "an array"}
     for name, wanted in types.items():
         if name in values and not isinstance(values[name], wanted):
-            raise DataError(f"the file is damaged: expected '{name}' to be {names[wanted]}", where=str(path), cure=CURE)
+            raise DataError(f"the file is damaged: expected '{name}' to be {names[wanted]}", where=str(path), cure=cure)
 
 
 def versions() -> dict[str, str]:

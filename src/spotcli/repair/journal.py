@@ -12,10 +12,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from spotcli import jsonl
 from spotcli.appender import Appender
@@ -120,30 +123,32 @@ class UndoEntry:
 
 
 Entry = ReplyEntry | MoneyEntry | UndoEntry
-_KINDS: dict[Any, type[ReplyEntry] | type[UndoEntry]] = {"reply": ReplyEntry, "undo": UndoEntry}
+_KINDS: dict[str, type[Entry]] = {"reply": ReplyEntry, "sent": MoneyEntry, "free": MoneyEntry, "undo": UndoEntry}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model in _KINDS.items()}
 
 
 def read_entry(row: Mapping[str, Any], where: str) -> Entry | None:
     """The entry in a row of a journal; None for a kind that this version does not know. Unknown keys are ignored.
 
     Raises:
-        DataError: a key is missing.
+        DataError: a key is missing or has an invalid value.
     """
     kind = row.get("kind")
-    if kind == "sent" or kind == "free":
-        return MoneyEntry(kind, row.get("key", ""), row.get("reserved") or 0.0)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         return None
+    if kind in ("sent", "free"):
+        row = {**row, "key": row.get("key", ""), "reserved": row.get("reserved") or 0.0}
     model = _KINDS[kind]
     known = {item.name: row[item.name] for item in fields(model) if item.name in row}
-    for item in fields(model):
-        if item.name not in known and item.default is MISSING and item.default_factory is MISSING:
-            raise DataError(
-                f"the field '{item.name}' is missing",
-                where=where,
-                cure="remove that line; its reply is requested again",
-            )
-    return model(**known)
+    try:
+        entry: Entry = _ADAPTERS[kind].validate_json(json.dumps(known), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        problem = "is missing" if first["type"].startswith("missing") else f"is invalid: {first['msg'].lower()}"
+        cure = "correct that line, or remove it: its reply is requested again then"
+        raise DataError(f"the field '{name}' {problem}", where=where, cure=cure) from None
+    return entry
 
 
 class Journal(Appender):
@@ -165,10 +170,17 @@ class Journal(Appender):
         self._writer: asyncio.Task[None] | None = None
         self._error: Exception | None = None
         try:
+            seen: set[tuple[str, str, float]] = set()
             for number, row in jsonl.numbered(path):
                 entry = read_entry(row, f"{path}:{number}")
                 if entry is None:
                     continue
+                if isinstance(entry, ReplyEntry) and entry.at:
+                    # A line that was copied by mistake is one reply, paid for once.
+                    same = (entry.key, entry.at, entry.seconds)
+                    if same in seen:
+                        continue
+                    seen.add(same)
                 if price and isinstance(entry, ReplyEntry):
                     entry = replace(entry, cost=price(entry))
                 self.entries.append(entry)

@@ -23,6 +23,7 @@ from spotcli import jsonl, outputs
 from spotcli.console import say
 from spotcli.core import edits
 from spotcli.errors import UserError
+from spotcli.locks import check_free
 from spotcli.oracles import Oracle
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
@@ -87,6 +88,7 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
     started = time.monotonic()
     settings = recipe.rectify
     source, path = folder / settings.samples, folder / settings.output
+    check_free(path)
     samples = read_samples(source, truncated_are_wrong=settings.cut)
     if settings.mode == "self":
         origin = Origin(path, samples, settings.mode, "", started)

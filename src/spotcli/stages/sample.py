@@ -22,6 +22,7 @@ from spotcli.errors import RecipeError
 from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
+from spotcli.locks import check_free
 from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
 from spotcli.policies.by_name import load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
@@ -121,6 +122,7 @@ def _plan(
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
     held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
+    check_free(path)
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
     depends_on = _settings(recipe, sampling, shard, sets)
     asked = {"trials": settings.trials, "limit": settings.limit}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.appender import Appender
 from spotcli.console import note_renamed_fields, say, warn
+from spotcli.errors import DataError
 from spotcli.training.summary import RENAMED_METRICS, TrainSummary, with_new_names
 
 if TYPE_CHECKING:
@@ -29,17 +30,33 @@ class Metrics:
 
     def keep_until(self, step: int) -> None:
         """Remove the rows after a training step, from which the run resumes."""
-        rows = list(self.file.rows())
+        rows = self._valid_rows()
         kept = [row for row in rows if row["step"] <= step]
         if len(kept) < len(rows):
             self.file.replace(kept)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, with metrics of earlier versions under their names of this version."""
-        rows = list(self.file.rows())
+        rows = self._valid_rows()
         renamed = {old: new for old, new in RENAMED_METRICS.items() if any(old in row for row in rows)}
         note_renamed_fields(self.file.path, renamed)
         return [with_new_names(row) for row in rows]
+
+    def _valid_rows(self) -> list[dict[str, Any]]:
+        """All rows.
+
+        Raises:
+            DataError: a row without a training step.
+        """
+        rows = list(self.file.rows())
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get("step"), int):
+                raise DataError(
+                    f"row {number} has no valid 'step'",
+                    where=str(self.file.path),
+                    cure="remove that line, or restart with --fresh",
+                )
+        return rows
 
     def close(self) -> None:
         self.file.close()
