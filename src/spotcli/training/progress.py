@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spotcli.appender import Appender
 from spotcli.console import note_renamed_fields, say, warn
 from spotcli.errors import DataError
+from spotcli.policies.cpu_threads import Pace
 from spotcli.training.summary import RENAMED_METRICS, TrainSummary, with_new_names
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Report:
         self.pairs = self.seconds = 0.0
         self.window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self.warned: set[str] = set()
+        self.pace = Pace("training")
 
     @property
     def pairs_per_second(self) -> float | None:
@@ -97,6 +99,7 @@ class Report:
         self.final = self._numbers(row)
         self.pairs += row["pairs"]
         self.seconds += row["seconds"]
+        self.pace.add(row["tokens_per_second"] * row["seconds"], row["seconds"])
         note = self._note(row)
         self.display.update(self.bar, advance=row["pairs"], note=note)
         tenth = max(1, row["steps"] // 10)
