@@ -50,10 +50,12 @@ def test_a_replaced_output_loses_no_row_and_is_reported(tmp_path: Path) -> None:
 
 def test_a_replacement_after_the_last_row_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    with pytest.raises(UserError, match="another program replaced"), Appender(path) as file:
-        file.append([{"id": "a"}])
-        (tmp_path / "other").write_text("")
-        (tmp_path / "other").replace(path)
+    file = Appender(path)
+    file.append([{"id": "a"}])
+    (tmp_path / "other").write_text("")
+    (tmp_path / "other").replace(path)
+    with pytest.raises(UserError, match="another program replaced"):
+        file.__exit__(None, None, None)
     assert ids(tmp_path / "x.replaced-1.jsonl") == ["a"]
 
 
@@ -69,25 +71,26 @@ def test_a_deleted_output_is_written_again(tmp_path: Path, capsys: pytest.Captur
 
 def test_an_output_that_another_program_shortened_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    with pytest.raises(UserError, match="another program changed"), Appender(path) as file:
-        file.append([{"id": "a"}])
-        os.truncate(path, 0)
-        file.append([{"id": "b"}])
+    file = Appender(path)
+    file.append([{"id": "a"}])
+    os.truncate(path, 0)
+    file.append([{"id": "b"}])
+    with pytest.raises(UserError, match="another program changed"):
+        file.__exit__(None, None, None)
     assert ids(path) == ["b"]
 
 
 @pytest.mark.parametrize("by", ["rename", "edit in place"])
 def test_a_file_that_a_person_edited_meanwhile_is_not_overwritten(tmp_path: Path, by: str) -> None:
     path = tmp_path / "x.jsonl"
-    with (
-        pytest.raises(UserError, match="another program changed this file"),
-        Output(path, command="test", settings={}) as output,
-    ):
-        output.append([{"id": "a"}])
-        edited = path if by == "edit in place" else tmp_path / "edited"
-        edited.write_text('{"id": "a", "review": "accept"}\n')
-        edited.replace(path)
+    output = Output(path, command="test", settings={})
+    output.append([{"id": "a"}])
+    edited = path if by == "edit in place" else tmp_path / "edited"
+    edited.write_text('{"id": "a", "review": "accept"}\n')
+    edited.replace(path)
+    with pytest.raises(UserError, match="another program changed this file"):
         output.replace([{"id": "a"}])
+    output.close()
     assert "accept" in path.read_text()
 
 
