@@ -212,3 +212,12 @@ def test_a_damaged_meta_file_is_named_and_nothing_is_changed(tmp_path: Path, con
     # --fresh keeps both under another name.
     Output(path, command="test", settings={}, fresh=True).close()
     assert (tmp_path / "x.old-1.meta.json").read_bytes() == content
+
+
+def test_an_output_that_is_the_input_is_refused(tmp_path: Path) -> None:
+    path, link = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
+    path.write_text("{}")
+    os.link(path, link)
+    with pytest.raises(UserError, match="the output is also the input"):
+        files.check_distinct(path, link)
+    files.check_distinct(path, tmp_path / "new.jsonl")

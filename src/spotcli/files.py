@@ -62,6 +62,16 @@ def check_writable(path: Path) -> None:
         )
 
 
+def check_distinct(source: Path, output: Path) -> None:
+    """Refuse an output that is the input under the same or another name.
+
+    Raises:
+        UserError: both are the same file.
+    """
+    if source.is_file() and output.is_file() and source.samefile(output):
+        raise UserError("the output is also the input", where=str(output), cure="write to another file with -o")
+
+
 def make_parent(path: Path) -> None:
     """Create the folder of an output.
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl, outputs
+from spotcli import files, jsonl, outputs
 from spotcli.console import progress
 from spotcli.grading.answers import TRUNCATED, Completion, grade_answers, graded_fields
 from spotcli.locks import check_free
@@ -58,6 +58,7 @@ def grade_file(recipe: Recipe, source: str, *, folder: Path = Path(), fresh: boo
     """
     started = time.monotonic()
     path = folder / source
+    files.check_distinct(path, folder / recipe.sample.output)
     check_free(folder / recipe.sample.output)
     total = sum(1 for _ in iter_answers(path))  # finds every invalid row before anything is written
     settings = {"model": recipe.model, "graded": source, "grader": recipe.grader}

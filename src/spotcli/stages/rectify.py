@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spotcli import jsonl, outputs
+from spotcli import files, jsonl, outputs
 from spotcli.console import say
 from spotcli.core import edits
 from spotcli.errors import UserError
@@ -88,6 +88,7 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
     started = time.monotonic()
     settings = recipe.rectify
     source, path = folder / settings.samples, folder / settings.output
+    files.check_distinct(source, path)
     check_free(path)
     samples = read_samples(source, truncated_are_wrong=settings.cut)
     if settings.mode == "self":

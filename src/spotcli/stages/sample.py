@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spotcli import outputs
+from spotcli import files, outputs
 from spotcli.console import progress, say
 from spotcli.errors import RecipeError
 from spotcli.evaluation.held_out import Evaluations
@@ -122,6 +122,7 @@ def _plan(
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
     held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
+    files.check_distinct(folder / settings.problems, path)
     check_free(path)
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
     depends_on = _settings(recipe, sampling, shard, sets)
