@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 from weakref import WeakSet
 
+from spotcli import files
 from spotcli.console import say
 from spotcli.errors import UserError
 
@@ -233,10 +234,11 @@ class Lock(AbstractContextManager["Lock"]):
 
 
 def check_free(path: Path) -> None:
-    """Refuse to start where another process writes an output, before any other work.
+    """Refuse to start where another process writes an output, or where none can be, before any other work.
 
     Raises:
-        UserError: another process holds the lock.
+        UserError: another process holds the lock, or the path names something else than a file.
     """
+    files.check_writable(path)
     if Path(os.path.realpath(path)).parent.is_dir():
         Lock(path).release()
