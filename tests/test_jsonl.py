@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spotcli import jsonl, outputs
+from spotcli.appender import Appender
 from spotcli.errors import DataError, SettingsChanged, UserError
-from spotcli.jsonl import Appender
 from spotcli.outputs import Output
 from spotcli.records import Pair, Problem, Sample
 
@@ -389,7 +389,7 @@ def test_a_killed_writer_loses_no_reported_row_and_writes_none_twice(file: Path)
 HOLDER = """
 import sys
 from pathlib import Path
-from spotcli.jsonl import Appender
+from spotcli.appender import Appender
 
 with Appender(Path(sys.argv[1])):
     print("open", flush=True)
@@ -407,7 +407,7 @@ def test_a_second_writer_is_refused_until_the_first_one_has_ended(file: Path) ->
         with pytest.raises(UserError) as caught:
             Appender(file)
         assert str(caught.value) == (
-            f"{file}: another process is writing this file\n"
+            f"{file}: another process is writing this file (process {first.pid})\n"
             "  cure: wait for it, stop it, or write to another file with -o"
         )
         # --fresh is refused too.

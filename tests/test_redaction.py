@@ -16,7 +16,7 @@ from spotcli.redaction import public_value, redact, without_credentials
 def test_secret_values_become_digests_that_tell_them_apart() -> None:
     headers = {"extra_headers": {"Authorization": "Bearer abc", "X-Trace": "1"}, "aws_secret_access_key": "xyz"}
     public = public_value(headers)
-    assert public["extra_headers"]["X-Trace"] == "1"
+    assert public["extra_headers"]["X-Trace"].startswith("[secret ")  # any header may be a key
     assert "abc" not in str(public)
     assert "xyz" not in str(public)
     other = public_value({"extra_headers": {"Authorization": "Bearer abd"}})

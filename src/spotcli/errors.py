@@ -77,6 +77,10 @@ _STORAGE_ERRORS = {
     errno.ENOTDIR: "check the path: a part of it is a file",
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EFBIG: "write to another file system",
+    errno.ELOOP: "check the path: its links form a circle",
+    errno.EIO: "check the disk, or write to another one (-o)",
+    errno.ESTALE: "check the network file system",
+    errno.ENOTSUP: "write to another file system (-o)",
 }
 """What helps if the system refuses to read or write a file, by errno."""
 

@@ -1,27 +1,20 @@
-"""Datasets as files: UTF-8 JSON lines, read and checked, appended to, repaired and locked.
-
-One process writes a file at a time. Rows are appended whole and synced to disk. If a crash leaves an incomplete last
-line, the next writer moves it to ``X.torn``.
-"""
+"""Datasets as files: UTF-8 JSON lines, read and checked, or written at once; ``appender`` adds rows to them."""
 
 from __future__ import annotations
 
 import codecs
-import fcntl
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from spotcli import files
 from spotcli.errors import DataError, UserError
 from spotcli.records import EVALUATION, Row
 
@@ -132,6 +125,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    files.check_readable(path)
     with path.open("rb") as file:
         if path.suffix.lower() in (".yaml", ".yml"):
             raise UserError("expected a dataset (JSON lines), got a recipe", where=str(path))
@@ -148,7 +142,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     return
             if not raw.strip():
                 continue
-            if not raw.endswith(b"\n") and not _is_object(raw):
+            if not raw.endswith(b"\n") and not is_object(raw):
                 raise DataError(
                     "the last line is incomplete",
                     where=f"{path}:{number}",
@@ -169,7 +163,7 @@ def _elements(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
         yield number, json.dumps(element).encode() + b"\n"
 
 
-def _is_object(raw: bytes) -> bool:
+def is_object(raw: bytes) -> bool:
     try:
         return isinstance(json.loads(raw), dict)
     except (ValueError, RecursionError):
@@ -234,6 +228,7 @@ def _missing_file_cure(path: Path) -> str:
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file in hex."""
+    files.check_readable(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -243,7 +238,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         DataError: the file is not a JSON object.
+        UserError: the path names something else than a file.
     """
+    files.check_readable(path)
     try:
         return _parse(path.read_bytes(), str(path))
     except FileNotFoundError:
@@ -251,22 +248,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: a reader sees the old file or the new one, even after a crash."""
-    _exchange(path, [json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"])
+    """Write a private JSON file atomically: a reader sees the old file or the new one, even after a crash."""
+    content = json.dumps(value, ensure_ascii=False, indent=2)
+    files.replace(path, [content.encode("utf-8", "replace"), b"\n"], mode=files.PRIVATE)
 
 
 def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
     """Write a dataset atomically: a reader sees the old file or the new one, even after a crash."""
-    _exchange(path, (encode([row]) for row in rows))
-
-
-def _exchange(path: Path, parts: Iterable[bytes]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    files.replace(path, (encode([row]) for row in rows))
 
 
 def encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
@@ -278,110 +267,3 @@ def encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
     except UnicodeEncodeError:
         # Replies can contain lone surrogates, which UTF-8 cannot encode.
         return cast(bytes, _without_surrogates(text).encode())
-
-
-def lock(file: BinaryIO, path: Path) -> None:
-    """Lock an open file until it is closed.
-
-    Raises:
-        UserError: another process holds the lock, or has replaced the file since it was opened.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        locked = False
-    if not locked:
-        raise UserError(
-            "another process is writing this file",
-            where=str(path),
-            cure="wait for it, stop it, or write to another file with -o",
-        )
-
-
-class Appender(AbstractContextManager["Appender"]):
-    """An append-only JSONL file with one writer.
-
-    Opening it locks the file and repairs an incomplete last line; ``torn`` is whether one was moved to ``X.torn``. The
-    operating system releases the lock when the process ends.
-
-    Raises:
-        UserError: another process is writing the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("ab")
-        try:
-            lock(self._file, path)
-            self.torn = self._repair_tail()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _repair_tail(self) -> bool:
-        """Move an incomplete last line to ``X.torn``; a complete row without its line end gets one."""
-        tail, start = self._last_line()
-        if not tail or tail.endswith(b"\n"):
-            return False
-        if _is_object(tail):
-            self._append(b"\n")
-            return False
-        with self.path.with_suffix(".torn").open("ab") as aside:
-            aside.write(tail + b"\n")
-            os.fsync(aside.fileno())
-        os.ftruncate(self._file.fileno(), start)
-        os.fsync(self._file.fileno())
-        return True
-
-    def _last_line(self) -> tuple[bytes, int]:
-        """Return the last line and its offset; read from the end, because the file can be large."""
-        with self.path.open("rb") as file:
-            start = file.seek(0, os.SEEK_END)
-            tail = b""
-            while start:
-                step = min(start, 1 << 16)
-                start = file.seek(start - step)
-                tail = file.read(step) + tail
-                line_end = tail.rfind(b"\n", 0, len(tail) - 1)
-                if line_end >= 0:
-                    return tail[line_end + 1 :], start + line_end + 1
-            return tail, 0
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of the file.
-
-        Raises:
-            DataError: a line is not a JSON object.
-        """
-        return rows(self.path)
-
-    def append(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
-        """Append rows in one write and sync them to disk."""
-        data = encode(rows)
-        if data:
-            self._append(data)
-
-    def _append(self, data: bytes) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._file.fileno(), view) :]
-        except OSError:
-            # If the disk is full, half a row must not remain: the next row would be appended to it.
-            os.ftruncate(self._file.fileno(), size)
-            raise
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

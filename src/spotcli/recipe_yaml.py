@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from spotcli import files
 from spotcli.errors import RecipeError
 from spotcli.recipe import Recipe, flag, known_keys, section, suggest
 from spotcli.redaction import public_value, without_credentials
@@ -135,6 +136,7 @@ def _indented(depth: int, text: str) -> str:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the values of a recipe file and the line of each key."""
     try:
+        files.check_readable(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError("recipe not found", where=str(path), cure="recipes/ contains examples") from None

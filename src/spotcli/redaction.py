@@ -23,6 +23,8 @@ _FRAGMENT = 8
 _WORDY_FRAGMENT = 12
 """The same without a digit or without a letter, since ordinary words and numbers are that long."""
 
+_HEADERS = re.compile(r"headers$", re.IGNORECASE)
+"""Names of settings with headers of requests; the value of any header may be secret."""
 _KEY_LIKE = re.compile(
     r"""
       \b(?:sk|pk|rk|gsk|xai|pplx|nvapi)[-_](?:(?=[A-Za-z_\-.]{,99}[\d*])[A-Za-z0-9_\-*.]{6,}|[A-Za-z0-9_\-]{20,})
@@ -201,14 +203,21 @@ def public_value(value: Any, name: str = "") -> Any:
     Args:
         name: of the setting; its name, or the name of a setting around it, tells that a value is secret.
     """
-    if _NAME.search(name) and isinstance(value, str | int):
+    if (_NAME.search(name) or _HEADERS.search(name)) and isinstance(value, str | int):
         digest = hashlib.sha256(f"spot:{name}:{value}".encode()).hexdigest()
         return f"[secret {digest[:8]}]"
     if isinstance(value, Mapping):
-        return {key: public_value(item, name if _NAME.search(name) else str(key)) for key, item in value.items()}
+        return {key: public_value(item, _inner_name(name, str(key))) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [public_value(item, name) for item in value]
     return _KEY_LIKE.sub("[redacted]", value) if isinstance(value, str) else value
+
+
+def _inner_name(name: str, key: str) -> str:
+    """The name by which a value inside a setting is judged."""
+    if _NAME.search(name) or (_HEADERS.search(name) and not _NAME.search(key)):
+        return name
+    return key
 
 
 def without_credentials(url: str | None) -> str | None:

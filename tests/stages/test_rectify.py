@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -18,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from spotcli import jsonl, outputs
+from spotcli import outputs
+from spotcli.appender import Appender
 from spotcli.core import oracle_prompts
 from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished, UserError
 from spotcli.providers import limiter as limits
@@ -1160,6 +1162,24 @@ def test_two_runs_at_once_are_rejected(tmp_path: Path) -> None:
     assert "another process is writing" in str(errors[0])
 
 
+def test_no_secret_reaches_a_file_or_a_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    samples(tmp_path, 2)
+    params = {
+        "extra_headers": {"Authorization": "Bearer hidden-1", "X-Custom": "hidden-2"},
+        "aws_secret_access_key": "hidden-3",
+    }
+    with FakeProvider(script(2)) as provider:
+        address = provider.base_url.replace("http://", "http://user:hidden-4@")
+        with contextlib.suppress(SpotError):
+            ask(tmp_path, params=params, base_url=address)
+        with contextlib.suppress(SpotError):
+            ask(tmp_path, provider, params=params)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) >= 4
+    assert [path for path in written if b"hidden" in path.read_bytes()] == []
+    assert "hidden" not in str(capfd.readouterr())
+
+
 def test_a_torn_journal_is_repaired(tmp_path: Path) -> None:
     samples(tmp_path, 3)
     with FakeProvider(script(3)) as provider:
@@ -1205,7 +1225,7 @@ def test_the_lock_covers_a_replaced_file(tmp_path: Path) -> None:
         output.replace([{"id": "b"}, {"id": "c"}])
         assert [row["id"] for row in output.rows()] == ["b", "c"]
         with pytest.raises(UserError, match="another process"):
-            jsonl.Appender(path)
+            Appender(path)
         output.append([{"id": "d"}])
         with pytest.raises(TypeError):
             output.replace([{"id": object()}])

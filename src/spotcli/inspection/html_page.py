@@ -6,12 +6,12 @@ page's content security policy forbids scripts and loading anything.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import chain
 from pathlib import Path
 
+from spotcli import files
 from spotcli.console import safe
 from spotcli.core.edits import diff
 from spotcli.errors import UserError
@@ -77,15 +77,11 @@ def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> Non
     Raises:
         UserError: the folder does not exist or is not writable.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    parts = chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"])
     try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.writelines(chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"]))
-        scratch.replace(path)
+        files.replace(path, (part.encode() for part in parts))
     except OSError as error:
         raise UserError(f"failed to write the page ({error.strerror})", where=str(path)) from None
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _text(text: object) -> str:

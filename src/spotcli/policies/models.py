@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from spotcli.errors import MissingExtra, UserError
 from spotcli.jsonl import read_json
+from spotcli.policies.cpu_threads import use_free_processors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -156,6 +157,7 @@ def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreT
     """
     import torch
 
+    use_free_processors()
     from_pretrained = _from_pretrained("AutoModelForCausalLM")
     options = {"quantization_config": _nf4(nf4)} if nf4 else {}
     model = _load(

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spotcli import jsonl
+from spotcli import files, jsonl
 from spotcli.console import note_renamed_fields, say, warn
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
@@ -220,6 +220,7 @@ def _file(path: Path) -> Rows:
             where=str(path),
             cure=f"use hf:{path} to read a folder of data files as the hub does",
         )
+    files.check_readable(path)
     ending = path.suffix.lower()
     if ending in (".parquet", ".csv", ".tsv") and not path.exists():
         raise UserError("file not found", where=str(path), cure="check the path")

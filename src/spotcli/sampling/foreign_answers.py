@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl, outputs
+from spotcli import files, jsonl, outputs
 from spotcli.console import progress
 from spotcli.grading.answers import TRUNCATED, Completion, grade_answers, graded_fields
+from spotcli.locks import check_free
 from spotcli.problems.sources import iter_answers
 from spotcli.recipe import Recipe
 from spotcli.records import Sample, UngradedSample
@@ -57,6 +58,8 @@ def grade_file(recipe: Recipe, source: str, *, folder: Path = Path(), fresh: boo
     """
     started = time.monotonic()
     path = folder / source
+    files.check_distinct(path, folder / recipe.sample.output)
+    check_free(folder / recipe.sample.output)
     total = sum(1 for _ in iter_answers(path))  # finds every invalid row before anything is written
     settings = {"model": recipe.model, "graded": source, "grader": recipe.grader}
     verdicts: Counter[str] = Counter()

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spotcli import jsonl, outputs
+from spotcli import files, jsonl, outputs
 from spotcli.console import say
 from spotcli.core import edits
 from spotcli.errors import UserError
+from spotcli.locks import check_free
 from spotcli.oracles import Oracle
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
@@ -88,6 +89,8 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
     started = time.monotonic()
     settings = recipe.rectify
     source, path = folder / settings.samples, folder / settings.output
+    files.check_distinct(source, path)
+    check_free(path)
     samples = read_samples(source, truncated_are_wrong=settings.cut)
     contested = contested_samples(samples, source, recipe.grader)
     if settings.mode == "self":

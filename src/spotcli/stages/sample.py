@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spotcli import outputs
+from spotcli import files, outputs
 from spotcli.console import progress, say
 from spotcli.errors import RecipeError
 from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
+from spotcli.locks import check_free
 from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
 from spotcli.policies.by_name import load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
@@ -121,6 +122,8 @@ def _plan(
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
     held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
+    files.check_distinct(folder / settings.problems, path)
+    check_free(path)
     engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
     if engine.name != "api":
@@ -241,6 +244,8 @@ def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answe
             answers = [item for item in group if isinstance(item, Answer)]
             rows = graded_rows([pending.pop(answer.request.key) for answer in answers], answers, settings)
             output.append(rows)
+            if output.disturbed:
+                policy.stop()  # the command fails in the end, so it asks nothing more
             answered.count_new(rows)
             for item in group:
                 if isinstance(item, Failure):

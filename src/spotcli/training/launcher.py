@@ -21,13 +21,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from spotcli import recipe_yaml
 from spotcli.errors import SpotError
+from spotcli.locks import PARENT
 from spotcli.training.plan import TrainPlan
-from spotcli.training.rank import PARENT, SCRATCH, first_error
+from spotcli.training.rank import SCRATCH, first_error
 from spotcli.training.settings import MEMORY_CURE
 
 PORT = 29_500
@@ -175,12 +177,18 @@ def _last_step(metrics: Path) -> int:
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:
-    """The whole rows of the file; its last line may be incomplete."""
+    """The whole rows of the file; its last line may be incomplete, and the first process reports a damaged one."""
     try:
         lines = metrics.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    rows = []
+    for line in lines:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
 
 
 def _end(launcher: subprocess.Popen[bytes], scratch: Path) -> None:
