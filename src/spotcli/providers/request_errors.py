@@ -119,7 +119,7 @@ def _message(error: Exception) -> str:
     while (prefix := _PREFIX.match(text)) and prefix.end() < len(text):
         text = text[prefix.end() :]
     lines = [" ".join(line.split()) for line in _unwrapped(text).splitlines()]
-    line = next(filter(None, lines), type(error).__name__)
+    line = next((line for line in lines if any(map(str.isalnum, line))), type(error).__name__)
     return redact(line[: 2 * _LONGEST_MESSAGE])[:_LONGEST_MESSAGE]
 
 
