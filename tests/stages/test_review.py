@@ -78,7 +78,7 @@ def test_invalid_row_raises_data_error_with_line(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "data.jsonl", [PAIRS[0], {"prompt": "?", "rejected": "1"}])
     with pytest.raises(DataError, match=r"data\.jsonl:2: the field 'chosen' is missing"):
         inspect_file(path)
-    with pytest.raises(DataError, match=r"data\.jsonl:1: the field 'chosen' is missing"):
+    with pytest.raises(UserError, match=r"data\.jsonl: expected pairs, got problems"):
         inspect_file(write_rows(tmp_path / "data.jsonl", [{"prompt": "?"}]))
 
 
