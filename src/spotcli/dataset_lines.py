@@ -135,9 +135,8 @@ def _refuse_foreign(start: bytes, path: Path) -> None:
     Raises:
         UserError: another format or another encoding.
     """
-    for magic, (name, cure) in FOREIGN.items():
-        if start.startswith(magic):
-            raise UserError(f"expected JSON lines, got {name}", where=str(path), cure=cure)
+    if found := foreign(start):
+        raise UserError(f"expected JSON lines, got {found[0]}", where=str(path), cure=found[1])
     if encoding := utf16_or_32(start):
         cure = f"iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
         raise UserError(f"expected UTF-8, got {encoding}", where=str(path), cure=cure)
@@ -152,6 +151,11 @@ def _refuse_foreign(start: bytes, path: Path) -> None:
     if text and not text.startswith((b"{", b"[")) and (ending in (".csv", ".tsv") or b"," in first or b"\t" in first):
         cure = f"{_CONVERT}; `spot sample` reads .csv and .tsv files"
         raise UserError("expected JSON lines, got a table (CSV or TSV)", where=str(path), cure=cure)
+
+
+def foreign(start: bytes) -> tuple[str, str] | None:
+    """The name of a format of its own, and the cure, by the first bytes of a file; None for a text."""
+    return next((value for magic, value in FOREIGN.items() if start.startswith(magic)), None)
 
 
 def utf16_or_32(start: bytes) -> str | None:
@@ -299,12 +303,15 @@ def _missing_file_cure(path: Path) -> str:
     commands = {"samples.jsonl": "spot sample", "data.jsonl": "spot rectify"}
     if path.name in commands:
         return f"create it with `{commands[path.name]}`, or pass another file"
-    near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.7)
-    return f"did you mean '{near[0]}'?" if near else "check the path"
+    near = close_name(path)
+    return f"did you mean '{near}'?" if near else "check the path"
 
 
-def _names_in(folder: Path) -> list[str]:
+def close_name(path: Path) -> str | None:
+    """The name in the folder of ``path`` that is closest to its name, if one is similar."""
     try:
-        return [item.name for item in islice(folder.iterdir(), 1000)]
+        names = {item.stem: item.name for item in islice(path.parent.iterdir(), 1000) if item.suffix == path.suffix}
     except OSError:
-        return []
+        return None
+    near = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.7)
+    return names[near[0]] if near else None

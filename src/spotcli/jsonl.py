@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from spotcli.dataset_lines import is_object, lines, parse, without_surrogates
 from spotcli.errors import DataError, UserError
-from spotcli.records import EVALUATION, Row, Sample, is_rectified, kind_of
+from spotcli.records import EVALUATION, Pair, Row, is_rectified, kind_of
 
 R = TypeVar("R", bound=Row)
 
@@ -46,20 +46,11 @@ def read(
     for number, raw in lines(path):
         where = f"{path}:{number}"
         row = parse(raw, where)
-        if refuse_evaluation and row.get("split") == EVALUATION:
-            raise DataError(
-                "this answer belongs to an evaluation, so it must not be trained on",
-                where=where,
-                cure="use answers to other problems (spot sample); `spot eval` compares models on these",
-            )
-        try:
-            record = as_record(row, model, where=where, renamed=renamed)
-        except DataError:
-            if not seen and (other := _other_kind(row, model, path)):
-                raise other from None
-            raise
-        if model is Sample and is_rectified(row):
-            raise cast(UserError, _other_kind(row, model, path))
+        if refuse_evaluation:
+            refuse_evaluated(row, where)
+        if not seen:
+            refuse_other_kind(row, model, path)
+        record = as_record(row, model, where=where, renamed=renamed)
         key: Hashable = getattr(record, "key", None) or getattr(record, "id", None)
         if key is not None:
             if key in seen:
@@ -85,13 +76,31 @@ WAYS = {
 """Expected kind and kind of a file -> how the one is made from the other."""
 
 
-def _other_kind(row: dict[str, Any], model: type[Row], path: Path) -> UserError | None:
-    """The error for a whole file of another kind, such as samples instead of pairs; None if it is of no other kind."""
+def refuse_evaluated(row: dict[str, Any], where: str) -> None:
+    """Refuse a row of an evaluation.
+
+    Raises:
+        DataError: the row belongs to an evaluation.
+    """
+    if row.get("split") == EVALUATION:
+        raise DataError(
+            "this answer belongs to an evaluation, so it must not be trained on",
+            where=where,
+            cure="use answers to other problems (spot sample); `spot eval` compares models on these",
+        )
+
+
+def refuse_other_kind(row: dict[str, Any], model: type[Row], path: Path) -> None:
+    """Refuse a whole file of another kind, such as samples instead of pairs, by its first row.
+
+    Raises:
+        UserError: the row is of another kind.
+    """
     got = kind_of(row)
-    cure = WAYS.get((model.kind, got))
-    if cure is None:
-        return None
-    return UserError(f"expected {model.kind}, got {got}", where=str(path), cure=cure.format(path=path))
+    if got == Pair.kind and "response" in row and not is_rectified(row):
+        return  # an answer to a problem of a set of preferences, which has a field `chosen` too
+    if cure := WAYS.get((model.kind, got)):
+        raise UserError(f"expected {model.kind}, got {got}", where=str(path), cure=cure.format(path=path))
 
 
 def as_record(row: dict[str, Any], model: type[R], *, where: str, renamed: dict[str, str] | None = None) -> R:

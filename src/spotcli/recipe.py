@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 
 
@@ -45,6 +45,11 @@ Probability = Annotated[float, Field(gt=0, le=1)]
 Tokens = Annotated[int, Field(gt=0, lt=2**24)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy's generator takes 32 bits."""
+
+
+def _as_switch(value: object) -> object:
+    """YAML reads ``on`` and ``off`` without quotes as booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def _is_folder_name(name: str) -> str:
@@ -100,7 +105,7 @@ class SampleSection(Section):
     """System prompt for every problem that has none."""
     instruction: str | None = None
     """Text appended to every problem, such as the required format of the final answer."""
-    thinking: Annotated[Literal["auto", "on", "off"], Option("Sampling")] = "auto"
+    thinking: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch), Option("Sampling")] = "auto"
     """Thinking mode of the chat template; ``auto`` is the template's default."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the chat template."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -12,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from spotcli.dataset_lines import utf16_or_32
+from spotcli.dataset_lines import close_name, utf16_or_32
 from spotcli.errors import RecipeError
 from spotcli.recipe import Recipe, flag, known_keys, section, suggest
 from spotcli.records import Row, kind_of
@@ -174,7 +173,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise RecipeError("recipe not found", where=str(path), cure=_missing_cure(path)) from None
+        near = close_name(path)
+        cure = f"did you mean '{near}'?" if near else "recipes/ contains examples"
+        raise RecipeError("recipe not found", where=str(path), cure=cure) from None
     except IsADirectoryError:
         raise RecipeError("expected a recipe, got a folder", where=str(path), cure="name a YAML file in it") from None
     if encoding := utf16_or_32(content[:16]):
@@ -206,13 +207,6 @@ def _is_json_row(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and kind_of(row) != Row.kind
-
-
-def _missing_cure(path: Path) -> str:
-    folder = path.parent
-    names = [item.name for item in folder.glob("*.y*ml")] if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
-    return f"did you mean '{near[0]}'?" if near else "recipes/ contains examples"
 
 
 def _parse(text: str, where: str) -> Any:

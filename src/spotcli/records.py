@@ -244,7 +244,7 @@ def kind_of(row: Mapping[str, Any]) -> str:
     fields = {name for kind in (Pair, UngradedSample) for alias, name in kind.aliases.items() if alias in row} | {*row}
     if row.get("split") == EVALUATION or {"task", "verdict", "response"} <= fields:
         return Score.kind
-    if "chosen" in fields:
+    if "chosen" in fields or "rejected" in row:
         return Pair.kind
     if "response" in fields:
         return Sample.kind if "verdict" in fields else UngradedSample.kind
