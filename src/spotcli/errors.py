@@ -16,6 +16,7 @@ exception is a bug and keeps its traceback.
 from __future__ import annotations
 
 import errno
+from importlib.util import find_spec
 
 from spotcli import __version__
 
@@ -65,6 +66,21 @@ class MissingExtra(UserError):
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} requires packages that are not installed", cure=install_command(extra))
         self.args = (extra, needed_for)  # pickle creates the exception from these
+
+
+def require(extra: str, needed_for: str, *packages: str) -> None:
+    """Check that packages are installed, without importing them.
+
+    Raises:
+        MissingExtra: one of them is not installed.
+    """
+    for package in packages:
+        try:
+            missing = find_spec(package) is None
+        except (ImportError, ValueError):
+            missing = True
+        if missing:
+            raise MissingExtra(extra, f"{needed_for} ({package})")
 
 
 _STORAGE_ERRORS = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spotcli import jsonl
 from spotcli.core.stats import compare
-from spotcli.errors import RecipeError
+from spotcli.errors import RecipeError, require
 from spotcli.evaluation.answers import answer_tasks
 from spotcli.evaluation.retention import measure_drift
 from spotcli.evaluation.scores import EvalSummary, outcomes, score_task
@@ -47,6 +47,7 @@ def evaluate(
         raise RecipeError(
             "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
         )
+    require("train", "evaluation", "torch", "transformers")
     tasks = {name: load_task(name) for name in recipe.eval.tasks}
     base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
     base_seconds = time.monotonic() - started

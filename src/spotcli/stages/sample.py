@@ -23,7 +23,7 @@ from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
 from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
-from spotcli.policies.by_name import load_policy
+from spotcli.policies.by_name import check_engine, load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
 from spotcli.policies.models import resolve
 from spotcli.recipe import Recipe
@@ -129,6 +129,8 @@ def _plan(
     counted = None if fresh else read_counted(path, depends_on, problems.digests, asked)
     problems.count(counted)
     engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
+    if not policy:
+        check_engine(engine.name, settings)
     model = recipe.model if policy or engine.name == "api" else resolve(recipe.model)
     for name in problems.graders:
         grader_of(name, recipe.grader)
