@@ -148,7 +148,7 @@ class RectifySection(Section):
     """``spot rectify``: the oracle corrects the wrong answers."""
 
     samples: Annotated[str, Option("Arguments", argument=True)] = "samples.jsonl"
-    """The graded answers, written by ``spot sample``."""
+    """The graded answers, written by ``spot sample``; - reads stdin."""
     output: Annotated[str, Option("Input and output", "FILE", short="-o")] = "data.jsonl"
     """Write the pairs to this file.
 

