@@ -39,9 +39,10 @@ def load(path: Path | None, overrides: list[str] | None = None, options: dict[st
     values, sources = _read(path) if path else ({}, {})
     for text in overrides or []:
         key, equals, value = text.partition("=")
+        source = f"-s {text}" if len(text) <= 200 else f"-s {text[:200]}..."
         if not equals or not key.strip():
-            raise RecipeError("invalid override: expected KEY=VALUE", where=f"-s {text}")
-        _set(values, sources, key.strip(), _parse(value, f"-s {text}"), f"-s {text}")
+            raise RecipeError("invalid override: expected KEY=VALUE", where=source)
+        _set(values, sources, key.strip(), _parse(value, source), source)
     for key, value in (options or {}).items():
         if value is not None:
             _set(values, sources, key, value, flag(key))
