@@ -137,7 +137,7 @@ def test_an_odd_answer_is_corrected_and_its_fields_are_kept(spot: Run) -> None:
 
 SAMPLE = {"id": "a", "prompt": "1 + 1?", "answer": "2", "response": "It is 3.", "verdict": "wrong"}
 SCORE = SAMPLE | {"split": "eval", "task": "arithmetic", "finish_reason": "stop", "trial": 0}
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "problems": {"prompt": "1 + 1?", "answer": "2"},
     "answers": {"prompt": "1 + 1?", "answer": "2", "response": "It is 3."},
     "samples": SAMPLE,

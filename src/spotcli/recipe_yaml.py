@@ -187,7 +187,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise RecipeError("not a text file", where=str(path), cure="a recipe is a YAML file") from None
+        raise RecipeError("not a text file", where=str(path)) from None
     if path.suffix.lower() in DATASETS or _is_json_row(text):
         raise RecipeError("expected a recipe (YAML), got a dataset", where=str(path), cure=DATASET_CURE)
     node = compose(text, str(path))

@@ -162,7 +162,7 @@ def _check_size(root: yaml.Node, where: str) -> None:
 
 
 def _too_deep(where: str) -> RecipeError:
-    return RecipeError("nested too deeply", where=where, cure=f"use at most {MAX_DEPTH} levels")
+    return RecipeError("nested too deeply", where=where)
 
 
 def _syntax_error(error: yaml.YAMLError, text: str, where: str) -> RecipeError:
@@ -179,8 +179,6 @@ def _syntax_error(error: yaml.YAMLError, text: str, where: str) -> RecipeError:
     cure = None
     if "'\\t'" in problem:
         cure = "indent with spaces; YAML does not allow tabs"
-    elif "could not determine a constructor" in problem:
-        cure = "remove the tag: a recipe has plain values only"
     elif "another document" in problem:
         cure = "a recipe is one document: remove the line `---`"
     return RecipeError(f"invalid YAML ({problem})", where=_at(where, mark.line + 1) if mark else where, cure=cure)
