@@ -17,7 +17,7 @@ import pytest
 
 from spotcli import jsonl
 from spotcli.console import json_escaped, one_line, safe
-from spotcli.core import edits, oracle_prompts
+from spotcli.core import edits, hunks, oracle_prompts
 from spotcli.core.oracle_prompts import Feedback, build_prompt, new_fence, parse_reply
 from spotcli.errors import UserError
 from spotcli.grading import grade, grade_many
@@ -239,7 +239,7 @@ def test_a_student_cannot_forge_a_reply(text: str, mode: Any) -> None:
 def test_a_line_of_the_student_is_no_marker_of_a_change(text: str) -> None:
     student = "1 + 1 = 3\n" + text.replace("{fence}", "abcdef") + "\nso 3"
     fence = new_fence([student])
-    change, by, _ = oracle_prompts._markers(student)
+    change, by, _ = hunks.markers(student)
     assert {change, by}.isdisjoint(line.strip() for line in student.splitlines())
     reply = f"<edits-{fence}>\n{change}\n{student.removesuffix('so 3')}\n{by}\n1 + 1 = 2\n</edits-{fence}>"
     assert parse_reply(reply, mode="edits", fence=fence, student=student).text == "1 + 1 = 2\nso 3"

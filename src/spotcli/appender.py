@@ -18,8 +18,9 @@ from typing import Any, Self
 
 from spotcli import files, jsonl
 from spotcli.console import warn
+from spotcli.dataset_lines import is_object
 from spotcli.errors import UserError
-from spotcli.jsonl import encode, is_object
+from spotcli.jsonl import encode
 from spotcli.locks import Lock, close_in_children
 from spotcli.records import Row
 

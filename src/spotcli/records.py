@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -84,6 +85,8 @@ class Row(BaseModel):
     """Names that other tools and published files use for these fields; read, never written."""
     cures: ClassVar[dict[str, str]] = {}
     """Cures for missing fields, where the default cure is not enough."""
+    kind: ClassVar[str] = "rows"
+    """What a file of these records contains, in the plural."""
 
     def json_line(self) -> str:
         """Return the row as one line of JSON without its line end; fields that were never set are omitted."""
@@ -94,6 +97,7 @@ class Row(BaseModel):
 class Problem(Row):
     """A prompt and its reference answer."""
 
+    kind: ClassVar[str] = "problems"
     aliases: ClassVar[dict[str, str]] = {
         "question": "prompt",
         "problem": "prompt",
@@ -141,6 +145,7 @@ class Problem(Row):
 class UngradedSample(Problem):
     """One answer of the policy, without a verdict."""
 
+    kind: ClassVar[str] = "answers"
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {"model_output": "response", "original_answer": "response"}
 
     trial: Annotated[int, Field(ge=0)] = 0
@@ -158,6 +163,7 @@ class UngradedSample(Problem):
 class Sample(UngradedSample):
     """One graded answer of the policy."""
 
+    kind: ClassVar[str] = "samples"
     verdict: Verdict
     """Verdict on the response. A truncated answer is undecided, never wrong."""
     extracted: str | None = None
@@ -171,6 +177,7 @@ class Sample(UngradedSample):
 class Pair(Problem):
     """A wrong answer and its correction; without ``rejected``, a right answer to train on."""
 
+    kind: ClassVar[str] = "pairs"
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {
         "model_output": "rejected",
         "original_answer": "rejected",
@@ -224,6 +231,7 @@ EVALUATION = "eval"
 class Score(Problem):
     """One graded answer of an evaluated model to a problem of a task."""
 
+    kind: ClassVar[str] = "scores"
     split: Literal["eval"] = "eval"
     """Marks the row as part of an evaluation; absent in files of earlier versions."""
 
@@ -238,3 +246,20 @@ class Score(Problem):
     @property
     def key(self) -> tuple[str, str, int]:
         return self.task, self.id, self.trial
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Return what a file with this row contains, by the fields of the row: ``Row.kind`` of its record."""
+    fields = {name for kind in (Pair, UngradedSample) for alias, name in kind.aliases.items() if alias in row} | {*row}
+    if row.get("split") == EVALUATION or {"task", "verdict", "response"} <= fields:
+        return Score.kind
+    if "chosen" in fields or "rejected" in row:
+        return Pair.kind
+    if "response" in fields:
+        return Sample.kind if "verdict" in fields else UngradedSample.kind
+    return Problem.kind if "prompt" in fields else Row.kind
+
+
+def is_rectified(row: Mapping[str, Any]) -> bool:
+    """Whether ``spot rectify`` wrote the row; a pair keeps every field of its sample."""
+    return "chosen" in row and row.get("rejected") == row.get("response")

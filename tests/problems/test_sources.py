@@ -398,3 +398,33 @@ def test_a_repeated_prompt_with_another_reference_answer_is_reported(
     error = " ".join(capsys.readouterr().err.split())
     assert "skipped 3 rows with a repeated prompt; 2 problems remain" in error
     assert f"{tmp_path / 'p.jsonl'}:3: 2 repeated prompts have another reference answer" in error
+
+
+def test_a_problem_set_is_read_by_its_content(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import feather, parquet
+
+    table = pyarrow.table({"prompt": ["1 + 1?", "2 + 2?"], "answer": ["2", "4"], "text": [b"abc", b"d"]})
+    parquet.write_table(table, tmp_path / "parquet.jsonl")
+    feather.write_feather(table, tmp_path / "feather.arrow", compression="uncompressed")
+    rows = [json.dumps({"prompt": "1 + 1?", "answer": "2"}), json.dumps({"prompt": "2 + 2?", "answer": "4"})]
+    (tmp_path / "lines.parquet").write_text("\n".join(rows))
+    (tmp_path / "lines.csv").write_text("\n".join(rows))
+    (tmp_path / "semicolons.csv").write_text("prompt;answer\n1 + 1?;2\n2 + 2?;4\n")
+    for path in sorted(tmp_path.iterdir()):
+        problems = list(iter_problems(path.name, folder=tmp_path, seed=0, limit=None))
+        assert [(problem.prompt, problem.answer) for problem in problems] == [("1 + 1?", "2"), ("2 + 2?", "4")], path
+
+
+def test_a_binary_column_is_refused_and_dates_become_text(tmp_path: Path) -> None:
+    from datetime import date
+
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"prompt": ["p"], "day": [date(2026, 1, 31)]}), tmp_path / "day.parquet")
+    (problem,) = iter_problems("day.parquet", folder=tmp_path, seed=0, limit=None)
+    assert json.loads(problem.json_line())["day"] == "2026-01-31"
+    parquet.write_table(pyarrow.table({"prompt": ["p"], "image": [b"\x89PNG\xff"]}), tmp_path / "image.parquet")
+    with pytest.raises(DataError, match=r"image.parquet: row 1: the column 'image' is binary \(bytes\)"):
+        list(iter_problems("image.parquet", folder=tmp_path, seed=0, limit=None))

@@ -81,7 +81,8 @@ def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> Non
     try:
         files.replace(path, (part.encode() for part in parts))
     except OSError as error:
-        raise UserError(f"failed to write the page ({error.strerror})", where=str(path)) from None
+        cure = "write to another file, or free space on that disk"
+        raise UserError(f"failed to write the page ({error.strerror})", where=str(path), cure=cure) from None
 
 
 def _text(text: object) -> str:
@@ -112,7 +113,7 @@ def _ratio_section(summary: ReviewSummary) -> Iterator[str]:
     yield f"<section><h2>Change ratio <span class='soft'>median {summary.ratio_median:.3f}, mean "
     yield f"{summary.ratio_mean:.3f}, max {summary.ratio_max:.3f}</span></h2>\n<table class='plot'>\n"
     highest = max(count for _, _, count in summary.histogram)
-    for low, high, count in summary.histogram:
+    for low, high, count in summary.shown_bins:
         kind = " class='beyond'" if low >= summary.gamma else ""
         bar = f"<i{kind} style='width:{100 * count / highest:.1f}%'></i>" if count else ""
         yield f"<tr><td>{low:.2f}–{high:.2f}</td><td style='width:99%'>{bar}</td><td>{count:,}</td></tr>\n"

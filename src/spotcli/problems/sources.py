@@ -14,8 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
 from spotcli import files, jsonl
 from spotcli.console import note_renamed_fields, say, warn
+from spotcli.dataset_lines import foreign, sniff, utf16_or_32
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
 from spotcli.problems.seen import Seen
@@ -119,6 +122,8 @@ def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]
     renamed: dict[str, str] = {}
     keys: set[tuple[str, int]] = set()
     for where, number, row in _file(path):
+        jsonl.refuse_other_kind(row, UngradedSample, path)
+        jsonl.refuse_evaluated(row, where)
         answer = _record({"source": f"{path.name}#{number}"} | row, UngradedSample, where, renamed)
         if answer.key in keys:
             raise DataError(
@@ -214,6 +219,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _file(path: Path) -> Rows:
+    """The rows of a file, read by its content; the ending decides only between kinds of text."""
     if path.is_dir():
         raise UserError(
             "expected a file of problems, got a folder",
@@ -222,13 +228,35 @@ def _file(path: Path) -> Rows:
         )
     files.check_readable(path)
     ending = path.suffix.lower()
-    if ending in (".parquet", ".csv", ".tsv") and not path.exists():
+    if ending in (".parquet", ".arrow", ".feather", ".csv", ".tsv") and not path.exists():
         raise UserError("file not found", where=str(path), cure="check the path")
-    if ending == ".parquet":
+    start = sniff(path) if path.is_file() else b""
+    if start.startswith(b"PAR1"):
         return _parquet(path)
-    if ending in (".csv", ".tsv"):
-        return _csv(path, delimiter="\t" if ending == ".tsv" else ",")
+    if start.startswith(b"ARROW1"):
+        return _arrow(path)
+    is_text = not start.lstrip().startswith((b"{", b"[")) and not utf16_or_32(start) and not foreign(start)
+    if ending in (".csv", ".tsv") and is_text:
+        header = start.splitlines()[0] if start else b""
+        separated = b";" if b";" in header and b"," not in header else b","
+        return _csv(path, delimiter="\t" if ending == ".tsv" else separated.decode())
+    if ending == ".parquet" and is_text and b"\0" in start:
+        return _parquet(path)  # names what is wrong with it
     return ((f"{path}:{number}", number, row) for number, row in jsonl.numbered(path))
+
+
+def _arrow(path: Path) -> Rows:
+    import pyarrow
+
+    try:
+        with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_file(file) as reader:
+            batches = (reader.get_batch(index).to_pylist() for index in range(reader.num_record_batches))
+            yield from _placed(path, chain.from_iterable(batches))
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"failed to read the Arrow file: {reason}", where=str(path), cure="check that the file is complete"
+        ) from None
 
 
 def _parquet(path: Path) -> Rows:
@@ -268,7 +296,28 @@ def _csv(path: Path, delimiter: str) -> Rows:
 
 
 def _placed(source: Path | str, rows: Iterable[dict[str, Any]]) -> Rows:
-    return ((f"{source}: row {number}", number, row) for number, row in enumerate(rows, 1))
+    """Rows with their places; values that JSON has no type for, such as dates, become text.
+
+    Raises:
+        DataError: a column is binary.
+    """
+    for number, row in enumerate(rows, 1):
+        where = f"{source}: row {number}"
+        yield where, number, _as_json(row, where)
+
+
+def _as_json(row: dict[str, Any], where: str) -> dict[str, Any]:
+    plain = {}
+    for name, value in row.items():
+        try:
+            plain[name] = to_jsonable_python(value)
+        except (PydanticSerializationError, ValueError):
+            raise DataError(
+                f"the column '{name}' is binary ({type(value).__name__}), which a row of text cannot contain",
+                where=where,
+                cure="remove the column, or convert it to text",
+            ) from None
+    return plain
 
 
 def _hub(name: str, folder: Path) -> Rows:

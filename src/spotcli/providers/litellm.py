@@ -7,9 +7,10 @@ client of litellm's own: each of them could send, and pay for, a request without
 from __future__ import annotations
 
 import asyncio
+import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -116,11 +117,11 @@ class LitellmClient:
         provider = self._litellm.get_llm_provider(model=self.model, api_base=address)[1]
         return {"base_url": address, "custom_llm_provider": provider}
 
-    def check_environment(self, *, other_names: str = "") -> None:
+    def check_environment(self, *, known_names: Sequence[str] = ()) -> None:
         """Check, without a request, that the provider is known and the environment contains its key and address.
 
         Args:
-            other_names: other valid values of the key that names the model, for the error.
+            known_names: other valid values of the key that names the model, for the error.
 
         Raises:
             UserError: an unknown provider, a missing key or a missing address.
@@ -129,10 +130,13 @@ class LitellmClient:
         try:
             _, provider, _, _ = self._litellm.get_llm_provider(model=self.model)
         except self._litellm.BadRequestError:
+            near = difflib.get_close_matches(self.model, {*self._litellm.model_list, *known_names}, n=1, cutoff=0.75)
+            others = "".join(f", `{name}`" for name in known_names)
+            cure = f"use PROVIDER/MODEL (openai/..., gemini/..., hosted_vllm/...){others}"
             raise UserError(
                 f"unknown model '{self.model}'",
                 where=settings.model_key,
-                cure=f"use PROVIDER/MODEL (openai/..., gemini/..., hosted_vllm/...){other_names}",
+                cure=f"did you mean '{near[0]}'? Otherwise {cure}" if near else cure,
             ) from None
         missing = list(self._litellm.validate_environment(model=self.model).get("missing_keys") or [])
         key = f"{provider.upper()}_API_KEY"

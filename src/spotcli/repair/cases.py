@@ -18,6 +18,7 @@ from typing import Any
 from spotcli import jsonl
 from spotcli.console import note_renamed_fields
 from spotcli.core.oracle_prompts import Feedback, ReplyMode
+from spotcli.errors import UserError
 from spotcli.oracles import Oracle
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
@@ -160,11 +161,13 @@ def read_samples(path: Path, *, truncated_are_wrong: bool) -> list[Sample]:
     """The samples of a file.
 
     Raises:
-        UserError: the file does not exist.
+        UserError: the file does not exist, or is empty.
         DataError: an invalid row, with its line.
     """
     renamed: dict[str, str] = {}
     samples = list(jsonl.read(path, Sample, renamed=renamed, refuse_evaluation=True))
+    if not samples:
+        raise UserError("the file has no samples", where=str(path), cure="create samples with `spot sample`")
     note_renamed_fields(path, renamed)
     if truncated_are_wrong:
         for sample in samples:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spotcli import files, jsonl
 from spotcli.core.stats import compare
-from spotcli.errors import RecipeError
+from spotcli.errors import RecipeError, require
 from spotcli.evaluation.answers import answer_tasks, slug
 from spotcli.evaluation.retention import measure_drift
 from spotcli.evaluation.scores import EvalSummary, outcomes, score_task
@@ -48,6 +48,7 @@ def evaluate(
         raise RecipeError(
             "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
         )
+    require("train", "evaluation", "torch", "transformers")
     tasks = {name: load_task(name) for name in recipe.eval.tasks}
     path = folder / recipe.eval.output / f"{slug(model)}.summary.json"
     files.make_parent(path)

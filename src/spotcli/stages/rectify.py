@@ -34,7 +34,7 @@ from spotcli.repair.cost_estimate import estimate
 from spotcli.repair.dispatcher import Dispatcher
 from spotcli.repair.journal import Journal
 from spotcli.repair.judge import Criteria, Judge, measure_by
-from spotcli.repair.ladder import Ladder, create_oracles
+from spotcli.repair.ladder import Ladder, check_first_oracle, create_oracles
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.right_answers import keep_right_answers
 from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, summarise
@@ -144,6 +144,9 @@ class _Run:
 
 def _ask(run: _Run) -> RectifySummary:
     """Send the requests that have no reply yet, then make the pairs."""
+    if run.fresh or not pair_file.journal_path(run.path).exists():
+        # Before a file is created, or an old one renamed; a run that resumes may need no request.
+        check_first_oracle(run.oracles, run.cases)
     with _opened(run) as (journal, history, output):
         stopped = Dispatcher(run.job(history, repeat_truncated=True), journal, run.settings).run()
         if isinstance(stopped, OSError):

@@ -24,7 +24,7 @@ from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
 from spotcli.locks import check_free
 from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
-from spotcli.policies.by_name import load_policy
+from spotcli.policies.by_name import check_engine, load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
 from spotcli.policies.models import resolve
 from spotcli.recipe import Recipe
@@ -134,6 +134,8 @@ def _plan(
     # Counting a million problems takes longer than the rest of a run's start.
     counted = None if fresh else read_counted(path, depends_on, problems.digests, asked)
     problems.count(counted)
+    if not policy:
+        check_engine(engine.name, settings)
     model = recipe.model if policy or engine.name == "api" else resolve(recipe.model)
     for name in problems.graders:
         grader_of(name, recipe.grader)

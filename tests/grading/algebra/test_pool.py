@@ -17,7 +17,7 @@ import pytest
 import spotcli
 from spotcli.grading import grade, grade_many
 from spotcli.grading.algebra import pool
-from spotcli.grading.algebra.worker import WAITING
+from spotcli.grading.algebra.pool import WAITING
 
 SECONDS = 1.5
 """Limit of one comparison, so that hostile answers do not slow the tests."""
