@@ -1,37 +1,45 @@
-"""Ctrl-C in every stage: the first one lets requests in flight finish, the second one drops them."""
+"""Ctrl-C in every stage: the first one lets requests in flight finish, the second one drops them.
+
+SIGTERM and SIGHUP act like Ctrl-C: job schedulers send SIGTERM before SIGKILL, and a terminal that is closed, or an SSH
+connection that is lost, sends SIGHUP. Under ``nohup``, SIGHUP stays ignored.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from spotcli.console import warn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Job schedulers send SIGTERM before SIGKILL."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STREAMS = (1, 2)
+"""File descriptors of stdout and stderr."""
+
+_Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` for SIGTERM too, so that a job scheduler stops a stage as Ctrl-C does."""
+    """Raise ``KeyboardInterrupt`` for SIGTERM and SIGHUP too, so that they stop a stage as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outside = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    restore = _handle(signal.default_int_handler, SIGNALS[1:])
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, outside)
+        restore()
 
 
 @contextmanager
 def interruptible(
     stop: Callable[[], None], *, notice: Callable[[], str], drop: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM inside the context.
+    """Handle Ctrl-C, SIGTERM and SIGHUP inside the context.
 
     Only the main thread can handle signals; in any other thread the context does nothing.
 
@@ -44,12 +52,7 @@ def interruptible(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outside = {number: signal.getsignal(number) for number in SIGNALS}
     stopping = False
-
-    def restore() -> None:
-        for number, handler in outside.items():
-            signal.signal(number, handler)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
@@ -62,9 +65,38 @@ def interruptible(
         warn(notice())
         stop()
 
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    restore = _handle(interrupt, SIGNALS)
     try:
         yield
     finally:
         restore()
+
+
+def _handle(handler: _Handler, numbers: Iterable[signal.Signals]) -> Callable[[], None]:
+    """Install a handler; the function that restores the former ones. An ignored SIGHUP stays ignored."""
+    terminals = [stream for stream in STREAMS if os.isatty(stream)]
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        _leave_closed(terminals)
+        handler(number, frame)
+
+    outside = {number: signal.getsignal(number) for number in numbers}
+    if outside.get(signal.SIGHUP) is signal.SIG_IGN:
+        del outside[signal.SIGHUP]
+    for number in outside:
+        signal.signal(number, hang_up if number == signal.SIGHUP else handler)
+
+    def restore() -> None:
+        for number, former in outside.items():
+            signal.signal(number, former)
+
+    return restore
+
+
+def _leave_closed(terminals: list[int]) -> None:
+    """Discard what is written to terminals that were closed: each write would raise an error in the work."""
+    for stream in terminals:
+        if not os.isatty(stream):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream)
+            os.close(null)
