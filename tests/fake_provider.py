@@ -44,13 +44,14 @@ from tests.wire_formats import FORMATS
 
 FENCE = re.compile(r"<student-([0-9a-f]+)>\n(.*?)\n</student-\1>", re.DOTALL)
 PROBLEM = re.compile(r"<problem-([0-9a-f]+)>\n(.*?)\n</problem-\1>", re.DOTALL)
+REPLY = "completion_tokens"
 USAGE = {
     "prompt_tokens": "prompt_tokens",
     "input_tokens": "prompt_tokens",
     "promptTokenCount": "prompt_tokens",
-    "completion_tokens": "completion_tokens",
-    "output_tokens": "completion_tokens",
-    "candidatesTokenCount": "completion_tokens",
+    "completion_tokens": REPLY,
+    "output_tokens": REPLY,
+    "candidatesTokenCount": REPLY,
     "total_tokens": "total_tokens",
     "totalTokenCount": "total_tokens",
 }
@@ -81,7 +82,7 @@ class FakeProvider:
         self.most_in_flight = 0
         self.billed_tokens = 0
         self.bills: list[tuple[str, int]] = []
-        """Tag and reply tokens of every answer."""
+        """Tag and reply tokens of every answer that was sent whole."""
         self._log = log
         self._asked: Counter[str] = Counter()
         self._loop = asyncio.new_event_loop()
@@ -176,11 +177,11 @@ class FakeProvider:
                 text=text, status=step["status"], headers=step.get("headers"), content_type="application/json"
             )
         if step.get("garbage"):
-            self._bill(tag, 1)
+            self.billed_tokens += 1
             body_text = step["garbage"] if isinstance(step["garbage"], str) else "<html>not JSON</html>"
             return web.Response(text=body_text, content_type="application/json")
         status, answer, tokens = self._reply(body, step, prompt)
-        self._bill(tag, tokens)
+        self.billed_tokens += tokens
         payload = json.dumps(answer)
         if step.get("half"):
             response = web.StreamResponse(headers={"content-length": str(len(payload))})
@@ -190,12 +191,14 @@ class FakeProvider:
             assert request.transport
             request.transport.close()
             return response
+        self.bills.append((tag, tokens))
         return web.Response(text=payload, status=status, content_type="application/json")
 
     def _reply(self, body: dict[str, Any], step: Step, prompt: str) -> tuple[int, dict[str, Any], int]:
         """Status, body and reply tokens of an answer."""
         answer = completion(body, step, prompt)
         usage, status = answer["usage"], 200
+        tokens: int = usage["completion_tokens"]
         if self.format is not FORMATS["openai"] or "outcome" in step:
             text = answer["choices"][0]["message"]["content"] or ""
             native = self.format.replies(step.get("outcome", "good"), text)
@@ -203,14 +206,14 @@ class FakeProvider:
             status, answer = native
             counts = answer.get("usage") or answer.get("usageMetadata") or {}
             counts |= {name: usage[field] for name, field in USAGE.items() if name in counts}
+            # A blocked prompt has no reply.
+            tokens = max(
+                (counts[name] for name, field in USAGE.items() if name in counts and field == REPLY), default=0
+            )
         if step.get("usage") is False:
             answer.pop("usage", None)
             answer.pop("usageMetadata", None)
-        return status, answer, usage["completion_tokens"] if status == 200 else 0
-
-    def _bill(self, tag: str, tokens: int) -> None:
-        self.billed_tokens += tokens
-        self.bills.append((tag, tokens))
+        return status, answer, tokens
 
 
 def texts(value: Any) -> Iterator[str]:
