@@ -30,7 +30,7 @@ from tests.wire_formats import outcomes
 
 FORMATS = ("openai", "anthropic", "gemini")
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TIMEOUT = 3
+TIMEOUT = 15
 """Seconds after which a request times out; a stalled one takes longer."""
 FINAL = ("filtered", "blocked", "refused", "truncated", "empty", "reasoning", "two choices")
 """Outcomes that are not asked for again."""
@@ -54,7 +54,7 @@ def steps(number: int, wire: str, chance: random.Random) -> list[Step]:
         {"status": 429, "headers": {"retry-after": "0.2"}},
         {"status": 429},
         {"status": 500, "body": f"<html>{KEY}</html>"},
-        {"delay": 4 * TIMEOUT, "status": 504},
+        {"delay": 3 * TIMEOUT, "status": 504},
         {"reset": True},
         {"half": True},
         {"garbage": True},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -74,29 +75,46 @@ def interruptible(
 
 def _handle(handler: _Handler, numbers: Iterable[signal.Signals]) -> Callable[[], None]:
     """Install a handler; the function that restores the former ones. An ignored SIGHUP stays ignored."""
-    terminals = [stream for stream in STREAMS if os.isatty(stream)]
 
     def hang_up(number: int, frame: FrameType | None) -> None:
-        _leave_closed(terminals)
+        # The kernel and the shell may both send it; only a second Ctrl-C drops requests in flight.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        leave_closed_terminal()
         handler(number, frame)
 
     outside = {number: signal.getsignal(number) for number in numbers}
-    if outside.get(signal.SIGHUP) is signal.SIG_IGN:
-        del outside[signal.SIGHUP]
-    for number in outside:
-        signal.signal(number, hang_up if number == signal.SIGHUP else handler)
+    for number, former in outside.items():
+        if number != signal.SIGHUP:
+            signal.signal(number, handler)
+        elif former is not signal.SIG_IGN:
+            signal.signal(number, hang_up)
 
     def restore() -> None:
         for number, former in outside.items():
-            signal.signal(number, former)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, former)
 
     return restore
 
 
-def _leave_closed(terminals: list[int]) -> None:
-    """Discard what is written to terminals that were closed: each write would raise an error in the work."""
-    for stream in terminals:
-        if not os.isatty(stream):
+def leave_closed_terminal() -> bool:
+    """Discard further output if the terminal was closed: each write to it would raise an error in the work.
+
+    Returns:
+        Whether output is discarded, now or since an earlier call.
+    """
+    global _discarded
+    for stream in STREAMS:
+        if not stat.S_ISCHR(os.fstat(stream).st_mode):
+            continue
+        try:
+            os.write(stream, b"\r")
+        except OSError:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream)
             os.close(null)
+            _discarded = True
+    return _discarded
+
+
+_discarded = False
