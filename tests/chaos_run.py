@@ -284,7 +284,8 @@ def check_ended(terminal: Terminal) -> None:
     assert not left, f"processes are left: {left}"
     text = terminal.text()
     assert KEY not in text
-    assert text.rfind("\x1b[?25h") >= text.rfind("\x1b[?25l"), "the cursor is hidden"
+    if not terminal.closed:
+        assert text.rfind("\x1b[?25h") >= text.rfind("\x1b[?25l"), "the cursor is hidden"
 
 
 def interrupt(experiment: Experiment, number: int, moment: float, chance: random.Random) -> tuple[str, str]:
@@ -320,7 +321,7 @@ def interrupt(experiment: Experiment, number: int, moment: float, chance: random
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="3 interruptions of a smaller run")

@@ -29,6 +29,8 @@ class Terminal:
         self.mark = uuid4().hex
         self.family = Family()
         self.code: int | None = None
+        self.closed = False
+        """Whether the terminal was closed while the command ran."""
         self._looked = 0.0
         environment = os.environ | env | {"TERM": "xterm-256color", MARK: self.mark}
         self.pid, self._screen = pty.fork()
@@ -49,7 +51,7 @@ class Terminal:
             if ended:
                 self.code = os.waitstatus_to_exitcode(status)
                 self._file.close()
-                self.hang_up()
+                self._close()
             elif time.monotonic() - self._looked > 0.3:
                 self.look()
         return self.code
@@ -80,6 +82,10 @@ class Terminal:
 
     def hang_up(self) -> None:
         """Close the terminal: the kernel sends SIGHUP to the command, and writing fails from now on."""
+        self.closed = True
+        self._close()
+
+    def _close(self) -> None:
         if self._screen >= 0:
             os.close(self._screen)
             self._screen = -1

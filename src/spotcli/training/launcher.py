@@ -203,11 +203,16 @@ def _end(launcher: subprocess.Popen[bytes], scratch: Path) -> None:
     """End accelerate's launcher and the processes that it started, which have sessions of their own."""
     if launcher.poll() is None:
         os.killpg(launcher.pid, signal.SIGTERM)
+        _kill_ranks(scratch)  # the launcher would give them half a minute; what they need is in the checkpoints
         try:
             launcher.wait(_GRACE)
         except subprocess.TimeoutExpired:
             os.killpg(launcher.pid, signal.SIGKILL)
             launcher.wait()
+    _kill_ranks(scratch)
+
+
+def _kill_ranks(scratch: Path) -> None:
     for path in scratch.glob("rank-*.pid"):
         try:
             os.kill(int(path.read_text()), signal.SIGKILL)
