@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -95,6 +95,10 @@ LINE_PAUSE = 2.0
 """Seconds between two lines, at least: short work writes none."""
 
 
+ECHO = 4
+"""Characters at the end of a progress line that are left to what the terminal echoes: ^C, twice."""
+
+
 @contextmanager
 def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
     """Show progress on stderr with count, rate and remaining time.
@@ -117,7 +121,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-    from rich.table import Column
+    from rich.table import Column, Table
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -125,13 +129,21 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s", style="cyan")
 
+    console = err()
+
+    class Bars(Progress):
+        def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+            table = super().make_tasks_table(tasks)
+            # A terminal echoes ^C at the end of the line. If that began a new line, the old one would remain.
+            table.width = console.width - ECHO
+            return table
+
     def whole() -> Column:
         return Column(no_wrap=True)
 
-    console = err()
     # Only the note gives way on a narrow terminal.
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    with Progress(
+    with Bars(
         TextColumn("{task.description}", markup=False, table_column=whole()),
         BarColumn(bar_width=min(24, max(8, console.width // 8)), table_column=whole()),
         MofNCompleteColumn(table_column=whole()),
@@ -140,7 +152,6 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TextColumn("remaining", style="dim", table_column=whole()),
         TimeRemainingColumn(table_column=whole()),
         TextColumn("{task.fields[note]}", markup=False, style="dim", table_column=note),
-        expand=True,
         console=console,
         disable=not console.is_terminal,
         get_time=lambda: time.monotonic(),
