@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import struct
 import termios
 import time
@@ -35,6 +36,8 @@ class Terminal:
         environment = os.environ | env | {"TERM": "xterm-256color", MARK: self.mark}
         self.pid, self._screen = pty.fork()
         if self.pid == 0:
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)  # a background job and nohup ignore them
             os.chdir(folder)
             os.execve(command[0], command, environment)
         ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
