@@ -308,6 +308,8 @@ def interrupt(experiment: Experiment, number: int, moment: float, chance: random
     text = terminal.text()
     if not text.strip():
         codes |= {-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP}  # Python was starting
+    if '"stage_seconds"' in text:
+        codes |= {0, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP}  # the summary was printed, Python was ending
     assert code in codes, (code, text[-3000:])
     if code == 3 and way != "closed terminal":
         assert "cure: " in text, text[-3000:]

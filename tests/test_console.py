@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotcli.console import progress, safe
+from spotcli.console import progress, safe, warn
 
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but line feed and tab, delete, C1
@@ -121,3 +121,22 @@ def test_only_the_note_gives_way_on_a_narrow_terminal(width: int, monkeypatch: p
         assert part in line
     # The terminal echoes ^C at the end; if that began a new line, the old one would remain.
     assert len(line) <= width - len("^C^C")
+
+
+def test_a_message_is_written_above_the_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with progress("pairs") as display:
+        display.add_task("train", total=10, note="")
+        display.refresh()
+        warn("the message")
+    before, _, after = screen.getvalue().partition("! the message")
+    # The line is erased, the message takes its place, and the line follows.
+    assert before.removesuffix("\x1b[33m").endswith("\r\x1b[2K")
+    assert "train" in after

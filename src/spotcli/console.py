@@ -54,10 +54,17 @@ def out() -> Console:
 
 
 def err() -> Console:
-    """Return the console for progress, messages, warnings and errors: stderr."""
+    """Return the console for progress, messages, warnings and errors: stderr.
+
+    While progress is displayed, it is that console, which prints above the progress line instead of into it.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+    return _displaying or Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+_displaying: Console | None = None
+"""The console that displays progress now."""
 
 
 def say(text: str) -> None:
@@ -129,7 +136,8 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s", style="cyan")
 
-    console = err()
+    global _displaying
+    console, outside = err(), _displaying
 
     class Bars(Progress):
         def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
@@ -156,9 +164,13 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         disable=not console.is_terminal,
         get_time=lambda: time.monotonic(),
     ) as display:
-        if lines and not console.is_terminal:
-            _write_lines(display, unit)
-        yield display
+        _displaying = console
+        try:
+            if lines and not console.is_terminal:
+                _write_lines(display, unit)
+            yield display
+        finally:
+            _displaying = outside
 
 
 def _write_lines(display: Progress, unit: str) -> None:

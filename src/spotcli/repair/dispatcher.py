@@ -118,7 +118,8 @@ class Dispatcher:
 
         def notice() -> str:
             in_flight = sum(limiter.in_flight for limiter in self._limiters.values())
-            return f"stopping: waiting for {in_flight} requests in flight (Ctrl-C again drops them)"
+            requests = f"{in_flight} request{'' if in_flight == 1 else 's'}"
+            return f"stopping: waiting for {requests} in flight (Ctrl-C again drops them)"
 
         return interruptible(stop, notice=notice, drop=drop)
 
