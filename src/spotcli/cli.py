@@ -6,6 +6,7 @@ are. Nothing heavy is imported before a command runs, so ``spot --help`` is abou
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from spotcli.recipe import Recipe
 
 T = TypeVar("T")
+INTERRUPTED = 130
+"""Typer's exit code for Ctrl-C, without a message."""
 Given = dict[str, Any]
 """Recipe keys given as options: dotted key -> value."""
 
@@ -251,33 +254,35 @@ def _work(stage: Callable[[], T]) -> T:
 
     Raises:
         UserError: a full disk, a read-only folder or another reason why files cannot be written.
-        Unfinished: Ctrl-C or SIGTERM. Typer would turn the interrupt into an exit without a message.
+        Unfinished: Ctrl-C, SIGTERM, or a closed terminal.
     """
     from spotcli.errors import Unfinished
-    from spotcli.interrupts import terminated_as_interrupted
 
-    with redirect_stdout(sys.stderr), terminated_as_interrupted():
+    interrupted = Unfinished("interrupted; finished work is saved", cure="run the same command again to resume")
+    with redirect_stdout(sys.stderr):
         try:
             return _reported(stage)
         except KeyboardInterrupt:
-            raise Unfinished(
-                "interrupted; finished work is saved", cure="run the same command again to resume"
-            ) from None
+            raise interrupted from None
 
 
 def _reported(stage: Callable[[], T]) -> T:
     """Run a stage.
 
     Raises:
+        KeyboardInterrupt: the terminal was closed.
         UserError: a full disk, a read-only folder or another reason why files cannot be read or written.
     """
     from spotcli.errors import SpotError, library_storage_error, storage_error
+    from spotcli.interrupts import leave_closed_terminal
 
     try:
         return stage()
     except SpotError:
         raise
     except OSError as error:
+        if error.errno == errno.EIO and leave_closed_terminal():
+            raise KeyboardInterrupt from None
         raise storage_error(error) or error from None
     except Exception as error:
         known = library_storage_error(error)
@@ -314,13 +319,19 @@ def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
 def main() -> None:
     """Run the ``spot`` command; show a ``SpotError`` without a traceback and exit with its code."""
     from spotcli.console import escape_library_messages
-    from spotcli.errors import SpotError, storage_error
+    from spotcli.errors import SpotError, Unfinished, storage_error
+    from spotcli.interrupts import terminated_as_interrupted
 
     escape_library_messages()
     try:
-        app()
+        with terminated_as_interrupted():
+            app()
     except SpotError as error:
         _fail(error)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        _fail(Unfinished("interrupted before the work began", cure="run the same command again"))
     except OSError as error:
         # Results are printed after the work: stdout can be a file on a full disk.
         known = storage_error(error)

@@ -12,7 +12,7 @@ import re
 import time
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -79,10 +79,17 @@ def out() -> Console:
 
 
 def err() -> Console:
-    """Return the console for progress, messages, warnings and errors: stderr."""
+    """Return the console for progress, messages, warnings and errors: stderr.
+
+    While progress is displayed, it is that console, which prints above the progress line instead of into it.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+    return _displaying or Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+_displaying: Console | None = None
+"""The console that displays progress now."""
 
 
 def say(text: str) -> None:
@@ -153,6 +160,10 @@ LINE_PAUSE = 2.0
 """Seconds between two lines, at least: short work writes none."""
 
 
+ECHO = 4
+"""Characters at the end of a progress line that are left to what the terminal echoes: ^C, twice."""
+
+
 @contextmanager
 def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
     """Show progress on stderr with count, rate and remaining time.
@@ -174,7 +185,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-    from rich.table import Column
+    from rich.table import Column, Table
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -192,14 +203,23 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         def render(self, task: Task) -> Text:
             return Text(one_line(_note_of(task)), style="dim", no_wrap=True, overflow="ellipsis")
 
+    global _displaying
+    console, outside = err(), _displaying
+    stop_showing_waiting()
+
+    class Bars(Progress):
+        def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+            table = super().make_tasks_table(tasks)
+            # A terminal echoes ^C at the end of the line. If that began a new line, the old one would remain.
+            table.width = console.width - ECHO
+            return table
+
     def whole() -> Column:
         return Column(no_wrap=True)
 
-    stop_showing_waiting()
-    console = err()
     # Only the note gives way on a narrow terminal.
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    with Progress(
+    with Bars(
         Name(table_column=whole()),
         BarColumn(bar_width=min(24, max(8, console.width // 8)), table_column=whole()),
         MofNCompleteColumn(table_column=whole()),
@@ -208,14 +228,17 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TextColumn("remaining", style="dim", table_column=whole()),
         TimeRemainingColumn(table_column=whole()),
         Note(table_column=note),
-        expand=True,
         console=console,
         disable=not console.is_terminal,
         get_time=lambda: time.monotonic(),
     ) as display:
-        if lines and not console.is_terminal:
-            _write_lines(display, unit)
-        yield display
+        _displaying = console
+        try:
+            if lines and not console.is_terminal:
+                _write_lines(display, unit)
+            yield display
+        finally:
+            _displaying = outside
 
 
 def _write_lines(display: Progress, unit: str) -> None:

@@ -133,8 +133,12 @@ def dump(recipe: Recipe) -> str:
     for part in ("sample", "rectify"):
         values[part]["params"] = public_value(values[part]["params"])
         values[part]["base_url"] = without_credentials(values[part]["base_url"])
-    sources = {key: _public_source(source) for key, source in recipe.sources.items()}
-    return "".join(_dump_section(values, sources, "", 0))
+    return "".join(_dump_section(values, public_sources(recipe), "", 0))
+
+
+def public_sources(recipe: Recipe) -> dict[str, str]:
+    """Return the source of each value that is not a default, without secrets."""
+    return {key: _public_source(source) for key, source in recipe.sources.items()}
 
 
 def _public_source(source: str) -> str:

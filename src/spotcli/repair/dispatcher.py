@@ -123,9 +123,10 @@ class Dispatcher:
 
         def notice() -> str:
             in_flight = sum(limiter.in_flight for limiter in self._limiters.values())
+            requests = f"{in_flight} request{'' if in_flight == 1 else 's'}"
             if in_flight and self._is_silent():
-                return f"stopping: the provider does not answer, {in_flight} requests in flight are dropped soon"
-            return f"stopping: waiting for {in_flight} requests in flight (Ctrl-C again drops them)"
+                return f"stopping: the provider does not answer, {requests} in flight are dropped soon"
+            return f"stopping: waiting for {requests} in flight (Ctrl-C again drops them)"
 
         return interruptible(stop, notice=notice, drop=drop)
 

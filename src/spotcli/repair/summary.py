@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -105,7 +106,7 @@ def summarise(
         pairs=sum(case.accepted for case in cases),
         reasons=dict(sorted(Counter(case.reason for case in cases if not case.accepted).items())),
         oracles=_by_oracle(cases, history),
-        cost=sum(reply.cost or 0.0 for reply in replies),
+        cost=math.fsum(reply.cost or 0.0 for reply in replies),  # the same in any order of the replies
         unsettled=unsettled,
         unpriced=sum(reply.cost is None for reply in replies),
         ratio_unit=origin.ratio_unit,
@@ -116,11 +117,12 @@ def summarise(
 
 
 def _by_oracle(cases: list[Case], history: History) -> dict[str, dict[str, float]]:
-    by_oracle: dict[str, dict[str, float]] = {}
+    costs: dict[str, list[float]] = {}
     for reply in history.replies:
-        row = by_oracle.setdefault(reply.oracle, {"replies": 0, "pairs": 0, "cost": 0.0})
-        row["replies"] += 1
-        row["cost"] += reply.cost or 0.0
+        costs.setdefault(reply.oracle, []).append(reply.cost or 0.0)
+    by_oracle: dict[str, dict[str, float]] = {
+        name: {"replies": len(paid), "pairs": 0, "cost": math.fsum(paid)} for name, paid in costs.items()
+    }
     for case in cases:
         if case.decided is not None and case.accepted:
             by_oracle[case.decided.entry.oracle]["pairs"] += 1

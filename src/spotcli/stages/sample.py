@@ -238,7 +238,7 @@ def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answe
         return False
 
     def notice() -> str:
-        return "stopping: finished answers are saved (Ctrl-C again drops the requests in flight)"
+        return "stopping: finished answers are saved (Ctrl-C again drops those in flight)"
 
     with progress("answers") as display, interruptible(policy.stop, notice=notice):
         bar = display.add_task("sample", total=work.wanted, note="")

@@ -197,4 +197,6 @@ def _interrupted(plan: TrainPlan, run: RunFolder) -> Unfinished:
 
 if __name__ == "__main__":
     # One process of a launched run: python -m spotcli.stages.train RECIPE FOLDER
-    run_as_rank(lambda: train(recipe_yaml.load(Path(sys.argv[1])), folder=Path(sys.argv[2])))
+    from spotcli.training.launcher import load_launched
+
+    run_as_rank(lambda: train(load_launched(Path(sys.argv[1])), folder=Path(sys.argv[2])))

@@ -54,6 +54,8 @@ def training_arguments(plan: TrainPlan) -> Any:
         if old in values and new in known:
             values[new] = values.pop(old)
     deepspeed = plan.sharding.startswith("zero")
+    if deepspeed:
+        _compile_nothing()
     values |= {
         "output_dir": str(plan.output),
         "per_device_train_batch_size": plan.layout.micro,
@@ -73,6 +75,16 @@ def training_arguments(plan: TrainPlan) -> Any:
     if not plan.ranks.launched:
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one process uses one GPU
     return arguments
+
+
+def _compile_nothing() -> None:
+    """Keep DeepSpeed from compiling its collectives for CPUs, which gloo has too.
+
+    That takes minutes, and a process that is killed meanwhile leaves a lock for which every later run waits forever.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def load_model(plan: TrainPlan) -> PreparedModel:
