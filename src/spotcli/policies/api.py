@@ -111,6 +111,14 @@ class ApiPolicy:
             return dict(public_value(self._parameters))
         return {name: value for name, value in sent.items() if not name.lower().endswith("seed")}
 
+    def check_environment(self) -> None:
+        """Check, without a request, that the endpoint can be asked.
+
+        Raises:
+            UserError: an unknown provider, a missing key or a missing address.
+        """
+        self._client.check_environment()
+
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
@@ -120,7 +128,7 @@ class ApiPolicy:
             UserError: the endpoint rejects the key, does not know the model, or its quota is exhausted.
             Unfinished: many requests in a row failed.
         """
-        self._client.check_environment()
+        self.check_environment()
         remaining = (request for request in requests if not done(request))
         self._thread = threading.Thread(target=self._run, args=(remaining, total), name="api", daemon=True)
         self._thread.start()

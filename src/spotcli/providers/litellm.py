@@ -25,10 +25,14 @@ from spotcli.providers.sent_parameters import changed_parameters, sent_parameter
 from spotcli.providers.token_limits import accepted_limit, other_limit_name
 from spotcli.records import Message
 from spotcli.redaction import public_value
+from spotcli.work_time import time_limit
 
 RESERVED = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n"}
 RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks", "logger_fn"}
 """Parameters that ``params`` may not contain: they would be ignored, be given twice, or write a key into a file."""
+
+NEVER = 1e6
+"""Seconds by which litellm's own limit of time is longer than ours, so that it never ends a request."""
 
 
 @dataclass(frozen=True)
@@ -278,12 +282,13 @@ class LitellmClient:
     ) -> Any:
         """Have litellm send one request."""
         settings = self._settings
-        # With some providers litellm's limit is per read; this one is for the whole request.
-        async with asyncio.timeout(settings.timeout):
+        # litellm's limit is per read with some providers, and it drops replies that arrived while the process was
+        # stopped. This one is for the whole request.
+        async with time_limit(settings.timeout):
             return await self._litellm.acompletion(
                 model=self.model,
                 messages=messages,
-                timeout=settings.timeout,
+                timeout=settings.timeout + NEVER,
                 logger_fn=log,
                 num_retries=0,
                 max_retries=0,
