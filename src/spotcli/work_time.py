@@ -67,13 +67,14 @@ async def time_limit(seconds: float) -> AsyncIterator[None]:
     """
     loop = asyncio.get_running_loop()
     remaining, since = seconds, loop.time()
+    timer: asyncio.TimerHandle | None = None
 
     async with asyncio.timeout(None) as limit:
 
         def tick() -> None:
             nonlocal remaining, since, timer
             now = loop.time()
-            if now - since <= TICK + GAP:
+            if now - since <= 2 * TICK:
                 remaining -= now - since
             since = now
             if remaining <= 0:
@@ -85,4 +86,5 @@ async def time_limit(seconds: float) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            timer.cancel()
+            if timer:
+                timer.cancel()
