@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.console import duration, warn
 from spotcli.errors import Unfinished, UserError
-from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
+from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling, limit_or_none
 from spotcli.policies.answer_queue import AnswerQueue
 from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter
@@ -201,7 +201,9 @@ class ApiPolicy:
     async def _settle(self, request: Request, limiter: Limiter) -> None:
         """Send a request until it has an answer or is given up, and hand that out."""
         seed = {"seed": request.seed} if self._settings.send_seed else {}
-        delivery = _ChatDelivery(self._client, request, self.sampling.max_new_tokens, self._parameters | seed)
+        delivery = _ChatDelivery(
+            self._client, request, limit_or_none(self.sampling.max_new_tokens), self._parameters | seed
+        )
         try:
             reply = await self._retries.deliver(delivery, limiter)
         except RequestFailed as failure:
@@ -273,7 +275,7 @@ class _ChatDelivery(Delivery):
 
     client: LitellmClient
     request: Request
-    max_tokens: int
+    max_tokens: int | None
     parameters: dict[str, Any]
     lost_cost: float | None = None
     """US dollars of incomplete replies; None if no price is known."""

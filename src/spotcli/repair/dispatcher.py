@@ -271,6 +271,12 @@ class Dispatcher:
         if self._settings.max_cost is None or not isinstance(oracle, ModelOracle):
             return 0.0
         worst = oracle.worst_cost(request)
+        if worst is None and oracle.longest_reply is None:
+            raise UserError(
+                f"--max-cost requires a limit of reply tokens, and litellm's table has none for '{oracle.name}'",
+                where="rectify.max_tokens",
+                cure="set it: --max-tokens 16384",
+            )
         if worst is None:
             raise UserError(
                 f"--max-cost requires a price, and the price of '{oracle.name}' is unknown",

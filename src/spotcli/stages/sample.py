@@ -23,7 +23,7 @@ from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
 from spotcli.locks import check_free
-from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
+from spotcli.policies import NO_LIMIT, Answer, EngineFacts, Failure, Policy, Request, Sampling
 from spotcli.policies.by_name import check_endpoint, check_engine, load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
 from spotcli.policies.models import resolve
@@ -128,7 +128,7 @@ def _plan(
     files.check_distinct(folder / settings.problems, path)
     check_free(path)
     engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
-    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
+    sampling = Sampling(settings.max_new_tokens or NO_LIMIT, settings.temperature, settings.top_p, settings.top_k)
     if engine.name != "api":
         sampling = sampling.without_gaps()
     depends_on = _settings(recipe, sampling, shard, sets)
