@@ -105,7 +105,7 @@ class SampleSection(Section):
     temperature: Annotated[Amount | None, BeforeValidator(_as_unset), Option("Sampling")] = 0.7
     """Sampling temperature; 0 is greedy decoding, ``none`` is the endpoint's own.
 
-    ``null`` (``none`` as an option) sends none to an endpoint, since some models refuse it; other engines use 1 then."""
+    ``null`` sends none to an endpoint, since some models refuse it; other engines use 1 then."""
     top_p: Probability | None = 0.8
     """Nucleus sampling: the smallest set of tokens with this total probability.
 
