@@ -152,7 +152,7 @@ def stop_showing_waiting() -> None:
 def _note_of(task: Task) -> str:
     until, text = _waiting
     remaining = until - time.monotonic()
-    return f"{text}: waiting {duration(round(remaining))}" if remaining > 0 else str(task.fields.get("note", ""))
+    return f"waiting {duration(round(remaining))}: {text}" if remaining > 0 else str(task.fields.get("note", ""))
 
 
 LINE_EVERY = 60.0

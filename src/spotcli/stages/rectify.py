@@ -223,12 +223,9 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
         "target": settings.target,
         "ratio_unit": run.origin.ratio_unit,
     }
-    sent = {reply.oracle: reply.sent for reply in history.replies if reply.sent}
-    output.note(
-        filters=filters,
-        **({"sent": sent} if sent else {}),
-        samples={"path": settings.samples, "sha256": jsonl.digest(run.source)},
-    )
+    output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(run.source)})
+    if sent := {reply.oracle: reply.sent for reply in history.replies if reply.sent}:
+        output.note(sent=sent)
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
     complete = enough or not summary.remaining
     output.finish(summary.counts, complete=complete)
