@@ -22,7 +22,7 @@ from tests.terminals import Terminal
 from tests.wire_formats import FORMATS, WireServer
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50}
-PAUSE: Step = {"status": 429, "headers": {"retry-after": "500"}}
+PAUSE: Step = {"status": 429, "headers": {"retry-after": "400"}}
 
 
 def arguments(folder: Path, stage: str, base_url: str, *options: str, model: str = "openai/gpt-4o") -> list[str]:
@@ -125,21 +125,21 @@ def test_a_cost_limit_without_a_token_limit_requires_a_model_with_a_known_one(tm
 def test_a_pause_is_one_line_without_a_terminal(stage: str, tmp_path: Path) -> None:
     with FakeProvider(default=PAUSE) as provider:
         command = arguments(tmp_path, stage, provider.base_url)
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command, cwd=tmp_path, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "waiting" in line:
-                time.sleep(1)
-                process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 3
+        ) as process:  # fmt: skip
+            assert process.stderr is not None
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if "waiting" in line:
+                    time.sleep(1)
+                    process.send_signal(signal.SIGTERM)
+        assert process.returncode == 3
         assert len(provider.requests) == 1
     (pause,) = [line for line in lines if "waiting" in line and "stopping" not in line]
-    assert pause.startswith("openai/gpt-4o: rate limit: waiting 5"), pause  # 500 s, and up to a quarter more
+    assert pause.startswith("openai/gpt-4o: rate limit: waiting 4"), pause  # 400 s, and up to a quarter more
 
 
 def test_a_pause_is_the_note_of_the_bar_on_a_terminal(tmp_path: Path) -> None:
