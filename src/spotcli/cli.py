@@ -318,6 +318,8 @@ def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Run the ``spot`` command; show a ``SpotError`` without a traceback and exit with its code."""
+    import gc
+
     from spotcli.console import escape_library_messages
     from spotcli.errors import SpotError, Unfinished, storage_error
     from spotcli.interrupts import terminated_as_interrupted
@@ -338,6 +340,9 @@ def main() -> None:
         if known is None:
             raise
         _fail(known)
+    finally:
+        # Otherwise the interpreter searches all objects for cycles when it ends: seconds with litellm or torch.
+        gc.freeze()
 
 
 def _fail(error: SpotError) -> None:

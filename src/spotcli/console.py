@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import SpotError
+from spotcli.work_time import work_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,7 +152,7 @@ def stop_showing_waiting() -> None:
 def _note_of(task: Task) -> str:
     until, text = _waiting
     remaining = until - time.monotonic()
-    return f"{text}: waiting {duration(round(remaining))}" if remaining > 0 else str(task.fields.get("note", ""))
+    return f"waiting {duration(round(remaining))}: {text}" if remaining > 0 else str(task.fields.get("note", ""))
 
 
 LINE_EVERY = 60.0
@@ -230,7 +231,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         Note(table_column=note),
         console=console,
         disable=not console.is_terminal,
-        get_time=lambda: time.monotonic(),
+        get_time=work_time,
     ) as display:
         _displaying = console
         try:
@@ -250,7 +251,7 @@ def _write_lines(display: Progress, unit: str) -> None:
         task = next(task for task in display.tasks if task.id == number)
         if not task.total:
             return
-        now, tenth = time.monotonic(), int(10 * task.completed / task.total)
+        now, tenth = work_time(), int(10 * task.completed / task.total)
         since, last = written.setdefault(number, (now, 0))
         if now - since < (LINE_PAUSE if tenth > last else LINE_EVERY):
             return

@@ -122,6 +122,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
             *_flags(name, field, option),
             help=text,
             metavar=_placeholder(kind, option),
+            parser=_number_or_none(kind) if _can_be_unset(field) else None,
             show_default=False,
             rich_help_panel=option.panel,
         )
@@ -160,6 +161,25 @@ def _kind(annotation: Any) -> Any:
         return _kind(get_args(annotation)[0])
     inner = [item for item in get_args(annotation) if item is not type(None)]
     return _kind(inner[0]) if len(inner) == 1 and get_origin(annotation) is not list else annotation
+
+
+def _can_be_unset(field: FieldInfo) -> bool:
+    """Whether None is a value of the field other than its default, so that it needs a word as an option."""
+    return type(None) in get_args(field.annotation) and field.default is not None
+
+
+def _number_or_none(kind: Any) -> Callable[[str], Any]:
+    from spotcli.recipe import UNSET
+
+    def parse(text: str) -> Any:
+        if text.lower() in UNSET:
+            return UNSET[0]
+        try:
+            return kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"'{text}' is neither a number nor '{UNSET[0]}'.") from None
+
+    return parse
 
 
 def _flags(name: str, field: FieldInfo, option: Option) -> list[str]:

@@ -17,10 +17,13 @@ from spotcli.errors import DataError, SettingsChanged
 from spotcli.jsonl import numbered, read_json, write_json
 from spotcli.locks import Lock
 
+UNGRADED = ".ungraded.jsonl"
+"""Ending of the file of answers that are not graded yet, beside X.jsonl."""
 COMPANIONS = (
     ".meta.json",
     ".torn",
     ".rates.jsonl",
+    UNGRADED,
     ".summary.json",
     ".replies.jsonl",
     ".replies.meta.json",
@@ -172,7 +175,8 @@ class Output(Appender):
         wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
         # A meta file whose dataset was removed is ignored.
         before = read_meta(path) if path.exists() else {}
-        if before and not before.get("complete") and not path.stat().st_size:
+        kept = path.with_suffix(UNGRADED).exists()
+        if before and not before.get("complete") and not path.stat().st_size and not kept:
             before = {}  # a start that failed before the first row leaves the settings free
         _refuse_other_settings(path, before, wanted)
         super().__init__(path)

@@ -52,6 +52,15 @@ def _as_switch(value: object) -> object:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
+def _as_unset(value: object) -> object:
+    """``none``, as an option is given, and YAML's null are the same."""
+    return None if isinstance(value, str) and value.lower() in UNSET else value
+
+
+UNSET = ("none", "null")
+"""Words that leave a setting to the model, as values of options."""
+
+
 def _is_folder_name(name: str) -> str:
     """Return the name of a run if its folder can be made inside runs/.
 
@@ -93,8 +102,8 @@ class SampleSection(Section):
     decontaminate: list[str] = Field(default_factory=list)
     """Leave out problems that occur in these sets (named like ``problems``, or evaluation tasks) or in ``eval.tasks``.
     ``--decontaminate`` leaves out only those of ``eval.tasks``."""
-    temperature: Annotated[Amount | None, Option("Sampling")] = 0.7
-    """Sampling temperature; 0 is greedy decoding.
+    temperature: Annotated[Amount | None, BeforeValidator(_as_unset), Option("Sampling")] = 0.7
+    """Sampling temperature; 0 is greedy decoding, ``none`` is the endpoint's own.
 
     ``null`` sends none to an endpoint, since some models refuse it; other engines use 1 then."""
     top_p: Probability | None = 0.8
@@ -105,8 +114,11 @@ class SampleSection(Section):
     """Only the k most likely tokens; 0 is all, and an endpoint is sent none."""
     send_seed: bool = True
     """Send the seed of each answer to the endpoint; some models refuse it."""
-    max_new_tokens: Annotated[Tokens, Option("Sampling")] = 32768
-    """Truncate an answer at this many tokens; a truncated answer is undecided, never wrong."""
+    max_new_tokens: Annotated[Tokens | None, BeforeValidator(_as_unset), Option("Sampling")] = 32768
+    """Truncate an answer at this many tokens, ``none``: at the endpoint's own limit; a truncated answer is undecided,
+    never wrong.
+
+    ``null`` (``none`` as an option) sends no limit to an endpoint; other engines use 32768 then."""
     system: str | None = None
     """System prompt for every problem that has none."""
     instruction: str | None = None
@@ -203,8 +215,10 @@ class RectifySection(Section):
     """More parameters for the provider, by litellm's names, such as ``reasoning_effort: low``."""
     temperature: Annotated[Amount | None, Option("Oracle", unset="the provider's")] = None
     """Sampling temperature of the oracle."""
-    max_tokens: Annotated[Positive, Option("Requests")] = 16384
-    """Maximum reply tokens per request."""
+    max_tokens: Annotated[Positive | None, BeforeValidator(_as_unset), Option("Requests")] = 16384
+    """Maximum reply tokens per request; ``none``: the model's own limit.
+
+    ``null`` (``none`` as an option) sends no limit; with a cost limit, litellm's table must have the model's own."""
     timeout: Rate = 600.0
     """Seconds until a request times out."""
     retries: Natural = 5

@@ -50,9 +50,14 @@ class ModelOracle:
     async def correct(self, request: CorrectionRequest) -> Reply:
         return await self._client.chat(request.prompt.messages, self.max_tokens(request))
 
-    def max_tokens(self, request: CorrectionRequest) -> int:
-        """Reply tokens that the request allows."""
-        return self._max_tokens * request.max_tokens_factor
+    def max_tokens(self, request: CorrectionRequest) -> int | None:
+        """Reply tokens that the request allows; None if no limit is sent."""
+        return self._max_tokens and self._max_tokens * request.max_tokens_factor
+
+    @property
+    def longest_reply(self) -> int | None:
+        """Reply tokens of a request at most: the setting, else the model's own limit; None if it is unknown."""
+        return self._max_tokens or self._client.output_limit
 
     def count_tokens(self, request: CorrectionRequest) -> tuple[int, int]:
         """Approximate numbers of tokens of the prompt, and of the answer that is to be corrected."""

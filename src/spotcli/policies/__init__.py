@@ -62,11 +62,18 @@ class Failure:
     """Tokens of such replies."""
 
 
+NO_LIMIT = 2**24
+"""A limit of new tokens that stands for none: a recipe's limits are smaller."""
+LIMIT_OF_ENGINES = 32768
+"""New tokens, for an engine other than an endpoint if no limit is set."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Sampling parameters; defaults of a model's generation_config.json are not used."""
 
     max_new_tokens: int
+    """``NO_LIMIT``: an endpoint is not sent one."""
     temperature: float | None = 0.7
     """None: an endpoint is not sent one."""
     top_p: float | None = 0.8
@@ -75,15 +82,21 @@ class Sampling:
 
     def without_gaps(self) -> Sampling:
         """The same for an engine without defaults of its own: what is not set changes no probability."""
-        return replace(self, temperature=_or_1(self.temperature), top_p=_or_1(self.top_p))
+        limit = LIMIT_OF_ENGINES if self.max_new_tokens == NO_LIMIT else self.max_new_tokens
+        return replace(self, max_new_tokens=limit, temperature=_or_1(self.temperature), top_p=_or_1(self.top_p))
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
-            "max_new_tokens": self.max_new_tokens,
+            "max_new_tokens": limit_or_none(self.max_new_tokens),
         }
+
+
+def limit_or_none(max_new_tokens: int) -> int | None:
+    """A limit of new tokens, as it is sent and recorded."""
+    return None if max_new_tokens >= NO_LIMIT else max_new_tokens
 
 
 def _or_1(value: float | None) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.console import duration, warn
 from spotcli.errors import Unfinished, UserError
-from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
+from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling, limit_or_none
 from spotcli.policies.answer_queue import AnswerQueue
 from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter
@@ -111,6 +111,14 @@ class ApiPolicy:
             return dict(public_value(self._parameters))
         return {name: value for name, value in sent.items() if not name.lower().endswith("seed")}
 
+    def check_environment(self) -> None:
+        """Check, without a request, that the endpoint can be asked.
+
+        Raises:
+            UserError: an unknown provider, a missing key or a missing address.
+        """
+        self._client.check_environment()
+
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
     ) -> Iterator[list[Answer | Failure]]:
@@ -120,7 +128,7 @@ class ApiPolicy:
             UserError: the endpoint rejects the key, does not know the model, or its quota is exhausted.
             Unfinished: many requests in a row failed.
         """
-        self._client.check_environment()
+        self.check_environment()
         remaining = (request for request in requests if not done(request))
         self._thread = threading.Thread(target=self._run, args=(remaining, total), name="api", daemon=True)
         self._thread.start()
@@ -193,7 +201,9 @@ class ApiPolicy:
     async def _settle(self, request: Request, limiter: Limiter) -> None:
         """Send a request until it has an answer or is given up, and hand that out."""
         seed = {"seed": request.seed} if self._settings.send_seed else {}
-        delivery = _ChatDelivery(self._client, request, self.sampling.max_new_tokens, self._parameters | seed)
+        delivery = _ChatDelivery(
+            self._client, request, limit_or_none(self.sampling.max_new_tokens), self._parameters | seed
+        )
         try:
             reply = await self._retries.deliver(delivery, limiter)
         except RequestFailed as failure:
@@ -265,7 +275,7 @@ class _ChatDelivery(Delivery):
 
     client: LitellmClient
     request: Request
-    max_tokens: int
+    max_tokens: int | None
     parameters: dict[str, Any]
     lost_cost: float | None = None
     """US dollars of incomplete replies; None if no price is known."""

@@ -28,6 +28,18 @@ def check_engine(engine: str, settings: SampleSection) -> None:
         require("train", f"the {engine} engine", "torch", "transformers")
 
 
+def check_endpoint(engine: str, model: str, sampling: Sampling, settings: SampleSection) -> None:
+    """Check, without a request, that an endpoint can be asked; other engines have none.
+
+    Raises:
+        UserError: an unknown provider, a missing key or a missing address.
+    """
+    if engine == "api":
+        from spotcli.policies.api import ApiPolicy
+
+        ApiPolicy(model, sampling, settings).check_environment()
+
+
 def load_policy(engine: str, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> Policy:
     """Load the policy of an engine; the engine's packages are imported here.
 

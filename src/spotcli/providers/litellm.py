@@ -25,10 +25,14 @@ from spotcli.providers.sent_parameters import changed_parameters, sent_parameter
 from spotcli.providers.token_limits import accepted_limit, other_limit_name
 from spotcli.records import Message
 from spotcli.redaction import public_value
+from spotcli.work_time import time_limit
 
 RESERVED = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n"}
 RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks", "logger_fn"}
 """Parameters that ``params`` may not contain: they would be ignored, be given twice, or write a key into a file."""
+
+NEVER = 1e6
+"""Seconds by which litellm's own limit of time is longer than ours, so that it never ends a request."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +204,18 @@ class LitellmClient:
             # The tokenizer would have to be downloaded; four characters per token are close enough for an estimate.
             return math.ceil(sum(len(message["content"]) for message in messages) / 4), math.ceil(len(text) / 4)
 
-    def worst_cost(self, messages: list[Message], max_tokens: int) -> float | None:
-        """US dollars that a request can cost at most; None if the price is unknown."""
+    @property
+    def output_limit(self) -> int | None:
+        """Reply tokens that the model has at most, by litellm's table; None if it has no such model."""
+        limit = self._listed.get("max_output_tokens")
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    def worst_cost(self, messages: list[Message], max_tokens: int | None) -> float | None:
+        """US dollars that a request can cost at most; None if the price, or without ``max_tokens`` the limit of the
+        model, is unknown."""
+        max_tokens = max_tokens or self.output_limit
+        if max_tokens is None:
+            return None
         # No token is shorter than a byte; each message has a few tokens around it.
         prompt_tokens = sum(len(message["content"].encode()) + 16 for message in messages)
         cost = self.price_of(prompt_tokens, max_tokens)
@@ -211,33 +225,34 @@ class LitellmClient:
         reasoning = _price_in(self._listed, "output_cost_per_reasoning_token") or 0.0
         return cost + max_tokens * max(0.0, reasoning - self._price[1])
 
-    async def chat(self, messages: list[Message], max_tokens: int, **parameters: Any) -> Reply:
+    async def chat(self, messages: list[Message], max_tokens: int | None, **parameters: Any) -> Reply:
         """Send one request, once; again with a lower limit if the provider rejects it for ``max_tokens`` alone.
 
         Args:
+            max_tokens: the limit of reply tokens; None sends none.
             parameters: more parameters of this request, by litellm's names.
 
         Raises:
             RequestFailed: the request got no reply, and another try can succeed.
             UserError: no request can succeed.
         """
-        limit, renamed = min(max_tokens, self._output_limit or max_tokens), False
+        limit, renamed = max_tokens and min(max_tokens, self._output_limit or max_tokens), False
         while True:
             name, log = self._limit_name, _RequestLog()
             given = {**self._settings.params, **parameters}
             try:
-                response = await self._complete(messages, {name: limit}, parameters, log)
+                response = await self._complete(messages, {name: limit} if limit else {}, parameters, log)
             except TimeoutError:
                 seconds = self._settings.timeout
                 raise RequestFailed("time-out", f"no reply in {seconds:g} s", maybe_billed=True) from None
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                other_name = None if renamed else other_limit_name(error, name)
+                other_name = None if renamed or limit is None else other_limit_name(error, name)
                 if other_name:
                     renamed, self._limit_name = True, other_name
                     continue
-                accepted = accepted_limit(error, limit)
+                accepted = accepted_limit(error, limit) if limit is not None else None
                 if accepted is None:
                     return read_error(error, self._litellm, self._named_in_errors(given), replied=self._replied)
                 limit = accepted.tokens
@@ -278,12 +293,13 @@ class LitellmClient:
     ) -> Any:
         """Have litellm send one request."""
         settings = self._settings
-        # With some providers litellm's limit is per read; this one is for the whole request.
-        async with asyncio.timeout(settings.timeout):
+        # litellm's limit is per read with some providers, and it drops replies that arrived while the process was
+        # stopped. This one is for the whole request.
+        async with time_limit(settings.timeout):
             return await self._litellm.acompletion(
                 model=self.model,
                 messages=messages,
-                timeout=settings.timeout,
+                timeout=settings.timeout + NEVER,
                 logger_fn=log,
                 num_retries=0,
                 max_retries=0,

@@ -60,8 +60,11 @@ def _add(total: CostEstimate, job: RepairJob, case: Case, planned: PlannedReques
     total.likely = _sum(total.likely, first.price_of(prompt, reply))
     # Two more requests for edits that cannot be applied. After a truncated reply the next one may be twice as long.
     further = ladder.attempts - 1 + (2 if ladder.mode == "edits" else 0)
-    longest = ladder.max_tokens
     for model in models:
+        longest = model.longest_reply
+        if longest is None:
+            total.max = None
+            break
         repeated = prompt + COMPLAINT_TOKENS + 2 * longest
         total.max = _sum(total.max, model.price_of(prompt + further * repeated, longest + further * 2 * longest))
 

@@ -13,6 +13,7 @@ from functools import partial
 
 from spotcli.console import progress, warn
 from spotcli.errors import SpotError, UserError
+from spotcli.grading.algebra.pool import close_pool
 from spotcli.interrupts import interruptible
 from spotcli.oracles import CorrectionRequest, Oracle
 from spotcli.oracles.human import HumanOracle
@@ -30,6 +31,8 @@ from spotcli.repair.next_request import Decision, RepairJob
 
 HOPELESS_REQUESTS = 3
 """So many requests rejected as malformed before the first reply mean that all will be."""
+JUDGING_AFTER_STOP = 1.0
+"""Seconds for judging replies after a stop; most take a few milliseconds."""
 HOPELESS_ROWS = 10
 """So many rows given up in a row mean that all will be."""
 
@@ -58,6 +61,9 @@ class Dispatcher:
         self._amendable: dict[tuple[str, int], tuple[Case, PlannedRequest]] = {}
         # One thread judges, so that slow grading does not delay what arrives over the network.
         self._judge_thread = ThreadPoolExecutor(1, thread_name_prefix="judge")
+        self._judging = 0
+        """Cases whose last reply is being judged, or waits for it."""
+        self._judging_ended = False
         self._show: Callable[[], None] = lambda: None
 
     def run(self) -> BaseException | None:
@@ -111,6 +117,7 @@ class Dispatcher:
 
         def stop() -> None:
             loop.call_soon_threadsafe(self._stop, KeyboardInterrupt())
+            asyncio.run_coroutine_threadsafe(self._limit_judging(), loop)
             loop.call_soon_threadsafe(loop.call_later, SILENT_SECONDS, drop_if_silent)
 
         def drop() -> None:
@@ -129,6 +136,16 @@ class Dispatcher:
             return f"stopping: waiting for {requests} in flight (Ctrl-C again drops them)"
 
         return interruptible(stop, notice=notice, drop=drop)
+
+    async def _limit_judging(self) -> None:
+        """After a stop, judge for a short time only: the replies are in the journal, and the next run judges them."""
+        seconds = JUDGING_AFTER_STOP
+        while seconds > 0:
+            await asyncio.sleep(0.1)
+            seconds -= 0.1 if self._judging else 0.0
+        self._judging_ended = True
+        self._judge_thread.shutdown(wait=False, cancel_futures=True)
+        close_pool()
 
     def _is_silent(self) -> bool:
         """Whether no oracle answers: a person takes the time that it takes."""
@@ -164,6 +181,8 @@ class Dispatcher:
             return
         while True:
             decision = await self._decide(case)
+            if decision is None:
+                return
             if decision.request is None:
                 case.decided = decision.last
                 return
@@ -178,10 +197,18 @@ class Dispatcher:
                 return
             self._job.history.add(entry)
 
-    async def _decide(self, case: Case) -> Decision:
+    async def _decide(self, case: Case) -> Decision | None:
+        """What a case needs next; None if a stop left its last reply unjudged."""
         if not self._job.history.has_reply_about(case):
             return self._job.decide(case)  # no reply to judge: not worth a turn of the thread
-        return await asyncio.get_running_loop().run_in_executor(self._judge_thread, self._job.decide, case)
+        if self._judging_ended:
+            return None
+        self._judging += 1
+        try:
+            decision = await asyncio.get_running_loop().run_in_executor(self._judge_thread, self._job.decide, case)
+        finally:
+            self._judging -= 1
+        return None if self._judging_ended else decision
 
     async def _ask(self, case: Case, planned: PlannedRequest) -> ReplyEntry | None:
         """One reply, on the disk before it is returned; None if the run was stopped before the request was sent.
@@ -232,7 +259,7 @@ class Dispatcher:
         self._job.history.add(entry)
         accepted = case.accepted
         decision = await self._decide(case)
-        case.decided = decision.last if decision.request is None else None
+        case.decided = decision.last if decision is not None and decision.request is None else None
         self._queue.accepted += case.accepted - accepted
 
     def _worst_cost(self, oracle: Oracle, request: CorrectionRequest) -> float:
@@ -244,6 +271,12 @@ class Dispatcher:
         if self._settings.max_cost is None or not isinstance(oracle, ModelOracle):
             return 0.0
         worst = oracle.worst_cost(request)
+        if worst is None and oracle.longest_reply is None:
+            raise UserError(
+                f"--max-cost requires a limit of reply tokens, and litellm's table has none for '{oracle.name}'",
+                where="rectify.max_tokens",
+                cure="set it: --max-tokens 16384",
+            )
         if worst is None:
             raise UserError(
                 f"--max-cost requires a price, and the price of '{oracle.name}' is unknown",

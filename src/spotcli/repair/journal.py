@@ -52,7 +52,7 @@ class ReplyEntry:
     text: str
     finish_reason: str
     max_tokens: int = 0
-    """The limit of reply tokens."""
+    """The limit of reply tokens; 0 if none was sent."""
     reason: str | None = None
     """Why the oracle declined."""
     usage: dict[str, Any] = field(default_factory=dict)

@@ -26,8 +26,8 @@ class Ladder:
     """Show the reference answer to the oracle."""
     attempts: int
     """Times that each prompted oracle is asked about one answer."""
-    max_tokens: int
-    """Reply tokens per request."""
+    max_tokens: int | None
+    """Reply tokens per request; None: no limit is sent."""
     repeat_truncated: bool = False
     """Request a truncated reply again if its limit was lower than today's."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -65,7 +66,7 @@ class RepairJob:
             prompt=oracle_prompts.VERSION,
             mode=planned.mode,
             fence=request.prompt.fence,
-            max_tokens=self.ladder.max_tokens * planned.max_tokens_factor,
+            max_tokens=(self.ladder.max_tokens or 0) * planned.max_tokens_factor,
             text=_readable(reply.text),
             finish_reason=reply.finish_reason,
             reason=reply.reason,
@@ -171,10 +172,11 @@ def _is_repeated(entry: ReplyEntry, request: PlannedRequest, ladder: Ladder) -> 
     """
     if not ladder.repeat_truncated:
         return False
-    allowed = ladder.max_tokens * request.max_tokens_factor
+    allowed = (ladder.max_tokens or math.inf) * request.max_tokens_factor
+    limit = entry.max_tokens or math.inf
     if entry.finish_reason == "length":
-        return entry.max_tokens < allowed
-    return entry.finish_reason == "declined" and entry.reason == PROMPT_TOO_LONG and entry.max_tokens > allowed
+        return limit < allowed
+    return entry.finish_reason == "declined" and entry.reason == PROMPT_TOO_LONG and limit > allowed
 
 
 def _readable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -16,6 +15,7 @@ from spotcli.grading.answers import TRUNCATED
 from spotcli.policies import Answer, Failure, Request
 from spotcli.records import Sample, key_hash
 from spotcli.sampling.problem_set import Counted, ProblemSet
+from spotcli.work_time import work_time
 
 
 class Answered:
@@ -49,6 +49,12 @@ class Answered:
         """Count the verdicts of answers that this run adds."""
         for row in rows:
             self._count(row.verdict, row.finish_reason)
+
+    def add_rows(self, rows: Sequence[Sample]) -> None:
+        """Add rows as if they had been read."""
+        self._keys.extend(key_hash(*row.key) for row in rows)
+        self.sort()
+        self.count_new(rows)
 
     def _count(self, verdict: str, finish_reason: str | None) -> None:
         self.verdicts[TRUNCATED if finish_reason == "length" else verdict] += 1
@@ -96,17 +102,21 @@ class Work:
     """By reason."""
     only_reasoning: int = 0
     """Answers without a response, whose text is all in ``reasoning``."""
-    started: float = field(default_factory=time.monotonic)
+    ungraded: int = 0
+    """Answers that a stop left ungraded; they are counted as remaining."""
+    started: float = field(default_factory=work_time)
 
     @property
     def remaining(self) -> int:
         """Missing answers that were neither answered nor failed."""
         return self.wanted - self.answers - self.failures.total()
 
-    def add(self, group: Sequence[Answer | Failure]) -> None:
+    def add(self, group: Sequence[Answer | Failure], *, graded: bool = True) -> None:
         for item in group:
             if isinstance(item, Failure):
                 self.failures[item.reason] += 1
+            elif not graded:
+                self.ungraded += 1
             else:
                 self.answers += 1
                 self.only_reasoning += bool(item.reasoning and not item.response.strip())
@@ -121,7 +131,7 @@ class Work:
         parts.append(f"undecided {undecided} (truncated {verdicts[TRUNCATED]})")
         if self.failures:
             parts.append(f"failed {self.failures.total()}")
-        parts.append(f"{self.tokens / max(time.monotonic() - self.started, 1e-9):.0f} tokens/s")
+        parts.append(f"{self.tokens / max(work_time() - self.started, 1e-9):.0f} tokens/s")
         if self.cost is not None:
             parts.append(f"${self.cost:.4f}")
         return " ".join(parts)

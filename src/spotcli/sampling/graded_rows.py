@@ -11,7 +11,7 @@ from typing import Any
 from spotcli import jsonl
 from spotcli.grading import Grade
 from spotcli.grading.answers import Completion, grade_answers, graded_fields
-from spotcli.policies import Answer, Sampling
+from spotcli.policies import Answer, Sampling, limit_or_none
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Sample
 
@@ -55,7 +55,7 @@ def graded_rows(problems: Sequence[Problem], answers: Sequence[Answer], settings
 def _row(completion: Completion, answer: Answer, grade: Grade, settings: RowSettings) -> Sample:
     problem = completion.problem
     grader = problem.grader or settings.grader
-    effective: dict[str, Any] = {"max_new_tokens": answer.max_new_tokens, "seed": answer.request.seed}
+    effective: dict[str, Any] = {"max_new_tokens": limit_or_none(answer.max_new_tokens), "seed": answer.request.seed}
     effective |= answer.sent or {}
     if answer.cost is not None:
         effective["cost"] = answer.cost

@@ -224,6 +224,8 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
         "ratio_unit": run.origin.ratio_unit,
     }
     output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(run.source)})
+    if sent := {reply.oracle: reply.sent for reply in history.replies if reply.sent}:
+        output.note(sent=sent)
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
     complete = enough or not summary.remaining
     output.finish(summary.counts, complete=complete)

@@ -23,8 +23,8 @@ from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
 from spotcli.locks import check_free
-from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
-from spotcli.policies.by_name import check_engine, load_policy
+from spotcli.policies import NO_LIMIT, Answer, EngineFacts, Failure, Policy, Request, Sampling
+from spotcli.policies.by_name import check_endpoint, check_engine, load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
 from spotcli.policies.models import resolve
 from spotcli.recipe import Recipe
@@ -32,10 +32,11 @@ from spotcli.records import Problem
 from spotcli.sampling import shards
 from spotcli.sampling.answered import Answered, Work, count_remaining
 from spotcli.sampling.foreign_answers import GradeSummary, grade_file
-from spotcli.sampling.graded_rows import RowSettings, graded_rows
+from spotcli.sampling.graded_rows import RowSettings
 from spotcli.sampling.problem_set import Counted, HeldOut, ProblemSet, read_counted
 from spotcli.sampling.shards import MergeSummary, Shard
-from spotcli.sampling.summary import SampleSummary, summarise
+from spotcli.sampling.summary import SampleSummary, report_facts, summarise
+from spotcli.sampling.ungraded import StoppableGrading, UngradedAnswers
 
 __all__ = ["GradeSummary", "MergeSummary", "SampleSummary", "Shard", "grade_file", "merge_shards", "sample"]
 
@@ -72,6 +73,8 @@ def sample(
     plan = _plan(recipe, folder, shard, fresh=fresh, decontaminated=decontaminated, policy=policy)
     answered = Answered()
     with _open(plan, answered, fresh=fresh) as output:
+        row_settings = RowSettings.of(recipe, plan.sampling, plan.engine.name)
+        answered.add_rows(UngradedAnswers(output.path).grade(row_settings, output, answered.has))
         remaining = count_remaining(plan.problems, answered, plan.counted)
         output.note(asked=plan.asked, counted=asdict(plan.problems.counted(remaining.others)))
         work = Work(remaining.missing)
@@ -125,7 +128,7 @@ def _plan(
     files.check_distinct(folder / settings.problems, path)
     check_free(path)
     engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
-    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
+    sampling = Sampling(settings.max_new_tokens or NO_LIMIT, settings.temperature, settings.top_p, settings.top_k)
     if engine.name != "api":
         sampling = sampling.without_gaps()
     depends_on = _settings(recipe, sampling, shard, sets)
@@ -139,6 +142,9 @@ def _plan(
     model = recipe.model if policy or engine.name == "api" else resolve(recipe.model)
     for name in problems.graders:
         grader_of(name, recipe.grader)
+    if not policy and (fresh or not path.exists()):
+        # Before a file is created, or an old one renamed; a run that resumes may need no request.
+        check_endpoint(engine.name, model, sampling, settings)
     return _Plan(recipe, path, depends_on, problems, asked, counted, sampling, engine, model)
 
 
@@ -191,7 +197,7 @@ def _load_and_answer(
         _, first = next(plan.problems.requests())
         facts = policy.facts(first)
         output.note(engine=_engine_entry(plan, facts), complete=False)
-        _report_facts(plan.sampling, facts)
+        report_facts(plan.sampling, facts)
         _answer(plan, policy, output, answered, work)
         # Some facts are known only once the engine has started.
         output.note(engine=_engine_entry(plan, policy.facts(first)))
@@ -205,26 +211,11 @@ def _engine_entry(plan: _Plan, facts: EngineFacts) -> dict[str, Any]:
     return choice | {"requested": plan.sampling.as_dict(), **facts.as_dict()}
 
 
-def _report_facts(sampling: Sampling, facts: EngineFacts) -> None:
-    prompts = facts.prompts
-    if prompts is None:
-        return
-    say(f"prompts end with: {prompts.prompt_tail!r}")
-    if prompts.template_date:
-        say(f"the chat template asks for today's date; it gets {prompts.template_date} on every day")
-    requested = sampling.as_dict()
-    ignored = [
-        f"{name} {value}" + (f" (using {requested[name]})" if name in requested else "")
-        for name, value in prompts.model_defaults_not_used.items()
-    ]
-    if ignored:
-        say(f"ignored defaults of the model: {', '.join(ignored)}")
-
-
 def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answered, work: Work) -> None:
     """Answer what is missing; each group of answers is graded and appended at once."""
     pending: dict[tuple[Any, ...], Problem] = {}
     settings = RowSettings.of(plan.recipe, plan.sampling, policy.engine)
+    grading = StoppableGrading(settings, UngradedAnswers(output.path))
 
     def requests() -> Iterator[Request]:
         for problem, request in plan.problems.requests(round_size=1 if policy.trials_together else ROUND):
@@ -237,20 +228,24 @@ def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answe
             return True
         return False
 
+    def stop() -> None:
+        policy.stop()
+        grading.stop()
+
     def notice() -> str:
         return "stopping: finished answers are saved (Ctrl-C again drops those in flight)"
 
-    with progress("answers") as display, interruptible(policy.stop, notice=notice):
+    with progress("answers") as display, interruptible(stop, notice=notice):
         bar = display.add_task("sample", total=work.wanted, note="")
         for group in policy.answers(requests(), work.wanted, done):
             answers = [item for item in group if isinstance(item, Answer)]
-            rows = graded_rows([pending.pop(answer.request.key) for answer in answers], answers, settings)
-            output.append(rows)
+            rows = grading.rows([pending.pop(answer.request.key) for answer in answers], answers)
+            output.append(rows or ())
             if output.disturbed:
                 policy.stop()  # the command fails in the end, so it asks nothing more
-            answered.count_new(rows)
+            answered.count_new(rows or ())
             for item in group:
                 if isinstance(item, Failure):
                     del pending[item.request.key]
-            work.add(group)
+            work.add(group, graded=rows is not None)
             display.update(bar, advance=len(group), note=work.note(answered.verdicts))

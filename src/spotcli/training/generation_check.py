@@ -20,7 +20,7 @@ from typing import Any
 from spotcli import jsonl
 from spotcli.grading.answers import Completion, grade_answer
 from spotcli.grading.kinds import grader_of
-from spotcli.policies import Answer, Failure, Request, Sampling
+from spotcli.policies import NO_LIMIT, Answer, Failure, Request, Sampling
 from spotcli.policies.prompter import Prompter
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.records import Pair, key_hash
@@ -155,7 +155,7 @@ def load_check(plan: TrainPlan, model: Any, prepared: PreparedModel) -> Check | 
         bare_model(model),
         prompter,
         # An answer twice as long as any correction counts as truncated.
-        Sampling(min(sample.max_new_tokens, 2 * max(lengths[ids] for ids in problems)), temperature=0.0),
+        Sampling(min(sample.max_new_tokens or NO_LIMIT, 2 * max(lengths[ids] for ids in problems)), temperature=0.0),
         batch_size=sample.batch_size,
     )
     return Check(
