@@ -14,17 +14,8 @@ from pathlib import Path
 
 from spotcli import jsonl
 from spotcli.console import warn
-from spotcli.grading.kinds import grader_of
+from spotcli.grading.references import COMPARED, CONFLICTING, SHOWN, are_equal
 from spotcli.records import Sample, key_hash
-
-CONTESTED = "conflicting references"
-"""The reason of an answer to a prompt that has different reference answers."""
-
-COMPARED = ("math", "choice", "coordinates")
-"""Graders that compare two reference answers; another one's reference is not an answer."""
-
-SHOWN = 60
-"""Characters of a reference answer in the message."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +57,10 @@ def _differing(samples: Sequence[Sample], indices: list[int], grader: str) -> in
     for index in indices[1:]:
         text = (samples[index].answer or "").strip()
         if text not in equal:
-            if not _are_equal(text, (first.answer or "").strip(), samples[index].grader or grader):
+            if not are_equal(text, (first.answer or "").strip(), samples[index].grader or grader):
                 return index
             equal.add(text)
     return None
-
-
-def _are_equal(text: str, other: str, grader: str) -> bool:
-    grade = grader_of(grader)
-    return any(
-        grade(response, reference).verdict == "right"
-        for answer, reference in ((text, other), (other, text))
-        for response in (f"\\boxed{{{answer}}}", answer)
-    )
 
 
 def _report(samples: Sequence[Sample], path: Path, conflicts: list[_Conflict]) -> None:
@@ -88,7 +70,7 @@ def _report(samples: Sequence[Sample], path: Path, conflicts: list[_Conflict]) -
     count = sum(len(conflict.samples) for conflict in conflicts)
     warn(
         f"{path}:{lines[second]}: the reference answer {answers[1]} differs from {answers[0]} for the same prompt in "
-        f"line {lines[first]}; {count} answers to {len(conflicts)} such prompts are left out ({CONTESTED})"
+        f"line {lines[first]}; {count} answers to {len(conflicts)} such prompts are left out ({CONFLICTING})"
     )
 
 
