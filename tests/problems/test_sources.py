@@ -403,8 +403,7 @@ def test_prompts_with_different_reference_answers_are_found(tmp_path: Path) -> N
     ]
     write_rows(tmp_path / "p.jsonl", rows)
     repeats = Repeats()
-    source = {"name": "p.jsonl", "folder": tmp_path, "seed": 0, "limit": None}
-    problems = list(iter_problems(**source, repeats=repeats))
+    problems = list(iter_problems("p.jsonl", folder=tmp_path, seed=0, limit=None, repeats=repeats))
     assert len(problems) == 6
     conflicts = {
         problem.prompt: conflict

@@ -8,6 +8,7 @@ may have millions of rows.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -18,7 +19,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from spotcli import files, jsonl
 from spotcli.console import note_renamed_fields, say
-from spotcli.dataset_lines import foreign, sniff, utf16_or_32
+from spotcli.dataset_lines import DAMAGED, damaged, decompressed, foreign, sniff, utf16_or_32
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
 from spotcli.problems.conflicts import Repeat, Repeats, prompt_key
@@ -218,7 +219,8 @@ def _file(path: Path) -> Rows:
             cure=f"use hf:{path} to read a folder of data files as the hub does",
         )
     files.check_readable(path)
-    ending = path.suffix.lower()
+    is_compressed = path.suffix.lower() in (".gz", ".bz2", ".xz")
+    ending = Path(path.stem if is_compressed else path.name).suffix.lower()
     if ending in (".parquet", ".arrow", ".feather", ".csv", ".tsv") and not path.exists():
         raise UserError("file not found", where=str(path), cure="check the path")
     start = sniff(path) if path.is_file() else b""
@@ -233,7 +235,7 @@ def _file(path: Path) -> Rows:
         return _csv(path, delimiter="\t" if ending == ".tsv" else separated.decode())
     if ending == ".parquet" and is_text and b"\0" in start:
         return _parquet(path)  # names what is wrong with it
-    return ((f"{path}:{number}", number, row) for number, row in jsonl.numbered(path))
+    return jsonl.placed(path)
 
 
 def _arrow(path: Path) -> Rows:
@@ -269,8 +271,9 @@ def _parquet(path: Path) -> Rows:
 def _csv(path: Path, delimiter: str) -> Rows:
     """Rows of a CSV or TSV file: cells are text, and an empty cell is a missing field."""
     csv.field_size_limit(1 << 30)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True, delimiter=delimiter)
+    with path.open("rb") as file:
+        text = io.TextIOWrapper(decompressed(file), encoding="utf-8-sig", newline="")
+        reader = csv.reader(text, strict=True, delimiter=delimiter)
         try:
             header = next(reader, [])
             for number, cells in enumerate(filter(None, reader), 1):
@@ -284,6 +287,8 @@ def _csv(path: Path, delimiter: str) -> Rows:
                 where=f"{path}:{reader.line_num}",
                 cure="fix or remove the line; the file must be UTF-8",
             ) from None
+        except DAMAGED as error:
+            raise damaged(path, error) from None
 
 
 def _placed(source: Path | str, rows: Iterable[dict[str, Any]]) -> Rows:

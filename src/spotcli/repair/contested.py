@@ -65,17 +65,17 @@ def _differing(samples: Sequence[Sample], indices: list[int], grader: str) -> in
 
 def _report(samples: Sequence[Sample], path: Path, conflicts: list[_Conflict]) -> None:
     first, second = conflicts[0].first, conflicts[0].second
-    lines = _lines_of(path, (first, second))
+    places = _places_of(path, (first, second))
     answers = [repr((samples[index].answer or "").strip()[:SHOWN]) for index in (first, second)]
     count = sum(len(conflict.samples) for conflict in conflicts)
     warn(
-        f"{path}:{lines[second]}: the reference answer {answers[1]} differs from {answers[0]} for the same prompt in "
-        f"line {lines[first]}; {count} answers to {len(conflicts)} such prompts are left out ({CONFLICTING})"
+        f"{places[second]}: the reference answer {answers[1]} differs from {answers[0]} for the same prompt in "
+        f"{places[first]}; {count} answers to {len(conflicts)} such prompts are left out ({CONFLICTING})"
     )
 
 
-def _lines_of(path: Path, indices: Iterable[int]) -> dict[int, int]:
-    """Line numbers of rows; the file is read again, because they are needed for the message only."""
+def _places_of(path: Path, indices: Iterable[int]) -> dict[int, str]:
+    """Places of rows; the file is read again, because they are needed for the message only."""
     wanted = sorted(indices)
-    rows = enumerate(jsonl.numbered(path))
-    return {index: number for index, (number, _) in islice(rows, wanted[-1] + 1) if index in wanted}
+    rows = enumerate(jsonl.placed(path))
+    return {index: where for index, (where, _, _) in islice(rows, wanted[-1] + 1) if index in wanted}
