@@ -183,7 +183,7 @@ def test_a_file_of_another_kind_is_named(spot: Run, tiny_model: Path, command: s
     ("command", "kind", "third"),
     [
         ("grade", "answers", 5),
-        ("grade", "answers", {"prompt": "?"}),
+        ("grade", "answers", {"prompt": "?", "response": 7}),
         ("rectify", "samples", "x"),
         ("rectify", "samples", SAMPLE),
         ("inspect", "pairs", {"id": "c", "prompt": "?"}),

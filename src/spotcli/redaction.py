@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-_NAME = re.compile(r"KEY|TOKEN(?!S)|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTHORIZATION|COOKIE", re.IGNORECASE)
+_NAME = re.compile(r"KEY|TOKEN(?!S|IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTHORIZATION|COOKIE", re.IGNORECASE)
 """Names of environment variables, parameters and headers whose values are secret."""
 _NOT_SECRET = re.compile(r"[a-z]{1,11}|[A-Z]{1,11}|[A-Z][a-z]{1,10}|[a-z][a-z0-9+.-]*://[^@\s]*")
 """Values that such a variable can have and that are no secrets: switches, single words, addresses."""
@@ -218,6 +218,11 @@ def _inner_name(name: str, key: str) -> str:
     if _NAME.search(name) or (_HEADERS.search(name) and not _NAME.search(key)):
         return name
     return key
+
+
+def may_have_secret(text: str) -> bool:
+    """Whether a setting as it was given, with its name, must not be shown: it names a secret or looks like one."""
+    return bool(_NAME.search(text) or _HEADERS.search(text) or _PASSWORD.search(text)) or redact(text) != text
 
 
 def without_credentials(url: str | None) -> str | None:
