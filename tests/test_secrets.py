@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,15 @@ def test_no_secret_leaves_a_run(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "problems.jsonl").write_text(
         "".join(f'{{"prompt": "row-{n}: what is 10 + {n} + 5?", "answer": "{15 + n}"}}\n' for n in range(4))
     )
-    script = {f"row-{number}:": [{"text": wrong(number)}, {"correct": right(number)}] for number in range(4)}
+    script: dict[str, list[dict[str, Any]]] = {
+        f"row-{number}:": [{"text": wrong(number)}, {"correct": right(number)}] for number in range(4)
+    }
     work = tmp_path / "runs"
-    with FakeProvider(script) as provider:
+    with (
+        FakeProvider(script) as provider,
+        (tmp_path / "stdout").open("wb") as out,
+        (tmp_path / "stderr").open("wb") as err,
+    ):
         (tmp_path / "r.yaml").write_text(
             f"model: {tiny_model}\n"
             f"sample:\n  problems: {tmp_path}/problems.jsonl\n  engine: api\n  base_url: {provider.base_url}\n"
@@ -71,8 +78,8 @@ def test_no_secret_leaves_a_run(tmp_path: Path, tiny_model: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "spotcli", "run", str(tmp_path / "r.yaml"), "-o", str(work)],
             env=os.environ | ENVIRONMENT,
-            stdout=(tmp_path / "stdout").open("wb"),
-            stderr=(tmp_path / "stderr").open("wb"),
+            stdout=out,
+            stderr=err,
         )
         lines = command_lines(process)
         sent = provider.requests
