@@ -204,7 +204,8 @@ def test_an_error_in_an_array_names_the_element(
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 @pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
 def test_a_compressed_table_is_read(ending: str, compression: str, tmp_path: Path) -> None:
-    compress: Callable[[bytes], bytes] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[compression]
+    compressors: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    compress = compressors[compression]
     separator = {"csv": ",", "tsv": "\t"}[ending]
     table = f'prompt{separator}answer\n1 + 1?{separator}2\n"2 +\n2?"{separator}4\n'
     path = tmp_path / f"odd.{ending}.{compression}"

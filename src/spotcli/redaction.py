@@ -24,7 +24,8 @@ _WORDY_FRAGMENT = 12
 """The same without a digit or without a letter, since ordinary words and numbers are that long."""
 
 _HEADERS = re.compile(r"headers(?:\.|$)", re.IGNORECASE)
-"""Names of settings with headers of requests, and of a header in them (``extra_headers.X-Name``); the value of any header may be secret."""
+"""Names of settings with headers of requests, and of a header in them (``extra_headers.X-Name``);
+the value of any header may be secret."""
 _KEY_LIKE = re.compile(
     r"""
       \b(?:sk|pk|rk|gsk|xai|pplx|nvapi)[-_](?:(?=[A-Za-z_\-.]{,99}[\d*])[A-Za-z0-9_\-*.]{6,}|[A-Za-z0-9_\-]{20,})
