@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from typing import Any
 import pytest
 
 from spotcli import cli, jsonl
+from spotcli.errors import UserError
+from spotcli.problems.sources import iter_problems
 from spotcli.records import Sample
 
 Run = Callable[..., tuple[int, str, str]]
@@ -175,6 +179,44 @@ def test_a_file_of_another_kind_is_named(spot: Run, tiny_model: Path, command: s
     assert not [path for path in Path().iterdir() if path.name not in ("odd.jsonl", "recipe.yaml")]
 
 
+@pytest.mark.parametrize(
+    ("command", "kind", "third"),
+    [
+        ("grade", "answers", 5),
+        ("grade", "answers", {"prompt": "?", "response": 7}),
+        ("rectify", "samples", "x"),
+        ("rectify", "samples", SAMPLE),
+        ("inspect", "pairs", {"id": "c", "prompt": "?"}),
+        ("train", "pairs", [1]),
+    ],
+)
+def test_an_error_in_an_array_names_the_element(
+    spot: Run, tiny_model: Path, command: str, kind: str, third: Any
+) -> None:
+    rows = [KINDS[kind], KINDS[kind] | {"id": "b"}, third]
+    Path("odd.jsonl").write_text(json.dumps(rows, indent=2))
+    code, _, err = spot(*commands(tiny_model)[command])
+    assert code == 2
+    assert [line for line in err.splitlines() if "odd.jsonl: element 3: " in line], err
+    assert ("first in element 1" in err) == (third == SAMPLE)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_a_compressed_table_is_read(ending: str, compression: str, tmp_path: Path) -> None:
+    compressors: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    compress = compressors[compression]
+    separator = {"csv": ",", "tsv": "\t"}[ending]
+    table = f'prompt{separator}answer\n1 + 1?{separator}2\n"2 +\n2?"{separator}4\n'
+    path = tmp_path / f"odd.{ending}.{compression}"
+    path.write_bytes(compress(b"\xef\xbb\xbf" + table.encode()))
+    problems = list(iter_problems(path.name, folder=tmp_path, seed=0, limit=None))
+    assert [(problem.prompt, problem.answer) for problem in problems] == [("1 + 1?", "2"), ("2 +\n2?", "4")]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="failed to decompress the file"):
+        list(iter_problems(path.name, folder=tmp_path, seed=0, limit=None))
+
+
 @pytest.mark.parametrize("command", ["train", "run"])
 def test_a_dataset_instead_of_a_recipe_is_named(spot: Run, command: str) -> None:
     for name in ("data.jsonl", "data.txt"):
@@ -302,6 +344,53 @@ def test_an_output_below_a_file_is_one_message(spot: Run, tiny_model: Path, comm
     assert problem.startswith("file")
     assert cure.startswith("  cure: ")
     assert Path("file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("command", ["sample", "grade", "rectify", "self", "export", "inspect", "train", "eval", "run"])
+def test_an_output_of_the_wrong_kind_is_one_message(spot: Run, tiny_model: Path, command: str) -> None:
+    Path("file").write_text("kept")
+    Path("folder").mkdir()
+    Path("samples.jsonl").write_bytes(lines(SAMPLE))
+    Path("data.jsonl").write_bytes(lines(ROW))
+    Path("recipe.yaml").write_text(f"model: {tiny_model}\ntrain: {{data: data.jsonl, batch_size: 1}}\n")
+    model = str(tiny_model)
+    arguments = {
+        "sample": ["sample", "builtin:arithmetic", "--model", model, "--limit", "1", "-o", "folder"],
+        "grade": ["sample", "--grade", "samples.jsonl", "-o", "folder"],
+        "rectify": ["rectify", "--oracle", "symbolic", "-o", "folder"],
+        "self": ["rectify", "--mode", "self", "-o", "folder"],
+        "export": ["rectify", "--oracle", "human", "--export", "folder"],
+        "inspect": ["inspect", "--html", "folder"],
+        "train": ["train", "recipe.yaml", "-s", "train.output=file"],
+        "eval": ["eval", model, "--limit", "1", "-o", "file"],
+        "run": ["run", "recipe.yaml", "-o", "file"],
+    }[command]
+    wanted, got = ("folder", "file") if command in ("train", "eval", "run") else ("file", "folder")
+    before = {path.name for path in Path().iterdir()}
+    code, _, err = spot(*arguments)
+    *_, problem, cure = err.splitlines()
+    assert (code, problem) == (2, f"{got}: expected a {wanted}, got a {got}")
+    assert cure.startswith("  cure: ")
+    assert (Path("file").read_text(), list(Path("folder").iterdir())) == ("kept", [])
+    assert {path.name for path in Path().iterdir()} - before <= {"data.replies.jsonl", "data.meta.json"}
+
+
+@pytest.mark.parametrize("size", [0, 300, 2000])
+def test_a_full_disk_is_one_message_with_the_file(tmp_path: Path, size: int) -> None:
+    (tmp_path / "samples.jsonl").write_bytes(
+        lines(*(SAMPLE | {"id": str(number), "response": "1 + 1 = 3\n\\boxed{3}"} for number in range(40)))
+    )
+    limited = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+    limited += "sys.argv = ['spot', 'rectify', '--oracle', 'symbolic']; from spotcli.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", limited], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    *_, problem, cure = done.stderr.splitlines()
+    assert (done.returncode, cure.startswith("  cure: ")) == (2, True)
+    name, _, message = problem.partition(": ")
+    assert message.lower().endswith("file too large")
+    assert Path(name).name.lstrip(".").startswith("data.")
 
 
 def test_a_result_that_cannot_be_printed_is_one_message(tmp_path: Path) -> None:

@@ -146,14 +146,15 @@ class Appender(AbstractContextManager["Appender"]):
         descriptor = self._file.fileno()
         size = os.fstat(descriptor).st_size
         view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(descriptor, view) :]
-        except OSError:
-            # If the disk is full, half a row must not remain: the next row would be appended to it.
-            os.ftruncate(descriptor, size)
-            raise
-        os.fsync(descriptor)
+        with files.naming(self.location):
+            try:
+                while view:
+                    view = view[os.write(descriptor, view) :]
+            except OSError:
+                # If the disk is full, half a row must not remain: the next row would be appended to it.
+                os.ftruncate(descriptor, size)
+                raise
+            os.fsync(descriptor)
 
     def check(self) -> None:
         """Notice that another program changed, replaced or deleted the file, and keep all rows of this process."""
@@ -176,11 +177,12 @@ class Appender(AbstractContextManager["Appender"]):
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         new = io.FileIO(os.open(kept, flags, self._mode), "ab")
         offset = 0
-        while block := os.pread(self._file.fileno(), BLOCK, offset):
-            offset += len(block)
-            while block:
-                block = block[os.write(new.fileno(), block) :]
-        os.fsync(new.fileno())
+        with files.naming(kept):
+            while block := os.pread(self._file.fileno(), BLOCK, offset):
+                offset += len(block)
+                while block:
+                    block = block[os.write(new.fileno(), block) :]
+            os.fsync(new.fileno())
         with contextlib.suppress(OSError):
             fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._file.close()
@@ -225,9 +227,10 @@ class Appender(AbstractContextManager["Appender"]):
         try:
             with contextlib.suppress(OSError):  # a file system without flock
                 fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with open(descriptor, "ab", closefd=False) as buffer:
-                buffer.writelines(encode([row]) for row in rows)
-            os.fsync(descriptor)
+            with files.naming(self.location):
+                with open(descriptor, "ab", closefd=False) as buffer:
+                    buffer.writelines(encode([row]) for row in rows)
+                os.fsync(descriptor)
             scratch.replace(os.path.realpath(self.location))
         except BaseException:
             scratch.unlink(missing_ok=True)

@@ -31,6 +31,9 @@ MAX_DEPTH = 200
 DECOMPRESSORS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 """First bytes -> reader of compressed files that are read as they are."""
 
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+"""What reading a damaged compressed file raises."""
+
 _CONVERT = "convert it to JSON lines (one object per line)"
 FOREIGN: dict[bytes, tuple[str, str]] = {
     b"PAR1": ("a Parquet file", f"{_CONVERT}; `spot sample` reads Parquet as problems"),
@@ -51,8 +54,8 @@ _HUGE_NUMBER = re.compile(rb"\d[eE]\+?\d{3}|\d{300}")
 """Matches every number that can be too large for a float."""
 
 
-def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a dataset with their numbers from 1; the elements of a JSON array count as lines.
+def lines(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Yield the lines of a dataset, or the elements of a JSON array, each with its place and its number from 1.
 
     Raises:
         UserError: the file does not exist, is a folder, has another format, or is compressed and damaged.
@@ -64,10 +67,8 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UserError("file not found", where=str(path), cure=_missing_file_cure(path)) from None
     except IsADirectoryError:
         raise UserError("expected a dataset file, got a folder", where=str(path), cure="name a file in it") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(
-            f"failed to decompress the file: {error}", where=str(path), cure="check that the file is complete"
-        ) from None
+    except DAMAGED as error:
+        raise damaged(path, error) from None
 
 
 def sniff(path: Path) -> bytes:
@@ -78,14 +79,18 @@ def sniff(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            return cast(bytes, _decompressed(file).peek(_SNIFFED)[:_SNIFFED])
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"failed to decompress the file: {error}", where=str(path), cure="check that the file is complete"
-        ) from None
+            return cast(bytes, decompressed(file).peek(_SNIFFED)[:_SNIFFED])
+    except DAMAGED as error:
+        raise damaged(path, error) from None
 
 
-def _decompressed(file: Any) -> Any:
+def damaged(path: Path, error: Exception) -> UserError:
+    """The error for a compressed file that cannot be read to its end."""
+    return UserError(f"failed to decompress the file: {error}", where=str(path), cure="check that the file is complete")
+
+
+def decompressed(file: Any) -> Any:
+    """A binary file, or the content of a compressed one, as a binary file."""
     start = file.peek(8)
     for magic, reader in DECOMPRESSORS.items():
         if start.startswith(magic):
@@ -93,7 +98,7 @@ def _decompressed(file: Any) -> Any:
     return file
 
 
-def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _raw_lines(path: Path) -> Iterator[tuple[str, int, bytes]]:
     files.check_readable(path)
     with path.open("rb") as file:
         if path.suffix.lower() in (".yaml", ".yml"):
@@ -102,7 +107,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 where=str(path),
                 cure="recipes are given with --recipe; `spot train` and `spot run` take them by position",
             )
-        content = _decompressed(file)
+        content = decompressed(file)
         _refuse_foreign(content.peek(_SNIFFED)[:_SNIFFED], path)
         number = 0
         for raw in content:
@@ -115,13 +120,14 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 number += 1
                 if not part.strip():
                     continue
+                where = f"{path}:{number}"
                 if not part.endswith((b"\n", b"\r")) and not is_object(part):
                     raise DataError(
                         "the last line is incomplete",
-                        where=f"{path}:{number}",
+                        where=where,
                         cure="run the command that wrote the file again to resume it, or remove that line",
                     )
-                yield number, part
+                yield where, number, part
 
 
 def _parts(raw: bytes) -> list[bytes]:
@@ -172,7 +178,7 @@ def utf16_or_32(start: bytes) -> str | None:
     return "UTF-16BE" if odd and all(odd) and not any(even) else None
 
 
-def _elements(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
+def _elements(content: bytes, path: Path) -> Iterator[tuple[str, int, bytes]]:
     """The elements of a file that is one JSON array, numbered from 1."""
     try:
         elements = json.loads(content)
@@ -181,7 +187,7 @@ def _elements(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
             "invalid JSON array", where=str(path), cure="write one JSON object per line, without brackets around them"
         ) from None
     for number, element in enumerate(elements, 1):
-        yield number, json.dumps(element).encode() + b"\n"
+        yield f"{path}: element {number}", number, json.dumps(element).encode() + b"\n"
 
 
 def is_object(raw: bytes) -> bool:

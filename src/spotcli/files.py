@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spotcli.errors import UserError
@@ -86,6 +86,17 @@ def make_parent(path: Path) -> None:
         ) from None
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error of the system, which names none if a file that is open cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
 def append_to(path: Path, mode: int) -> int:
     """A descriptor that appends to a regular file, which is created if it does not exist.
 
@@ -133,7 +144,7 @@ def replace(path: Path, parts: Iterable[bytes], *, mode: int | None = None) -> N
     check_writable(path)
     scratch, descriptor = new_beside(path, str(os.getpid()), mode)
     try:
-        with open(descriptor, "wb") as file:
+        with naming(path), open(descriptor, "wb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())

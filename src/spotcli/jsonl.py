@@ -36,8 +36,7 @@ def read(
         UserError: the file does not exist.
     """
     seen: dict[Hashable, int] = {}
-    for number, raw in lines(path):
-        where = f"{path}:{number}"
+    for where, number, raw in lines(path):
         row = parse(raw, where)
         if refuse_evaluation:
             refuse_evaluated(row, where)
@@ -47,8 +46,9 @@ def read(
         key: Hashable = getattr(record, "key", None) or getattr(record, "id", None)
         if key is not None:
             if key in seen:
+                unit = "line" if where == f"{path}:{number}" else "element"
                 raise DataError(
-                    f"duplicate key {key!r} (first in line {seen[key]})",
+                    f"duplicate key {key!r} (first in {unit} {seen[key]})",
                     where=where,
                     cure="give each row a unique id, or omit the ids and remove duplicate prompts",
                 )
@@ -126,18 +126,18 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         DataError: a line is not a JSON object.
         UserError: the file does not exist.
     """
-    return (row for _, row in numbered(path))
+    return (row for _, _, row in placed(path))
 
 
-def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a JSONL file as dictionaries, each with its line number.
+def placed(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yield the rows of a JSONL file as dictionaries, each with its place (``file:line``) and its number.
 
     Raises:
         DataError: a line is not a JSON object.
         UserError: the file does not exist.
     """
-    for number, raw in lines(path):
-        yield number, parse(raw, f"{path}:{number}")
+    for where, number, raw in lines(path):
+        yield where, number, parse(raw, where)
 
 
 def count(path: Path) -> int:

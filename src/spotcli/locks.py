@@ -171,8 +171,9 @@ class Lock(AbstractContextManager["Lock"]):
             if not new and not flock:
                 self.file.unlink(missing_ok=True)
             if self._names(descriptor):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(asdict(Owner.this_process(flock=flock))).encode(), 0)
+                with files.naming(self.file):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, json.dumps(asdict(Owner.this_process(flock=flock))).encode(), 0)
                 self._descriptor = descriptor
                 return None
             os.close(descriptor)  # its last owner has just removed it

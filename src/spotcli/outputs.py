@@ -14,7 +14,7 @@ from typing import Any, Self
 from spotcli import __version__, files
 from spotcli.appender import Appender
 from spotcli.errors import DataError, SettingsChanged
-from spotcli.jsonl import numbered, read_json, write_json
+from spotcli.jsonl import placed, read_json, write_json
 from spotcli.locks import Lock
 
 UNGRADED = ".ungraded.jsonl"
@@ -191,13 +191,13 @@ class Output(Appender):
         self._write_meta()
 
     def _scan(self, see: Callable[[dict[str, Any]], object]) -> None:
-        for number, row in numbered(self.path):
+        for where, _, row in placed(self.path):
             try:
                 see(row)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise DataError(
                     f"row without a valid key ({error})",
-                    where=f"{self.path}:{number}",
+                    where=where,
                     cure="correct or remove that line, or start over with --fresh",
                 ) from None
 

@@ -16,7 +16,7 @@ from spotcli.dataset_lines import close_name, utf16_or_32
 from spotcli.errors import RecipeError
 from spotcli.recipe import Recipe, flag, known_keys, section, suggest
 from spotcli.records import Row, kind_of
-from spotcli.redaction import public_value, without_credentials
+from spotcli.redaction import may_have_secret, public_value, without_credentials
 from spotcli.yaml_nodes import compose, construct, key_lines
 
 MAX_BYTES = 1_000_000
@@ -42,8 +42,8 @@ def load(path: Path | None, overrides: list[str] | None = None, options: dict[st
         key, equals, value = text.partition("=")
         source = f"-s {text}" if len(text) <= 200 else f"-s {text[:200]}..."
         if not equals or not key.strip():
-            raise RecipeError("invalid override: expected KEY=VALUE", where=source)
-        _set(values, sources, key.strip(), _parse(value, source), source)
+            raise RecipeError("invalid override: expected KEY=VALUE", where=_public_source(source))
+        _set(values, sources, key.strip(), _parse(value, _public_source(source)), source)
     for key, value in (options or {}).items():
         if value is not None:
             _set(values, sources, key, value, flag(key))
@@ -87,7 +87,9 @@ def _recipe_error(error: ValidationError, sources: dict[str, str]) -> RecipeErro
     if first["type"] == "model_type":
         return RecipeError("expected a section of keys, got a value", where=where)
     message = first["msg"].removeprefix("Value error, ")
-    return RecipeError(f"{message[:1].lower()}{message[1:]}, got {_shown(first['input'])}", where=where)
+    shown = _shown(first["input"])
+    got = "" if _is_hidden(f"{key}={shown}") else f", got {shown}"
+    return RecipeError(f"{message[:1].lower()}{message[1:]}{got}", where=where)
 
 
 def _shown(value: Any) -> str:
@@ -107,7 +109,7 @@ def _origin(key: str, sources: dict[str, str]) -> str:
     given = given or next((inner for inner in sources if inner.startswith(f"{key}.")), "")
     if not given:
         return key
-    source = sources[given]
+    source = _public_source(sources[given])
     # An override or an option already names its key.
     return source if source.startswith(("-", "argument ")) else f"{source}: {key}"
 
@@ -144,7 +146,12 @@ def public_sources(recipe: Recipe) -> dict[str, str]:
 def _public_source(source: str) -> str:
     """The source of a value without the value itself, where that may be secret."""
     key, equals, _ = source.partition("=")
-    return key if equals and re.search(r"params|base_url", key) else source
+    return key if equals and _is_hidden(source) else source
+
+
+def _is_hidden(text: str) -> bool:
+    """Whether a value, given as KEY=VALUE, may be secret."""
+    return bool(re.search(r"params|base_url", text.partition("=")[0])) or may_have_secret(text)
 
 
 def _dump_section(values: dict[str, Any], sources: dict[str, str], prefix: str, depth: int) -> Iterator[str]:

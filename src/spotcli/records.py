@@ -53,6 +53,13 @@ def prompt_digest(prompt: str | list[Message]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def plain_prompt(prompt: str | list[Message]) -> str | list[Message]:
+    """A chat of one user message as a string, so that both forms of a prompt are the same one."""
+    if isinstance(prompt, list) and len(prompt) == 1 and prompt[0].keys() == {"role", "content"}:
+        return prompt[0]["content"] if prompt[0]["role"] == "user" else prompt
+    return prompt
+
+
 def key_hash(*parts: Any) -> int:
     """Return a 64-bit hash of a row's key; the probability of a collision among a million keys is 3e-8."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-_NAME = re.compile(r"KEY|TOKEN(?!S)|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTHORIZATION|COOKIE", re.IGNORECASE)
+_NAME = re.compile(r"KEY|TOKEN(?!S|IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTHORIZATION|COOKIE", re.IGNORECASE)
 """Names of environment variables, parameters and headers whose values are secret."""
 _NOT_SECRET = re.compile(r"[a-z]{1,11}|[A-Z]{1,11}|[A-Z][a-z]{1,10}|[a-z][a-z0-9+.-]*://[^@\s]*")
 """Values that such a variable can have and that are no secrets: switches, single words, addresses."""
@@ -23,8 +23,9 @@ _FRAGMENT = 8
 _WORDY_FRAGMENT = 12
 """The same without a digit or without a letter, since ordinary words and numbers are that long."""
 
-_HEADERS = re.compile(r"headers$", re.IGNORECASE)
-"""Names of settings with headers of requests; the value of any header may be secret."""
+_HEADERS = re.compile(r"headers(?:\.|$)", re.IGNORECASE)
+"""Names of settings with headers of requests, and of a header in them (``extra_headers.X-Name``);
+the value of any header may be secret."""
 _KEY_LIKE = re.compile(
     r"""
       \b(?:sk|pk|rk|gsk|xai|pplx|nvapi)[-_](?:(?=[A-Za-z_\-.]{,99}[\d*])[A-Za-z0-9_\-*.]{6,}|[A-Za-z0-9_\-]{20,})
@@ -218,6 +219,11 @@ def _inner_name(name: str, key: str) -> str:
     if _NAME.search(name) or (_HEADERS.search(name) and not _NAME.search(key)):
         return name
     return key
+
+
+def may_have_secret(text: str) -> bool:
+    """Whether a setting as it was given, with its name, must not be shown: it names a secret or looks like one."""
+    return bool(_NAME.search(text) or _HEADERS.search(text) or _PASSWORD.search(text)) or redact(text) != text
 
 
 def without_credentials(url: str | None) -> str | None:

@@ -147,6 +147,7 @@ def test_no_line_of_the_students_equals_a_marker() -> None:
         (hunks(("43", "42")), "hunk found twice"),  # it occurs in both steps
         (hunks(("", "x")), "no hunk"),
         (hunks(("= 43\n43", "a"), ("43 - 7", "b")), "hunks overlap"),
+        (hunks(*([("12", "13")] * 501)), "too many changes"),
         (hunks((STUDENT, "")), "empty"),
         (hunks(), "empty"),
         (hunks(("12", "13")).replace("==\n", ""), "malformed hunk"),

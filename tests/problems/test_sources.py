@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from spotcli.errors import DataError, UserError
 from spotcli.grading import grade_many
+from spotcli.problems.conflicts import Conflict, Repeats, prompt_key
 from spotcli.problems.seen import Seen
 from spotcli.problems.sources import iter_problems
 from spotcli.records import Problem
@@ -382,22 +383,37 @@ def test_a_placeholder_does_not_hide_the_reference_answer(tmp_path: Path) -> Non
     assert [problem.reference for problem in read(tmp_path, "p.jsonl")[-2:]] == [None, None]
 
 
-def test_a_repeated_prompt_with_another_reference_answer_is_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prompts_with_different_reference_answers_are_found(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "1 + 1?"}]
     rows: list[dict[str, Any]] = [
         {"prompt": "1 + 1?", "answer": "2"},
         {"prompt": chat, "answer": "2"},
         {"prompt": chat, "answer": "3"},
         {"id": "own", "prompt": "1 + 1?", "answer": "4"},
-        {"prompt": "1 + 2?", "answer": "3"},
+        {"prompt": "1 / 2?", "answer": "\\frac{1}{2}"},
+        {"prompt": "1 / 2?", "answer": "0.5"},
+        {"prompt": "open?", "answer": "none"},
+        {"prompt": "open?", "answer": "7"},
+        {"prompt": "letter?", "answer": "A", "grader": "choice"},
+        {"prompt": "letter?", "answer": "(A) apple", "grader": "choice"},
+        {"prompt": "letter?", "answer": "B", "grader": "choice"},
+        {"prompt": "mine?", "answer": "x", "grader": "mine:check"},
+        {"prompt": "mine?", "answer": "y", "grader": "mine:check"},
+        *({"prompt": "many?", "answer": "9" + "0" * zeros + "/1" + "0" * zeros} for zeros in range(30)),
     ]
     write_rows(tmp_path / "p.jsonl", rows)
-    assert [problem.answer for problem in read(tmp_path, "p.jsonl")] == ["2", "3"]
-    error = " ".join(capsys.readouterr().err.split())
-    assert "skipped 3 rows with a repeated prompt; 2 problems remain" in error
-    assert f"{tmp_path / 'p.jsonl'}:3: 2 repeated prompts have another reference answer" in error
+    repeats = Repeats()
+    problems = list(iter_problems("p.jsonl", folder=tmp_path, seed=0, limit=None, repeats=repeats))
+    assert len(problems) == 6
+    conflicts = {
+        problem.prompt: conflict
+        for problem in problems
+        if (conflict := repeats.conflicts(problems, "math").get(prompt_key(problem)))
+    }
+    # Thirty notations of one prompt are more than are compared.
+    assert set(conflicts) == {"1 + 1?", "letter?", "many?"}
+    assert conflicts["1 + 1?"] == Conflict(f"{tmp_path / 'p.jsonl'}:3", "2", "3")
+    assert conflicts["letter?"] == Conflict(f"{tmp_path / 'p.jsonl'}:11", "A", "B")
 
 
 def test_a_problem_set_is_read_by_its_content(tmp_path: Path) -> None:

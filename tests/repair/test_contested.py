@@ -33,7 +33,8 @@ def test_all_answers_to_such_a_prompt_are_left_out(tmp_path: Path, capsys: pytes
     ]  # fmt: skip
     assert contested(tmp_path, rows) == {"a", "b", "d"}
     assert (
-        f"{tmp_path / 'samples.jsonl'}:2: the reference answer '0.6' differs from '0.5' for the same prompt in line 1; "
+        f"{tmp_path / 'samples.jsonl'}:2: the reference answer '0.6' differs from '0.5' for the same prompt in "
+        f"{tmp_path / 'samples.jsonl'}:1; "
         "3 answers to 1 such prompts are left out" in " ".join(capsys.readouterr().err.split("\n"))
     )
 

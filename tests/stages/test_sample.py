@@ -24,7 +24,8 @@ from spotcli.recipe_yaml import load
 from spotcli.records import Problem, Sample
 from spotcli.sampling import problem_set
 from spotcli.sampling.graded_rows import PassRate
-from spotcli.stages.sample import sample
+from spotcli.sampling.shards import Shard
+from spotcli.stages.sample import merge_shards, sample
 from tests.conftest import write_rows
 
 
@@ -367,6 +368,46 @@ def test_problems_of_evaluation_sets_are_excluded(
     write_rows(tmp_path / "problems.jsonl", held)
     with pytest.raises(UserError, match=r"problems\.jsonl: every problem occurs in an evaluation set"):
         sample(recipe(tiny_model, output="none.jsonl"), folder=tmp_path, decontaminated=True)
+
+
+def test_problems_with_conflicting_reference_answers_are_excluded(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = problems(4)
+    other = {"prompt": rows[1]["prompt"], "answer": "3"}
+    same = {"prompt": rows[2]["prompt"], "answer": "4.0"}
+    write_rows(tmp_path / "problems.jsonl", [*rows, other, same])
+    # An earlier version answered the first of the conflicting rows too; its file is resumed as it is.
+    write_rows(tmp_path / "once.jsonl", rows)
+    sample(recipe(tiny_model, problems="once.jsonl"), folder=tmp_path)
+    (tmp_path / "problems.jsonl").rename(tmp_path / "twice.jsonl")
+    meta = outputs.read_meta(tmp_path / "samples.jsonl")
+    meta["settings"]["problems"] = "twice.jsonl"
+    meta["inputs"] = {"twice.jsonl": jsonl.digest(tmp_path / "twice.jsonl")}
+    del meta["counted"]["conflicting"]
+    jsonl.write_json(outputs.meta_path(tmp_path / "samples.jsonl"), meta)
+    before = (tmp_path / "samples.jsonl").read_bytes()
+    summary = sample(recipe(tiny_model, problems="twice.jsonl"), folder=tmp_path)
+    assert (summary.problems, summary.conflicting, summary.answers, summary.new_answers) == (3, 1, 4, 0)
+    assert (tmp_path / "samples.jsonl").read_bytes() == before
+    # A new file has no answer to it, in the first run and in one that resumes it.
+    capsys.readouterr()
+    settings = recipe(tiny_model, problems="twice.jsonl", output="new.jsonl")
+    for trials in (1, 2):
+        settings.sample.trials = trials
+        summary = sample(settings, folder=tmp_path)
+        assert (summary.problems, summary.conflicting, summary.remaining) == (3, 1, 0)
+        assert (summary.answers, summary.new_answers) == (3 * trials, 3)
+        error = " ".join(capsys.readouterr().err.split())
+        assert f"{tmp_path / 'twice.jsonl'}:5: the reference answer '3' differs from '2'" in error
+        assert "1 problems are left out (conflicting references)" in error
+    assert {row.id for row in jsonl.read(tmp_path / "new.jsonl", Sample)} == {"p0", "p2", "p3"}
+    assert outputs.read_meta(tmp_path / "new.jsonl")["counts"]["conflicting"] == 1
+    # Of the shards, the one that has the problem counts it.
+    for number in (1, 2):
+        sample(settings, folder=tmp_path, shard=Shard(number, 2))
+    merged = merge_shards(settings, folder=tmp_path, fresh=True)
+    assert (merged.problems, merged.conflicting, merged.answers) == (3, 1, 6)
 
 
 def test_ctrl_c_keeps_finished_answers_and_the_same_command_resumes(tiny_model: Path, tmp_path: Path) -> None:

@@ -29,8 +29,13 @@ FormError = Literal[
     "hunk not found",
     "hunk found twice",
     "hunks overlap",
+    "too many changes",
 ]
 """Why a reply could not be parsed; rows are counted by it."""
+
+MOST_CHANGES = 500
+"""Changes in one reply. Each of them is searched for in the whole answer, so the time grows with their number; a
+correction of so many places is no small one."""
 
 Unwrap = Callable[[str, str], str]
 """Removes what was certainly added around a new text (a code fence, JSON), given the text that it replaces."""
@@ -71,6 +76,9 @@ def read_edits(inside: str, student: str, unwrap: Unwrap | None = None) -> Parse
     lines = inside.strip().split("\n")
     if lines[0].startswith("```") and lines[-1].strip() == "```":
         inside = "\n".join(lines[1:-1])
+    if len(re.findall(rf"^[^\S\n]*{change}[^\S\n]*$", inside, flags=re.MULTILINE)) > MOST_CHANGES:
+        detail = f"it has more than {MOST_CHANGES} changes; join those that are close together"
+        return ParsedReply(None, "too many changes", detail)
     before, *changes = re.split(rf"^[^\S\n]*{change}[^\S\n]*$", inside, flags=re.MULTILINE)
     hunks: list[tuple[str, str]] = []
     for number, text in enumerate(changes, 1):

@@ -8,6 +8,7 @@ may have millions of rows.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -17,12 +18,13 @@ from typing import Any, TypeVar
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from spotcli import files, jsonl
-from spotcli.console import note_renamed_fields, say, warn
-from spotcli.dataset_lines import foreign, sniff, utf16_or_32
+from spotcli.console import note_renamed_fields, say
+from spotcli.dataset_lines import DAMAGED, damaged, decompressed, foreign, sniff, utf16_or_32
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
+from spotcli.problems.conflicts import Repeat, Repeats, prompt_key
 from spotcli.problems.seen import Seen
-from spotcli.records import Message, Problem, UngradedSample, is_placeholder, key_hash, prompt_digest
+from spotcli.records import Problem, UngradedSample, is_placeholder, key_hash
 
 BUILTINS = ("builtin:arithmetic",)
 
@@ -36,7 +38,9 @@ Rows = Iterator[tuple[str, int, dict[str, Any]]]
 """Place (``file:line``), number from 1, and fields of each row."""
 
 
-def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quiet: bool = False) -> Iterator[Problem]:
+def iter_problems(
+    name: str, *, folder: Path, seed: int, limit: int | None, quiet: bool = False, repeats: Repeats | None = None
+) -> Iterator[Problem]:
     """Stream the problems of a set; repeated prompts are skipped.
 
     Args:
@@ -46,6 +50,7 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
         seed: of a generated set.
         limit: only the first N problems; without a limit, a generated set has 600.
         quiet: do not report renamed fields and skipped rows, because the set was read before.
+        repeats: collects repeated prompts with other reference answers.
 
     Raises:
         UserError: the set is not found, cannot be read, or is empty.
@@ -62,17 +67,16 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
     source = name if name.startswith("hf:") else Path(name).name
     renamed: dict[str, str] = {}
     prompts, ids, references = Seen(), Seen(), Seen()
-    kept = repeated = unanswered = contested = 0
-    example = ""
+    kept = repeated = unanswered = 0
     for where, number, row in rows:
         problem = _problem({"source": f"{source}#{number}"} | row, where, renamed)
         own_id = row.get("id") not in (None, "")
-        prompt = int(prompt_digest(_single(problem.prompt)), 16)
-        is_new_reference = problem.reference is not None and references.add(key_hash(prompt, problem.reference.strip()))
+        prompt, reference = prompt_key(problem), problem.reference
+        is_new_reference = reference is not None and references.add(key_hash(prompt, reference.strip()))
         if not prompts.add(prompt):
             repeated += 1
-            contested += is_new_reference
-            example = example or (where if is_new_reference else "")
+            if repeats is not None and reference is not None and is_new_reference:
+                repeats.add(prompt, Repeat(where, reference, problem.grader))
             continue
         if own_id and not ids.add(key_hash(problem.id)):
             raise DataError(
@@ -92,20 +96,8 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
     note_renamed_fields(Path(name), renamed)
     if repeated:
         say(f"{name}: skipped {repeated} rows with a repeated prompt; {kept} problems remain")
-    if contested:
-        warn(
-            f"{example}: {contested} repeated prompts have another reference answer or notation than the first row; "
-            "that of the first row is used"
-        )
     if unanswered:
         say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
-
-
-def _single(prompt: str | list[Message]) -> str | list[Message]:
-    """A chat of one user message as a string, so that both forms of a prompt are the same one."""
-    if isinstance(prompt, list) and len(prompt) == 1 and prompt[0].keys() == {"role", "content"}:
-        return prompt[0]["content"] if prompt[0]["role"] == "user" else prompt
-    return prompt
 
 
 def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]:
@@ -227,7 +219,8 @@ def _file(path: Path) -> Rows:
             cure=f"use hf:{path} to read a folder of data files as the hub does",
         )
     files.check_readable(path)
-    ending = path.suffix.lower()
+    is_compressed = path.suffix.lower() in (".gz", ".bz2", ".xz")
+    ending = Path(path.stem if is_compressed else path.name).suffix.lower()
     if ending in (".parquet", ".arrow", ".feather", ".csv", ".tsv") and not path.exists():
         raise UserError("file not found", where=str(path), cure="check the path")
     start = sniff(path) if path.is_file() else b""
@@ -242,7 +235,7 @@ def _file(path: Path) -> Rows:
         return _csv(path, delimiter="\t" if ending == ".tsv" else separated.decode())
     if ending == ".parquet" and is_text and b"\0" in start:
         return _parquet(path)  # names what is wrong with it
-    return ((f"{path}:{number}", number, row) for number, row in jsonl.numbered(path))
+    return jsonl.placed(path)
 
 
 def _arrow(path: Path) -> Rows:
@@ -278,8 +271,9 @@ def _parquet(path: Path) -> Rows:
 def _csv(path: Path, delimiter: str) -> Rows:
     """Rows of a CSV or TSV file: cells are text, and an empty cell is a missing field."""
     csv.field_size_limit(1 << 30)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True, delimiter=delimiter)
+    with path.open("rb") as file:
+        text = io.TextIOWrapper(decompressed(file), encoding="utf-8-sig", newline="")
+        reader = csv.reader(text, strict=True, delimiter=delimiter)
         try:
             header = next(reader, [])
             for number, cells in enumerate(filter(None, reader), 1):
@@ -293,6 +287,8 @@ def _csv(path: Path, delimiter: str) -> Rows:
                 where=f"{path}:{reader.line_num}",
                 cure="fix or remove the line; the file must be UTF-8",
             ) from None
+        except DAMAGED as error:
+            raise damaged(path, error) from None
 
 
 def _placed(source: Path | str, rows: Iterable[dict[str, Any]]) -> Rows:

@@ -90,6 +90,7 @@ _NO_API = re.compile(
     re.IGNORECASE,
 )
 _PLAIN_TO_TLS = re.compile(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", re.IGNORECASE)
+_TWO_CREDENTIALS = re.compile(r"Cannot combine AUTHORIZATION header", re.IGNORECASE)
 _PULL = re.compile(r"model ['\"]([\w./:-]+)['\"] not found")
 
 
@@ -185,6 +186,9 @@ def _is_quota_exhausted(failure: Failure) -> bool:
 def _of_address(failure: Failure, settings: RequestSettings) -> Problem | None:
     """Model and address, as far as the provider's answer shows them."""
     status, message = failure.status, failure.message
+    if _TWO_CREDENTIALS.search(failure.details):
+        where = f"-s '{settings.section}.params={{extra_headers: {{Authorization: ...}}}}'"
+        return "--base-url has a user and a password, and the request has a key", f"remove them there, or use {where}"
     check = f"check --base-url{_shown(settings.base_url)}: it usually ends with /v1"
     if status == 407:
         return "the proxy requires a user and a password", "set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"

@@ -26,6 +26,7 @@ def export_open_answers(job: RepairJob, data: Path, path: Path) -> None:
     Raises:
         UserError: ``path`` exists; it may contain a person's work.
     """
+    files.check_writable(path)
     if path.exists():
         raise UserError(
             "the file exists", where=str(path), cure="read it back with --import, or export to another file"
@@ -42,7 +43,8 @@ def export_open_answers(job: RepairJob, data: Path, path: Path) -> None:
             others += 1
     if others:
         say(f"{path}: without {others} wrong answers whose next oracle is not a person")
-    path.write_text(worksheet.write(items), encoding="utf-8", newline="\n")
+    with files.naming(path):
+        path.write_text(worksheet.write(items), encoding="utf-8", newline="\n")
     say(f"{path}: {len(items)} wrong answers; edit the file, then run with --import {path}")
 
 

@@ -19,10 +19,10 @@ from spotcli import jsonl
 from spotcli.console import note_renamed_fields
 from spotcli.core.oracle_prompts import Feedback, ReplyMode
 from spotcli.errors import UserError
+from spotcli.grading.references import CONFLICTING
 from spotcli.oracles import Oracle
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
-from spotcli.repair.contested import CONTESTED
 from spotcli.repair.journal import Entry, ReplyEntry, UndoEntry
 from spotcli.repair.judge import Correction
 
@@ -66,7 +66,7 @@ class Case:
         elif not self.sample.response.strip():
             self.default_reason = "empty answer"
         elif self.contested:
-            self.default_reason = CONTESTED
+            self.default_reason = CONFLICTING
         elif self.repeats_problem:
             self.default_reason = SAME_PROBLEM
 

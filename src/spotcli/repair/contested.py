@@ -14,17 +14,8 @@ from pathlib import Path
 
 from spotcli import jsonl
 from spotcli.console import warn
-from spotcli.grading.kinds import grader_of
+from spotcli.grading.references import COMPARED, CONFLICTING, SHOWN, are_equal
 from spotcli.records import Sample, key_hash
-
-CONTESTED = "conflicting references"
-"""The reason of an answer to a prompt that has different reference answers."""
-
-COMPARED = ("math", "choice", "coordinates")
-"""Graders that compare two reference answers; another one's reference is not an answer."""
-
-SHOWN = 60
-"""Characters of a reference answer in the message."""
 
 
 @dataclass(frozen=True)
@@ -66,34 +57,25 @@ def _differing(samples: Sequence[Sample], indices: list[int], grader: str) -> in
     for index in indices[1:]:
         text = (samples[index].answer or "").strip()
         if text not in equal:
-            if not _are_equal(text, (first.answer or "").strip(), samples[index].grader or grader):
+            if not are_equal(text, (first.answer or "").strip(), samples[index].grader or grader):
                 return index
             equal.add(text)
     return None
 
 
-def _are_equal(text: str, other: str, grader: str) -> bool:
-    grade = grader_of(grader)
-    return any(
-        grade(response, reference).verdict == "right"
-        for answer, reference in ((text, other), (other, text))
-        for response in (f"\\boxed{{{answer}}}", answer)
-    )
-
-
 def _report(samples: Sequence[Sample], path: Path, conflicts: list[_Conflict]) -> None:
     first, second = conflicts[0].first, conflicts[0].second
-    lines = _lines_of(path, (first, second))
+    places = _places_of(path, (first, second))
     answers = [repr((samples[index].answer or "").strip()[:SHOWN]) for index in (first, second)]
     count = sum(len(conflict.samples) for conflict in conflicts)
     warn(
-        f"{path}:{lines[second]}: the reference answer {answers[1]} differs from {answers[0]} for the same prompt in "
-        f"line {lines[first]}; {count} answers to {len(conflicts)} such prompts are left out ({CONTESTED})"
+        f"{places[second]}: the reference answer {answers[1]} differs from {answers[0]} for the same prompt in "
+        f"{places[first]}; {count} answers to {len(conflicts)} such prompts are left out ({CONFLICTING})"
     )
 
 
-def _lines_of(path: Path, indices: Iterable[int]) -> dict[int, int]:
-    """Line numbers of rows; the file is read again, because they are needed for the message only."""
+def _places_of(path: Path, indices: Iterable[int]) -> dict[int, str]:
+    """Places of rows; the file is read again, because they are needed for the message only."""
     wanted = sorted(indices)
-    rows = enumerate(jsonl.numbered(path))
-    return {index: number for index, (number, _) in islice(rows, wanted[-1] + 1) if index in wanted}
+    rows = enumerate(jsonl.placed(path))
+    return {index: where for index, (where, _, _) in islice(rows, wanted[-1] + 1) if index in wanted}

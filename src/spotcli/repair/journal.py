@@ -173,8 +173,8 @@ class Journal(Appender):
         self._error: Exception | None = None
         try:
             seen: set[tuple[str, str, float]] = set()
-            for number, row in jsonl.numbered(path):
-                entry = read_entry(row, f"{path}:{number}")
+            for where, _, row in jsonl.placed(path):
+                entry = read_entry(row, where)
                 if entry is None:
                     continue
                 if isinstance(entry, ReplyEntry) and entry.at:

@@ -9,11 +9,11 @@ from typing import Any
 
 from spotcli import jsonl, outputs
 from spotcli.errors import UserError
+from spotcli.grading.references import CONFLICTING
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
 from spotcli.repair import pair_file
 from spotcli.repair.cases import NOT_NEEDED
-from spotcli.repair.contested import CONTESTED
 from spotcli.repair.summary import Origin, RectifySummary, summarise_right_answers
 from spotcli.reviews import reviewed_rows
 
@@ -79,7 +79,7 @@ def _select(
         if not text[1]:
             reasons[EMPTY_ANSWER] += 1
         elif sample.key in contested:
-            reasons[CONTESTED] += 1
+            reasons[CONFLICTING] += 1
         elif text in seen:
             reasons[SAME_ANSWER] += 1
         elif target is not None and len(kept) >= target:

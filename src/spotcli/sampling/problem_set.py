@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import __version__, jsonl, outputs
-from spotcli.console import say
+from spotcli.console import say, warn
 from spotcli.errors import UserError
+from spotcli.grading.references import CONFLICTING, SHOWN
 from spotcli.policies import Request, answer_seed
+from spotcli.problems.conflicts import Conflict, Repeats, prompt_key
 from spotcli.problems.sources import iter_problems
 from spotcli.recipe import Recipe
 from spotcli.records import EVALUATION, Message, Problem
@@ -42,6 +44,9 @@ class Counted:
     """Excluded problems per evaluation set."""
     others: int
     """Answers in the file that the run did not ask for: to problems beyond its limit, or later trials."""
+    conflicting: int | None = None
+    """Problems with conflicting reference answers; None in a file of an earlier version, which did not look for them.
+    The prompts are not recorded, so they are found again where there are any."""
 
 
 def read_counted(
@@ -58,7 +63,8 @@ def read_counted(
         and meta.get("versions", {}).get("spotcli") == __version__
         and meta.get("asked") == asked
     )
-    return Counted(**meta["counted"]) if unchanged and meta.get("counted") else None
+    counted = Counted(**meta["counted"]) if unchanged and meta.get("counted") else None
+    return counted if counted and counted.conflicting == 0 else None
 
 
 class ProblemSet:
@@ -84,6 +90,9 @@ class ProblemSet:
         self.digests = {name: jsonl.digest(path) for name, path in files.items() if path.is_file()}
         self.left_out: Counter[str] = Counter()
         """Excluded problems per evaluation set."""
+        self.conflicting = 0
+        """Excluded problems with conflicting reference answers."""
+        self._conflicts: dict[int, Conflict] = {}
         self.graders: set[str | None] = set()
         self._first: list[Problem] = []
         self._number = 0
@@ -99,24 +108,48 @@ class ProblemSet:
             self._number, self.graders = counted.problems, set(counted.graders)
             self.left_out.update(counted.left_out)
         else:
-            for problem in self._stream(quiet=False):
-                self.graders.add(problem.grader)
-                self._number += 1
-                if len(self._first) < IN_MEMORY:
-                    self._first.append(problem)
+            repeats = Repeats()
+            self._read(repeats)
+            if repeats and (conflicts := repeats.conflicts(self._rows(quiet=True), self._recipe.grader)):
+                self._conflicts = conflicts
+                self._read(None)
+                self._report_conflicts()
         if self._held_out:
             listed = ", ".join(f"{name} {self.left_out[name]}" for name in self._held_out.names)
             say(f"excluded {self.left_out.total()} problems that occur in evaluation sets ({listed})")
         if not self._number and not self._shard:
             raise UserError(
-                "every problem occurs in an evaluation set",
+                "every problem occurs in an evaluation set or has conflicting reference answers",
                 where=self._recipe.sample.problems,
                 cure="use another problem set",
             )
 
+    def _read(self, repeats: Repeats | None) -> None:
+        """Count the problems.
+
+        Args:
+            repeats: collects repeated prompts with other reference answers; None in a second reading.
+        """
+        self.graders, self.left_out, self.conflicting = set(), Counter(), 0
+        self._first, self._number = [], 0
+        for problem in self._stream(counting=True, repeats=repeats):
+            self.graders.add(problem.grader)
+            self._number += 1
+            if len(self._first) < IN_MEMORY:
+                self._first.append(problem)
+
+    def _report_conflicts(self) -> None:
+        if self.conflicting:
+            example = next(iter(self._conflicts.values()))
+            second, first = (repr(text[:SHOWN]) for text in (example.second, example.first))
+            warn(
+                f"{example.where}: the reference answer {second} differs from {first} of an earlier row with the same "
+                f"prompt; {self.conflicting} problems are left out ({CONFLICTING})"
+            )
+
     def counted(self, others: int) -> Counted:
         """What ``count`` found, for the meta file."""
-        return Counted(self._number, sorted(self.graders, key=str), dict(self.left_out), others)
+        return Counted(self._number, sorted(self.graders, key=str), dict(self.left_out), others, self.conflicting)
 
     def requests(self, *, round_size: int = 1) -> Iterator[tuple[Problem, Request]]:
         """Yield a request per trial: ``round_size`` problems at a time, first trials before second ones."""
@@ -131,14 +164,18 @@ class ProblemSet:
         return self._number
 
     def __iter__(self) -> Iterator[Problem]:
-        rest = self._stream(quiet=True) if self._number > len(self._first) else iter(())
+        rest = self._stream() if self._number > len(self._first) else iter(())
         return chain(self._first, islice(rest, len(self._first), None))
 
-    def _stream(self, *, quiet: bool) -> Iterator[Problem]:
+    def _stream(self, *, counting: bool = False, repeats: Repeats | None = None) -> Iterator[Problem]:
+        """The problems as they are asked.
+
+        Args:
+            counting: count the excluded problems; later readings would count the same ones again.
+            repeats: collects repeated prompts with other reference answers, and the set is reported.
+        """
         settings = self._recipe.sample
-        for problem in iter_problems(
-            settings.problems, folder=self._folder, seed=self._recipe.seed, limit=settings.limit, quiet=quiet
-        ):
+        for problem in self._rows(quiet=repeats is None, repeats=repeats):
             if (problem.model_extra or {}).get("split") == EVALUATION:
                 raise UserError(
                     "these problems belong to an evaluation (split: eval), so their answers must not be trained on",
@@ -148,10 +185,23 @@ class ProblemSet:
             if self._shard is not None and not self._shard.has(problem.id):
                 continue
             if self._held_out and (name := self._held_out.holder(problem)):
-                # Only the first reading counts; later ones would count the same problems again.
-                self.left_out[name] += not quiet
+                self.left_out[name] += counting
+                continue
+            if self._conflicts and prompt_key(problem) in self._conflicts:
+                self.conflicting += counting
                 continue
             yield _with_instructions(problem, settings.system, settings.instruction)
+
+    def _rows(self, *, quiet: bool, repeats: Repeats | None = None) -> Iterator[Problem]:
+        settings = self._recipe.sample
+        return iter_problems(
+            settings.problems,
+            folder=self._folder,
+            seed=self._recipe.seed,
+            limit=settings.limit,
+            quiet=quiet,
+            repeats=repeats,
+        )
 
 
 def _with_instructions(problem: Problem, system: str | None, instruction: str | None) -> Problem:

@@ -68,6 +68,8 @@ class MergeSummary:
     problems: int
     decontaminated: dict[str, int]
     """Excluded problems per evaluation set."""
+    conflicting: int
+    """Excluded problems whose prompt has different reference answers."""
     answers: int
     right: int
     wrong: int
@@ -127,6 +129,7 @@ def merge(output: Path, *, fresh: bool = False) -> MergeSummary:
             shards=len(paths),
             problems=sum(shard["problems"] for shard in counts),
             decontaminated=dict(sum((Counter(shard["decontaminated"]) for shard in counts), Counter[str]())),
+            conflicting=sum(shard.get("conflicting", 0) for shard in counts),
             answers=rows.verdicts.total(),
             right=rows.verdicts["right"],
             wrong=rows.verdicts["wrong"],

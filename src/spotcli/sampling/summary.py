@@ -27,6 +27,8 @@ class SampleSummary:
     problems: int
     decontaminated: dict[str, int]
     """Excluded problems per evaluation set."""
+    conflicting: int
+    """Excluded problems whose prompt has different reference answers."""
     answers: int
     """Answers in the file."""
     new_answers: int
@@ -103,6 +105,7 @@ def summarise(
         engine=engine if work.wanted else None,
         problems=len(problems),
         decontaminated=dict(problems.left_out),
+        conflicting=problems.conflicting,
         answers=verdicts.total(),
         new_answers=work.answers,
         right=verdicts["right"],

@@ -39,6 +39,7 @@ _SIZES = "micro-batches already group pairs of similar length"
 
 OWNED: dict[str, str] = {
     "output_dir": "use train.output",
+    "hub_token": "recipes are written to files, which must not contain keys; set HF_TOKEN in the environment",
     "seed": _SEED,
     "data_seed": _SEED,
     "bf16": _DTYPE,
