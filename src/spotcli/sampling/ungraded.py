@@ -68,14 +68,14 @@ class UngradedAnswers:
         return rows
 
     def _read(self, path: Path) -> Iterator[tuple[Problem, Answer]]:
-        for number, row in jsonl.numbered(path):
+        for where, _, row in jsonl.placed(path):
             try:
                 problem = Problem.model_validate(row["problem"])
                 request = Request((problem.id, row["trial"]), problem.messages, row["seed"], row["trial"])
                 answer = Answer(request, **{name: row[name] for name in _ANSWER_KEYS})
             except (KeyError, TypeError, ValueError):
                 cure = "remove that line: its answer is requested again then"
-                raise DataError("invalid ungraded answer", where=f"{self.path}:{number}", cure=cure) from None
+                raise DataError("invalid ungraded answer", where=where, cure=cure) from None
             yield problem, answer
 
 
