@@ -13,12 +13,12 @@ the worker processes of ``algebra``. ``kinds`` grades other kinds of answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from spotcli.grading.find_answer import FoundAnswer
+    from spotcli.grading.extraction import FoundAnswer
     from spotcli.records import Verdict
 
 # The functions import the modules that they need: compiling the patterns of those modules takes five times as long as
@@ -56,7 +56,7 @@ def grade(response: str, reference: str, *, seconds: float = SECONDS) -> Grade:
     if isinstance(answers, Grade):
         return answers
     answer, gold = answers
-    quick = _quick(answer, gold, seconds)
+    quick = _quick(answer, gold)
     return quick if quick is not None else _settle(answer, gold, seconds)
 
 
@@ -72,7 +72,7 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade
         if isinstance(answers, Grade):
             grades.append(answers)
             continue
-        quick = _quick(*answers, SECONDS)
+        quick = _quick(*answers)
         if quick is None:
             slow.append((index, *answers))
         grades.append(quick)
@@ -92,7 +92,8 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade
 def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Grade:
     """The answers of the response and of the reference, or the undecided grade."""
     from spotcli.grading.compare.choices import lone_letter
-    from spotcli.grading.find_answer import FoundAnswer, NoAnswer, find_answer, find_reference, leading_choice
+    from spotcli.grading.extraction import FoundAnswer, NoAnswer
+    from spotcli.grading.find_answer import find_answer, find_reference, leading_choice
 
     try:
         gold = find_reference(reference)
@@ -102,48 +103,77 @@ def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Gr
         return find_answer(response), gold
     except NoAnswer as problem:
         letter = leading_choice(response) if lone_letter(gold.text) else None
-        return (FoundAnswer(letter, announced=True), gold) if letter else Grade("undecided", str(problem))
+        return (FoundAnswer(letter), gold) if letter else Grade("undecided", str(problem))
 
 
-def _quick(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade | None:
+def _quick(answer: FoundAnswer, gold: FoundAnswer) -> Grade | None:
     """The grade without a worker; None where a worker is needed."""
-    from spotcli.grading.compare import Undecidable
-    from spotcli.grading.compare.equality import equal
-
-    try:
-        same = equal(gold.text, answer.text)
-    except Undecidable as doubt:
-        return Grade("undecided", str(doubt), answer.text)
-    except RecursionError:
-        return Grade("undecided", "nested too deeply", answer.text[:1000])
-    except Exception as error:  # an error in this package must not end a long run, nor count as a verdict
-        return Grade("undecided", f"internal error of the grader: {error!r}", answer.text[:1000])
-    return None if same is None else _grade_of(same, answer, gold, seconds)
+    grades = [_quick_text(text, gold.text) for text in _texts(answer)]
+    for result in grades:
+        if result is not None and result.verdict == "right":
+            return result
+    return None if None in grades else _checked(grades[0], answer, gold, _quick_text)
 
 
 def _settle(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
     """The grade by a worker."""
+
+    def settle(text: str, reference: str) -> Grade:
+        quick = _quick_text(text, reference)
+        return quick if quick is not None else _settled_text(text, reference, seconds)
+
+    grades = []
+    for text in _texts(answer):
+        grades.append(settle(text, gold.text))
+        if grades[-1].verdict == "right":
+            return grades[-1]
+    return _checked(grades[0], answer, gold, settle)
+
+
+def _texts(answer: FoundAnswer) -> list[str]:
+    """The texts of which each may be the answer; the first one decides unless another one is right."""
+    return [answer.text, answer.result] if answer.result else [answer.text]
+
+
+def _quick_text(text: str, reference: str) -> Grade | None:
+    from spotcli.grading.compare import Undecidable
+    from spotcli.grading.compare.equality import equal
+
+    try:
+        same = equal(reference, text)
+    except Undecidable as doubt:
+        return Grade("undecided", str(doubt), text)
+    except RecursionError:
+        return Grade("undecided", "nested too deeply", text[:1000])
+    except Exception as error:  # an error in this package must not end a long run, nor count as a verdict
+        return Grade("undecided", f"internal error of the grader: {error!r}", text[:1000])
+    return None if same is None else Grade("right" if same else "wrong", "", text)
+
+
+def _settled_text(text: str, reference: str, seconds: float) -> Grade:
     from spotcli.grading.algebra.pool import WorkerLost, shared_pool
 
     try:
-        reply = shared_pool().ask(gold.text, answer.text, seconds)
+        reply = shared_pool().ask(reference, text, seconds)
     except WorkerLost as lost:
-        return Grade("undecided", str(lost), answer.text)
+        return Grade("undecided", str(lost), text)
     if reply.same is None:
-        reason = reply.reason or "could not prove that the answers are equal or different"
-        return Grade("undecided", reason, answer.text)
-    return _grade_of(reply.same, answer, gold, seconds)
+        return Grade("undecided", reply.reason or "could not prove that the answers are equal or different", text)
+    return Grade("right" if reply.same else "wrong", "", text)
 
 
-def _grade_of(same: bool, answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
-    from spotcli.grading.compare.choices import lone_letter
-
-    if same:
-        return Grade("right", "", answer.text)
-    if answer.last_box is not None:  # of several boxes in a row, only the last may be the answer
-        last = grade(f"\\boxed{{{answer.last_box}}}", f"\\boxed{{{gold.text}}}", seconds=seconds)
-        if last.verdict != "wrong":
-            return Grade("undecided", "several boxes, and only the last one may match the reference", answer.text)
-    if answer.announced and len(answer.text) > 60 and not lone_letter(gold.text):
-        return Grade("undecided", "the announced answer is a sentence", answer.text)
-    return Grade("wrong", "", answer.text)
+def _checked(
+    result: Grade | None, answer: FoundAnswer, gold: FoundAnswer, compare: Callable[[str, str], Grade | None]
+) -> Grade | None:
+    """The grade of an answer that is not right: undecided where a doubt about the answer remains."""
+    if result is None or result.verdict != "wrong":
+        return result
+    if doubt := answer.doubt or gold.doubt:
+        return Grade("undecided", doubt, answer.text)
+    for other in answer.others:
+        last = compare(other, gold.text)
+        if last is None or last.verdict != "wrong":
+            return last and Grade(
+                "undecided", "several boxes, and only the last one may match the reference", answer.text
+            )
+    return result

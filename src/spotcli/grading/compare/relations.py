@@ -1,4 +1,4 @@
-r"""Relations in answers: name and value of ``x = 5``, interval of ``x > 2``, modulus of ``3 \pmod 5``, and conditions."""
+r"""Relations in answers: name and value of ``x = 5``, interval of ``x > 2``, modulus of ``3 \pmod 5``; conditions."""
 
 from __future__ import annotations
 

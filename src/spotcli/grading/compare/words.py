@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 import re
 from fractions import Fraction
 
@@ -122,7 +121,8 @@ def same_words(gold: str, answer: str) -> bool:
         raise Undecidable("the same letters in a different order")
     shorter, longer = sorted((gold_letters, answer_letters), key=len)
     abbreviated = 3 <= len(shorter) <= len(longer) - 2 and longer.startswith(shorter)  # Tues and Tuesday
-    if abbreviated or len(os.path.commonprefix((shorter, longer))) >= max(5, len(shorter) - 4):
+    stem = max(5, len(shorter) - 4)  # diverges and divergent
+    if abbreviated or (len(shorter) >= stem and shorter[:stem] == longer[:stem]):
         raise Undecidable("similar words")
     short = len(gold.split()) <= 2 and len(answer.split()) <= 2
     if short and not set(gold.split()) & set(answer.split()):
