@@ -7,17 +7,19 @@ Every verdict becomes training data or a published number. Therefore "wrong" req
 differ. An answer that cannot be found, read or compared in time is "undecided", which never counts as wrong.
 
 Modules in the order of the work: ``find_answer`` finds the answer in a text, ``latex`` normalizes its notation, and
-``compare`` compares it in this process without evaluating text as code. Only formulas that need algebra are sent to
-the worker processes of ``algebra``. ``kinds`` grades other kinds of answers.
+``compare`` compares it in this process without evaluating text as code. Formulas that need algebra and long texts are
+sent to the worker processes of ``algebra``, which have a clock. ``kinds`` grades other kinds of answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from spotcli.grading.algebra.pool import Task
     from spotcli.grading.extraction import FoundAnswer
     from spotcli.records import Verdict
 
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 """Wall-clock limit for comparing one answer in a worker; a comparison that takes longer is undecided."""
+
+LONG = 10_000
+"""Characters of response and reference together above which a worker does all of the grading. In this process there is
+no clock, and work that grows with the square of the length would hang it."""
+
+Prover = Callable[[str, str], tuple[bool | None, str]]
+"""Compares a reference with an answer by algebra: whether they are equal, or None and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +61,34 @@ def grade(response: str, reference: str, *, seconds: float = SECONDS) -> Grade:
     the content of either text, and returns within about ``seconds`` + 1 s (plus the start of the first worker, about
     1 s).
     """
+    if is_long(response, reference):
+        return grade_in_worker("math", response, reference, seconds)
+    return grade_with(lambda gold, answer: _prove_in_worker(gold, answer, seconds), response, reference)
+
+
+def is_long(response: str, reference: str) -> bool:
+    """Whether these texts are graded by a worker, under its clock."""
+    return len(response) + len(reference) > LONG
+
+
+def grade_with(prove: Prover, response: str, reference: str) -> Grade:
+    """``grade`` in this process; ``prove`` compares the answers that need algebra."""
     answers = _find(response, reference)
     if isinstance(answers, Grade):
         return answers
-    answer, gold = answers
-    quick = _quick(answer, gold)
-    return quick if quick is not None else _settle(answer, gold, seconds)
+    quick = _quick(*answers)
+    return quick if quick is not None else _settle(*answers, prove)
+
+
+def grade_in_worker(task: Task, response: str, reference: str, seconds: float = SECONDS) -> Grade:
+    """Grade in a worker, which is stopped after ``seconds``: the answer is then undecided."""
+    from spotcli.grading.algebra.pool import WorkerLost, shared_pool
+
+    try:
+        reply = shared_pool().ask(reference, response, seconds, task)
+    except WorkerLost as lost:
+        return Grade("undecided", str(lost))
+    return Grade("undecided", reply.reason) if reply.result is None else Grade(**reply.result)
 
 
 def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade]:
@@ -66,27 +97,43 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade
     ``jobs``: the number of worker processes for the answers that need algebra.
     """
     grades: list[Grade | None] = []
-    slow: list[tuple[int, FoundAnswer, FoundAnswer]] = []
+    slow: list[tuple[int, Callable[[], Grade]]] = []
     for index, (response, reference) in enumerate(pairs):
+        if is_long(response, reference):
+            slow.append((index, partial(grade_in_worker, "math", response, reference)))
+            grades.append(None)
+            continue
         answers = _find(response, reference)
         if isinstance(answers, Grade):
             grades.append(answers)
             continue
         quick = _quick(*answers)
         if quick is None:
-            slow.append((index, *answers))
+            slow.append((index, partial(_settle, *answers, _prove_in_worker)))
         grades.append(quick)
     if slow:
-        from concurrent.futures import ThreadPoolExecutor
-
         from spotcli.grading.algebra.pool import shared_pool
 
         shared_pool().grow(jobs)
-        with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="grade") as threads:
-            settled = threads.map(lambda item: _settle(item[1], item[2], SECONDS), slow)
-            for (index, _, _), result in zip(slow, settled, strict=True):
-                grades[index] = result
+        for (index, _), result in zip(slow, in_threads([work for _, work in slow], jobs), strict=True):
+            grades[index] = result
     return [result for result in grades if result is not None]
+
+
+def in_threads(work: Sequence[Callable[[], Grade]], jobs: int) -> list[Grade]:
+    """Call functions that wait for workers, ``jobs`` at a time; Ctrl-C ends the workers at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from spotcli.grading.algebra.pool import close_pool
+
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="grade") as threads:
+        futures = [threads.submit(function) for function in work]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            close_pool()
+            raise
 
 
 def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Grade:
@@ -107,32 +154,48 @@ def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Gr
 
 
 def _quick(answer: FoundAnswer, gold: FoundAnswer) -> Grade | None:
-    """The grade without a worker; None where a worker is needed."""
-    grades = [_quick_text(text, gold.text) for text in _texts(answer)]
-    for result in grades:
-        if result is not None and result.verdict == "right":
-            return result
-    return None if None in grades else _checked(grades[0], answer, gold, _quick_text)
+    """The grade without algebra; None where algebra is needed."""
+    return _graded(answer, gold, _quick_text)
 
 
-def _settle(answer: FoundAnswer, gold: FoundAnswer, seconds: float) -> Grade:
-    """The grade by a worker."""
+def _settle(answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade:
+    """The grade by algebra, where it is needed."""
 
     def settle(text: str, reference: str) -> Grade:
         quick = _quick_text(text, reference)
-        return quick if quick is not None else _settled_text(text, reference, seconds)
+        if quick is not None:
+            return quick
+        same, reason = prove(reference, text)
+        if same is None:
+            return Grade("undecided", reason or "could not prove that the answers are equal or different", text)
+        return Grade("right" if same else "wrong", "", text)
 
-    grades = []
-    for text in _texts(answer):
-        grades.append(settle(text, gold.text))
-        if grades[-1].verdict == "right":
-            return grades[-1]
-    return _checked(grades[0], answer, gold, settle)
+    result = _graded(answer, gold, settle)
+    assert result is not None
+    return result
 
 
-def _texts(answer: FoundAnswer) -> list[str]:
-    """The texts of which each may be the answer; the first one decides unless another one is right."""
-    return [answer.text, answer.result] if answer.result else [answer.text]
+def _graded(answer: FoundAnswer, gold: FoundAnswer, compare: Callable[[str, str], Grade | None]) -> Grade | None:
+    """The grade of the text, of its result if it is an equation, and in view of the doubts; None without a comparison.
+
+    ``compare``: grades one text against a reference; None where it cannot.
+    """
+    grades = [compare(answer.text, gold.text)]
+    if grades[0] is not None and grades[0].verdict != "right" and answer.result and "=" not in gold.text:
+        grades.append(compare(answer.result, gold.text))
+    for result in grades:
+        if result is None or result.verdict == "right":
+            return result
+    if grades[0] is None or grades[0].verdict != "wrong":
+        return grades[0]
+    if doubt := answer.doubt or gold.doubt:
+        return Grade("undecided", doubt, answer.text)
+    for other in answer.others:
+        if (last := compare(other, gold.text)) is None:
+            return None
+        if last.verdict != "wrong":
+            return Grade("undecided", "several boxes, and only the last one may match the reference", answer.text)
+    return grades[0]
 
 
 def _quick_text(text: str, reference: str) -> Grade | None:
@@ -150,30 +213,11 @@ def _quick_text(text: str, reference: str) -> Grade | None:
     return None if same is None else Grade("right" if same else "wrong", "", text)
 
 
-def _settled_text(text: str, reference: str, seconds: float) -> Grade:
+def _prove_in_worker(gold: str, answer: str, seconds: float = SECONDS) -> tuple[bool | None, str]:
     from spotcli.grading.algebra.pool import WorkerLost, shared_pool
 
     try:
-        reply = shared_pool().ask(reference, text, seconds)
+        reply = shared_pool().ask(gold, answer, seconds)
     except WorkerLost as lost:
-        return Grade("undecided", str(lost), text)
-    if reply.same is None:
-        return Grade("undecided", reply.reason or "could not prove that the answers are equal or different", text)
-    return Grade("right" if reply.same else "wrong", "", text)
-
-
-def _checked(
-    result: Grade | None, answer: FoundAnswer, gold: FoundAnswer, compare: Callable[[str, str], Grade | None]
-) -> Grade | None:
-    """The grade of an answer that is not right: undecided where a doubt about the answer remains."""
-    if result is None or result.verdict != "wrong":
-        return result
-    if doubt := answer.doubt or gold.doubt:
-        return Grade("undecided", doubt, answer.text)
-    for other in answer.others:
-        last = compare(other, gold.text)
-        if last is None or last.verdict != "wrong":
-            return last and Grade(
-                "undecided", "several boxes, and only the last one may match the reference", answer.text
-            )
-    return result
+        return None, str(lost)
+    return reply.same, reply.reason

@@ -21,7 +21,15 @@ from spotcli.grading.extraction.boxes import boxed_answer
 from spotcli.grading.extraction.conclusions import conclusion, whole_answer
 from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value
 
-__all__ = ["FoundAnswer", "NoAnswer", "find_answer", "find_reference", "leading_choice", "strip_thinking"]
+__all__ = [
+    "FoundAnswer",
+    "NoAnswer",
+    "find_answer",
+    "find_reference",
+    "is_thinking_open",
+    "leading_choice",
+    "strip_thinking",
+]
 
 
 def find_answer(response: str) -> FoundAnswer:
@@ -61,7 +69,7 @@ _ANNOUNCING = re.compile(r"\s*(?:so|thus|therefore|hence)?,?\s*(?:the )?(?:final
 _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_sentence)>|\[/?INST\])\s*(?=$|<|\[)")
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
-_CONTINUATION = re.compile(r"\n\s*(?:#+\s*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*\d*\s*:")
+_CONTINUATION = re.compile(r"\n\s*(?:#+\s*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
 _STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
 
 
@@ -76,13 +84,13 @@ def _without_continuation(text: str) -> str:
 # --- the text after a box ---
 
 _WITHDRAWN = re.compile(
-    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|mistake|wrong|incorrect|should be|on second thought"
-    r"|not (?:right|correct)|let me re)\b",
+    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|mistake|wrong|incorrect|should be"
+    r"|on second thought|not (?:right|correct)|let me re)\b",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(
-    r"\b(?:is (?:indeed )?(?:correct|right|valid)|(?:indeed|also) (?:correct|holds)|confirm\w*|verified|checks out|matches"
-    r"|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
+    r"\b(?:is (?:indeed )?(?:correct|right|valid)|(?:indeed|also) (?:correct|holds)|confirm\w*|verified|checks out"
+    r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
     re.IGNORECASE,
 )
 _SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$", re.IGNORECASE)
@@ -134,6 +142,14 @@ def _whole_or_announced(text: str) -> FoundAnswer | None:
 
 _TAGS = "think|thinking|thought|thoughts|reasoning|scratchpad|analysis"
 _OPEN_OR_CLOSE = re.compile(rf"<(/?)(?:{_TAGS})>|(◁)(/?)think▷", re.IGNORECASE)
+
+
+def is_thinking_open(text: str) -> bool:
+    """Whether a text ends within a thinking block."""
+    depth = 0
+    for mark in _OPEN_OR_CLOSE.finditer(text):
+        depth = max(0, depth - 1) if mark[1] or mark[3] else depth + 1
+    return depth > 0
 
 
 def strip_thinking(text: str) -> str:
@@ -198,10 +214,18 @@ def _whole(text: str) -> str | None:
 _OPENING = re.compile(r"^(?:(?:so|thus|therefore|hence|finally|ok|okay|then|and)\b,?\s+(?=\S))+", re.IGNORECASE)
 
 
+_CHOICE_IS_CORRECT = re.compile(
+    r"\b(?:option|choice|answer)\s*[(\[]?([A-J])[)\]]?\s+(?:is|was|must be|would be)\s+(?:the\s+)?"
+    r"(?:correct|right|best|true)\b",
+    re.IGNORECASE,
+)
 _CHOICE = re.compile(r"\W{0,3}\(?([A-J])(?:[).:,。]|[^\x00-\x7f]|\s*$)")
 
 
 def leading_choice(response: str) -> str | None:
-    """The choice letter at the start of a response (``D. it can't be A``), for references that are a letter."""
-    choice = _CHOICE.match(strip_thinking(response).strip())
+    """The letter in ``D. it can't be A`` or ``Option D is correct``, for references that are a letter."""
+    text = strip_thinking(response).strip()
+    if named := _CHOICE_IS_CORRECT.findall(text[-1000:]):
+        return str(named[-1]).upper()
+    choice = _CHOICE.match(text)
     return choice[1] if choice else None

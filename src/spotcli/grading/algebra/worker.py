@@ -1,7 +1,8 @@
 """The worker process: ``python -m spotcli.grading.algebra.worker``, started by ``pool``.
 
-It reads length-prefixed JSON from standard input and writes replies to standard output. Before the first request it
-gives up what it does not need: the network, writing files, memory beyond a limit, starting programs, and evaluating
+It compares formulas, grades answers that are too long to be graded without a clock, or checks instructions. It reads
+length-prefixed JSON from standard input and writes replies to standard output. Before the first request
+it gives up what it does not need: the network, writing files, memory beyond a limit, starting programs, and evaluating
 text as code. It exits when its input is closed, so it outlives its parent by at most one request.
 """
 
@@ -15,11 +16,15 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, BinaryIO
 
+from spotcli.grading import Grade, grade_with
 from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.equality import Symbolic, equal
+from spotcli.grading.coordinates import grade_coordinates
+from spotcli.grading.kinds import grade_choice
 
 _NUMBER_CODE = re.compile(
     rb"from sympy import \*|[\s()+*/-]*(?:(?:Integer|Float|Rational)\s*\(\s*'?[\d.eE+-]+'?\s*\)[\s()+*/-]*)+"
@@ -53,28 +58,67 @@ def main() -> None:
         os.dup2(null.fileno(), 1)
         os.dup2(null.fileno(), 2)
     memory = int(sys.argv[1]) if len(sys.argv) > 1 else 1 << 30
+    kind = sys.argv[2] if len(sys.argv) > 2 else "algebra"
     _leave_network()
-    from spotcli.grading.algebra.sympy_compare import Sympy
-
+    try:
+        answer_to = _load(kind)
+    except ImportError as error:
+        _send(outbox, {"ready": False, "reason": f"missing package {error.name}"})
+        return
     _lock_down(memory)
     signal.signal(signal.SIGALRM, _on_alarm)
-    symbolic = Sympy()
     _send(outbox, {"ready": True})
     while (request := _receive(inbox)) is not None:
         seconds = float(request["seconds"])
         _limit_cpu(seconds)
         signal.setitimer(signal.ITIMER_REAL, seconds)
+        work = "symbolic comparison" if request["task"] == "compare" else "grader"
         try:
-            same, reason = _compare(request["gold"], request["answer"], symbolic)
+            reply = answer_to(request)
         except TimedOut:
-            same, reason = None, f"time-out of the comparison after {seconds:g} s"
+            reply = _undecided(f"time-out of the {work.removeprefix('symbolic ')} after {seconds:g} s")
         except MemoryError:
-            same, reason = None, "out of memory"
+            reply = _undecided("out of memory")
         except (Exception, Forbidden) as error:
-            same, reason = None, f"{type(error).__name__} in the symbolic comparison"
+            reply = _undecided(f"{type(error).__name__} in the {work}")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(outbox, {"same": same, "reason": reason})
+        _send(outbox, reply)
+
+
+def _load(kind: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Import what the tasks of this kind of worker need; return the function that answers a request."""
+    if kind == "instructions":
+        from spotcli.grading import instructions
+
+        instructions.load()
+        return lambda request: {**_undecided(""), "result": instructions.check(request["answer"], request["gold"])}
+    from spotcli.grading.algebra.sympy_compare import Sympy
+
+    symbolic = Sympy()
+
+    def answer_to(request: dict[str, Any]) -> dict[str, Any]:
+        if request["task"] == "compare":
+            same, reason = _compare(request["gold"], request["answer"], symbolic)
+            return {"same": same, "reason": reason}
+        grade = _grade(request["task"], request["answer"], request["gold"], symbolic)
+        result = {"verdict": grade.verdict, "reason": grade.reason, "extracted": grade.extracted}
+        return {**_undecided(""), "result": result}
+
+    return answer_to
+
+
+def _undecided(reason: str) -> dict[str, Any]:
+    return {"same": None, "reason": reason}
+
+
+def _grade(kind: str, response: str, reference: str, symbolic: Symbolic) -> Grade:
+    """Grade a long response: the same as in the caller's process, but with the worker's clock and memory limit."""
+    if kind == "choice":
+        return grade_choice(response, reference)
+    if kind == "coordinates":
+        return grade_coordinates(response, reference)
+    return grade_with(lambda gold, answer: _compare(gold, answer, symbolic), response, reference)
 
 
 def _compare(gold: str, answer: str, symbolic: Symbolic) -> tuple[bool | None, str]:

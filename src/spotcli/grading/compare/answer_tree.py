@@ -167,14 +167,17 @@ def _union(text: str, depth: int) -> Node | None:
     return Node("union", text, _parse_all(pieces, depth)) if operators and all(pieces) else None
 
 
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-z])")
+
+
 def _plus_minus(text: str, depth: int) -> Node | None:
     r"""``1 \pm \sqrt 5`` as a list of two values."""
-    if "\\pm" not in text and "\\mp" not in text:
+    if not _PLUS_MINUS.search(text):
         return None
     if depth > _MAX_PLUS_MINUS_DEPTH:
         raise Undecidable("nested too deeply")
-    plus = text.replace("\\pm", "+").replace("\\mp", "-")
-    minus = text.replace("\\pm", "-").replace("\\mp", "+")
+    plus = _PLUS_MINUS.sub(lambda sign: "+" if sign[1] == "pm" else "-", text)
+    minus = _PLUS_MINUS.sub(lambda sign: "-" if sign[1] == "pm" else "+", text)
     return Node("list", text, _parse_all((plus, minus), depth))
 
 

@@ -119,6 +119,8 @@ def _same_with_one_unit(same: bool | None, with_unit: Quantity, unit: Unit, with
         factor = _SHORT_FACTORS.get(with_unit.unit_text)
         if factor and same_number(scaled(with_unit.number, Fraction(factor)), without.number):
             raise Undecidable(f"'{with_unit.unit_text}' may be a factor or a variable")
+        if with_unit.number.value == 0 and without.number.value == 0:
+            raise Undecidable("zero with and without a variable")
         return is_unit(with_unit.unit_text) and _decided(same)  # 5x is not 5
     if same is False:
         if is_angle(unit) and not isinstance(without.number.value, Fraction):

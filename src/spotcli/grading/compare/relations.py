@@ -56,14 +56,19 @@ def combined_value(node: Node) -> Node | None:
     left, right = node.items
     for name, value in ((left, right), (right, left)):
         letters = set(re.findall("[A-Za-z]", name.text))
-        if len(letters) > 1 and _SUM_OF_NAMES.fullmatch(name.text) and not re.search("[A-Za-z]", value.text):
+        if (
+            len(letters) > 1
+            and value.text.strip() != "0"
+            and _SUM_OF_NAMES.fullmatch(name.text)
+            and not re.search("[A-Za-z]", value.text)
+        ):
             return value
     return None
 
 
 def nameless(*names: str) -> bool:
     r"""Whether a name is not a variable such as x or y: ``f(x)``, ``|AB|``, ``\text{Area}``, or no name at all."""
-    return any(re.search(r"\(|\\text|\|", name) or not name for name in names)
+    return any(re.search(r"\(|\\text|\|\s*[A-Z]{2}", name) or not name for name in names)
 
 
 def is_same_function(gold: str, answer: str) -> bool:

@@ -38,8 +38,8 @@ _HASHES = re.compile(r"(?:^|\s)####[ \t]*(\S.*)$")
 _HEADING = re.compile(r"(?:^|\n)[#*_ \t]*(?:final |the )?answer[*_ \t]*:?[*_ \t]*\n\s*(\S[^\n]*)$", re.IGNORECASE)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _FILLERS = re.compile(
-    r"^(?:[\s,:*_`\"]|\b(?:of course|therefore|thus|hence|exactly|simply|just|indeed|clearly|precisely|equal to|given by"
-    r"|then|so|in fact|obviously|now|approximately|about|roughly)\b,?)+",
+    r"^(?:[\s,:*_`\"]|\b(?:of course|therefore|thus|hence|exactly|simply|just|indeed|clearly|precisely|equal to"
+    r"|given by|then|so|in fact|obviously|now|approximately|about|roughly)\b,?)+",
     re.IGNORECASE,
 )
 _VALUE_END = re.compile(
@@ -60,8 +60,8 @@ _REASONS = {
 }  # fmt: skip
 """First words after an answer that give a reason for it rather than another result."""
 _GOING_ON = re.compile(
-    r"\b(?:but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum|product|total|question|asks?|asked"
-    r"|need|want|next|wait|perimeter|remaining|left|per|each|average|difference|for part|their|"
+    r"\b(?:but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum|product|total|question"
+    r"|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference|for part|their|"
     r"actually|correction|i\.e)\b",
     re.IGNORECASE,
 )
@@ -123,10 +123,13 @@ def _announced(text: str) -> FoundAnswer | None:
 
 
 def _repeats(value: str, following: str) -> bool:
-    """Whether the text after a value mentions no other result: its last value is the same, or it only explains."""
-    numbers = re.findall(r"\d+(?:[.,]\d+)*", following)
-    own = re.findall(r"\d+(?:[.,]\d+)*", value)
-    return bool(numbers and own) and numbers[-1] == own[-1]
+    """Whether the text after a value ends in the same value, as in "The answer is 42. Check: 6*7 = 42."."""
+    ending = conclusion(following, "repeated")
+    return bool(ending) and _key(value) in (_key(ending.text), _key(ending.result))
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[\s$.,{}]|\\[()\[\]]", "", text)
 
 
 def split_value(sentence: str) -> tuple[str, str]:

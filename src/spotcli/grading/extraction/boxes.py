@@ -134,6 +134,10 @@ _LABEL = re.compile(
 )
 
 
+_PARTS_IN_BOX = re.compile(r"\(a\).*\(b\)|\(i\).*\(ii\)", re.DOTALL)
+_PART_LABEL = re.compile(r"(?:\\text\s*\{\s*)?\((?:[a-h]|i{1,3}|iv|v)\)(?:\s*\})?:?")
+
+
 def _of_several(text: str, boxes: list[Box]) -> FoundAnswer:
     """The answer in the last box and the boxes that belong to it."""
     last = boxes[-1]
@@ -148,7 +152,8 @@ def _of_several(text: str, boxes: list[Box]) -> FoundAnswer:
         links.insert(0, link)
     contents = list(dict.fromkeys(box.content for box in group))
     if len(contents) == 1:
-        return FoundAnswer(contents[0])
+        parts = _PART_LABEL.sub(" ", contents[0]) if _PARTS_IN_BOX.search(contents[0]) else ""
+        return FoundAnswer(parts, doubt="several parts in one box") if parts else FoundAnswer(contents[0])
     joined = ", ".join(contents)
     kinds = set(links)
     if kinds == {_Link.LIST}:

@@ -10,7 +10,7 @@ FORMULA = re.compile(
 )
 """A formula in its delimiters; ``$5 and $`` in "$5 and $6" is none."""
 _SENTENCE_END = re.compile(
-    r"(\$\$.*?\$\$|\$[^$\n]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\.|\d[.,]\d"
+    r"(\\begin\{(?:align|gather|equation|eqnarray)\w*\*?\}.*?\\end\{\w+\*?\}|\$\$.*?\$\$|\$[^$\n]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\.|\d[.,]\d"
     r"|\b(?:i\.e|e\.g|approx|vs|Rs|sq|cu|resp|etc|Eq|Fig|Dr|Mr|Mrs|St|No)\.)"
     r"|([.!?。](?=\s|$|[\"*)]|[^\x00-\x7f])|\n|<\|)",
     re.DOTALL,
@@ -35,8 +35,8 @@ def _ends_in_formula(text: str, mark: re.Match[str]) -> bool:
     return bool(_INNER_STOP.search(mark[0]) and _NEW_SENTENCE.match(text, mark.end()))
 
 
-_INNER_STOP = re.compile(r"\.\s*(?:\$|\\[)\]])$")
-_NEW_SENTENCE = re.compile(r"\s+[A-Z]")
+_INNER_STOP = re.compile(r"\.\s*(?:\$|\\[)\]]|\\end\{\w+\*?\})$")
+_NEW_SENTENCE = re.compile(r"\s+[A-Z(]")
 
 
 def sentences_of(text: str) -> list[str]:
