@@ -84,8 +84,8 @@ def _without_continuation(text: str) -> str:
 # --- the text after a box ---
 
 _WITHDRAWN = re.compile(
-    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|mistake|wrong|incorrect|should be"
-    r"|on second thought|not (?:right|correct)|let me re)\b",
+    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|mistake|(?:wrong|incorrect)(?! answer)"
+    r"|should be|on second thought|not (?:right|correct)|let me re)\b",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(

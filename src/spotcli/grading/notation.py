@@ -47,6 +47,7 @@ RULES = [
     (r"\\(?:rbrack)(?![a-z])", "]"),
     (r"\\(?:vert|lvert|rvert)(?![a-z])|\\mid(?![a-z])", "|"),
     (r"\\colon(?![a-z])", ":"),
+    (r"\\triangle(?![a-z])", " "),
     (r"\\(?:varphi|straightphi)(?![a-z])", r"\\phi "),
     (r"\\varepsilon(?![a-z])", r"\\epsilon "),
     (r"\\(?:lor|vee)(?![a-z])", r"\\text{ or }"),

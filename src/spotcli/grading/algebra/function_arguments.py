@@ -21,6 +21,7 @@ _SIMPLE_FACTOR = re.compile(
     r"|omega|chi|xi|eta|zeta|kappa|Delta|Omega|Phi|Theta|infty)(?![A-Za-z]))"
 )
 _FRACTION_OR_ROOT = re.compile(r"\s*\\(?:frac|sqrt|binom)(?![A-Za-z])")
+_EXPONENTIAL = re.compile(r"\s*e\s*\^")
 _AFTER_FACTOR = re.compile(r"\s*(?:!+|'+|\^\s*\\circ)")
 _NUMBER = re.compile(r"\s*(?:\d+(?:\.\d+)?|\\pi(?![A-Za-z]))\s*")
 _SLASH_AND_NUMBER = re.compile(r"\s*/\s*(?:\d+(?:\.\d+)?|\\pi(?![A-Za-z]))")
@@ -41,9 +42,20 @@ def with_arguments(latex: str, *, through_slash: bool = False) -> str:
     return "".join(rewritten) + latex[position:]
 
 
-def slash_is_ambiguous(latex: str) -> bool:
-    """Whether the argument of a function may or may not continue after a slash."""
-    return "/" in latex and with_arguments(latex) != with_arguments(latex, through_slash=True)
+def readings(latex: str) -> list[str]:
+    r"""The ways to read a formula: ``\sin \pi/6`` and ``1/2 \ln 3`` have two. The first is the most likely one."""
+    texts = [with_arguments(latex)]
+    if "/" in latex:
+        texts += [
+            with_arguments(latex, through_slash=True),
+            with_arguments(_LEADING_RATIO.sub(r"\\frac{\1}{\2}", latex)),
+        ]
+    return list(dict.fromkeys(texts))
+
+
+_LEADING_RATIO = re.compile(
+    r"(?<![\w.}])(\d+)\s*/\s*(\d+)(?=\s*(?:\\(?!cdot|times|div|pm|mp|le|ge|ne|text|cup|cap|to)[a-z]|[A-Za-z(]))"
+)
 
 
 def _application(latex: str, function: re.Match[str], through_slash: bool) -> tuple[str, int]:
@@ -99,6 +111,8 @@ def _factors_end(latex: str, position: int) -> int:
     """The position after the factors that follow each other without a sign."""
     start = position
     while True:
+        if position > start and _EXPONENTIAL.match(latex, position):
+            return position  # \sin x e^x
         if factor := _SIMPLE_FACTOR.match(latex, position):
             end = factor.end()
         elif factor := _FRACTION_OR_ROOT.match(latex, position):

@@ -17,7 +17,7 @@ from latex2sympy2_extended.math_normalization import NormalizationConfig, normal
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 
-from spotcli.grading.algebra.function_arguments import slash_is_ambiguous, with_arguments
+from spotcli.grading.algebra.function_arguments import readings, with_arguments
 from spotcli.grading.algebra.points import align, same_after_renaming, same_for_integers, same_numerically
 from spotcli.grading.algebra.relations import same_relations, same_sets
 from spotcli.grading.compare import Undecidable
@@ -30,6 +30,7 @@ _NORMALIZE = NormalizationConfig(basic_latex=True, units=False, malformed_operat
 _CASE_SENSITIVE = ConversionConfig(lowercase_symbols=False)
 _UNREAD = re.compile(
     r"\\(?:partial|ldots|det|nabla|angle|pmod)(?![A-Za-z])|\\begin\s*\{[vV]matrix\}|\\text\s*\{\s*[ijk]\s*\}"
+    r"|\\frac\s*\{\s*d|[A-Za-z]'"
 )
 """Notation that the parser misreads as a product of variables."""
 _UNIT_I = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_])")
@@ -51,15 +52,11 @@ class Sympy:
                 raise Undecidable(f"{unread[0]} cannot be read in a formula")
         if ("\\circ" in gold + answer and "^{-1}" in gold + answer) or "\\arc" in gold + answer:
             gold, answer = (_DEGREE.sub(r"(\1\\cdot\\frac{\\pi}{180})", text) for text in (gold, answer))
-        same = self._with_logarithms(with_arguments(gold), with_arguments(answer))
-        if not slash_is_ambiguous(gold) and not slash_is_ambiguous(answer):
-            return same
-        through = self._with_logarithms(
-            with_arguments(gold, through_slash=True), with_arguments(answer, through_slash=True)
-        )
-        if same is not through:
-            raise Undecidable("the argument of a function may end before or after a slash")
-        return same
+        pairs = [(g, a) for g in readings(gold) for a in readings(answer)]
+        results = {self._with_logarithms(g, a) for g, a in pairs}
+        if len(results) > 1:
+            raise Undecidable("the formula can be read in two ways")
+        return results.pop()
 
     def _with_logarithms(self, gold: str, answer: str) -> bool | None:
         same = self._expression(gold, answer)

@@ -99,7 +99,8 @@ def _same_with_units(gold: Quantity, gold_unit: Unit, answer: Quantity, answer_u
         return _decided(same_number(scaled(gold.number, gold_unit.scale), scaled(answer.number, answer_unit.scale)))
     if is_angle(gold_unit) and is_angle(answer_unit):
         return _decided(same_number(in_radians(gold), in_radians(answer)))
-    if gold_unit.powers in _TEMPERATURES and answer_unit.powers in _TEMPERATURES:
+    scales = (*_TEMPERATURES, (("degree", 1),))
+    if gold_unit.powers in scales and answer_unit.powers in scales:
         raise Undecidable("different scales of temperature")
     if same_number(gold.number, answer.number) and not (gold_unit.known and answer_unit.known):
         raise Undecidable("different units")

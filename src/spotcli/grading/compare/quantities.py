@@ -31,7 +31,9 @@ class Quantity:
 
 
 _CURRENCY = re.compile(r"\\(?:USD|EUR|GBP|YEN|INR|KRW)(?![A-Za-z])|(?<![A-Za-z\\])Rs\.?(?=\s*\d)")
-_UNIT_START = re.compile(r"\\text\s*\{|(?<![A-Za-z\\])(?!(?<=\d)[eE][+-]?\d)[A-Za-z]|\^\\circ|\{\s*(?=\\?[A-Za-z])")
+_UNIT_START = re.compile(
+    r"\\text\s*\{|(?<![A-Za-z\\])(?!(?<=\d)[eE][+-]?\d)[A-Za-z]|\^\\circ|(?:(?<=\d)|(?<=\d )){\s*(?=\\?[A-Za-z])"
+)
 _SENTENCE = re.compile(r"\\text\s*\{[^{}]*(?:\bis|:|=|are)\s*\}\s*(?=\S)")
 _LEADING_WORD = re.compile(r"\s*((?:\\text\s*\{\s*)?)([A-Za-z]{3,})\b\s*")
 

@@ -81,8 +81,12 @@ _CALL = re.compile(r"([A-Za-z]\w*)\(([A-Za-z])\)")
 
 
 def mentions(g: tuple[str, Node], a: tuple[str, Node]) -> bool:
-    """Whether the name of one equation occurs in the value of the other: y = 2x+3 and x = (y-3)/2 may be equivalent."""
-    return bool(g[0] and g[0] in a[1].text) or bool(a[0] and a[0] in g[1].text)
+    """Whether the name of one equation occurs in the other: y = 2x+3 and x = (y-3)/2 may be equivalent."""
+    shared = set(re.findall(r"(?<![A-Za-z\\])[a-z](?![a-z])", g[0])) & set(re.findall("[a-z]", a[0]))
+    return bool(shared) or bool(g[0] and g[0] in a[1].text) or bool(a[0] and a[0] in g[1].text)
+
+
+_ABSOLUTE = re.compile(r"\|\s*([a-zA-Z])\s*\|")
 
 
 def values_by_name(nodes: list[Node]) -> dict[str, Node] | None:
@@ -110,6 +114,9 @@ def interval_of(node: Node) -> tuple[str, Node] | None:
     if len(items) == 3 and _VARIABLE.fullmatch(items[1].text):
         low, name, high = items
         brackets = ("[" if closed[0] else "(") + ("]" if closed[1] else ")")
+    elif len(items) == 2 and (absolute := _ABSOLUTE.fullmatch(items[0].text)):
+        name, high, low = Node("leaf", absolute[1]), items[1], Node("leaf", f"-({items[1].text})")
+        brackets = "[]" if closed[0] else "()"
     elif len(items) == 2 and _VARIABLE.fullmatch(items[0].text) and not _VARIABLE.fullmatch(items[1].text):
         (name, high), low = items, infinity[1]
         brackets = "(" + ("]" if closed[0] else ")")

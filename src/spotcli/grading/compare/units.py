@@ -40,7 +40,7 @@ def _unit_table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     d 86400 s | day
     week 604800 s | wk
     year 1 year | yr
-    month 1 month |
+    month 1/12 year |
     kg 1000 g | kilogram
     g 1 g | gram gm
     mg 1/1000 g | milligram

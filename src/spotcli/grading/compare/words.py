@@ -117,6 +117,8 @@ def same_words(gold: str, answer: str) -> bool:
     gold_letters, answer_letters = re.sub(r"[\s'\u2019.-]", "", gold), re.sub(r"[\s'\u2019.-]", "", answer)
     if gold_letters == answer_letters or any(gold in group and answer in group for group in _SAME_WORDS):
         return True
+    if {gold, answer} <= _NO_SOLUTION | _NO_VALUE:
+        raise Undecidable("two words for a missing value")
     if sorted(gold_letters) == sorted(answer_letters):  # abc and cab may be products
         raise Undecidable("the same letters in a different order")
     shorter, longer = sorted((gold_letters, answer_letters), key=len)

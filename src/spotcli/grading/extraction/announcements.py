@@ -46,7 +46,7 @@ _VALUE_END = re.compile(
     r",?\s+\(?(?:since|because|as|which|where|so|but|when|while|whereas|hence|thus|therefore|i\.e\.?|not|if|for|with"
     r"|after|given|rounded|namely|that|meaning|making|leaving|unless)\b|(?<!\s):\s|;\s|\s[-\u2013\u2014]+\s(?=[A-Za-z])"
     r"|\s\((?=[^)]*[a-z]{3,})|,?\s+and\s+(?:the|we|it|so|this|that|their|its|he|she|they)\b"
-    r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2})"
+    r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2})|(?<=[\d%*)])\s+of\s+(?:the|a|an|all|his|her|its|their)\b"
 )
 _OPERATION = re.compile(
     r"\b(?:times|plus|minus|divided|multiplied|twice|half|thrice|double|more than|less than|we|the one|first|sum|"
@@ -54,11 +54,17 @@ _OPERATION = re.compile(
     re.IGNORECASE,
 )
 _IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
-_REASONS = {
-    "since", "because", "as", "explanation", "check", "checking", "verification", "note", "indeed", "where", "not",
-    "reason", "proof", "here", "with", "for", "given", "rounded", "this", "assuming", "which", "that", "after", "using",
-}  # fmt: skip
-"""First words after an answer that give a reason for it rather than another result."""
+_REASON = re.compile(
+    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for|given"
+    r"|rounded|this|assuming|which|that|after|using|to see|recall"
+    r"|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify|confirm))\b",
+    re.IGNORECASE,
+)
+"""The start of a text after an answer that gives a reason for it rather than another result."""
+_CHECK = re.compile(
+    r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
+)
+_WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
 _GOING_ON = re.compile(
     r"\b(?:but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum|product|total|question"
     r"|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference|for part|their|"
@@ -111,10 +117,13 @@ def _announced(text: str) -> FoundAnswer | None:
         return conclusion(sentence, "the announced answer is a sentence") or FoundAnswer(
             sentence, doubt="the announced answer is a sentence"
         )
+    if text[len(sentence) :].startswith("!"):
+        return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
     if not has_value(following) or _repeats(value, following):
         return FoundAnswer(value)
-    first_words = words_of(following)[:1]
-    if first_words and first_words[0] in _REASONS and not _GOING_ON.search(following):
+    if _REASON.match(following) and not _GOING_ON.search(following):
+        return FoundAnswer(value)
+    if _CHECK.match(following) and not _WITHDRAWAL.search(following):
         return FoundAnswer(value)
     if _GOING_ON.search(following):
         doubt = "the announced answer is followed by another result"

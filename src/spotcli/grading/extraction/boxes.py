@@ -128,7 +128,7 @@ _SIDE = re.compile(
     r"(?:\b(?:at|when|where|for|if|with)\b)[^.\n]{0,20}?[A-Za-z]\w*\s*(?:=|\\(?:in|to)|is)?\s*[$\\(\[]*$"
 )
 _LABEL = re.compile(
-    r"(?:^|[\s.;:*(])(?:(?:parts?|questions?|problem|q)\s*\(?([a-h]|\d{1,2}|[ivx]{1,4})\b|\(([a-h]|\d{1,2}|[ivx]{1,4})\))"
+    r"(?:^|[\s.;:*(])(?:(?:parts?|questions?|problem|case|q)\s*\(?([a-h]|\d{1,2}|[ivx]{1,4})\b|\(([a-h]|\d{1,2}|[ivx]{1,4})\))"
     r"|(?:^|\n)\s*[*#]*(\d{1,2}|[a-h])[.)]\s|\b(minim|maxim|smallest|largest|least|greatest)",
     re.IGNORECASE,
 )
@@ -177,7 +177,7 @@ def _link(text: str, box: Box, following: Box, boxes: list[Box]) -> _Link:
         return _Link.PARTS
     if _are_neighbours(between):
         return _Link.LIST
-    if not between.strip("$ \t\n.,;"):
+    if len(between) < 40 and not re.search(r"[A-Za-z]{2}|[.]\s", between):  # \boxed{3}i + \boxed{2}
         return _Link.UNCLEAR
     if _SIDE.search(between) and not _STEP_WORDS & set(re.findall(r"[a-z]+", between.lower())):
         return _Link.SIDE

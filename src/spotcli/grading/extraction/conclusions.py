@@ -21,6 +21,10 @@ _PREDICATE = re.compile(
     re.IGNORECASE,
 )
 _IS = re.compile(r"\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of)[\s*_:]*$", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not|n't|cannot|never)(?:\s+(?:be|equal|simply|just))*\s+[$\\(\[]*[\d.,/-]+[$)\]]*\W*$", re.IGNORECASE
+)
+"""The end of a sentence that denies its value: "The answer cannot be 7."."""
 _TRAILING_FORMULA = re.compile(rf"(?P<before>.*?)(?P<formula>{FORMULA.pattern})(?P<after>[^$\\]*)$", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\\begin\{(align|aligned|alignat|gather|gathered|eqnarray|equation|split|multline)\*?\}")
 _NUMBER = r"[-+]?(?:\\?[$€£₹]\s*)?[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s*\\?%)?"
@@ -42,6 +46,8 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     if len(sentences) > 1 and sentences[-1].startswith("("):  # a remark
         sentences.pop()
     for sentence in reversed(sentences[-3:]):
+        if has_value(sentence) and _DENIED.search(sentence):
+            return None
         if has_value(sentence):
             return _value_at_end(sentence.rstrip(" .!\n*"), doubt)
         if len(words_of(sentence)) > 12:
