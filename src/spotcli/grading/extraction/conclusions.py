@@ -39,8 +39,8 @@ _NOT_FINAL = re.compile(
 def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     """The value in which a text ends, or None.
 
-    ``doubt``: see ``FoundAnswer``. Without one, the conclusion itself decides: a sentence that concludes and ends in
-    "is <value>" is the answer, and any other last value is one only if it equals the reference.
+    ``doubt``: see ``FoundAnswer``. Without one, the conclusion itself decides: a sentence that ends in "is <value>" or
+    in a plain calculation states the answer, and any other last value is the answer only if it equals the reference.
     """
     sentences = sentences_of(text[max(0, len(text) - _NEAR_END) :])
     if len(sentences) > 1 and sentences[-1].startswith("("):  # a remark
@@ -140,8 +140,10 @@ def _top_level_sides(text: str) -> list[str]:
 def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
     """The plain number in which a sentence ends: after its last equals sign, or the only one of the sentence."""
     plain = FORMULA.sub(" ", sentence)
-    if equation := _EQUALS_NUMBER.search(plain):
-        return FoundAnswer(equation["value"].strip(), doubt=doubt or NO_STATEMENT)
+    if equation := _EQUALS_NUMBER.search(plain):  # Then he has 3 * 4 = 12 apples
+        last_clause = re.split(r"[.;:\n]|,\s", plain[: equation.start()])[-1]
+        sure = not _NOT_FINAL.search(last_clause) and len(words_of(equation["after"])) <= 8
+        return FoundAnswer(equation["value"].strip(), doubt=doubt or ("" if sure else NO_STATEMENT))
     numbers = list(re.finditer(rf"(?<![\w.,]){_NUMBER}(?!\d|[.,]\d)", plain))
     if not numbers:
         return None
