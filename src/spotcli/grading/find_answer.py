@@ -69,16 +69,15 @@ _ANNOUNCING = re.compile(r"\s*(?:so|thus|therefore|hence)?,?\s*(?:the )?(?:final
 _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_sentence)>|\[/?INST\])\s*(?=$|<|\[)")
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
-_CONTINUATION = re.compile(r"\n\s*(?:#+\s*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
+_CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
 _STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
 
 
 def _without_continuation(text: str) -> str:
     """The text without another question that a model invents after its answer."""
-    for continuation in _CONTINUATION.finditer(text):
-        if _STATED.search(text, 0, continuation.start()):
-            return text[: continuation.start()].rstrip()
-    return text
+    stated = _STATED.search(text)
+    continuation = _CONTINUATION.search(text, stated.end()) if stated else None
+    return text[: continuation.start()].rstrip() if continuation else text
 
 
 # --- the text after a box ---
@@ -200,7 +199,10 @@ def _whole(text: str) -> str | None:
         outside = text.replace(formulas[0][0], " ")
         if re.search(r"\d|\bnot\b", outside):
             return None
-        return formulas[0][0] if re.search(r"[^\W\d_]{3,}", text[: formulas[0].start()]) else text
+        named = re.search(r"[^\W\d_]{3,}", text[: formulas[0].start()]) or re.match(
+            r"\s*(?:is|are)\b", text[formulas[0].end() :]
+        )
+        return formulas[0][0] if named else text
     if text.count("\n") > (12 if text[0] in "$\\" else 0) or re.search(r"\w\s*:\s", text):
         return None
     if len(formulas) > 1 and words:

@@ -23,6 +23,9 @@ _INNER_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
 _LONE_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 
 
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+
+
 def tidy(text: str) -> str:
     """Rewrite a text to the notation that the other modules read.
 
@@ -30,6 +33,8 @@ def tidy(text: str) -> str:
         ValueError: the text contains a control character.
     """
     text = text.strip()
+    if _PLAIN_NUMBER.fullmatch(text):
+        return text
     for character in text:
         if (
             (character < " " and character not in "\n\t\r")
@@ -46,7 +51,8 @@ def tidy(text: str) -> str:
         text = re.sub(r"\\\\", " ", text)
     text = _dollars(text)
     for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
+        if pattern.search(text):  # faster: without a match, "sub" would expand the replacement for nothing
+            text = pattern.sub(replacement, text)
     if "\\frac" in text:
         text = _FRAC_DIGITS.sub(r"\\frac{\1}{\2}", text)
         text = _FRAC_HALF.sub(r"\\frac{\1}", text)

@@ -109,7 +109,7 @@ def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
 
 def _announced(text: str) -> FoundAnswer | None:
     """The answer in the text after an announcement."""
-    text = text.lstrip(" \t\n*:")
+    text = text.replace('\\"', '"').lstrip(" \t\n*:")
     sentence, rest = first_sentence(text)
     value, tail = split_value(sentence)
     following = f"{tail.strip(' ,;:')} {rest}".strip()
@@ -164,4 +164,5 @@ def _is_value(text: str) -> bool:
         return len(words) <= 4
     start = re.search(r"\d|\\|[-+$\u20ac\u00a3(\[{]|=", text)
     leading = words_of(text[: start.start()]) if start else words
-    return len(leading) <= 2 and len(words) <= 8 and not (set(leading) & {"is", "was", "are", "be", "by", "can"})
+    states = {"is", "was", "are", "be", "equals"} & set(words) or {"by", "can"} & set(leading)
+    return len(leading) <= 2 and len(words) <= 8 and not states

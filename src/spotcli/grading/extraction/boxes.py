@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
 
-# An escaped character such as \{ or \\ must not count as a brace. Doubled backslashes before "boxed" come from JSON.
-# Each alternative begins with a fixed character, so that the search skips plain text fast.
-_BRACES = re.compile(r"\\(?:\\*(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?|[^a-zA-Z])|\{|\}", re.DOTALL)
+# Doubled backslashes before "boxed" come from JSON. A run of backslashes is one match, so that a long run takes linear
+# time; a brace after an odd number of them is escaped.
+_BRACES = re.compile(r"(?>\\+)(?:(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?|[{}])?|\{|\}")
 _FENCE = re.compile(r"^```[ \t]*([A-Za-z+#]*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PROGRAMS = {
     "python", "py", "python3", "sympy", "c", "cpp", "c++", "java", "javascript", "js", "bash", "sh", "rust", "go",
@@ -82,6 +82,8 @@ def all_boxes(text: str) -> tuple[list[Box], int | None]:
     open_braces: list[tuple[int, int] | None] = []
     for mark in _BRACES.finditer(text):
         token = mark[0]
+        if token[-1] in "{}" and "box" not in token and len(token) % 2:  # not escaped
+            token = token[-1]
         if token == "{":
             open_braces.append(None)
         elif token == "}":
@@ -89,7 +91,7 @@ def all_boxes(text: str) -> tuple[list[Box], int | None]:
                 start, content_start = box
                 while closed and closed[-1].start > start:  # boxes within this box
                     closed.pop()
-                closed.append(Box(start, mark.end(), text[content_start : mark.start()].strip()))
+                closed.append(Box(start, mark.end(), text[content_start : mark.end() - 1].strip()))
         elif mark[1]:
             open_braces.append((mark.start(), mark.end()))
         elif "box" in token:  # \boxed 5, without braces
@@ -134,7 +136,7 @@ _LABEL = re.compile(
 )
 
 
-_PARTS_IN_BOX = re.compile(r"\(a\).*\(b\)|\(i\).*\(ii\)", re.DOTALL)
+_PARTS_IN_BOX = re.compile(r"\s*(?:\\text\s*\{\s*)?(?:\(a\).*\(b\)|\(i\).*\(ii\))", re.DOTALL)
 _PART_LABEL = re.compile(r"(?:\\text\s*\{\s*)?\((?:[a-h]|i{1,3}|iv|v)\)(?:\s*\})?:?")
 
 
@@ -152,7 +154,7 @@ def _of_several(text: str, boxes: list[Box]) -> FoundAnswer:
         links.insert(0, link)
     contents = list(dict.fromkeys(box.content for box in group))
     if len(contents) == 1:
-        parts = _PART_LABEL.sub(" ", contents[0]) if _PARTS_IN_BOX.search(contents[0]) else ""
+        parts = _PART_LABEL.sub(" ", contents[0]) if _PARTS_IN_BOX.match(contents[0][:1000]) else ""
         return FoundAnswer(parts, doubt="several parts in one box") if parts else FoundAnswer(contents[0])
     joined = ", ".join(contents)
     kinds = set(links)
