@@ -5,7 +5,7 @@ newest   the same with the newest versions of all packages instead of those in t
 ranks    training with two processes, sharded in every supported way, killed and resumed (15 minutes)
 vllm     sampling with vLLM: a trained model, and kill -9 during the run (20 minutes)
 demo     all stages on a laptop, without an API key, a GPU or a model hub
-chaos    rectify and sample with faulty endpoints, killed repeatedly (15 minutes)
+chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (45 minutes)
 bench    speed compared with other packages
 paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
 """
@@ -71,7 +71,9 @@ def chaos(session: nox.Session) -> None:
     """Rectify and sample with faulty endpoints while the command is killed: no loss, no duplicate request."""
     install(session, "test")
     session.run("python", "tests/chaos.py", *session.posargs)
+    session.run("python", "tests/chaos_formats.py")
     session.run("python", "tests/chaos_sample.py", "api")
+    session.run("python", "tests/chaos_run.py")
 
 
 @nox.session

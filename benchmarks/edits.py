@@ -35,6 +35,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from spotcli.core import edits, oracle_prompts
+from spotcli.core.hunks import apply_hunks
 
 FENCE = "a1b2c3"
 GAMMA = 0.6
@@ -293,9 +294,7 @@ def replies(path: Path, count: Callable[[str], int]) -> None:
                 right = (result.text or "").split() == mended.split()
                 reasons["applied" if right else result.error or "differs"] += 1
                 hunks_in += len(hunks)
-                hunks_applied += sum(
-                    oracle_prompts.apply_hunks(student, [(find, "x")]).error is None for find, _ in hunks
-                )
+                hunks_applied += sum(apply_hunks(student, [(find, "x")]).error is None for find, _ in hunks)
                 # A failed reply is requested once more; the editor repeats it, and then the whole answer is rewritten.
                 paid.append(count(reply) if right else 2 * count(reply) + rewrite)
             every.append(paid)

@@ -49,6 +49,7 @@ from paper_plan import MIXED, OWN, SKILL_SEEDS, STRONG, Result, Run, longer, pla
 from paper_questions import TEST, Question, arithmetic_questions, families, max_new_tokens, with_examples
 
 from spotcli import jsonl, recipe_yaml
+from spotcli.appender import Appender
 from spotcli.evaluation.tasks import neutral
 from spotcli.policies import Answer, Request, Sampling, answer_seed
 from spotcli.problems import arithmetic
@@ -249,7 +250,7 @@ def run_all(folder: Path, *, more: bool, lanes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
-    with jsonl.Appender(folder / "results.jsonl") as file:
+    with Appender(folder / "results.jsonl") as file:
         results = paper_report.read_results(file.rows())
         with ProcessPoolExecutor(lanes, mp_context=spawn) as pool:
             ready: set[str] = set()

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl, recipe_yaml
+from spotcli.appender import Appender
 from spotcli.core.forward.encoding import EncodedPair, Encoder
 from spotcli.policies import chat_template, models
 from spotcli.records import Contrast
@@ -209,7 +210,7 @@ def run(options: argparse.Namespace) -> None:
         if not (folder / name / "data.jsonl").exists():
             make_pairs(name, options.data, folder / name, options.pairs)
     began = time.monotonic()
-    with jsonl.Appender(folder / "measured.jsonl") as file:
+    with Appender(folder / "measured.jsonl") as file:
         measured = {(row["set"], row["side"], row["repeat"]) for row in file.rows()}
         for repeat in range(options.repeats):
             for name in sets:

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -118,7 +119,9 @@ def binding_limit(folder: Path, rows: int, kills: int, chance: random.Random) ->
 class Job:
     """One folder, one provider, and the command that is killed and resumed."""
 
-    def __init__(self, folder: Path, answers: dict[str, list[Step]], rows: int, *options: str) -> None:
+    def __init__(
+        self, folder: Path, answers: dict[str, list[Step]], rows: int, *options: str, wire: str = "openai"
+    ) -> None:
         self.folder = folder
         self.options = options
         self.output = ""
@@ -127,19 +130,21 @@ class Job:
         folder.mkdir()
         lines = [json.dumps(sample(number)) + "\n" for number in range(rows)]
         (folder / "samples.jsonl").write_text("".join(lines))
-        self.provider = FakeProvider({name: list(steps) for name, steps in answers.items()}, key=KEY)
+        scripts = {name: list(steps) for name, steps in answers.items()}
+        self.provider = FakeProvider(scripts, key=KEY, wire=wire)
+        self.oracle = "gpt-4o" if wire == "openai" else self.provider.format.model
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "spotcli", "rectify", "--oracle", "gpt-4o", "--base-url", self.provider.base_url,
+            [sys.executable, "-m", "spotcli", "rectify", "--oracle", self.oracle, "--base-url", self.provider.base_url,
              "--concurrency", str(CONCURRENCY), "-s", "rectify.retries=8", "-s", f"rectify.max_tokens={MAX_TOKENS}",
              *self.options],
             cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"},
+            env=os.environ | dict.fromkeys(self.provider.format.environment, KEY) | {"NO_PROXY": "127.0.0.1"},
         )  # fmt: skip
 
-    def kill_after(self, requests: int, pause: float) -> bool:
-        """Kill the command after this many more requests and a pause; False if it ended before."""
+    def kill_after(self, requests: int, pause: float, how: signal.Signals = signal.SIGKILL) -> bool:
+        """Kill or interrupt the command after this many more requests and a pause; False if it ended before."""
         process, until = self.start(), len(self.provider.requests) + requests
         while len(self.provider.requests) < until:
             if process.poll() is not None:
@@ -147,8 +152,11 @@ class Job:
                 return False
             time.sleep(0.001)
         time.sleep(pause)
-        process.kill()
-        self.output += process.communicate()[0]
+        process.send_signal(how)
+        output = process.communicate(timeout=60)[0]
+        self.output += output
+        code = process.returncode
+        assert code == (-9 if how == signal.SIGKILL else 3) or process.returncode in (0, -how), (code, output[-2000:])
         time.sleep(0.05)  # what was sent arrives
         unkept = self.unkept_replies()
         assert unkept - self.unkept <= CONCURRENCY, (unkept, self.unkept)

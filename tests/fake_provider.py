@@ -1,4 +1,4 @@
-"""A provider that speaks the OpenAI chat format on 127.0.0.1: real HTTP, scripted answers, scripted faults.
+"""A provider on 127.0.0.1 that speaks OpenAI's format or another one: real HTTP, scripted answers, scripted faults.
 
     with FakeProvider(answers={"row-3": [{"status": 429, "headers": {"retry-after": "1"}}, {"text": "hi"}]}) as server:
         server.base_url                      # give this to litellm
@@ -15,6 +15,7 @@ step, and the last step repeats. The keys of a step:
     message   more fields of the message; ``choice``: more fields of its choice
     status    an HTTP error with ``body`` (an object or text) and ``headers``
     delay     seconds before the answer
+    outcome   an outcome of ``wire_formats.OUTCOMES`` in place of a good reply
     reset     the connection is closed before the first byte
     half      the connection is closed in the middle of the body
     garbage   200 with a body that is not JSON, or with this text as its body
@@ -27,16 +28,34 @@ import argparse
 import asyncio
 import json
 import re
+import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.wire_formats import FORMATS
+
 FENCE = re.compile(r"<student-([0-9a-f]+)>\n(.*?)\n</student-\1>", re.DOTALL)
 PROBLEM = re.compile(r"<problem-([0-9a-f]+)>\n(.*?)\n</problem-\1>", re.DOTALL)
+REPLY = "completion_tokens"
+USAGE = {
+    "prompt_tokens": "prompt_tokens",
+    "input_tokens": "prompt_tokens",
+    "promptTokenCount": "prompt_tokens",
+    "completion_tokens": REPLY,
+    "output_tokens": REPLY,
+    "candidatesTokenCount": REPLY,
+    "total_tokens": "total_tokens",
+    "totalTokenCount": "total_tokens",
+}
+"""The providers' names of token counts -> the names in a step."""
 Step = dict[str, Any]
 
 
@@ -51,15 +70,19 @@ class FakeProvider:
         key: str | None = None,
         log: Path | None = None,
         port: int = 0,
+        wire: str = "openai",
     ) -> None:
         self.answers = answers or {}
         self.default = default or {"text": "I have no script for this."}
         self.key = key
         self.port = port
+        self.format = FORMATS[wire]
         self.requests: list[dict[str, Any]] = []
         self.in_flight = 0
         self.most_in_flight = 0
         self.billed_tokens = 0
+        self.bills: list[tuple[str, int]] = []
+        """Tag and reply tokens of every answer that was sent whole."""
         self._log = log
         self._asked: Counter[str] = Counter()
         self._loop = asyncio.new_event_loop()
@@ -68,7 +91,12 @@ class FakeProvider:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self.port}{self.format.base}"
+
+    def restart(self) -> None:
+        """Forget all requests: every tag gets its first step again."""
+        self.requests, self.bills, self.billed_tokens = [], [], 0
+        self._asked.clear()
 
     def count(self, tag: str) -> int:
         """The number of requests with a tag."""
@@ -92,7 +120,7 @@ class FakeProvider:
     async def run(self) -> None:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=64 << 20)
-        app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_post("/{path:.*}", self._answer)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port)
@@ -103,6 +131,8 @@ class FakeProvider:
         await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self.format.path not in request.path:
+            return web.json_response({"error": {"message": f"no such path {request.path}"}}, status=404)
         body = await request.json()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -112,7 +142,7 @@ class FakeProvider:
             self.in_flight -= 1
 
     async def _play(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        prompt = "\n".join(message["content"] for message in body["messages"])
+        prompt = "\n".join(texts(body))
         tag = next((tag for tag in self.answers if tag in prompt), "")
         steps = self.answers.get(tag) or [self.default]
         step = steps[min(self._asked[tag], len(steps) - 1)]
@@ -129,7 +159,7 @@ class FakeProvider:
         if self._log:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"tag": tag, **fault}) + "\n")
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+        if self.key and self.key not in keys_of(request):
             return web.json_response(
                 {"error": {"message": "Incorrect API key provided.", "type": "invalid_request_error",
                            "code": "invalid_api_key"}},
@@ -150,10 +180,8 @@ class FakeProvider:
             self.billed_tokens += 1
             body_text = step["garbage"] if isinstance(step["garbage"], str) else "<html>not JSON</html>"
             return web.Response(text=body_text, content_type="application/json")
-        answer = completion(body, step, prompt)
-        self.billed_tokens += answer["usage"]["completion_tokens"]
-        if step.get("usage") is False:
-            del answer["usage"]
+        status, answer, tokens = self._reply(body, step, prompt)
+        self.billed_tokens += tokens
         payload = json.dumps(answer)
         if step.get("half"):
             response = web.StreamResponse(headers={"content-length": str(len(payload))})
@@ -163,7 +191,49 @@ class FakeProvider:
             assert request.transport
             request.transport.close()
             return response
-        return web.Response(text=payload, content_type="application/json")
+        self.bills.append((tag, tokens))
+        return web.Response(text=payload, status=status, content_type="application/json")
+
+    def _reply(self, body: dict[str, Any], step: Step, prompt: str) -> tuple[int, dict[str, Any], int]:
+        """Status, body and reply tokens of an answer."""
+        answer = completion(body, step, prompt)
+        usage, status = answer["usage"], 200
+        tokens: int = usage["completion_tokens"]
+        if self.format is not FORMATS["openai"] or "outcome" in step:
+            text = answer["choices"][0]["message"]["content"] or ""
+            native = self.format.replies(step.get("outcome", "good"), text)
+            assert native is not None, step
+            status, answer = native
+            counts = answer.get("usage") or answer.get("usageMetadata") or {}
+            counts |= {name: usage[field] for name, field in USAGE.items() if name in counts}
+            # A blocked prompt has no reply.
+            tokens = max(
+                (counts[name] for name, field in USAGE.items() if name in counts and field == REPLY), default=0
+            )
+        if step.get("usage") is False:
+            answer.pop("usage", None)
+            answer.pop("usageMetadata", None)
+        return status, answer, tokens
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in the body of a request, in any provider's format."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name in ("text", "content") and isinstance(item, str):
+                yield item
+            else:
+                yield from texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+
+
+def keys_of(request: web.Request) -> set[str]:
+    """The keys that a request was sent with, in any provider's way."""
+    names = ("Authorization", "x-api-key", "x-goog-api-key")
+    sent = {request.headers.get(name, "").removeprefix("Bearer ") for name in names}
+    return sent | {request.query.get("key", "")}
 
 
 def completion(body: dict[str, Any], step: Step, prompt: str) -> dict[str, Any]:
@@ -183,7 +253,7 @@ def completion(body: dict[str, Any], step: Step, prompt: str) -> dict[str, Any]:
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1_700_000_000,
-        "model": f"{body['model']}-as-served",
+        "model": f"{body.get('model')}-as-served",
         "choices": [
             {"index": 0, "message": message, "finish_reason": step.get("finish", "stop")} | step.get("choice", {})
         ],

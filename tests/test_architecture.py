@@ -29,7 +29,7 @@ WING_OF = {
 GUESTS = {("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones"}
 """Imports of a wing by another stage, each with its reason."""
 
-GROUND = {"records", "errors", "console", "jsonl", "recipe", "redaction"}
+GROUND = {"records", "errors", "console", "files", "jsonl", "dataset_lines", "recipe", "redaction"}
 """Top-level modules that any room may import."""
 
 ROOMS = {
@@ -290,3 +290,37 @@ def test_tests_mirror_the_source() -> None:
     tested = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")} - {Path()}
     assert tested - folders == set()
     assert folders - tested == set()
+
+
+def untrusted_code(tree: ast.Module) -> list[str]:
+    """What in a file could run code that comes with data or with a model."""
+    lines = [f"imports {name}" for name in imported_names(tree) if name.partition(".")[0] in RUNS_CODE]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if called in ("eval", "exec", "compile", "__import__", "yaml.load", "torch.load"):
+            lines.append(f"calls {called}")
+        if keywords.get("trust_remote_code", "False") != "False":
+            lines.append(f"{called} trusts remote code")
+        if called == "from_pretrained" and "trust_remote_code" not in keywords:
+            lines.append(f"{called} without trust_remote_code=False")
+    return lines
+
+
+RUNS_CODE = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
+"""Modules that run code when they read a file."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_code_from_data_or_a_model_is_run(name: str) -> None:
+    assert untrusted_code(TREES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pickle", "eval(text)", "torch.load(path)", "load(path, trust_remote_code=True)", "from_pretrained(path)"],
+)
+def test_code_from_data_is_found(code: str) -> None:
+    assert untrusted_code(ast.parse(code))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotcli.console import progress, safe
+from spotcli.console import progress, safe, show_error, warn
+from spotcli.errors import UserError
 
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but line feed and tab, delete, C1
@@ -119,4 +122,59 @@ def test_only_the_note_gives_way_on_a_narrow_terminal(width: int, monkeypatch: p
     (line,) = shown.getvalue().splitlines()
     for part in ("spot-bce", "━", "120/532", "pairs/s", "remaining", "loss 0"):
         assert part in line
-    assert len(line) <= width
+    # The terminal echoes ^C at the end; if that began a new line, the old one would remain.
+    assert len(line) <= width - len("^C^C")
+
+
+def test_messages_of_libraries_are_safe() -> None:
+    code = (
+        "import logging, warnings\nfrom spotcli.console import escape_library_messages\nescape_library_messages()\n"
+        "logging.getLogger('library').warning('%s is 50%% odd', '\\x1b[2J\\u202e')\n"
+        "warnings.warn('\\x1b[2J is old')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "␛[2J⟨RIGHT-TO-LEFT OVERRIDE⟩ is 50% odd" in done.stderr
+    assert "␛[2J is old" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_a_message_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    warn("a field\n! another warning\ttab")
+    show_error(UserError("unknown name 'a\nb'", where="x\ny.jsonl:1", cure="rename\nit"))
+    assert capsys.readouterr().err.splitlines() == [
+        "! a field␊! another warning␉tab",
+        "x␊y.jsonl:1: unknown name 'a␊b'",
+        "  cure: rename␊it",
+    ]
+
+
+def test_names_and_notes_of_progress_are_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120, height=10)
+    monkeypatch.setattr("spotcli.console.err", lambda: terminal)
+    with progress("answers") as display:
+        display.add_task("\x1b]0;t\x07[red]x", total=2, note="\u202e[bold]\n")
+    assert "␛]0;t␇[red]x" in screen.getvalue()
+    assert "⟨RIGHT-TO-LEFT OVERRIDE⟩[bold]␊" in screen.getvalue()
+    assert "\x1b]" not in screen.getvalue()
+
+
+def test_a_message_is_written_above_the_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with progress("pairs") as display:
+        display.add_task("train", total=10, note="")
+        display.refresh()
+        warn("the message")
+    before, _, after = screen.getvalue().partition("! the message")
+    # The line is erased, the message takes its place, and the line follows.
+    assert before.removesuffix("\x1b[33m").endswith("\r\x1b[2K")
+    assert "train" in after

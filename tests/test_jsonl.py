@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spotcli import jsonl, outputs
+from spotcli.appender import Appender
 from spotcli.errors import DataError, SettingsChanged, UserError
-from spotcli.jsonl import Appender
 from spotcli.outputs import Output
 from spotcli.records import Pair, Problem, Sample
 
@@ -102,7 +102,7 @@ def test_an_alias_beside_the_field_is_an_unknown_field(file: Path) -> None:
 
 GOOD = '{"prompt": "good"}'
 REMOVE = "correct or remove that line"
-REQUIRES = "a problem requires prompt"
+REQUIRES = "problems require prompt"
 CORRECT = "correct the field in that line"
 QUOTE = 'write it as text: "7"'
 NO_TEXT = "input should be a valid string"
@@ -110,7 +110,7 @@ BROKEN = {
     "incomplete": ('{"prompt": "b', "invalid JSON (Unterminated string starting at)", REMOVE),
     "not JSON": ("prompt: b", "invalid JSON (Expecting value)", REMOVE),
     "two rows in a line": ('{"prompt": "b"}{"prompt": "c"}', "invalid JSON (Extra data)", REMOVE),
-    "too deep": ("[" * 100_000, "invalid JSON (RecursionError)", REMOVE),
+    "too deep": ("[" * 100_000, "nested more than 200 levels deep", "flatten or remove that line"),
     "an array": ('["b"]', "expected a JSON object, got an array", "write one object per line"),
     "a number": ("7", "expected a JSON object, got a number", "write one object per line"),
     "a missing field": ('{"id": "b"}', "the field 'prompt' is missing", REQUIRES),
@@ -148,7 +148,7 @@ def test_an_invalid_choice_is_reported_with_the_valid_ones(file: Path) -> None:
 
 def test_bytes_that_are_not_utf8_are_reported(file: Path) -> None:
     file.write_bytes(b'{"prompt": "\xff\xfe"}\n')
-    with pytest.raises(DataError, match=re.escape(f"{file}:1: invalid JSON (UnicodeDecodeError)")):
+    with pytest.raises(DataError, match=re.escape(f"{file}:1: expected UTF-8, got the byte 0xff")):
         list(jsonl.read(file, Problem))
 
 
@@ -389,7 +389,7 @@ def test_a_killed_writer_loses_no_reported_row_and_writes_none_twice(file: Path)
 HOLDER = """
 import sys
 from pathlib import Path
-from spotcli.jsonl import Appender
+from spotcli.appender import Appender
 
 with Appender(Path(sys.argv[1])):
     print("open", flush=True)
@@ -407,7 +407,7 @@ def test_a_second_writer_is_refused_until_the_first_one_has_ended(file: Path) ->
         with pytest.raises(UserError) as caught:
             Appender(file)
         assert str(caught.value) == (
-            f"{file}: another process is writing this file\n"
+            f"{file}: another process is writing this file (process {first.pid})\n"
             "  cure: wait for it, stop it, or write to another file with -o"
         )
         # --fresh is refused too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from spotcli import recipe as recipes
 from spotcli.errors import RecipeError
-from spotcli.recipe import LoraSection, Recipe, flag, known_keys, suggest
+from spotcli.recipe import LoraSection, Recipe, flag, known_keys, section, suggest
 from spotcli.recipe_yaml import dump, load
 
 ROOT = Path(__file__).parent.parent
@@ -226,7 +227,7 @@ def test_a_duplicate_key_is_refused(file: Path) -> None:
         (b"just text", "{file}: expected a mapping of keys to values, got a str"),
         (b"a: b\nc: [1,\nd: 2\n", "{file}:4: invalid YAML (expected ',' or ']', but got '<stream end>')"),
         (b"a: !x 1\n", "{file}:1: invalid YAML (could not determine a constructor for the tag '!x')"),
-        (b"a: &x [*x]\n", "{file}: nested too deeply"),
+        (b"a: &x [*x]\n", "{file}:1: an alias refers to itself"),
         (b"a: " + b"[" * 5000, "{file}: nested too deeply"),
         (b"a: \xff\n", "{file}: not a text file"),
     ],
@@ -239,7 +240,7 @@ def test_a_file_that_is_not_a_recipe_is_refused(file: Path, data: bytes, message
 def test_a_missing_recipe_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "nowhere.yaml"
     assert refused(file) == f"{file}: recipe not found\n  cure: recipes/ contains examples"
-    assert refused(tmp_path) == f"{tmp_path}: not a text file"
+    assert refused(tmp_path).startswith(f"{tmp_path}: expected a recipe, got a folder")
 
 
 def test_the_cure_of_an_unknown_key_is_the_nearest_name() -> None:
@@ -275,9 +276,81 @@ def test_the_dump_names_the_source_of_each_value(file: Path) -> None:
     "value", ["a: b # c", "two\nlines\n", "x" * 500, "  ", "", "'", "5e-5x", "ü\u2028\x85", "- a", "null", "1_000", "~"]
 )
 def test_any_text_is_unchanged_in_the_dump(file: Path, value: Any) -> None:
-    recipe = Recipe(name=value)
+    recipe = Recipe(grader=value)
     recipe.rectify.params = {value: [value, {value: value}], "on": {"yes": [[]]}}
-    recipe._sources["name"] = "-s name=two\nlines: # x"
+    recipe._sources["grader"] = "-s grader=two\nlines: # x"
     file.write_text(dump(recipe), encoding="utf-8", newline="")
     assert yaml.safe_load(dump(recipe)) == recipe.model_dump(mode="json")
     assert load(file).model_dump() == recipe.model_dump()
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+MERGES = "m0: &m0 {k0: 1}\n" + "".join(
+    f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "the aliases stand for "),
+        (MERGES, "the aliases stand for "),
+        ("sample: &a\n  params: *a\n", "r.yaml:1: an alias refers to itself"),
+        ("seed: 9999-99-99\n", "r.yaml:1: seed: input should be a valid integer"),
+        ("name: x\nseed: " + "9" * 5000, "r.yaml:2: a number has more than 4,000 digits"),
+        ("sample: {params: " + "[" * 3000 + "]" * 3000 + "}", "nested too deeply"),
+        ("name: !!python/object/apply:os.system ['true']\n", "could not determine a constructor for the tag"),
+        ("a: &a 3\nsample:\n  <<: *a\n", "invalid YAML (expected a mapping"),
+        ("sample:\n\tlimit: 3\n", "indent with spaces; YAML does not allow tabs"),
+        ("name: a\0b\n", "r.yaml:1: invalid YAML (the control character U+0000)"),
+        ("1: 2\n", "r.yaml:1: expected text as a key, got 1"),
+        ("seed: 1\n---\nseed: 2\n", "remove the line `---`"),
+        ("seed: !!int abc\n", "r.yaml: invalid YAML (invalid literal"),
+        ("{}" + " " * 1_000_001, "got a file of 1,000,003 bytes"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_hostile_yaml_is_one_message(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load(path)
+    assert message in str(caught.value)
+
+
+def test_dates_are_text_and_switches_need_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes("\ufeffname: 2026-01-31\nsample: {thinking: on}\n".encode())
+    recipe = load(path, ["sample.thinking=off"])
+    assert (load(path).name, load(path).sample.thinking, recipe.sample.thinking) == ("2026-01-31", "on", "off")
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes("seed: 1\n".encode("utf-16"))
+    with pytest.raises(RecipeError, match="expected UTF-8, got UTF-16"):
+        load(path)
+
+
+def numeric_keys() -> list[str]:
+    """Every recipe key whose value can be a number."""
+    keys = []
+    for name in ("", "sample", "rectify", "train", "eval"):
+        model: Any = section(Recipe, name) if name else Recipe
+        for key, field in model.model_fields.items():
+            if re.search(r"\b(int|float)\b", str(field.annotation)):
+                keys.append(f"{name}.{key}".lstrip("."))
+    return keys
+
+
+@pytest.mark.parametrize("key", [*numeric_keys(), "train.learning_rate", "train.lora.r", "sample.params.top"])
+def test_no_number_is_larger_than_64_bits_or_infinite(key: str) -> None:
+    for value in ("1" + "0" * 30, ".inf", "-.inf", ".nan", "1e400", "9" * 4500):
+        with pytest.raises(RecipeError) as caught:
+            load(None, [f"{key}={value}"])
+        assert key in str(caught.value.where)
+        assert len(str(caught.value)) < 500
+
+
+def test_there_are_numeric_keys() -> None:
+    assert len(numeric_keys()) > 40

@@ -142,13 +142,50 @@ def test_aliases_name_fields_and_hide_none(model: type[Row]) -> None:
     assert not model.aliases.keys() & model.model_fields.keys()
 
 
-@pytest.mark.parametrize("answer", [None, "", "  ", "nan", "NaN", "None", "null", "N/A", "1e400", "-1e999"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        "",
+        "  ",
+        "nan",
+        "NaN",
+        "-nan",
+        "None",
+        "null",
+        "N/A",
+        "n/a",
+        "#N/A",
+        "<NA>",
+        "NaT",
+        "1e400",
+        "-1e999",
+        "inf",
+        "-inf",
+        "Inf",
+        '""',
+        "''",
+        "-",
+        "--",
+        "\u2014",
+        " - ",
+    ],
+)
 def test_a_placeholder_is_not_a_reference_answer(answer: str | None) -> None:
     assert Problem(prompt="1 + 1?", answer=answer).reference is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "grader"), [("2", None), ("inf", None), ("DNE", None), ("0", "math"), ("None", "coordinates")]
+    ("answer", "grader"),
+    [
+        ("2", None),
+        ("\\infty", None),
+        ("infinity", None),
+        ("DNE", None),
+        ("0", "math"),
+        ("None", "coordinates"),
+        ("-1", None),
+    ],
 )
 def test_other_texts_are_reference_answers(answer: str, grader: str | None) -> None:
     assert Problem(prompt="1 + 1?", answer=answer, grader=grader).reference == answer

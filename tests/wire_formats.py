@@ -11,11 +11,15 @@ cannot express an outcome leaves it out of ``outcomes(name)``.
 from __future__ import annotations
 
 import json
+import os
+import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,6 +54,8 @@ class Format:
     """Appended to the server's address."""
     environment: dict[str, str] = field(default_factory=dict)
     """What litellm reads from the environment."""
+    service_account: bool = False
+    """The provider exchanges a service account's signed request for a token; the server plays both parts."""
 
 
 def openai(outcome: str, text: str) -> tuple[int, Body] | None:
@@ -277,6 +283,13 @@ FORMATS = {
     "gemini": Format(
         "gemini/gemini-2.5-pro", "enerateContent", gemini, environment={"GEMINI_API_KEY": "AIzaTest12345678"}
     ),
+    "vertex_ai": Format(
+        "vertex_ai/gemini-2.5-pro",
+        "/publishers/google/models/gemini-2.5-pro:generateContent",
+        gemini,
+        environment={"VERTEXAI_PROJECT": "project", "VERTEXAI_LOCATION": "us-central1"},
+        service_account=True,
+    ),
     "bedrock": Format(
         "bedrock/anthropic.claude-3-5-sonnet-20240620-v1:0",
         "/converse",
@@ -292,6 +305,34 @@ FORMATS = {
 }
 
 
+CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
+TOKEN_PATH = "/token"
+TOKEN = "ya29.made-up-token-0123456789"
+
+
+@cache
+def private_key() -> str:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+
+
+def service_account(token_uri: str) -> Body:
+    """The key file of a made-up service account of Google Cloud."""
+    return {
+        "type": "service_account",
+        "project_id": "project",
+        "private_key_id": "1",
+        "private_key": private_key(),
+        "client_email": "spot@project.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": token_uri,
+    }
+
+
 def outcomes(name: str) -> list[str]:
     """The outcomes that a format can express."""
     return [outcome for outcome in OUTCOMES if FORMATS[name].replies(outcome, "text") is not None]
@@ -300,7 +341,9 @@ def outcomes(name: str) -> list[str]:
 class WireServer:
     """Replies to every request of one provider with one outcome."""
 
-    def __init__(self, name: str, outcome: str, text: str | Callable[[Body], str] = "hello") -> None:
+    def __init__(
+        self, name: str, outcome: str, text: str | Callable[[Body], str] = "hello", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.format = FORMATS[name]
         self.outcome = outcome
         self.requests: list[tuple[str, Body]] = []
@@ -311,15 +354,24 @@ class WireServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                size = int(self.headers.get("content-length") or 0)
-                sent = json.loads(self.rfile.read(size) or b"{}")
+                content = self.rfile.read(int(self.headers.get("content-length") or 0))
+                if self.path == TOKEN_PATH:
+                    self._reply(200, {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"})
+                    return
+                if wire.format.service_account and self.headers.get("authorization") != f"Bearer {TOKEN}":
+                    self._reply(401, {"error": {"code": 401, "message": "no token", "status": "UNAUTHENTICATED"}})
+                    return
+                sent = json.loads(content or b"{}")
                 wire.requests.append((self.path, sent))
                 status, body = 404, {"error": {"message": f"no such path {self.path}"}}
                 if wire.format.path in self.path:
                     reply = wire._replies(wire.outcome, text if isinstance(text, str) else text(sent))
                     assert reply is not None
                     status, body = reply
-                payload = json.dumps(body).encode()
+                self._reply(status, body)
+
+            def _reply(self, status: int, body: Body) -> None:
+                payload = body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(payload)))
@@ -331,6 +383,9 @@ class WireServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         # The interval bounds how long a shutdown waits.
         serve = partial(self._server.serve_forever, poll_interval=0.01)
         self._thread = threading.Thread(target=serve, daemon=True)
@@ -341,13 +396,24 @@ class WireServer:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}{self.format.base}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}{self.format.base}"
 
     def __enter__(self) -> Self:
         self._thread.start()
+        if self.format.service_account:
+            self._folder = tempfile.TemporaryDirectory()
+            file = Path(self._folder.name) / "account.json"
+            file.write_text(json.dumps(service_account(f"{self.base_url}{TOKEN_PATH}")))
+            self._before = os.environ.get(CREDENTIALS)
+            os.environ[CREDENTIALS] = str(file)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+        if self.format.service_account:
+            self._folder.cleanup()
+            os.environ.pop(CREDENTIALS)
+            if self._before is not None:
+                os.environ[CREDENTIALS] = self._before

@@ -6,9 +6,10 @@ are. Nothing heavy is imported before a command runs, so ``spot --help`` is abou
 
 from __future__ import annotations
 
+import errno
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from spotcli.recipe import Recipe
 
 T = TypeVar("T")
+INTERRUPTED = 130
+"""Typer's exit code for Ctrl-C, without a message."""
 Given = dict[str, Any]
 """Recipe keys given as options: dotted key -> value."""
 
@@ -108,7 +111,9 @@ def sample(
         _show("Samples", merge_shards(settings, fresh=fresh).as_dict(), as_json)
         return
     if grade:
-        _show("Samples", _work(lambda: grade_file(settings, grade, fresh=fresh)).as_dict(), as_json)
+        with standard_input(grade) as (file, name):
+            graded = _work(lambda: grade_file(settings, file, name=name, fresh=fresh))
+        _show("Samples", graded.as_dict(), as_json)
         return
     part = Shard.parse(shard) if shard else None
     summary = _work(lambda: stage(settings, fresh=fresh, shard=part, decontaminated=decontaminate))
@@ -138,7 +143,9 @@ def rectify(
 
     settings = _load(recipe, overrides, given)
     action = Action.of(dry_run=dry_run, replay=replay, export=export, import_=import_)
-    summary = _work(lambda: stage(settings, fresh=fresh, action=action))
+    with standard_input(settings.rectify.samples) as (file, _):
+        settings.rectify.samples = file
+        summary = _work(lambda: stage(settings, fresh=fresh, action=action))
     _show("Pairs", summary.as_dict(), as_json)
 
 
@@ -157,7 +164,9 @@ def inspect(
     from spotcli.stages.review import review as stage
 
     selection, view = Selection(id, where), View(limit, html, quiet=as_json)
-    summary = stage(_load(recipe, None, {}), data=data, selection=selection, view=view)
+    settings = _load(recipe, None, {})
+    with standard_input(str(data)) as (file, _):
+        summary = _reported(lambda: stage(settings, data=Path(file), selection=selection, view=view))
     if as_json:
         _show("Pairs", summary.as_dict(), as_json)
 
@@ -245,20 +254,57 @@ def _work(stage: Callable[[], T]) -> T:
 
     Raises:
         UserError: a full disk, a read-only folder or another reason why files cannot be written.
-        Unfinished: Ctrl-C or SIGTERM. Typer would turn the interrupt into an exit without a message.
+        Unfinished: Ctrl-C, SIGTERM, or a closed terminal.
     """
-    from spotcli.errors import Unfinished, storage_error
-    from spotcli.interrupts import terminated_as_interrupted
+    from spotcli.errors import Unfinished
 
-    with redirect_stdout(sys.stderr), terminated_as_interrupted():
+    interrupted = Unfinished("interrupted; finished work is saved", cure="run the same command again to resume")
+    with redirect_stdout(sys.stderr):
         try:
-            return stage()
-        except OSError as error:
-            raise storage_error(error) or error from None
+            return _reported(stage)
         except KeyboardInterrupt:
-            raise Unfinished(
-                "interrupted; finished work is saved", cure="run the same command again to resume"
-            ) from None
+            raise interrupted from None
+
+
+def _reported(stage: Callable[[], T]) -> T:
+    """Run a stage.
+
+    Raises:
+        KeyboardInterrupt: the terminal was closed.
+        UserError: a full disk, a read-only folder or another reason why files cannot be read or written.
+    """
+    from spotcli.errors import SpotError, library_storage_error, storage_error
+    from spotcli.interrupts import leave_closed_terminal
+
+    try:
+        return stage()
+    except SpotError:
+        raise
+    except OSError as error:
+        if error.errno == errno.EIO and leave_closed_terminal():
+            raise KeyboardInterrupt from None
+        raise storage_error(error) or error from None
+    except Exception as error:
+        known = library_storage_error(error)
+        if known is None:
+            raise
+        raise known from None
+
+
+@contextmanager
+def standard_input(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the file to read and its name for records: for ``-`` a temporary copy of stdin, which is read twice."""
+    if name != "-":
+        yield name, name
+        return
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="spot-") as folder:
+        copy = Path(folder) / "stdin"
+        with copy.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield str(copy), name
 
 
 def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
@@ -272,12 +318,26 @@ def _show(title: str, values: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Run the ``spot`` command; show a ``SpotError`` without a traceback and exit with its code."""
-    from spotcli.errors import SpotError
+    from spotcli.console import escape_library_messages
+    from spotcli.errors import SpotError, Unfinished, storage_error
+    from spotcli.interrupts import terminated_as_interrupted
 
+    escape_library_messages()
     try:
-        app()
+        with terminated_as_interrupted():
+            app()
     except SpotError as error:
         _fail(error)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        _fail(Unfinished("interrupted before the work began", cure="run the same command again"))
+    except OSError as error:
+        # Results are printed after the work: stdout can be a file on a full disk.
+        known = storage_error(error)
+        if known is None:
+            raise
+        _fail(known)
 
 
 def _fail(error: SpotError) -> None:

@@ -6,10 +6,13 @@ sequences, and Rich reads ``[...]`` as markup. Rich handles ``NO_COLOR`` and pip
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +22,7 @@ from spotcli.errors import SpotError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, Task, TaskID
 
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
@@ -37,6 +40,16 @@ def safe(text: str) -> str:
     return _CONTROL.sub(_visible, text)
 
 
+def one_line(text: str) -> str:
+    """Return text from outside, made harmless, on one line: a line break in it cannot imitate a line of ours."""
+    return safe(text).replace("\n", "␊").replace("\t", "␉")
+
+
+def json_escaped(line: str) -> str:
+    r"""Return a line of JSON with the characters that ``safe`` shows written as ``\uXXXX``: the same values."""
+    return _CONTROL.sub(lambda match: json.dumps(match.group())[1:-1], line)
+
+
 def _visible(match: re.Match[str]) -> str:
     code = ord(match.group())
     if code < 0x20:
@@ -44,6 +57,18 @@ def _visible(match: re.Match[str]) -> str:
     if code == 0x7F:
         return "␡"
     return f"⟨{unicodedata.name(match.group(), f'U+{code:04X}')}⟩"
+
+
+def escape_library_messages() -> None:
+    """Have ``safe`` applied to what libraries log and warn: their messages quote files of models and data."""
+
+    class SafeRecord(logging.LogRecord):
+        def getMessage(self) -> str:
+            return safe(super().getMessage())
+
+    logging.setLogRecordFactory(SafeRecord)
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda *parts: safe(format_warning(*parts))
 
 
 def out() -> Console:
@@ -54,20 +79,27 @@ def out() -> Console:
 
 
 def err() -> Console:
-    """Return the console for progress, messages, warnings and errors: stderr."""
+    """Return the console for progress, messages, warnings and errors: stderr.
+
+    While progress is displayed, it is that console, which prints above the progress line instead of into it.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+    return _displaying or Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+_displaying: Console | None = None
+"""The console that displays progress now."""
 
 
 def say(text: str) -> None:
     """Print one line of information."""
-    err().print(safe(text), style="dim", soft_wrap=True)
+    err().print(one_line(text), style="dim", soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print one line of warning."""
-    err().print(f"! {safe(text)}", style="yellow", soft_wrap=True)
+    err().print(f"! {one_line(text)}", style="yellow", soft_wrap=True)
 
 
 def note_renamed_fields(path: Path, renamed: Mapping[str, str]) -> None:
@@ -82,17 +114,54 @@ def show_error(error: SpotError) -> None:
 
     line = Text()
     if error.where:
-        line.append(f"{safe(error.where)}: ", style="bold")
-    line.append(safe(error.message), style="red")
+        line.append(f"{one_line(error.where)}: ", style="bold")
+    line.append(one_line(error.message), style="red")
     err().print(line, soft_wrap=True)
     if error.cure:
-        err().print(Text(f"  cure: {safe(error.cure)}", style="green"), soft_wrap=True)
+        err().print(Text(f"  cure: {one_line(error.cure)}", style="green"), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, such as ``45 s`` or ``3600 s (1:00:00)``."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds:.6g} s ({timedelta(seconds=round(min(seconds, 1e9)))})"
+
+
+_waiting = (0.0, "")
+"""Until when (by ``time.monotonic``) work waits, and the words for it."""
+
+
+def show_waiting(text: str, seconds: float) -> None:
+    """Show that work waits for some seconds: as the note of the progress bar, or as one line without a terminal."""
+    global _waiting
+    now = time.monotonic()
+    until, shown = _waiting
+    _waiting = max(until, now + seconds), text
+    if (now >= until or text != shown) and not err().is_terminal:
+        say(f"{text}: waiting {duration(seconds)}")
+
+
+def stop_showing_waiting() -> None:
+    """Forget what ``show_waiting`` shows: work goes on."""
+    global _waiting
+    _waiting = (0.0, "")
+
+
+def _note_of(task: Task) -> str:
+    until, text = _waiting
+    remaining = until - time.monotonic()
+    return f"{text}: waiting {duration(round(remaining))}" if remaining > 0 else str(task.fields.get("note", ""))
 
 
 LINE_EVERY = 60.0
 """Seconds after which a line of progress is written where there is no terminal, at the latest."""
 LINE_PAUSE = 2.0
 """Seconds between two lines, at least: short work writes none."""
+
+
+ECHO = 4
+"""Characters at the end of a progress line that are left to what the terminal echoes: ^C, twice."""
 
 
 @contextmanager
@@ -112,12 +181,11 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
-        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-    from rich.table import Column
+    from rich.table import Column, Table
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -125,29 +193,52 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s", style="cyan")
 
+    class Name(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(one_line(task.description))
+
+    class Note(ProgressColumn):
+        max_refresh = 0.2
+
+        def render(self, task: Task) -> Text:
+            return Text(one_line(_note_of(task)), style="dim", no_wrap=True, overflow="ellipsis")
+
+    global _displaying
+    console, outside = err(), _displaying
+    stop_showing_waiting()
+
+    class Bars(Progress):
+        def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+            table = super().make_tasks_table(tasks)
+            # A terminal echoes ^C at the end of the line. If that began a new line, the old one would remain.
+            table.width = console.width - ECHO
+            return table
+
     def whole() -> Column:
         return Column(no_wrap=True)
 
-    console = err()
     # Only the note gives way on a narrow terminal.
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    with Progress(
-        TextColumn("{task.description}", markup=False, table_column=whole()),
+    with Bars(
+        Name(table_column=whole()),
         BarColumn(bar_width=min(24, max(8, console.width // 8)), table_column=whole()),
         MofNCompleteColumn(table_column=whole()),
         Rate(table_column=whole()),
         TimeElapsedColumn(table_column=whole()),
         TextColumn("remaining", style="dim", table_column=whole()),
         TimeRemainingColumn(table_column=whole()),
-        TextColumn("{task.fields[note]}", markup=False, style="dim", table_column=note),
-        expand=True,
+        Note(table_column=note),
         console=console,
         disable=not console.is_terminal,
         get_time=lambda: time.monotonic(),
     ) as display:
-        if lines and not console.is_terminal:
-            _write_lines(display, unit)
-        yield display
+        _displaying = console
+        try:
+            if lines and not console.is_terminal:
+                _write_lines(display, unit)
+            yield display
+        finally:
+            _displaying = outside
 
 
 def _write_lines(display: Progress, unit: str) -> None:

@@ -16,6 +16,9 @@ exception is a bug and keeps its traceback.
 from __future__ import annotations
 
 import errno
+import os
+import re
+from importlib.util import find_spec
 
 from spotcli import __version__
 
@@ -67,6 +70,21 @@ class MissingExtra(UserError):
         self.args = (extra, needed_for)  # pickle creates the exception from these
 
 
+def require(extra: str, needed_for: str, *packages: str) -> None:
+    """Check that packages are installed, without importing them.
+
+    Raises:
+        MissingExtra: one of them is not installed.
+    """
+    for package in packages:
+        try:
+            missing = find_spec(package) is None
+        except (ImportError, ValueError):
+            missing = True
+        if missing:
+            raise MissingExtra(extra, f"{needed_for} ({package})")
+
+
 _STORAGE_ERRORS = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free space within your quota",
@@ -75,8 +93,13 @@ _STORAGE_ERRORS = {
     errno.EPERM: "check the permissions, or write to another folder (-o)",
     errno.EISDIR: "name a file, not a folder",
     errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EEXIST: "check the path: a part of it is a file",
     errno.ENAMETOOLONG: "use a shorter name",
     errno.EFBIG: "write to another file system",
+    errno.ELOOP: "check the path: its links form a circle",
+    errno.EIO: "check the disk, or write to another one (-o)",
+    errno.ESTALE: "check the network file system",
+    errno.ENOTSUP: "write to another file system (-o)",
 }
 """What helps if the system refuses to read or write a file, by errno."""
 
@@ -92,6 +115,17 @@ def storage_error(error: OSError) -> UserError | None:
         where=where,
         cure=f"{cure}; then run the same command again, finished work is saved",
     )
+
+
+def library_storage_error(error: Exception) -> UserError | None:
+    """The error to show if a library failed to write a file for the system's reasons, but raised its own exception."""
+    text = str(error)
+    if match := re.search(r"\(os error (\d+)\)", text):  # libraries in Rust, such as safetensors
+        number = int(match[1])
+        return storage_error(OSError(number, os.strerror(number)))
+    if "PytorchStreamWriter failed" in text:
+        return storage_error(OSError(errno.ENOSPC, "failed to write a checkpoint"))
+    return None
 
 
 class Unfinished(SpotError):

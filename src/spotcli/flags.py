@@ -36,7 +36,7 @@ Shard = Annotated[
 ]
 Grade = Annotated[
     str | None,
-    _option("Input and output", "Grade the answers in this file instead; no model is asked.", metavar="FILE"),
+    _option("Input and output", "Grade the answers in this file (-: stdin); no model is asked.", metavar="FILE"),
 ]
 Merge = Annotated[bool, _option("Input and output", "Merge the finished shards into one file.", "--merge")]
 
@@ -49,7 +49,7 @@ Replay = Annotated[bool, _option("Run", "Judge the recorded replies again; send 
 
 # spot inspect
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs.")]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs, or of scores; - reads stdin.")]
 Id = Annotated[str | None, _option("Pairs", "Show only the pair with this id.", metavar="ID")]
 Where = Annotated[str | None, _option("Pairs", "Show only pairs that match, such as 'ratio>0.3'.", metavar="EXPR")]
 ShownPairs = Annotated[

@@ -1,37 +1,46 @@
-"""Ctrl-C in every stage: the first one lets requests in flight finish, the second one drops them."""
+"""Ctrl-C in every stage: the first one lets requests in flight finish, the second one drops them.
+
+SIGTERM and SIGHUP act like Ctrl-C: job schedulers send SIGTERM before SIGKILL, and a terminal that is closed, or an SSH
+connection that is lost, sends SIGHUP. Under ``nohup``, SIGHUP stays ignored.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from spotcli.console import warn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Job schedulers send SIGTERM before SIGKILL."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STREAMS = (1, 2)
+"""File descriptors of stdout and stderr."""
+
+_Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` for SIGTERM too, so that a job scheduler stops a stage as Ctrl-C does."""
+    """Raise ``KeyboardInterrupt`` for SIGTERM and SIGHUP too, so that they stop a stage as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outside = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    restore = _handle(signal.default_int_handler, SIGNALS[1:])
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, outside)
+        restore()
 
 
 @contextmanager
 def interruptible(
     stop: Callable[[], None], *, notice: Callable[[], str], drop: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM inside the context.
+    """Handle Ctrl-C, SIGTERM and SIGHUP inside the context.
 
     Only the main thread can handle signals; in any other thread the context does nothing.
 
@@ -44,12 +53,7 @@ def interruptible(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outside = {number: signal.getsignal(number) for number in SIGNALS}
     stopping = False
-
-    def restore() -> None:
-        for number, handler in outside.items():
-            signal.signal(number, handler)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
@@ -62,9 +66,55 @@ def interruptible(
         warn(notice())
         stop()
 
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    restore = _handle(interrupt, SIGNALS)
     try:
         yield
     finally:
         restore()
+
+
+def _handle(handler: _Handler, numbers: Iterable[signal.Signals]) -> Callable[[], None]:
+    """Install a handler; the function that restores the former ones. An ignored SIGHUP stays ignored."""
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        # The kernel and the shell may both send it; only a second Ctrl-C drops requests in flight.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        leave_closed_terminal()
+        handler(number, frame)
+
+    outside = {number: signal.getsignal(number) for number in numbers}
+    for number, former in outside.items():
+        if number != signal.SIGHUP:
+            signal.signal(number, handler)
+        elif former is not signal.SIG_IGN:
+            signal.signal(number, hang_up)
+
+    def restore() -> None:
+        for number, former in outside.items():
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, former)
+
+    return restore
+
+
+def leave_closed_terminal() -> bool:
+    """Discard further output if the terminal was closed: each write to it would raise an error in the work.
+
+    Returns:
+        Whether output is discarded, now or since an earlier call.
+    """
+    global _discarded
+    for stream in STREAMS:
+        if not stat.S_ISCHR(os.fstat(stream).st_mode):
+            continue
+        try:
+            os.write(stream, b"\r")
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream)
+            os.close(null)
+            _discarded = True
+    return _discarded
+
+
+_discarded = False

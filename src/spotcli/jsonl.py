@@ -1,29 +1,19 @@
-"""Datasets as files: UTF-8 JSON lines, read and checked, appended to, repaired and locked.
-
-One process writes a file at a time. Rows are appended whole and synced to disk. If a crash leaves an incomplete last
-line, the next writer moves it to ``X.torn``.
-"""
+"""Datasets as files: UTF-8 JSON lines, read and checked, or written at once; ``appender`` adds rows to them."""
 
 from __future__ import annotations
 
-import codecs
-import fcntl
-import gzip
 import hashlib
 import json
-import os
-import zlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
+from spotcli import files
+from spotcli.dataset_lines import lines, parse, without_surrogates
 from spotcli.errors import DataError, UserError
-from spotcli.records import EVALUATION, Row
+from spotcli.records import EVALUATION, Pair, Row, is_rectified, kind_of
 
 R = TypeVar("R", bound=Row)
 
@@ -46,15 +36,13 @@ def read(
         UserError: the file does not exist.
     """
     seen: dict[Hashable, int] = {}
-    for number, raw in _lines(path):
+    for number, raw in lines(path):
         where = f"{path}:{number}"
-        row = _parse(raw, where)
-        if refuse_evaluation and row.get("split") == EVALUATION:
-            raise DataError(
-                "this answer belongs to an evaluation, so it must not be trained on",
-                where=where,
-                cure="use answers to other problems (spot sample); `spot eval` compares models on these",
-            )
+        row = parse(raw, where)
+        if refuse_evaluation:
+            refuse_evaluated(row, where)
+        if not seen:
+            refuse_other_kind(row, model, path)
         record = as_record(row, model, where=where, renamed=renamed)
         key: Hashable = getattr(record, "key", None) or getattr(record, "id", None)
         if key is not None:
@@ -66,6 +54,46 @@ def read(
                 )
             seen[key] = number
         yield record
+
+
+WAYS = {
+    ("samples", "problems"): "run `spot sample {path} --model MODEL` and pass its output",
+    ("samples", "answers"): "grade them with `spot sample --grade {path}` and pass its output",
+    ("samples", "pairs"): "pass the samples that they were made from; `spot train` takes pairs",
+    ("answers", "problems"): "run `spot sample {path} --model MODEL`, which grades the answers too",
+    ("answers", "pairs"): "pass the answers that they were made from; `spot train` takes pairs",
+    ("pairs", "problems"): "run `spot sample {path} --model MODEL`, then `spot rectify` on its output",
+    ("pairs", "answers"): "grade them with `spot sample --grade {path}`, then run `spot rectify` on its output",
+    ("pairs", "samples"): "run `spot rectify {path} --oracle ORACLE` and pass its output",
+}
+"""Expected kind and kind of a file -> how the one is made from the other."""
+
+
+def refuse_evaluated(row: dict[str, Any], where: str) -> None:
+    """Refuse a row of an evaluation.
+
+    Raises:
+        DataError: the row belongs to an evaluation.
+    """
+    if row.get("split") == EVALUATION:
+        raise DataError(
+            "this answer belongs to an evaluation, so it must not be trained on",
+            where=where,
+            cure="use answers to other problems (spot sample); `spot eval` compares models on these",
+        )
+
+
+def refuse_other_kind(row: dict[str, Any], model: type[Row], path: Path) -> None:
+    """Refuse a whole file of another kind, such as samples instead of pairs, by its first row.
+
+    Raises:
+        UserError: the row is of another kind.
+    """
+    got = kind_of(row)
+    if got == Pair.kind and "response" in row and not is_rectified(row):
+        return  # an answer to a problem of a set of preferences, which has a field `chosen` too
+    if cure := WAYS.get((model.kind, got)):
+        raise UserError(f"expected {model.kind}, got {got}", where=str(path), cure=cure.format(path=path))
 
 
 def as_record(row: dict[str, Any], model: type[R], *, where: str, renamed: dict[str, str] | None = None) -> R:
@@ -108,105 +136,13 @@ def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: a line is not a JSON object.
         UserError: the file does not exist.
     """
-    for number, raw in _lines(path):
-        yield number, _parse(raw, f"{path}:{number}")
+    for number, raw in lines(path):
+        yield number, parse(raw, f"{path}:{number}")
 
 
 def count(path: Path) -> int:
     """Return the number of rows of a dataset, without parsing them."""
-    return sum(1 for _ in _lines(path))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a dataset with their numbers; the elements of a JSON array, and a compressed file, are read too."""
-    try:
-        yield from _raw_lines(path)
-    except FileNotFoundError:
-        raise UserError("file not found", where=str(path), cure=_missing_file_cure(path)) from None
-    except IsADirectoryError:
-        raise UserError("expected a dataset file, got a folder", where=str(path)) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(
-            f"failed to decompress the file: {error}", where=str(path), cure="check that the file is complete"
-        ) from None
-
-
-def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        if path.suffix.lower() in (".yaml", ".yml"):
-            raise UserError("expected a dataset (JSON lines), got a recipe", where=str(path))
-        start = file.peek(2)[:2]  # a pipe can be read only once
-        if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            cure = f"iconv -f UTF-16 -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
-            raise UserError("expected UTF-8, got UTF-16", where=str(path), cure=cure)
-        content = gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file
-        for number, raw in enumerate(content, 1):
-            if number == 1:
-                raw = raw.removeprefix(codecs.BOM_UTF8)
-                if raw.lstrip().startswith(b"["):
-                    yield from _elements(raw + content.read(), path)
-                    return
-            if not raw.strip():
-                continue
-            if not raw.endswith(b"\n") and not _is_object(raw):
-                raise DataError(
-                    "the last line is incomplete",
-                    where=f"{path}:{number}",
-                    cure="run the command that wrote the file again to resume it, or remove that line",
-                )
-            yield number, raw
-
-
-def _elements(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
-    """The elements of a file that is one JSON array, numbered from 1."""
-    try:
-        elements = json.loads(content)
-    except (ValueError, RecursionError):
-        raise UserError(
-            "invalid JSON array", where=str(path), cure="write one JSON object per line, without brackets around them"
-        ) from None
-    for number, element in enumerate(elements, 1):
-        yield number, json.dumps(element).encode() + b"\n"
-
-
-def _is_object(raw: bytes) -> bool:
-    try:
-        return isinstance(json.loads(raw), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _parse(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = from_json(raw, allow_inf_nan=False)
-    except ValueError:
-        # Python's json module writes NaN and Infinity, which are not JSON; they are read as null. Lone surrogates are
-        # valid in JSON but not in text.
-        try:
-            row = _without_surrogates(json.loads(raw.strip(), parse_constant=lambda _: None))
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            raise DataError(f"invalid JSON ({reason})", where=where, cure="correct or remove that line") from None
-    if not isinstance(row, dict):
-        message = f"expected a JSON object, got {_json_type(row)}"
-        raise DataError(message, where=where, cure="write one object per line")
-    return row
-
-
-def _json_type(value: object) -> str:
-    """Return the name of a JSON type, with its article."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return "an array" if isinstance(value, list) else "a string" if isinstance(value, str) else "a number"
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Replace lone surrogates by U+FFFD; tokenizers and other programs refuse them."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
-    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
+    return sum(1 for _ in lines(path))
 
 
 def _data_error(error: ValidationError, model: type[Row], where: str) -> DataError:
@@ -216,7 +152,7 @@ def _data_error(error: ValidationError, model: type[Row], where: str) -> DataErr
     field = ".".join(part for part in parts if part != "str") or "row"
     if first["type"] == "missing":
         required = [name for name, info in model.model_fields.items() if info.is_required()]
-        cure = model.cures.get(field) or f"a {model.__name__.lower()} requires {', '.join(required)}"
+        cure = model.cures.get(field) or f"{model.kind} require {', '.join(required)}"
         return DataError(f"the field '{field}' is missing", where=where, cure=cure)
     message = first["msg"].removeprefix("Value error, ")
     cure = "correct the field in that line"
@@ -225,15 +161,9 @@ def _data_error(error: ValidationError, model: type[Row], where: str) -> DataErr
     return DataError(f"the field '{field}': {message[:1].lower()}{message[1:]}", where=where, cure=cure)
 
 
-def _missing_file_cure(path: Path) -> str:
-    commands = {"samples.jsonl": "spot sample", "data.jsonl": "spot rectify"}
-    if path.name in commands:
-        return f"create it with `{commands[path.name]}`, or pass another file"
-    return "check the path"
-
-
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file in hex."""
+    files.check_readable(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -243,145 +173,32 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         DataError: the file is not a JSON object.
+        UserError: the path names something else than a file.
     """
+    files.check_readable(path)
     try:
-        return _parse(path.read_bytes(), str(path))
+        return parse(path.read_bytes(), str(path))
     except FileNotFoundError:
         return {}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: a reader sees the old file or the new one, even after a crash."""
-    _exchange(path, [json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"])
+    """Write a private JSON file atomically: a reader sees the old file or the new one, even after a crash."""
+    content = json.dumps(value, ensure_ascii=False, indent=2)
+    files.replace(path, [content.encode("utf-8", "replace"), b"\n"], mode=files.PRIVATE)
 
 
 def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
     """Write a dataset atomically: a reader sees the old file or the new one, even after a crash."""
-    _exchange(path, (encode([row]) for row in rows))
-
-
-def _exchange(path: Path, parts: Iterable[bytes]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    files.replace(path, (encode([row]) for row in rows))
 
 
 def encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
     """Return rows as UTF-8 JSON lines; lone surrogates become U+FFFD."""
-    lines = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
-    text = "".join(f"{line}\n" for line in lines)
+    texts = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
+    text = "".join(f"{line}\n" for line in texts)
     try:
         return text.encode()
     except UnicodeEncodeError:
         # Replies can contain lone surrogates, which UTF-8 cannot encode.
-        return cast(bytes, _without_surrogates(text).encode())
-
-
-def lock(file: BinaryIO, path: Path) -> None:
-    """Lock an open file until it is closed.
-
-    Raises:
-        UserError: another process holds the lock, or has replaced the file since it was opened.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        locked = False
-    if not locked:
-        raise UserError(
-            "another process is writing this file",
-            where=str(path),
-            cure="wait for it, stop it, or write to another file with -o",
-        )
-
-
-class Appender(AbstractContextManager["Appender"]):
-    """An append-only JSONL file with one writer.
-
-    Opening it locks the file and repairs an incomplete last line; ``torn`` is whether one was moved to ``X.torn``. The
-    operating system releases the lock when the process ends.
-
-    Raises:
-        UserError: another process is writing the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("ab")
-        try:
-            lock(self._file, path)
-            self.torn = self._repair_tail()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _repair_tail(self) -> bool:
-        """Move an incomplete last line to ``X.torn``; a complete row without its line end gets one."""
-        tail, start = self._last_line()
-        if not tail or tail.endswith(b"\n"):
-            return False
-        if _is_object(tail):
-            self._append(b"\n")
-            return False
-        with self.path.with_suffix(".torn").open("ab") as aside:
-            aside.write(tail + b"\n")
-            os.fsync(aside.fileno())
-        os.ftruncate(self._file.fileno(), start)
-        os.fsync(self._file.fileno())
-        return True
-
-    def _last_line(self) -> tuple[bytes, int]:
-        """Return the last line and its offset; read from the end, because the file can be large."""
-        with self.path.open("rb") as file:
-            start = file.seek(0, os.SEEK_END)
-            tail = b""
-            while start:
-                step = min(start, 1 << 16)
-                start = file.seek(start - step)
-                tail = file.read(step) + tail
-                line_end = tail.rfind(b"\n", 0, len(tail) - 1)
-                if line_end >= 0:
-                    return tail[line_end + 1 :], start + line_end + 1
-            return tail, 0
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of the file.
-
-        Raises:
-            DataError: a line is not a JSON object.
-        """
-        return rows(self.path)
-
-    def append(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
-        """Append rows in one write and sync them to disk."""
-        data = encode(rows)
-        if data:
-            self._append(data)
-
-    def _append(self, data: bytes) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._file.fileno(), view) :]
-        except OSError:
-            # If the disk is full, half a row must not remain: the next row would be appended to it.
-            os.ftruncate(self._file.fileno(), size)
-            raise
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return cast(bytes, without_surrogates(text).encode())

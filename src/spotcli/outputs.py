@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
-from spotcli import __version__
+from spotcli import __version__, files
+from spotcli.appender import Appender
 from spotcli.errors import DataError, SettingsChanged
-from spotcli.jsonl import Appender, encode, lock, numbered, read_json, write_json
-from spotcli.records import Row
+from spotcli.jsonl import numbered, read_json, write_json
+from spotcli.locks import Lock
 
 COMPANIONS = (
     ".meta.json",
@@ -44,9 +43,34 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Return the meta file of the dataset ``path`` as JSON; empty if it does not exist.
 
     Raises:
-        DataError: the file is not a JSON object.
+        DataError: the file is not a JSON object, or a value in it has another type than this program writes.
     """
-    return read_json(meta_path(path))
+    values = read_json(meta_path(path))
+    check_types(values, _META_TYPES, meta_path(path))
+    return values
+
+
+_META_TYPES: dict[str, type] = {
+    **dict.fromkeys(("settings", "inputs", "versions", "counts", "asked", "counted", "engine", "filters"), dict),
+    "command": str,
+    "started": str,
+    "finished": str,
+    "complete": bool,
+    "merged": list,
+}
+"""Types of the values in a meta file."""
+
+
+def check_types(values: Mapping[str, Any], types: Mapping[str, type], path: Path, cure: str = CURE) -> None:
+    """Refuse a damaged file of settings; a missing value is allowed.
+
+    Raises:
+        DataError: a value has another type.
+    """
+    names = {dict: "an object", str: "a string", bool: "true or false", list: "an array"}
+    for name, wanted in types.items():
+        if name in values and not isinstance(values[name], wanted):
+            raise DataError(f"the file is damaged: expected '{name}' to be {names[wanted]}", where=str(path), cure=cure)
 
 
 def versions() -> dict[str, str]:
@@ -141,6 +165,7 @@ class Output(Appender):
         scan: Callable[[dict[str, Any]], object] | None = None,
         fresh: bool = False,
     ) -> None:
+        files.check_writable(path)
         if fresh:
             _set_aside_locked(path)
         # JSON turns tuples into lists and keys into strings, as in the file that is compared.
@@ -165,7 +190,7 @@ class Output(Appender):
         for number, row in numbered(self.path):
             try:
                 see(row)
-            except (KeyError, TypeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise DataError(
                     f"row without a valid key ({error})",
                     where=f"{self.path}:{number}",
@@ -182,33 +207,18 @@ class Output(Appender):
         self.meta.notes |= facts
         self._write_meta()
 
-    def replace(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
-        """Replace all rows atomically: a reader sees the old file or the new one, even after a crash.
-
-        The new file is locked before it is visible. ``done`` is unchanged.
-        """
-        scratch = self.path.with_name(f".{self.path.name}.new")
-        scratch.unlink(missing_ok=True)
-        new = scratch.open("ab")
-        try:
-            fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for row in rows:
-                new.write(encode([row]))
-            new.flush()
-            os.fsync(new.fileno())
-            scratch.replace(self.path)
-        except BaseException:
-            new.close()
-            raise
-        self._file.close()
-        self._file = new
-
     def finish(self, counts: Mapping[str, Any], *, complete: bool = True) -> None:
-        """Write the counts, and whether all work is done (``complete``), to the meta file."""
+        """Write the counts, and whether all work is done (``complete``), to the meta file.
+
+        Raises:
+            UserError: another program changed or replaced the dataset; all rows are kept.
+        """
+        self.check()
         self.meta.counts = dict(counts)
-        self.meta.complete = complete
+        self.meta.complete = complete and not self.disturbed
         self.meta.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self._write_meta()
+        self.raise_if_disturbed()
 
 
 def _refuse_other_settings(path: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -235,27 +245,26 @@ def _differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[s
 
 
 def _set_aside_locked(path: Path) -> None:
-    if not path.exists():
-        set_aside(path)
-        return
-    with path.open("ab") as old:
-        lock(old, path)
-        set_aside(path)
+    if path.parent.is_dir():
+        with Lock(path):
+            set_aside(path)
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename ``X.jsonl`` and its companions to ``X.old-N.*``.
+    """Rename ``X.jsonl`` and its companions to ``X.old-N.*``; of links, the files that they name.
 
     Returns:
         The new path of the dataset, or None if none of the files exists.
+
+    Raises:
+        UserError: the path names something else than a file.
     """
+    files.check_writable(path)
     tails = (path.suffix, *COMPANIONS)
     existing = [tail for tail in tails if path.with_name(path.stem + tail).exists()]
     if not existing:
         return None
-    number = 1
-    while any(path.with_name(f"{path.stem}.old-{number}{tail}").exists() for tail in tails):
-        number += 1
+    number = files.unused_number(path, "old", tails)
     for tail in existing:
-        path.with_name(path.stem + tail).rename(path.with_name(f"{path.stem}.old-{number}{tail}"))
+        files.rename(path.with_name(path.stem + tail), path.with_name(f"{path.stem}.old-{number}{tail}"))
     return path.with_name(f"{path.stem}.old-{number}{path.suffix}")

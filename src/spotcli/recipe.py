@@ -9,10 +9,11 @@ recipe file, the default. ``Recipe.sources`` records which.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 
 
@@ -41,12 +42,33 @@ Natural = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, le=1)]
+Tokens = Annotated[int, Field(gt=0, lt=2**24)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""NumPy's generator takes 32 bits."""
+
+
+def _as_switch(value: object) -> object:
+    """YAML reads ``on`` and ``off`` without quotes as booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _is_folder_name(name: str) -> str:
+    """Return the name of a run if its folder can be made inside runs/.
+
+    Raises:
+        ValueError: the name would lead out of runs/, or no file system accepts it.
+    """
+    if not name.strip() or name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
+        raise ValueError("expected the name of a folder in runs/, without slashes and control characters")
+    if len(name.encode("utf-8", "replace")) > 200:
+        raise ValueError("expected a name of at most 200 bytes")
+    return name
 
 
 class Section(BaseModel):
     """A part of the recipe; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
 
 
 class SampleSection(Section):
@@ -71,19 +93,25 @@ class SampleSection(Section):
     decontaminate: list[str] = Field(default_factory=list)
     """Leave out problems that occur in these sets (named like ``problems``, or evaluation tasks) or in ``eval.tasks``.
     ``--decontaminate`` leaves out only those of ``eval.tasks``."""
-    temperature: Annotated[Amount, Option("Sampling")] = 0.7
-    """Sampling temperature; 0 is greedy decoding."""
-    top_p: Probability = 0.8
-    """Nucleus sampling: the smallest set of tokens with this total probability."""
+    temperature: Annotated[Amount | None, Option("Sampling")] = 0.7
+    """Sampling temperature; 0 is greedy decoding.
+
+    ``null`` sends none to an endpoint, since some models refuse it; other engines use 1 then."""
+    top_p: Probability | None = 0.8
+    """Nucleus sampling: the smallest set of tokens with this total probability.
+
+    ``null`` sends none to an endpoint, since some models refuse it; other engines use 1 then."""
     top_k: Natural = 0
-    """Only the k most likely tokens; 0 is all."""
-    max_new_tokens: Annotated[Positive, Option("Sampling")] = 32768
+    """Only the k most likely tokens; 0 is all, and an endpoint is sent none."""
+    send_seed: bool = True
+    """Send the seed of each answer to the endpoint; some models refuse it."""
+    max_new_tokens: Annotated[Tokens, Option("Sampling")] = 32768
     """Truncate an answer at this many tokens; a truncated answer is undecided, never wrong."""
     system: str | None = None
     """System prompt for every problem that has none."""
     instruction: str | None = None
     """Text appended to every problem, such as the required format of the final answer."""
-    thinking: Annotated[Literal["auto", "on", "off"], Option("Sampling")] = "auto"
+    thinking: Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch), Option("Sampling")] = "auto"
     """Thinking mode of the chat template; ``auto`` is the template's default."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the chat template."""
@@ -118,6 +146,9 @@ class SampleSection(Section):
     """Seconds until a request to the endpoint times out."""
     retries: Natural = 5
     """How often a request is sent again after a transient failure."""
+    max_wait: Rate = 600.0
+    """Longest pause in seconds that the endpoint may ask for; a longer one ends the run, and the same command resumes
+    it."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More parameters for the endpoint, by litellm's names."""
 
@@ -126,7 +157,7 @@ class RectifySection(Section):
     """``spot rectify``: the oracle corrects the wrong answers."""
 
     samples: Annotated[str, Option("Arguments", argument=True)] = "samples.jsonl"
-    """The graded answers, written by ``spot sample``."""
+    """The graded answers, written by ``spot sample``; - reads stdin."""
     output: Annotated[str, Option("Input and output", "FILE", short="-o")] = "data.jsonl"
     """Write the pairs to this file.
 
@@ -178,6 +209,9 @@ class RectifySection(Section):
     """Seconds until a request times out."""
     retries: Natural = 5
     """How often a request is sent again after a transient failure."""
+    max_wait: Rate = 600.0
+    """Longest pause in seconds that the provider may ask for; a longer one ends the run, and the same command resumes
+    it."""
     base_url: Annotated[str | None, Option("Oracle", "URL", unset="litellm's")] = None
     """Base URL of the provider, if litellm's environment variables do not set it."""
     tokenizer: Annotated[str | None, Option("Pairs", "MODEL", unset="the policy's")] = None
@@ -207,7 +241,7 @@ class TrainSection(Section):
     """
 
     # The keys of TrainingArguments are checked where transformers is imported: in the train stage.
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
 
     data: str = "data.jsonl"
     """The file of pairs."""
@@ -303,7 +337,7 @@ class EvalSection(Section):
     """Nucleus sampling: the smallest set of tokens with this total probability."""
     top_k: Natural = 20
     """Only the k most likely tokens; 0 is all."""
-    max_new_tokens: Positive = 32768
+    max_new_tokens: Tokens = 32768
     """Truncate an answer at this many tokens and count it as truncated."""
     batch_size: Positive = 64
     """Answers that the transformers engine generates at once."""
@@ -318,11 +352,11 @@ class EvalSection(Section):
 class Recipe(Section):
     """One experiment."""
 
-    name: str = "run"
+    name: Annotated[str, AfterValidator(_is_folder_name)] = "run"
     """Name of the run; its folder is runs/NAME."""
     model: Annotated[str | None, Option("Model", "MODEL", unset="none", short="-m")] = None
     """The policy: a folder, a model of the Hugging Face hub or ``builtin:smollm2-135m``."""
-    seed: Annotated[int, Option("Run")] = 0
+    seed: Annotated[Seed, Option("Run")] = 0
     """Seed of every random choice."""
     grader: str = "math"
     """How to grade answers to problems without a ``grader`` field: ``math``, ``choice``, ``coordinates``,

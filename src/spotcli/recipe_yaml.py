@@ -11,9 +11,19 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from spotcli import files
+from spotcli.dataset_lines import close_name, utf16_or_32
 from spotcli.errors import RecipeError
 from spotcli.recipe import Recipe, flag, known_keys, section, suggest
+from spotcli.records import Row, kind_of
 from spotcli.redaction import public_value, without_credentials
+from spotcli.yaml_nodes import compose, construct, key_lines
+
+MAX_BYTES = 1_000_000
+"""Bytes of a recipe file; a larger file is something else."""
+DATASETS = (".jsonl", ".parquet", ".csv", ".tsv", ".gz")
+"""Endings of files that are no recipes."""
+DATASET_CURE = "name the dataset in the recipe (train.data, rectify.samples, sample.problems)"
 
 
 def load(path: Path | None, overrides: list[str] | None = None, options: dict[str, Any] | None = None) -> Recipe:
@@ -30,9 +40,10 @@ def load(path: Path | None, overrides: list[str] | None = None, options: dict[st
     values, sources = _read(path) if path else ({}, {})
     for text in overrides or []:
         key, equals, value = text.partition("=")
+        source = f"-s {text}" if len(text) <= 200 else f"-s {text[:200]}..."
         if not equals or not key.strip():
-            raise RecipeError("invalid override: expected KEY=VALUE", where=f"-s {text}")
-        _set(values, sources, key.strip(), _parse(value, f"-s {text}"), f"-s {text}")
+            raise RecipeError("invalid override: expected KEY=VALUE", where=source)
+        _set(values, sources, key.strip(), _parse(value, source), source)
     for key, value in (options or {}).items():
         if value is not None:
             _set(values, sources, key, value, flag(key))
@@ -43,7 +54,26 @@ def load(path: Path | None, overrides: list[str] | None = None, options: dict[st
     except ValidationError as error:
         raise _recipe_error(error, sources) from None
     recipe._sources.update(sources)
+    for key, number in _numbers(recipe.model_dump()):
+        if not math.isfinite(number) or abs(number) > MAX_NUMBER:
+            raise RecipeError("the number is too large", where=_origin(key, sources))
     return recipe
+
+
+MAX_NUMBER = 2**63 - 1
+"""The largest number of a recipe: libraries count in 64 bits."""
+
+
+def _numbers(values: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
+    """Every number in a value, with its dotted key."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from _numbers(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list):
+        for value in values:
+            yield from _numbers(value, key)
+    elif isinstance(values, int | float) and not isinstance(values, bool):
+        yield key, values
 
 
 def _recipe_error(error: ValidationError, sources: dict[str, str]) -> RecipeError:
@@ -56,9 +86,17 @@ def _recipe_error(error: ValidationError, sources: dict[str, str]) -> RecipeErro
         return RecipeError("unknown key", where=where, cure=suggest(name, known_keys(parent)))
     if first["type"] == "model_type":
         return RecipeError("expected a section of keys, got a value", where=where)
-    value = repr(first["input"])
-    value = value if len(value) <= 80 else f"{value[:80]}..."
-    return RecipeError(f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {value}", where=where)
+    message = first["msg"].removeprefix("Value error, ")
+    return RecipeError(f"{message[:1].lower()}{message[1:]}, got {_shown(first['input'])}", where=where)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, on one line and shortened."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of more than 4,300 digits"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _origin(key: str, sources: dict[str, str]) -> str:
@@ -95,8 +133,12 @@ def dump(recipe: Recipe) -> str:
     for part in ("sample", "rectify"):
         values[part]["params"] = public_value(values[part]["params"])
         values[part]["base_url"] = without_credentials(values[part]["base_url"])
-    sources = {key: _public_source(source) for key, source in recipe.sources.items()}
-    return "".join(_dump_section(values, sources, "", 0))
+    return "".join(_dump_section(values, public_sources(recipe), "", 0))
+
+
+def public_sources(recipe: Recipe) -> dict[str, str]:
+    """Return the source of each value that is not a default, without secrets."""
+    return {key: _public_source(source) for key, source in recipe.sources.items()}
 
 
 def _public_source(source: str) -> str:
@@ -135,72 +177,49 @@ def _indented(depth: int, text: str) -> str:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the values of a recipe file and the line of each key."""
     try:
-        text = path.read_text(encoding="utf-8")
+        files.check_readable(path)
+        content = path.read_bytes()
     except FileNotFoundError:
-        raise RecipeError("recipe not found", where=str(path), cure="recipes/ contains examples") from None
-    except (UnicodeDecodeError, IsADirectoryError):
+        near = close_name(path)
+        cure = f"did you mean '{near}'?" if near else "recipes/ contains examples"
+        raise RecipeError("recipe not found", where=str(path), cure=cure) from None
+    except IsADirectoryError:
+        raise RecipeError("expected a recipe, got a folder", where=str(path), cure="name a YAML file in it") from None
+    if encoding := utf16_or_32(content[:16]):
+        cure = f"iconv -f {encoding} -t UTF-8 {path.name} > utf8.yaml"
+        raise RecipeError(f"expected UTF-8, got {encoding}", where=str(path), cure=cure)
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"expected a recipe, got a file of {len(content):,} bytes", where=str(path))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
         raise RecipeError("not a text file", where=str(path)) from None
-    values = _parse(text, str(path))
+    if path.suffix.lower() in DATASETS or _is_json_row(text):
+        raise RecipeError("expected a recipe (YAML), got a dataset", where=str(path), cure=DATASET_CURE)
+    node = compose(text, str(path))
+    if node is None:
+        return {}, {}
+    values = construct(node, str(path))
     if values is None:
         return {}, {}
     if not isinstance(values, dict):
         raise RecipeError(f"expected a mapping of keys to values, got a {type(values).__name__}", where=str(path))
-    return values, _key_lines(text, path)
+    return values, key_lines(node, path)
 
 
-def _key_lines(text: str, path: Path) -> dict[str, str]:
-    """Return dotted key -> ``FILE:LINE``.
-
-    Raises:
-        RecipeError: a key is duplicate; YAML would silently take the last one.
-    """
-    import yaml
-
-    places: dict[str, str] = {}
-
-    def walk(node: yaml.Node | None, prefix: str) -> None:
-        if not isinstance(node, yaml.MappingNode):
-            return
-        first_lines: dict[str, int] = {}
-        for name, value in node.value:
-            if name.tag == "tag:yaml.org,2002:merge":
-                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    walk(merged, prefix)
-                continue
-            key, line = f"{prefix}{name.value}", name.start_mark.line + 1
-            if key in first_lines:
-                message = f"duplicate key (first in line {first_lines[key]})"
-                raise RecipeError(message, where=f"{path}:{line}: {key}", cure="remove one of the two lines")
-            first_lines[key] = line
-            places[key] = f"{path}:{line}"
-            walk(value, f"{key}.")
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
-    return places
+def _is_json_row(text: str) -> bool:
+    """Whether a text begins with a row of a dataset; a recipe may be JSON too, but it has other keys."""
+    try:
+        row = json.loads(text.split("\n", 1)[0])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and kind_of(row) != Row.kind
 
 
 def _parse(text: str, where: str) -> Any:
-    import yaml
-
-    try:
-        return _with_floats(yaml.safe_load(text))
-    except RecursionError:
-        raise RecipeError("nested too deeply", where=where) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}" if mark and not where.startswith("-s ") else where
-        raise RecipeError(f"invalid YAML ({getattr(error, 'problem', None) or 'unreadable'})", where=place) from None
-
-
-def _with_floats(value: Any) -> Any:
-    """Convert strings such as ``5e-5``, the usual form of a learning rate, which YAML 1.1 does not read as a number."""
-    if isinstance(value, dict):
-        return {key: _with_floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_floats(item) for item in value]
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
-        return float(value)
-    return value
+    """Return the value of an override."""
+    node = compose(text, where)
+    return None if node is None else construct(node, where)
 
 
 def _set(values: dict[str, Any], sources: dict[str, str], dotted: str, value: Any, source: str) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
@@ -57,17 +58,20 @@ def key_hash(*parts: Any) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-PLACEHOLDERS = frozenset({"nan", "none", "null", "n/a"})
+PLACEHOLDERS = frozenset(
+    {"nan", "none", "null", "nil", "nat", "n/a", "#n/a", "n.a.", "<na>", "-", "--", "\u2013", "\u2014", '""', "''"}
+)
 """What spreadsheets and data frames write for a missing value, in lower case."""
 
 
-def _is_placeholder(text: str) -> bool:
+def is_placeholder(text: str) -> bool:
     """Whether a reference answer stands for a missing value, or for a number too large to be stored."""
-    if text.casefold() in PLACEHOLDERS:
+    text = text.strip()
+    if not text or text.casefold() in PLACEHOLDERS:
         return True
     try:
-        # "inf" itself can be an answer; digits that overflow are a damaged one.
-        return math.isinf(float(text)) and any(character.isdigit() for character in text)
+        # ``inf`` and ``nan`` are how programs write such numbers; an infinite answer is written \\infty.
+        return not math.isfinite(float(text)) and text.casefold().lstrip("+-") != "infinity"
     except ValueError:
         return False
 
@@ -81,6 +85,8 @@ class Row(BaseModel):
     """Names that other tools and published files use for these fields; read, never written."""
     cures: ClassVar[dict[str, str]] = {}
     """Cures for missing fields, where the default cure is not enough."""
+    kind: ClassVar[str] = "rows"
+    """What a file of these records contains, in the plural."""
 
     def json_line(self) -> str:
         """Return the row as one line of JSON without its line end; fields that were never set are omitted."""
@@ -91,6 +97,7 @@ class Row(BaseModel):
 class Problem(Row):
     """A prompt and its reference answer."""
 
+    kind: ClassVar[str] = "problems"
     aliases: ClassVar[dict[str, str]] = {
         "question": "prompt",
         "problem": "prompt",
@@ -109,6 +116,12 @@ class Problem(Row):
     grader: str | None = None
     """How to grade answers: ``math`` (default), ``choice``, ``coordinates`` or ``instructions``."""
 
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _read_infinity(cls, value: Any) -> Any:
+        # 1e400 is valid JSON for a number that cannot be stored.
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
     @model_validator(mode="after")
     def _fill_id(self) -> Self:
         if not self.id:
@@ -119,7 +132,7 @@ class Problem(Row):
     def reference(self) -> str | None:
         """The reference answer; None if it is missing, empty, or a placeholder for a missing value."""
         text = (self.answer or "").strip()
-        return None if not text or (self.grader in (None, "math") and _is_placeholder(text)) else self.answer
+        return None if not text or (self.grader in (None, "math") and is_placeholder(text)) else self.answer
 
     @property
     def messages(self) -> list[Message]:
@@ -132,6 +145,7 @@ class Problem(Row):
 class UngradedSample(Problem):
     """One answer of the policy, without a verdict."""
 
+    kind: ClassVar[str] = "answers"
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {"model_output": "response", "original_answer": "response"}
 
     trial: Annotated[int, Field(ge=0)] = 0
@@ -149,6 +163,7 @@ class UngradedSample(Problem):
 class Sample(UngradedSample):
     """One graded answer of the policy."""
 
+    kind: ClassVar[str] = "samples"
     verdict: Verdict
     """Verdict on the response. A truncated answer is undecided, never wrong."""
     extracted: str | None = None
@@ -162,6 +177,7 @@ class Sample(UngradedSample):
 class Pair(Problem):
     """A wrong answer and its correction; without ``rejected``, a right answer to train on."""
 
+    kind: ClassVar[str] = "pairs"
     aliases: ClassVar[dict[str, str]] = Problem.aliases | {
         "model_output": "rejected",
         "original_answer": "rejected",
@@ -215,6 +231,7 @@ EVALUATION = "eval"
 class Score(Problem):
     """One graded answer of an evaluated model to a problem of a task."""
 
+    kind: ClassVar[str] = "scores"
     split: Literal["eval"] = "eval"
     """Marks the row as part of an evaluation; absent in files of earlier versions."""
 
@@ -229,3 +246,20 @@ class Score(Problem):
     @property
     def key(self) -> tuple[str, str, int]:
         return self.task, self.id, self.trial
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Return what a file with this row contains, by the fields of the row: ``Row.kind`` of its record."""
+    fields = {name for kind in (Pair, UngradedSample) for alias, name in kind.aliases.items() if alias in row} | {*row}
+    if row.get("split") == EVALUATION or {"task", "verdict", "response"} <= fields:
+        return Score.kind
+    if "chosen" in fields or "rejected" in row:
+        return Pair.kind
+    if "response" in fields:
+        return Sample.kind if "verdict" in fields else UngradedSample.kind
+    return Problem.kind if "prompt" in fields else Row.kind
+
+
+def is_rectified(row: Mapping[str, Any]) -> bool:
+    """Whether ``spot rectify`` wrote the row; a pair keeps every field of its sample."""
+    return "chosen" in row and row.get("rejected") == row.get("response")

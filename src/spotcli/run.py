@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spotcli import jsonl, recipe_yaml
+from spotcli import files, jsonl, recipe_yaml
 from spotcli.console import say
-from spotcli.errors import RecipeError
+from spotcli.errors import RecipeError, SpotError, UserError
+from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 from spotcli.stages.evaluate import EvalSummary, evaluate
 from spotcli.stages.rectify import RectifySummary, rectify
@@ -24,6 +25,9 @@ from spotcli.stages.sample import SampleSummary, sample
 from spotcli.stages.train import TrainSummary, train
 
 T = TypeVar("T")
+
+CLOCK = "seconds.json"
+"""The file of a run's folder with the time per stage; it exists from the first start on."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def run(recipe: Recipe, *, folder: Path, fresh: bool = False) -> RunSummary:
 
     Raises:
         RecipeError: ``model`` or ``eval.tasks`` is missing.
+        UserError: another process runs it, or the folder is not one of a run.
         SpotError: a stage failed.
     """
     if recipe.model is None:
@@ -72,10 +77,20 @@ def run(recipe: Recipe, *, folder: Path, fresh: bool = False) -> RunSummary:
         raise RecipeError(
             "no evaluation task", where="eval.tasks", cure="set `eval: {tasks: [arithmetic]}` in the recipe"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(recipe_yaml.dump(recipe), encoding="utf-8")
-    clock = folder / "seconds.json"
-    seconds: dict[str, float] = {} if fresh else jsonl.read_json(clock)
+    files.make_parent(folder / CLOCK)
+    with Lock(folder, "folder"):
+        return _run(recipe, recipe.model, folder, fresh=fresh)
+
+
+def _run(recipe: Recipe, model: str, folder: Path, *, fresh: bool) -> RunSummary:
+    clock, resolved = folder / CLOCK, folder / "recipe.yaml"
+    if resolved.exists() and not clock.exists():
+        raise UserError(
+            "the folder has a recipe that no run wrote", where=str(resolved), cure="write to another folder with -o"
+        )
+    seconds = {} if fresh else _earlier_seconds(clock)
+    jsonl.write_json(clock, seconds)
+    files.write_text(resolved, recipe_yaml.dump(recipe))
 
     def timed(stage: str, work: Callable[[], T]) -> T:
         say(f"── {stage}")
@@ -86,7 +101,6 @@ def run(recipe: Recipe, *, folder: Path, fresh: bool = False) -> RunSummary:
             seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
             jsonl.write_json(clock, seconds)
 
-    model = recipe.model
     summary = RunSummary(
         folder=str(folder),
         sample=timed("sample", lambda: sample(recipe, folder=folder, fresh=fresh)),
@@ -99,3 +113,12 @@ def run(recipe: Recipe, *, folder: Path, fresh: bool = False) -> RunSummary:
     )
     jsonl.write_json(folder / "run.json", summary.as_dict())
     return summary
+
+
+def _earlier_seconds(clock: Path) -> dict[str, float]:
+    """The time per stage of earlier starts; empty if the file is damaged."""
+    try:
+        values = jsonl.read_json(clock)
+    except SpotError:
+        return {}
+    return {stage: float(value) for stage, value in values.items() if isinstance(value, int | float)}

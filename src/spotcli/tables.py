@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from spotcli.console import out, safe
+from spotcli.console import json_escaped, one_line, out
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,8 +49,8 @@ class EvalResult(Protocol):
 
 
 def as_json(values: dict[str, Any]) -> None:
-    """Print a summary as one JSON object on one line."""
-    print(json.dumps(values, ensure_ascii=False))
+    """Print a summary as one JSON object on one line; characters that are not safe to show are escaped."""
+    print(json_escaped(json.dumps(values, ensure_ascii=False)))
 
 
 def facts(title: str, values: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def facts(title: str, values: dict[str, Any]) -> None:
     table = _table(title, "", "")
     for name, value in values.items():
         if value is not None and value != {}:
-            table.add_row(name.replace("_", " "), safe(_formatted(value)))
+            table.add_row(one_line(name).replace("_", " "), one_line(_formatted(value)))
     out().print(table)
 
 
@@ -72,7 +72,7 @@ def _comparisons(summary: EvalResult) -> Table:
     table = _table("Gains and drift", "task", "before", "after", "difference", "95 % interval", "p")
     for name, comparison in summary.comparisons.items():
         table.add_row(
-            f"{name}, avg@{comparison.trials // comparison.problems} of {comparison.problems}",
+            f"{one_line(name)}, avg@{comparison.trials // comparison.problems} of {comparison.problems}",
             percent(comparison.before),
             percent(comparison.after),
             f"{100 * comparison.difference:+.1f}",
@@ -90,7 +90,7 @@ def _estimates(summary: EvalResult) -> Table:
     for name, score in summary.scores.items():
         estimate = score.estimate
         interval = f"{100 * estimate.low:.1f} … {100 * estimate.high:.1f} %"
-        table.add_row(name, percent(estimate.mean), interval, str(estimate.problems))
+        table.add_row(one_line(name), percent(estimate.mean), interval, str(estimate.problems))
     return table
 
 
@@ -99,7 +99,7 @@ def _verdicts(summary: EvalResult) -> Table:
     for model, scores_by_task in ((summary.against, summary.base), (summary.model, summary.scores)):
         for name, score in scores_by_task.items():
             counts = (score.right, score.wrong, score.undecided, score.truncated)
-            table.add_row(name, safe(str(model)), *map(str, counts))
+            table.add_row(one_line(name), one_line(str(model)), *map(str, counts))
     return table
 
 

@@ -229,3 +229,15 @@ def test_deletions_are_measured_beside_the_change_ratio() -> None:
         (1.0, 0.0),
         (0.0, 0.0),
     ]
+
+
+def test_texts_too_long_to_compare_count_as_new_between_their_common_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    rejected, chosen = [1, 2, 3, 4, 5, 9], [1, 7, 3, 8, 6, 9]
+    # The common subsequence is 1, 3, 9: three of six are kept.
+    exact = edits.measure(rejected, chosen)
+    assert (exact.ratio, exact.deleted) == (0.5, 0.5)
+    # Without the ends there are 4 x 4 pairs of positions.
+    monkeypatch.setattr(edits, "MAX_COUNTED", 16)
+    assert edits.measure(rejected, chosen) == exact
+    monkeypatch.setattr(edits, "MAX_COUNTED", 15)
+    assert edits.measure(rejected, chosen).ratio == pytest.approx(4 / 6)  # only the 1 and the 9 are kept

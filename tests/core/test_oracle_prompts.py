@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotcli.core.oracle_prompts import Feedback, ParsedReply, apply_hunks, build_prompt, new_fence, parse_reply
+from spotcli.core.hunks import ParsedReply, apply_hunks
+from spotcli.core.oracle_prompts import Feedback, build_prompt, new_fence, parse_reply
+from spotcli.core.typography import fold
 from spotcli.records import Message
 
 F = "0123456789ab"
@@ -187,3 +189,120 @@ def test_any_reply_is_parsed_or_has_an_error(text: str) -> None:
     for parse in (rewrite, edits):
         parsed = parse(text)
         assert (parsed.text is None) != (parsed.error is None)
+
+
+# Texts that were copied with other characters
+
+TYPESET = "Let\u2019s see:\r\n  36 \u2212 5 = 32,\r\n\r\nso it\u2019s 32 caf\u0065\u0301s \u201cin all\u201d.\r\n"
+"""Curly quotes, a minus sign (U+2212), an accent apart from its letter (NFD), and line ends of Windows."""
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "old", "new"),
+    [
+        ("36 - 5 = 32", "36 - 5 = 31", "36 \u2212 5 = 32", "36 \u2212 5 = 31"),  # a hyphen for the minus sign
+        ("36\u00a0\u2013\u00a05 = 32", "36\u00a0\u2013\u00a05 = 31", "36 \u2212 5 = 32", "36 \u2212 5 = 31"),
+        ("36-5=32,", "36-5=31,", "36 \u2212 5 = 32,", "36 \u2212 5 = 31,"),  # without blanks
+        ("36  \u2212 5\t= 32", "36  \u2212 5\t= 31", "5 = 32", "5 = 31"),
+        ("so it's 32 caf\u00e9s \"in", "so it's 31 caf\u00e9s \"in", "it\u2019s 32", "it\u2019s 31"),  # NFC
+        ("= 32,\n\nso it's 32", "= 31,\n\nso it's 31", "= 32,\r\n\r\nso it\u2019s 32", "= 31,\r\n\r\nso it\u2019s 31"),
+        ("= 32, so it's 32", "= 31, so it's 31", "= 32,\r\n\r\nso it\u2019s 32", "= 31,\r\n\r\nso it\u2019s 31"),
+        ("\uff13\uff16 - 5 = 32", "\uff13\uff16 - 5 = 31", "5 = 32", "5 = 31"),  # wide digits
+        ("it's 32\n..\nin all\"", "it's 31 cafes", "it\u2019s 32 cafe\u0301s \u201cin all\u201d", "it\u2019s 31 cafes"),
+        ("so it's 32 caf\u00e9s", "", "so it\u2019s 32 cafe\u0301s", ""),
+    ],
+)  # fmt: skip
+def test_a_text_copied_with_other_characters_is_found(find: str, replace: str, old: str, new: str) -> None:
+    assert TYPESET.count(old) == 1
+    assert apply_hunks(TYPESET, [(find, replace)]).text == TYPESET.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("student", "find", "error"),
+    [
+        ("a \u2212 b, a \u2013 b", "a - b", "hunk found twice"),
+        ("it\u2019s 5\nit\u2018s 5", "it's 5", "hunk found twice"),
+        ("a  b\na\tb", "a b", "hunk found twice"),
+        ("x\u00b2 = 4", "x2", "hunk not found"),  # a square is not a 2
+        ("x = \u00bd", "1\u20442", "hunk not found"),
+        ("12", "1 2", "hunk not found"),
+        ("sin X", "sin x", "hunk not found"),
+        ("the \ufb01rst", "irst", "hunk not found"),  # half of a ligature
+    ],
+)
+def test_an_ambiguous_or_other_text_is_not_found(student: str, find: str, error: str) -> None:
+    assert apply_hunks(student, [(find, "new")]).error == error
+
+
+def test_the_text_as_it_is_comes_first() -> None:
+    assert apply_hunks("a \u2212 b, a - b", [("a - b", "c")]).text == "a \u2212 b, c"
+    # With the line end it occurs once, without regard to line ends twice.
+    assert apply_hunks("a  b and a\nb", [("a b", "c")]).text == "c and a\nb"
+
+
+RETYPED = {"\u2212": "-", "\u2019": "'", "\u201c": '"', "\r\n": "\n", " ": "  ", "e\u0301": "\u00e9", "\u00a0": " "}
+"""How a model may copy each of these."""
+OTHER = ("1", "2", "x", "ab", "=", "\\frac{1}{2}", "\u00b2", "\u6f22", "\n", "\u200b")
+typeset = st.lists(st.sampled_from([*RETYPED, *OTHER]), max_size=40)
+
+
+@given(typeset, typeset, typeset, st.data())
+def test_text_outside_a_hunk_stays_byte_for_byte(
+    before: list[str], old: list[str], after: list[str], data: st.DataObject
+) -> None:
+    student = "".join([*before, *old, *after])
+    find = "".join(RETYPED.get(piece, piece) if data.draw(st.booleans()) else piece for piece in old)
+    parsed = apply_hunks(student, [(find, "NEW")])
+    if parsed.text is None:
+        assert parsed.error in ("no hunk", "hunk not found", "hunk found twice")
+        return
+    head, _, tail = parsed.text.partition("NEW")
+    assert student.startswith(head)
+    assert student.endswith(tail)
+    # What was replaced is what was to be found, apart from typography.
+    replaced = student[len(head) : len(student) - len(tail)]
+    assert fold(replaced.strip(), loose=True).text == fold(find.strip(), loose=True).text
+
+
+@given(typeset, typeset, typeset, st.data())
+def test_only_the_changed_part_of_a_retyped_passage_changes(
+    before: list[str], kept: list[str], after: list[str], data: st.DataObject
+) -> None:
+    # The passage holds two marks, so it is found once; only the second one changes.
+    passage = ["MARK;", *kept, ";OLD;", *before]
+    student = "".join([*after, *passage, *after])
+    retyped = [RETYPED.get(piece, piece) if data.draw(st.booleans()) else piece for piece in passage]
+    new = [";NEW;" if piece == ";OLD;" else piece for piece in retyped]
+    parsed = apply_hunks(student, [("".join(retyped), "".join(new))])
+    if retyped != passage:
+        assert parsed.text == student.replace("OLD", "NEW")
+
+
+@pytest.mark.parametrize(
+    ("line", "part", "number"),
+    [
+        ("{} \u2212 1 = x and so on, which is why it follows\n", "{} - 1 = x", 1000),
+        ("a" * 90 + "{}b ", "a" * 90 + "{}b", 1000),
+        ("\u2212 " * 45 + "{} ", "- " * 45 + "{} ", 1000),
+    ],
+)
+def test_long_answers_with_many_edits_are_applied(line: str, part: str, number: int) -> None:
+    student = "".join(line.format(1000 + index) for index in range(number))
+    hunks = [(part.format(1000 + index), part.format(5000 + index)) for index in range(number)]
+    parsed = apply_hunks(student + "x" * (100_000 - len(student)), hunks)
+    assert parsed.text is not None
+    assert parsed.text.startswith("".join(line.format(5000 + index) for index in range(number)))
+
+
+def test_hostile_edits_end() -> None:
+    # Each of these is quadratic or worse for a search that starts again at every character.
+    for student, find in (
+        ("a" * 100_000, "a" * 50_000 + "b"),
+        ("\u2212 " * 50_000, "- " * 20_000 + "b"),
+        (" " * 100_000, "x"),
+    ):
+        assert apply_hunks(student, [(find, "c")] * 1000).error == "hunk not found"
+    assert apply_hunks("\ufb01" * 100_000, [("i", "c")]).error == "hunk not found"
+    assert apply_hunks("a\u0301" * 50_000, [("\u00e1" * 40_000, "c")]).error == "hunk found twice"
+    # All of them overlap, so nothing is replaced.
+    assert apply_hunks("\u2212" * 100_000 + "b", [("-" * 100_000 + "b", "c")] * 3).error == "hunks overlap"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +110,7 @@ def test_instruction_checkers_agree_with_the_published_verdicts() -> None:
 def test_a_keyword_is_text_and_never_a_pattern(instruction: str, arguments: dict[str, Any]) -> None:
     pytest.importorskip("if_verifiable")
     row = {"prompt": "p", "instruction_id_list": [instruction], "kwargs": [arguments]}
-    started = time.monotonic()
-    # As a pattern, it takes exponential time on this response.
-    grade_instructions("a" * 60 + "!", json.dumps(row))
-    assert time.monotonic() - started < 20
+    # As a pattern, it takes exponential time on this response, which would be a time-out.
+    assert "time-out" not in grade_instructions("a" * 60 + "!", json.dumps(row)).reason
     if instruction == "keywords:existence":
         assert grade_instructions("so (a+)+$ it is", json.dumps(row)).verdict == "right"

@@ -110,10 +110,12 @@ def inspect_file(
     quiet: bool = False,
 ) -> ReviewSummary:
     """Run the stage as the command does."""
-    return review(
+    summary = review(
         Recipe(),
         folder=data.parent,
         data=Path(data.name),
         selection=Selection(id, where),
         view=View(limit, html, quiet),
     )
+    assert isinstance(summary, ReviewSummary)
+    return summary

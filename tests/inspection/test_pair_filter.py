@@ -89,7 +89,8 @@ def test_missing_values() -> None:
         ("source>a", "'source' is text, which has no operator >"),
         ("verdict=rihgt", "use one of right, wrong, undecided, none"),
         ("__import__('os').system('id')", "expected FIELD OP VALUE"),
-        ("ratio>0.3 or ratio<0.1", "got '0.3 or ratio<0.1'"),
+        ("ratio>0.3 or ratio<0.1", "terms cannot be joined by `or`, got '0.3 or ratio<0.1'"),
+        ("source~a or source~b", "put quotes around a text that contains `or`"),
     ],
 )
 def test_invalid_expression_names_the_problem(expression: str, message: str) -> None:

@@ -361,3 +361,70 @@ def test_memory_does_not_depend_on_the_length_of_the_file(tmp_path: Path) -> Non
     # 1024 rows of 4 kB are 4 MB in Arrow and in Python each; a few batches may be in memory at once.
     assert most < 25_000_000
     assert peak < 25_000_000
+
+
+def test_a_placeholder_does_not_hide_the_reference_answer(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a", "answer": "nan", "ground_truth": "5"},
+        {"prompt": "b", "answer": "-", "reward_model": {"ground_truth": "6"}},
+        {"prompt": "c", "answer": "", "final_answer": ["7"]},
+        {"prompt": "d", "answer": "N/A", "solution": "It is \\boxed{8}."},
+        {"prompt": "e", "answer": "No idea.\n#### None"},
+        {"prompt": "f", "answer": "null", "ground_truth": "", "final_answer": ["nan"]},
+    ]
+    write_rows(tmp_path / "p.jsonl", rows)
+    columns = {name: None for row in rows for name in row}
+    write_parquet(tmp_path / "p.parquet", [columns | row for row in rows])
+    for name in ("p.jsonl", "p.parquet"):
+        assert [problem.reference for problem in read(tmp_path, name)] == ["5", "6", "7", "8", None, None]
+    with (tmp_path / "p.jsonl").open("a") as file:
+        file.write('{"prompt": "g", "answer": 1e400}\n{"prompt": "h", "answer": Infinity}\n')
+    assert [problem.reference for problem in read(tmp_path, "p.jsonl")[-2:]] == [None, None]
+
+
+def test_a_repeated_prompt_with_another_reference_answer_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = [{"role": "user", "content": "1 + 1?"}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "1 + 1?", "answer": "2"},
+        {"prompt": chat, "answer": "2"},
+        {"prompt": chat, "answer": "3"},
+        {"id": "own", "prompt": "1 + 1?", "answer": "4"},
+        {"prompt": "1 + 2?", "answer": "3"},
+    ]
+    write_rows(tmp_path / "p.jsonl", rows)
+    assert [problem.answer for problem in read(tmp_path, "p.jsonl")] == ["2", "3"]
+    error = " ".join(capsys.readouterr().err.split())
+    assert "skipped 3 rows with a repeated prompt; 2 problems remain" in error
+    assert f"{tmp_path / 'p.jsonl'}:3: 2 repeated prompts have another reference answer" in error
+
+
+def test_a_problem_set_is_read_by_its_content(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import feather, parquet
+
+    table = pyarrow.table({"prompt": ["1 + 1?", "2 + 2?"], "answer": ["2", "4"], "text": [b"abc", b"d"]})
+    parquet.write_table(table, tmp_path / "parquet.jsonl")
+    feather.write_feather(table, tmp_path / "feather.arrow", compression="uncompressed")
+    rows = [json.dumps({"prompt": "1 + 1?", "answer": "2"}), json.dumps({"prompt": "2 + 2?", "answer": "4"})]
+    (tmp_path / "lines.parquet").write_text("\n".join(rows))
+    (tmp_path / "lines.csv").write_text("\n".join(rows))
+    (tmp_path / "semicolons.csv").write_text("prompt;answer\n1 + 1?;2\n2 + 2?;4\n")
+    for path in sorted(tmp_path.iterdir()):
+        problems = list(iter_problems(path.name, folder=tmp_path, seed=0, limit=None))
+        assert [(problem.prompt, problem.answer) for problem in problems] == [("1 + 1?", "2"), ("2 + 2?", "4")], path
+
+
+def test_a_binary_column_is_refused_and_dates_become_text(tmp_path: Path) -> None:
+    from datetime import date
+
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"prompt": ["p"], "day": [date(2026, 1, 31)]}), tmp_path / "day.parquet")
+    (problem,) = iter_problems("day.parquet", folder=tmp_path, seed=0, limit=None)
+    assert json.loads(problem.json_line())["day"] == "2026-01-31"
+    parquet.write_table(pyarrow.table({"prompt": ["p"], "image": [b"\x89PNG\xff"]}), tmp_path / "image.parquet")
+    with pytest.raises(DataError, match=r"image.parquet: row 1: the column 'image' is binary \(bytes\)"):
+        list(iter_problems("image.parquet", folder=tmp_path, seed=0, limit=None))

@@ -235,6 +235,39 @@ def test_the_worst_cost_is_never_less_than_the_cost() -> None:
 
 
 @pytest.mark.parametrize(
+    "listed",
+    [
+        {"input_cost_per_token": 0, "output_cost_per_token": 0},
+        {"input_cost_per_token": 0, "output_cost_per_token": 1e-5},
+        {"input_cost_per_token": 1e-6, "output_cost_per_token": 0.0},
+        {"input_cost_per_token": 1e-6, "output_cost_per_token": None},
+        {"output_cost_per_token": 1e-5},
+        {"input_cost_per_token": 1e-6},
+        {"input_cost_per_token": float("nan"), "output_cost_per_token": 1e-5},
+        {"input_cost_per_token": "1e-6", "output_cost_per_token": 1e-5},
+        {},
+    ],
+)
+def test_a_price_that_is_missing_in_litellms_table_is_unknown(
+    listed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = client()
+    monkeypatch.setattr(model._litellm, "get_model_info", lambda name: listed)
+    assert model.price_of(1000, 1000) is None
+    assert model.worst_cost([{"role": "user", "content": "?"}], 1000) is None
+    # The prices that are set count, also 0.
+    assert client(price_in=0.0, price_out=10.0).price_of(1000, 1000) == pytest.approx(0.01)
+
+
+def test_the_worst_cost_is_that_of_reasoning_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = client()
+    listed = {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-5, "output_cost_per_reasoning_token": 4e-5}
+    monkeypatch.setattr(model._litellm, "get_model_info", lambda name: listed)
+    # 4 bytes and 16 around them: 20 prompt tokens; 1,000 tokens of reasoning.
+    assert model.worst_cost([{"role": "user", "content": "1+1?"}], 1000) == pytest.approx(20e-6 + 0.04)
+
+
+@pytest.mark.parametrize(
     "secret",
     [
         KEY,

@@ -126,6 +126,31 @@ def test_the_documentation_has_the_observed_table() -> None:
         ("input length and `max_tokens` exceed context limit: 190000 + 16384 > 200000, decrease input length", 10000),
         # The upper end of the range is exclusive.
         ("maxOutputTokens value of 16384 but the supported range is from 1 (inclusive) to 8193 (exclusive).", 8192),
+        ("`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less", 8192),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", 8192),
+        ("<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 8192]", 8192),
+        ("The maximum tokens you requested exceeds the model limit of 8192. Try again with a lower value.", 8192),
+        ("too many tokens: max tokens must be less than or equal to 4096", 4096),
+        # 8193 - 612
+        (
+            "`inputs` tokens + `max_new_tokens` must be <= 8193. Given: 612 `inputs` tokens and 16384 `max_new_tokens`",
+            7581,
+        ),
+        (
+            "This endpoint's maximum context length is 8192 tokens. However, you requested about 16996 tokens (612 of "
+            "text input, 16384 in the output).",
+            7580,
+        ),
+        (
+            "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of "
+            "16996 tokens: 612 tokens from the input messages and 16384 tokens for the completion.",
+            7580,
+        ),
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 16384 output tokens and your "
+            "prompt contains at least 612 input tokens, for a total of at least 16996 tokens.",
+            7580,
+        ),
     ],
 )
 def test_a_limit_that_the_model_rejects_is_lowered(message: str, accepted: int) -> None:
@@ -143,8 +168,21 @@ def test_a_limit_that_the_model_rejects_is_lowered(message: str, accepted: int) 
     assert (reply.finish_reason, reply.max_tokens) == ("stop", accepted)
 
 
-def test_a_prompt_that_does_not_fit_is_declined_at_once() -> None:
-    message = "This model's maximum context length is 8192 tokens and your request has 9000 input tokens."
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 8192 tokens and your request has 9000 input tokens.",
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+        "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
+        "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+        "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]",
+        "Input is too long for requested model.",
+        "the request exceeds the available context size. try increasing the context size",
+        "`inputs` must have less than 4095 tokens. Given: 9000",
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_declined_at_once(message: str) -> None:
     with WireServer("vllm", "good") as server:
         server.reply_with(lambda outcome, text: (400, {"error": {"message": message, "code": 400}}))
         reply = asyncio.run(ask(server, 100))

@@ -1,12 +1,14 @@
-r"""Corrections that were wrapped, escaped, shortened or commented."""
+r"""Corrections that were wrapped, escaped or retyped: undone where that is certain."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from spotcli.repair.clean import clean
+from spotcli.repair.clean import clean, unwrapped
 
 STUDENT = "First, 12 * 3 = 36.\nThen 36 + 5 = 42.\nSo we add them.\n\nThe answer is $\\boxed{42}$."
 RIGHT = STUDENT.replace("5 = 42", "5 = 41").replace("{42}", "{41}")
@@ -18,12 +20,26 @@ RIGHT = STUDENT.replace("5 = 42", "5 = 41").replace("{42}", "{41}")
         RIGHT,
         f"```latex\n{RIGHT}\n```",
         f"```\n{RIGHT}\n```",
+        f"~~~\n{RIGHT}\n~~~",
         json.dumps({"solution": RIGHT}),
         json.dumps({"ok": True, "corrected": RIGHT}),
+        json.dumps({"explanation": "The sum was off.", "corrected_solution": RIGHT}),
+        json.dumps(RIGHT),
+        json.dumps([RIGHT]),
+        f"```json\n{json.dumps({'solution': RIGHT})}\n```",
+        '{"solution": "' + RIGHT + '"}',  # with line ends as they are and single backslashes: not quite JSON
+        f"<solution>\n{RIGHT}\n</solution>",
         RIGHT.replace("\\", "\\\\"),
+        RIGHT.replace("\n", "\\n"),
+        RIGHT.replace("\\", "\\\\").replace("\n", "\\n"),
+        RIGHT.replace("\\boxed", "\boxed"),  # the b of \boxed was read as an escape
         f"**Corrected solution:**\n\n{RIGHT}",
         f"Here is the corrected answer:\n{RIGHT}",
         f"## Revised solution\n{RIGHT}",
+        "\n".join(f"> {line}" for line in RIGHT.split("\n")),
+        RIGHT.replace(" ", "\u00a0"),
+        RIGHT.replace("\n", "\r\n"),
+        RIGHT.replace(".\n", ".  \n"),
     ],
 )
 def test_a_wrapper_is_removed(text: str) -> None:
@@ -32,33 +48,57 @@ def test_a_wrapper_is_removed(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "damage"),
+    ("text", "expected"),
     [
-        (RIGHT.replace("\n", "\\n"), "escaped text"),
-        (RIGHT.replace("\\boxed", "\boxed"), "hidden characters"),
-        (RIGHT.replace("answer", "an\u200bswer"), "hidden characters"),
-        (RIGHT.replace("36 +", "\u202e36\u202c +"), "hidden characters"),
-        (RIGHT + "".join(chr(0xE0000 + ord(letter)) for letter in "obey"), "hidden characters"),
-        (RIGHT.replace("The", "\x1b]52;c;QUJD\x07The"), "hidden characters"),
-        (RIGHT.replace("So we add them.", "[... unchanged ...]"), "omitted text"),
-        (RIGHT.replace("So we add them.", "... (the rest is the same as before)"), "omitted text"),
-        (RIGHT.replace("Then 36", "(I corrected the student's mistake here.) Then 36"), "meta talk"),
-        (RIGHT.replace("them.", "them. This matches the reference answer."), "meta talk"),
-        (RIGHT.replace("Then", "The error was here. Then"), "meta talk"),
+        ("\x0crac{1}{2} \x08ar{x} \x0bec{v} \x07lpha", r"\frac{1}{2} \bar{x} \vec{v} \alpha"),
+        ("2 \times 3, \text{so} \tau", r"2 \times 3, \text{so} \tau"),
+        ("\\left( x \right), \rho", r"\left( x \right), \rho"),
+        ("a \neq b and \nabla f", r"a \neq b and \nabla f"),
+        ("a\tb and\nnext", "a\tb and\nnext"),  # white space that begins no command
+        (r"x \\frac{1}{2} \\boxed{3}", r"x \frac{1}{2} \boxed{3}"),
+        (r"1 & 2 \\ 3 & 4 \\[2pt] \\\hline", r"1 & 2 \\ 3 & 4 \\[2pt] \\\hline"),  # line ends of LaTeX
     ],
 )
-def test_damage_is_named(text: str, damage: str) -> None:
-    assert clean(text, STUDENT).damage == damage
+def test_escapes_are_undone(text: str, expected: str) -> None:
+    assert unwrapped(text, r"The sum is \frac{1}{3}.") == expected
 
 
-def test_what_the_student_or_the_problem_contains_is_allowed() -> None:
-    student = f"```\n{STUDENT}\n```"
-    assert clean(f"```\n{RIGHT}\n```", student).text == f"```\n{RIGHT}\n```"
-    remark = RIGHT.replace("Then", "The student has 36 pens. Then")
-    assert clean(remark, STUDENT).damage == "meta talk"
-    assert clean(remark, STUDENT, "The student has 12 pens, three times. He gets 5. How many?").damage is None
-    zero_width = STUDENT.replace("First", "Fir\u200bst")
-    assert clean(zero_width.replace("42", "41"), zero_width).damage is None
+@pytest.mark.parametrize(
+    ("text", "replaced"),
+    [
+        ("```\nx = 2\n```", "```\nx = 1\n```"),
+        ('{"x": "2"}', '{"x": "1"}'),
+        ("`x = 2`", "`x = 1`"),
+        ("> 2", "> 1"),
+        ("<answer>2</answer>", "<answer>1</answer>"),
+        ('printf("a\\n");', 'printf("b\\n");\nreturn 0;'),
+        ("{1, 2}", "1, 2"),  # a set
+        ('["a", "b"]', "a"),
+        ("a\u00a0b", "b\u00a0a"),
+    ],
+)
+def test_what_the_student_wrote_so_is_kept(text: str, replaced: str) -> None:
+    assert unwrapped(text, replaced) == text
+
+
+def test_lines_that_the_student_wrote_are_his_own() -> None:
+    student = "It\u2019s 36 \u2212 5,  \nthat is 30.\nThe answer is 30.\n"
+    retyped = "It's 36 - 5,\nthat is 31.\nThe answer is 31.\n"
+    assert clean(retyped, student).text == "It\u2019s 36 \u2212 5,  \nthat is 31.\nThe answer is 31.\n"
+    # Line ends too.
+    windows = student.replace("\n", "\r\n")
+    assert clean(retyped, windows).text == "It\u2019s 36 \u2212 5,  \r\nthat is 31.\r\nThe answer is 31.\r\n"
+    # Blanks inside a line can be what was corrected, and two lines can differ in their quotes alone.
+    assert clean("if x:\n    y = 1", "if x:\ny = 1").text == "if x:\n    y = 1"
+    assert clean("a \u2212 b\na - b\na \u2013 b", "a \u2212 b\na - b").text == "a \u2212 b\na - b\na \u2013 b"
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_a_students_answer_is_never_changed(student: str, other: str) -> None:
+    text = student.replace("\r\n", "\n")
+    assert clean(text, text, other).damage is None
+    assert unwrapped(text, text) == text
+    clean(other, text)  # any text is cleaned, or named
 
 
 def test_latex_is_not_escaped_text() -> None:
@@ -71,3 +111,14 @@ def test_latex_is_not_escaped_text() -> None:
 
 def test_the_margins_are_kept() -> None:
     assert clean(f"\n```\n{RIGHT}\n```\n", f"\n{STUDENT}\n").text == f"\n{RIGHT}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["```\n" + " " * 100_000, "\\" * 100_000, "<b" * 50_000, "[" * 100_000, " \n" * 50_000, "a" * 100_000 + "\u0430",
+     "a-" * 50_000, "~~" * 50_000, "wait " * 20_000, "ά" * 100_000, "1 + 1 = " * 12_000, "{\"a\": \"" * 10_000],
+)  # fmt: skip
+def test_hostile_replies_end(text: str) -> None:
+    # Each of these is quadratic for a pattern that starts again at every character.
+    clean(text, STUDENT)
+    clean(text, text[: len(text) // 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,39 @@ def test_a_row_without_a_required_field_is_named() -> None:
     row = {name: value for name, value in OLD_ROW.items() if name != "sample"}
     with pytest.raises(DataError, match="x:7: the field 'sample' is missing"):
         read_entry(row, "x:7")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"trial": "0"}, {"usage": None}, {"usage": []}, {"cost": "much"}, {"mode": "x"}, {"text": None}, {"key": ["k"]}],
+    ids=str,
+)
+def test_a_damaged_entry_is_named_with_its_line(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "x.replies.jsonl"
+    write(path, reply("a"), reply("b"))
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(second) | change)}\n")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=rf"{path}:2: the field '{next(iter(change))}.*' is invalid"):
+        Journal(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 40, '{"kind": "reply", "text": "é'.encode()[:-1], b'["reply"]', b"7"])
+def test_a_damaged_end_is_set_aside(tail: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.replies.jsonl"
+    write(path, reply("a"))
+    path.write_bytes(path.read_bytes() + tail)
+    with Journal(path) as journal:
+        assert journal.torn
+        assert len(journal.entries) == 1
+    assert path.with_suffix(".torn").read_bytes() == tail + b"\n"
+
+
+def test_a_line_that_occurs_twice_is_one_reply(tmp_path: Path) -> None:
+    path = tmp_path / "x.replies.jsonl"
+    write(path, dataclasses.replace(reply("a"), at="2026-01-01T00:00:00", seconds=1.5))
+    path.write_bytes(path.read_bytes() * 2)
+    with Journal(path) as journal:
+        assert len(journal.entries) == 1
+        assert journal.spent == pytest.approx(0.5)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from spotcli.errors import DataError, UserError
+from spotcli.recipe import Recipe
 from spotcli.stages import review as stage
+from spotcli.stages.review import ScoreSummary, Selection, View, review
 from tests.inspection.example_pairs import LAUNCH, PAIRS, inspect_file, write_pairs, write_rows
 
 
@@ -78,7 +80,7 @@ def test_invalid_row_raises_data_error_with_line(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "data.jsonl", [PAIRS[0], {"prompt": "?", "rejected": "1"}])
     with pytest.raises(DataError, match=r"data\.jsonl:2: the field 'chosen' is missing"):
         inspect_file(path)
-    with pytest.raises(DataError, match=r"data\.jsonl:1: the field 'chosen' is missing"):
+    with pytest.raises(UserError, match=r"data\.jsonl: expected pairs, got problems"):
         inspect_file(write_rows(tmp_path / "data.jsonl", [{"prompt": "?"}]))
 
 
@@ -112,3 +114,54 @@ def test_large_file_is_streamed(tmp_path: Path, capsys: pytest.CaptureFixture[st
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 2700 < 600
+
+
+SCORES = [
+    {
+        "id": f"p{number}",
+        "prompt": f"{number} + 1?",
+        "answer": str(number + 1),
+        "split": "eval",
+        "task": "arithmetic" if number < 3 else "connect4",
+        "trial": 0,
+        "response": f"It is {number + 1}.\x1b[2J",
+        "finish_reason": "length" if number == 1 else "stop",
+        "verdict": ("right", "undecided", "wrong", "right")[number],
+        "reason": "truncated" if number == 1 else None,
+    }
+    for number in range(4)
+]
+
+
+def test_scores_are_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_rows(tmp_path / "model.jsonl", SCORES)
+    summary = review(Recipe(), data=path)
+    text = capsys.readouterr().out
+    assert isinstance(summary, ScoreSummary)
+    assert (summary.answers, summary.matching, summary.reasons) == (4, 4, {"truncated": 1})
+    assert summary.tasks["arithmetic"] == {"problems": 3, "right": 1, "wrong": 1, "undecided": 1, "truncated": 1}
+    assert "4 answers of an evaluation" in text
+    assert "arithmetic      3 problems, right 1, wrong 1, undecided 1 (33.3% right)\n" in text
+    assert "== 2/4  p1  trial 0\n  verdict undecided   answer 2   reason truncated   finish truncated\n" in text
+    assert "  It is 2.␛[2J\n" in text
+    assert "rectify" not in text
+
+
+def test_scores_are_filtered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_rows(tmp_path / "model.jsonl", SCORES)
+    summary = review(Recipe(), data=path, selection=Selection(None, "verdict=right, task=connect4"), view=View(1))
+    text = capsys.readouterr().out
+    assert (summary.matching, "== 1/1  p3" in text, "4 answers of an evaluation, 1 selected" in text) == (1, True, True)
+    review(Recipe(), data=path, selection=Selection("p2"))
+    assert capsys.readouterr().out.startswith("== 1/1  p2  trial 0\n")
+    with pytest.raises(UserError, match="did you mean 'p0' or 'p1' or 'p2'"):
+        review(Recipe(), data=path, selection=Selection("p"))
+    with pytest.raises(UserError, match="the fields are trial, length, id, task"):
+        review(Recipe(), data=path, selection=Selection(None, "colour=red"))
+    with pytest.raises(UserError, match="expected pairs for --html, got scores"):
+        review(Recipe(), data=path, view=View(html=tmp_path / "page.html"))
+
+
+def test_empty_bins_below_the_selected_pairs_are_not_shown(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_file(data, where="ratio>0.5", limit=0)
+    assert re.findall("^[01][.][0-9]+–", capsys.readouterr().out, re.MULTILINE) == ["0.90–"]

@@ -58,8 +58,13 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", [kind if kind == "zero2" else pytest.param(kind, marks=slow) for kind in KINDS])
 def test_two_processes_train_like_one(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "compiled"))
     # 17 pairs in steps of 8: the last step of an epoch has one pair, so one of the two processes idles.
     write(tmp_path, [pair(number) for number in range(17)])
     train(recipe(tiny_model, output="one", **SGD), folder=tmp_path)
@@ -85,6 +90,10 @@ def test_two_processes_train_like_one(
         3 if whole else None,
     ]
     assert ("generation checks are off" in capsys.readouterr().err) is not whole
+    # A process that is killed while it compiles leaves a lock for which later runs would wait.
+    assert not (tmp_path / "compiled").exists()
+    # The sources of the values are the user's, not the files of the launch.
+    assert "spot-launch" not in (tmp_path / "two" / "recipe.yaml").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -165,7 +165,7 @@ def test_checkpoint_restores_the_reward_shift(stopped: tuple[Path, Path]) -> Non
 
 
 def test_two_runs_cannot_write_the_same_folder(tiny_model: Path, tmp_path: Path) -> None:
-    from spotcli.jsonl import Appender
+    from spotcli.appender import Appender
 
     write(tmp_path, [pair(number) for number in range(8)])
     with (

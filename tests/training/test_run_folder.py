@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spotcli.errors import SettingsChanged
+from spotcli.errors import DataError, SettingsChanged, UserError
 from spotcli.training.progress import Metrics
 from spotcli.training.run_folder import META, RunFolder, RunIdentity, RunMeta, checkpoints, seal_checkpoint
 
@@ -80,3 +80,37 @@ def test_last_checkpoint_is_the_newest_whole_one(tmp_path: Path) -> None:
     assert run.last_checkpoint() == tmp_path / "checkpoint-2"
     run.remove_checkpoints(after=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"settings": null}', b'{"settings": []}', b'{"summary": []}', b'{"summary": {"x": 1}}']
+)
+def test_a_damaged_file_of_settings_is_named_and_fresh_renames_the_folder(tmp_path: Path, content: bytes) -> None:
+    run = RunFolder(tmp_path / "out")
+    run.path.mkdir()
+    (run.path / META).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        run.finished(IDENTITY)
+    assert str(caught.value.where) == str(run.path / META)
+    run.set_aside()
+    assert (tmp_path / "out.old-1" / META).read_bytes() == content
+
+
+def test_fresh_renames_only_a_folder_of_a_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "out")
+    run.path.mkdir()
+    (run.path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="--fresh does not rename it"):
+        run.set_aside()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.tex"]
+
+
+def test_the_folder_behind_a_link_is_renamed_and_the_link_is_kept(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "out"
+    real.mkdir()
+    (real / META).write_text("{}")
+    link.symlink_to(real)
+    RunFolder(link).set_aside()
+    assert link.is_symlink()
+    assert list(link.iterdir()) == []
+    assert (tmp_path / "real.old-1" / META).exists()

@@ -24,6 +24,10 @@ MAX_CELLS = 1 << 31
 """Pairs of positions that an alignment may have; it needs one bit for each. 2**31 bits are 256 MB, the size for 46,000
 words on each side."""
 
+MAX_COUNTED = 1 << 34
+"""Pairs of positions of which a longest common subsequence is counted, without being stored. 2**34 of them take some
+seconds, the size for 131,000 tokens on each side that have nothing in common at their ends."""
+
 CLOSE = 0.85
 """Share of the longer side that most corrections keep. It affects only the speed of the change ratio."""
 
@@ -84,6 +88,8 @@ def measure(rejected_ids: Sequence[int], chosen_ids: Sequence[int]) -> Changes:
     """Return the change ratio and the share of y- that is deleted, from one longest common subsequence."""
     if not chosen_ids or not rejected_ids:
         return Changes(ratio=float(bool(chosen_ids or rejected_ids)), deleted=float(bool(rejected_ids)))
+    if len(rejected_ids) * len(chosen_ids) > MAX_COUNTED:
+        return _measure_long(rejected_ids, chosen_ids)
     # Most corrections keep most tokens, so their alignment is near the diagonal. Searching only there is faster.
     close = int(CLOSE * max(len(rejected_ids), len(chosen_ids)))
     kept = LCSseq.similarity(rejected_ids, chosen_ids, score_cutoff=close)
@@ -92,6 +98,20 @@ def measure(rejected_ids: Sequence[int], chosen_ids: Sequence[int]) -> Changes:
     # Subtract before dividing: (5 - 3) / 5 is exactly 0.4, and 1 - 3 / 5 is not.
     new, deleted = len(chosen_ids) - kept, len(rejected_ids) - kept
     return Changes(float(new / len(chosen_ids)), float(deleted / len(rejected_ids)))
+
+
+def _measure_long(rejected_ids: Sequence[int], chosen_ids: Sequence[int]) -> Changes:
+    """``measure`` without the common beginning and end; if what is between is still too long, all of it counts as new.
+
+    The search cannot be interrupted, and the texts come from outside: it must not take minutes.
+    """
+    head = shared_prefix(rejected_ids, chosen_ids)
+    tail = shared_prefix(rejected_ids[head:][::-1], chosen_ids[head:][::-1])
+    old, new = rejected_ids[head : len(rejected_ids) - tail], chosen_ids[head : len(chosen_ids) - tail]
+    kept = head + tail
+    if len(old) * len(new) <= MAX_COUNTED:
+        kept += LCSseq.similarity(old, new)
+    return Changes((len(chosen_ids) - kept) / len(chosen_ids), (len(rejected_ids) - kept) / len(rejected_ids))
 
 
 def text_change_ratio(rejected: str, chosen: str) -> float:

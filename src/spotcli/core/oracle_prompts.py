@@ -14,9 +14,10 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from functools import cache
 from typing import Literal
 
+from spotcli.core.hunks import ParsedReply, Unwrap, markers, read_edits, with_margins_of
 from spotcli.records import Message
 
 ReplyMode = Literal["rewrite", "edits", "solution", "plain"]
@@ -26,20 +27,7 @@ a correction; ``plain``: no prompt, the reply is the corrected answer."""
 VERSION = "2"
 """The version of the wording and of the reply's form; part of each request's key, so a new wording is a new request."""
 
-FormError = Literal[
-    "empty",
-    "unfenced",
-    "unclosed",
-    "several blocks",
-    "forged fence",
-    "malformed hunk",
-    "no hunk",
-    "hunk not found",
-    "hunk found twice",
-    "hunks overlap",
-]
-"""Why a reply could not be parsed; rows are counted by it."""
-
+_WORD = re.compile(r"[a-z]+")
 _TAG = re.compile(r"</?(?:problem|student|reference|previous|answer|edits)-([0-9a-f]{6,})>")
 
 _SYSTEM = """\
@@ -141,16 +129,6 @@ class OraclePrompt:
     feedback: Feedback | None = None
 
 
-@dataclass(frozen=True)
-class ParsedReply:
-    """The corrected answer in a reply, or the error in the reply's form."""
-
-    text: str | None
-    error: FormError | None = None
-    detail: str = ""
-    """The error in full, for the oracle's next attempt."""
-
-
 def new_fence(texts: Iterable[str] = ()) -> str:
     """Six random hex digits that no text contains; short, because the reply has to repeat them."""
     known = list(texts)
@@ -182,7 +160,7 @@ def build_prompt(
         system = _SYSTEM_SOLUTION.format(source=source, form=_FORM_SOLUTION.format(fence=fence))
     else:
         source = _SOURCE_WITHOUT_REFERENCE if reference is None else _SOURCE_WITH_REFERENCE
-        change, by, gap = _markers(response)
+        change, by, gap = markers(response)
         form = (_FORM_REWRITE if mode == "rewrite" else _FORM_EDITS).format(fence=fence, change=change, by=by, gap=gap)
         system = _SYSTEM.format(source=source, form=form)
         parts.append(_section("student", fence, response))
@@ -195,6 +173,29 @@ def build_prompt(
         parts.append(f"This was tried before and not accepted: {feedback.complaint}")
     messages: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(parts)}]
     return OraclePrompt(mode, fence, messages, feedback)
+
+
+QUOTED = 7
+"""So many words of the prompt in a row are a quotation of it."""
+
+
+def quotes_prompt(text: str, known: str) -> bool:
+    """Whether a text repeats a passage of the prompt's own wording, which ``known`` does not contain."""
+    words, wording = _WORD.findall(text.lower()), _wording()
+    runs = (" ".join(words[start : start + QUOTED]) for start in range(len(words) - QUOTED + 1))
+    quoted = {run for run in runs if run in wording}
+    known_words = " ".join(_WORD.findall(known.lower())) if quoted else ""
+    return any(run not in known_words for run in quoted)
+
+
+@cache
+def _wording() -> frozenset[str]:
+    texts = (_SYSTEM, _SOURCE_WITH_REFERENCE, _FORM_REWRITE, _FORM_EDITS, _SYSTEM_SOLUTION, _SOURCE_OF_SOLUTION)
+    runs: set[str] = set()
+    for text in texts:
+        words = _WORD.findall(text.lower())
+        runs.update(" ".join(words[start : start + QUOTED]) for start in range(len(words) - QUOTED + 1))
+    return frozenset(runs)
 
 
 def _section(name: str, fence: str, text: str) -> str:
@@ -210,19 +211,21 @@ def _problem(prompt: str | Sequence[Message]) -> str:
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in prompt)
 
 
-def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str) -> ParsedReply:
+def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str, unwrap: Unwrap | None = None) -> ParsedReply:
     """The corrected answer in a reply.
 
     White space around a corrected answer is the student's, since a reply between tags does not define it.
 
     Args:
         student: the wrong answer; tags that it contains itself are not a forgery.
+        unwrap: applied to the whole corrected answer, or to the new text of each change.
     """
     if not text.strip():
         return ParsedReply(None, "empty", "the reply was empty")
     if mode == "plain":
         return ParsedReply(text)
-    forged = {tag.group() for tag in _TAG.finditer(text) if tag.group(1) != fence and tag.group() not in student}
+    known = {tag.group() for tag in _TAG.finditer(student)}
+    forged = {tag.group() for tag in _TAG.finditer(text) if tag.group(1) != fence and tag.group() not in known}
     if forged:
         return ParsedReply(None, "forged fence", f"the reply holds tags that were not asked for: {sorted(forged)[0]}")
     tag = "edits" if mode == "edits" else "answer"
@@ -237,85 +240,10 @@ def parse_reply(text: str, *, mode: ReplyMode, fence: str, student: str) -> Pars
     inside = text[start + len(opening) : end]
     if not inside.strip():
         return ParsedReply(None, "empty", f"there was nothing between {opening} and {closing}")
+    if leaked := {tag.group() for tag in _TAG.finditer(inside) if tag.group() not in student}:
+        return ParsedReply(None, "forged fence", f"the correction holds a tag of the request: {sorted(leaked)[0]}")
     if mode == "edits":
-        return _read_edits(inside, student)
-    return ParsedReply(inside.strip() if mode == "solution" else _with_margins_of(student, inside))
-
-
-def _with_margins_of(student: str, text: str) -> str:
-    core = student.strip()
-    if not core:
-        return text.strip()
-    start = student.index(core)
-    return student[:start] + text.strip() + student[start + len(core) :]
-
-
-def _markers(student: str) -> tuple[str, str, str]:
-    """The lines before a change, between its old and new text, and in the place of omitted text.
-
-    No line of the student's answer equals one of them, so that no copied line can be taken for a marker.
-    """
-    lines = {line.strip() for line in student.splitlines()}
-    candidates = (("@" * size, "=" * size, "." * size) for size in count(2))
-    return next(markers for markers in candidates if lines.isdisjoint(markers))
-
-
-def _read_edits(inside: str, student: str) -> ParsedReply:
-    change, by, _ = _markers(student)
-    before, *changes = re.split(rf"^[^\S\n]*{change}[^\S\n]*$", inside, flags=re.MULTILINE)
-    hunks: list[tuple[str, str]] = []
-    for number, text in enumerate(changes, 1):
-        find, *replace = re.split(rf"^[^\S\n]*{by}[^\S\n]*$", text, flags=re.MULTILINE)
-        if len(replace) != 1:
-            return ParsedReply(None, "malformed hunk", f"change {number} needs one line {by}, between old and new text")
-        hunks.append((find.strip("\r\n"), replace[0].strip("\r\n")))
-    if before.strip() or not hunks:
-        return ParsedReply(None, "malformed hunk", f"each change begins with a line {change}")
-    return apply_hunks(student, hunks)
-
-
-def apply_hunks(student: str, hunks: Sequence[tuple[str, str]]) -> ParsedReply:
-    """Replace each hunk's text, which must occur exactly once in the student's answer.
-
-    All hunks refer to the original answer. A text to find that contains the marker for omitted text matches everything
-    from its first part to its second. White space around replaced text stays the student's. Text that no hunk touches
-    is kept character by character, by construction.
-    """
-    gap = re.compile(rf"\n[^\S\n]*{re.escape(_markers(student)[2])}[^\S\n]*\n")
-    places: list[tuple[int, int, str]] = []
-    for number, (find, replace) in enumerate(hunks, 1):
-        if not find.strip():
-            return ParsedReply(None, "no hunk", f"change {number} has nothing to find")
-        ends: list[int] = []
-        for part in gap.split(find, maxsplit=1):
-            start = student.find(part)
-            if start < 0 or not part:
-                return ParsedReply(
-                    None,
-                    "hunk not found",
-                    f"change {number}: the text to find does not occur in the solution: {_shortened(part)}",
-                )
-            if student.find(part, start + 1) >= 0:
-                return ParsedReply(
-                    None,
-                    "hunk found twice",
-                    f"change {number}: the text to find occurs more than once: {_shortened(part)}",
-                )
-            if ends and start < ends[-1]:
-                return ParsedReply(None, "hunk not found", f"change {number}: its end stands before its beginning")
-            ends += [start, start + len(part)]
-        new = _with_margins_of(student[ends[0] : ends[-1]], replace) if replace.strip() else ""
-        places.append((ends[0], ends[-1], new))
-    places.sort()
-    pieces, position = [], 0
-    for start, end, replace in places:
-        if start < position:
-            return ParsedReply(None, "hunks overlap", "two changes touch the same text; make one of them")
-        pieces += [student[position:start], replace]
-        position = end
-    corrected = "".join([*pieces, student[position:]])
-    return ParsedReply(corrected) if corrected.strip() else ParsedReply(None, "empty", "the changes leave nothing")
-
-
-def _shortened(text: str, limit: int = 200) -> str:
-    return repr(text if len(text) <= limit else f"{text[:limit]}...")
+        return read_edits(inside, student, unwrap)
+    if unwrap is not None:
+        inside = unwrap(inside.strip(), student)
+    return ParsedReply(inside.strip() if mode == "solution" else with_margins_of(student, inside))

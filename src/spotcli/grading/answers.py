@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from spotcli.grading import Grade, Grader, grade_many
-from spotcli.grading.kinds import grader_of
+from spotcli.grading import Grade, Grader, grade_many, in_threads
+from spotcli.grading.algebra.pool import shared_pool
+from spotcli.grading.kinds import get_grader, grader_of
 from spotcli.records import FinishReason, Problem
 
 TRUNCATED = "truncated"
 """Reason of completions that reached the token limit: they are no evidence of a mistake."""
+JOBS = 2
+"""Workers that check instructions."""
 NO_REFERENCE = "no reference answer"
 
 
@@ -34,7 +38,7 @@ def grade_answer(completion: Completion, grader: Grader) -> Grade:
 def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade]:
     """Grade completions in order, each as its problem asks for, else by the grader ``default``.
 
-    Mathematics can be slow, so it is graded together by several workers.
+    Mathematics and instructions can be slow, so they are graded together by several workers.
 
     Raises:
         UserError: a problem names an unknown grader.
@@ -46,6 +50,15 @@ def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade
     ]
     pairs = ((completions[index].response, completions[index].problem.answer or "") for index in mathematics)
     grades = dict(zip(mathematics, grade_many(pairs), strict=True))
+    instructions = [
+        index
+        for index, completion in enumerate(completions)
+        if (completion.problem.grader or default) == "instructions" and not _why_undecided(completion)
+    ]
+    work = [partial(grade_answer, completions[index], get_grader("instructions")) for index in instructions]
+    if work:
+        shared_pool("instructions").grow(JOBS)
+    grades |= zip(instructions, in_threads(work, JOBS), strict=True)
     return [
         grades[index] if index in grades else grade_answer(completion, grader_of(completion.problem.grader, default))
         for index, completion in enumerate(completions)

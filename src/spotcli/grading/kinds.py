@@ -77,6 +77,10 @@ def _with_clock(task: Literal["choice", "coordinates"], grader: Grader) -> Grade
 # --- choice ---
 
 
+_CHOICE_LENGTH = 1000
+"""Characters of an answer that are searched for its letter."""
+
+
 def grade_choice(response: str, reference: str) -> Grade:
     """Grade a choice letter. ``reference``: the letter, with or without parentheses and text: ``(C) Cecile``."""
     gold = _choice_letter(reference)
@@ -96,10 +100,6 @@ def grade_choice(response: str, reference: str) -> Grade:
     elif letter != gold and answer.doubt:
         return Grade("undecided", answer.doubt, letter)
     return Grade("right" if letter == gold else "wrong", "", letter)
-
-
-_CHOICE_LENGTH = 1000
-"""Characters of an answer that are searched for its letter."""
 
 
 def _choice_letter(text: str) -> str | None:

@@ -6,12 +6,12 @@ page's content security policy forbids scripts and loading anything.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import chain
 from pathlib import Path
 
+from spotcli import files
 from spotcli.console import safe
 from spotcli.core.edits import diff
 from spotcli.errors import UserError
@@ -77,15 +77,12 @@ def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> Non
     Raises:
         UserError: the folder does not exist or is not writable.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    parts = chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"])
     try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.writelines(chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"]))
-        scratch.replace(path)
+        files.replace(path, (part.encode() for part in parts))
     except OSError as error:
-        raise UserError(f"failed to write the page ({error.strerror})", where=str(path)) from None
-    finally:
-        scratch.unlink(missing_ok=True)
+        cure = "write to another file, or free space on that disk"
+        raise UserError(f"failed to write the page ({error.strerror})", where=str(path), cure=cure) from None
 
 
 def _text(text: object) -> str:
@@ -116,7 +113,7 @@ def _ratio_section(summary: ReviewSummary) -> Iterator[str]:
     yield f"<section><h2>Change ratio <span class='soft'>median {summary.ratio_median:.3f}, mean "
     yield f"{summary.ratio_mean:.3f}, max {summary.ratio_max:.3f}</span></h2>\n<table class='plot'>\n"
     highest = max(count for _, _, count in summary.histogram)
-    for low, high, count in summary.histogram:
+    for low, high, count in summary.shown_bins:
         kind = " class='beyond'" if low >= summary.gamma else ""
         bar = f"<i{kind} style='width:{100 * count / highest:.1f}%'></i>" if count else ""
         yield f"<tr><td>{low:.2f}–{high:.2f}</td><td style='width:99%'>{bar}</td><td>{count:,}</td></tr>\n"

@@ -6,11 +6,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import dropwhile
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spotcli.console import safe
+from spotcli.console import one_line
 from spotcli.core.edits import shared_prefix
 from spotcli.inspection.pair_facts import oracle_name, pair_change_ratio
 from spotcli.records import Pair
@@ -54,6 +55,11 @@ class ReviewSummary:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def shown_bins(self) -> list[tuple[float, float, int]]:
+        """The histogram from its first pair on: with ``--where``, the bins below can all be empty."""
+        return list(dropwhile(lambda bar: not bar[2], self.histogram))
 
     @property
     def outcomes(self) -> dict[str, str]:
@@ -142,11 +148,6 @@ def histogram(ratios: array[float]) -> list[tuple[float, float, int]]:
     # A computed ratio of 0.3 can be 0.29999999999999998; without the tolerance it would fall into the lower bin.
     bins = Counter(min(int(ratio * 100 / hundredths + 1e-9), 100 // hundredths - 1) for ratio in ratios)
     return [(index * hundredths / 100, (index + 1) * hundredths / 100, bins[index]) for index in range(max(bins) + 1)]
-
-
-def one_line(text: str) -> str:
-    """Return text from outside, made harmless, on one line."""
-    return safe(text).replace("\n", "␊").replace("\t", "␉")
 
 
 def count_noun(number: int, noun: str) -> str:

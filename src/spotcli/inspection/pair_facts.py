@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spotcli.core.edits import shared_prefix, text_change_ratio
-from spotcli.records import Pair
+from spotcli.records import Pair, Problem
 
 
 def oracle_name(pair: Pair) -> str | None:
@@ -12,9 +12,20 @@ def oracle_name(pair: Pair) -> str | None:
     return None if name is None else str(name)
 
 
-def prompt_text(pair: Pair) -> str:
+def cost_text(pair: Pair) -> str | None:
+    """Return what the correction cost, for display; None if the row does not say it."""
+    cost = pair.oracle.get("cost")
+    if isinstance(cost, bool) or not isinstance(cost, int | float):
+        return None
+    try:
+        return f"${cost:.4f}"
+    except OverflowError:
+        return "more than a number can hold"
+
+
+def prompt_text(row: Problem) -> str:
     """Return all turns of the prompt as one text."""
-    return "\n".join(message["content"] for message in pair.messages)
+    return "\n".join(message["content"] for message in row.messages)
 
 
 def first_edit_share(pair: Pair) -> float:

@@ -16,49 +16,87 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_args
 
 from spotcli.errors import UserError
 from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio, prompt_text
-from spotcli.records import Pair, Verdict
+from spotcli.records import FinishReason, Pair, Problem, Score, Verdict
 from spotcli.reviews import REVIEWS
 
-Predicate = Callable[[Pair], bool]
+Predicate = Callable[[Any], bool]
+R = TypeVar("R", bound=Problem)
 
-NUMBERS: dict[str, Callable[[Pair], float]] = {
-    "ratio": pair_change_ratio,
-    "first": first_edit_share,
-    "trial": lambda pair: pair.trial,
-    "length": lambda pair: len(pair.chosen),
-}
-"""Fields that are compared as numbers."""
 
-TEXTS: dict[str, Callable[[Pair], str | None]] = {
-    "id": lambda pair: pair.id,
-    "source": lambda pair: pair.source,
-    "prompt": prompt_text,
-    "answer": lambda pair: pair.answer,
-    "rejected": lambda pair: pair.rejected,
-    "chosen": lambda pair: pair.chosen,
-    "oracle": oracle_name,
-    "verdict": lambda pair: pair.verdict,
-    "review": lambda pair: pair.review,
-}
-"""Fields that are compared as text."""
+@dataclass(frozen=True)
+class Fields(Generic[R]):
+    """The fields of a kind of row that an expression can name."""
 
-CHOICES: dict[str, tuple[str, ...]] = {"verdict": (*get_args(Verdict), "none"), "review": (*REVIEWS, "none")}
-"""The only values of some text fields."""
+    numbers: Mapping[str, Callable[[R], float]]
+    """Fields that are compared as numbers."""
+    texts: Mapping[str, Callable[[R], str | None]]
+    """Fields that are compared as text."""
+    choices: Mapping[str, tuple[str, ...]]
+    """The only values of some text fields."""
+    other_names: Mapping[str, str] = field(default_factory=dict)
+    """Names that are accepted for a field."""
 
-OTHER_NAMES = {"change_ratio": "ratio"}
-"""Names that are accepted for a field."""
+    @property
+    def names(self) -> list[str]:
+        return [*self.numbers, *self.texts]
+
+
+PAIR_FIELDS: Fields[Pair] = Fields(
+    numbers={
+        "ratio": pair_change_ratio,
+        "first": first_edit_share,
+        "trial": lambda pair: pair.trial,
+        "length": lambda pair: len(pair.chosen),
+    },
+    texts={
+        "id": lambda pair: pair.id,
+        "source": lambda pair: pair.source,
+        "prompt": prompt_text,
+        "answer": lambda pair: pair.answer,
+        "rejected": lambda pair: pair.rejected,
+        "chosen": lambda pair: pair.chosen,
+        "oracle": oracle_name,
+        "verdict": lambda pair: pair.verdict,
+        "review": lambda pair: pair.review,
+    },
+    choices={"verdict": (*get_args(Verdict), "none"), "review": (*REVIEWS, "none")},
+    other_names={"change_ratio": "ratio"},
+)
+"""The fields of pairs."""
+
+SCORE_FIELDS: Fields[Score] = Fields(
+    numbers={"trial": lambda score: score.trial, "length": lambda score: len(score.response)},
+    texts={
+        "id": lambda score: score.id,
+        "task": lambda score: score.task,
+        "source": lambda score: score.source,
+        "prompt": prompt_text,
+        "answer": lambda score: score.answer,
+        "response": lambda score: score.response,
+        "extracted": lambda score: score.extracted,
+        "verdict": lambda score: score.verdict,
+        "finish": lambda score: score.finish_reason,
+        "reason": lambda score: score.reason,
+    },
+    choices={"verdict": get_args(Verdict), "finish": get_args(FinishReason)},
+    other_names={"finish_reason": "finish"},
+)
+"""The fields of the answers of an evaluation."""
 
 _TERM = re.compile(
     r"""\s*(?P<field>[A-Za-z_]+)\s*(?P<op>>=|<=|!=|!~|==|=|~|<|>)\s*
         (?P<value>"[^"]*"|'[^']*'|.*?)(?:\s*,|\s+and\s+|\s*\Z)""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+
+_OR = re.compile(r"""^[^"'].*\s+or\s+[A-Za-z_]+\s*(?:>=|<=|!=|!~|=|~|<|>)""", re.DOTALL | re.IGNORECASE)
+"""Matches a value without quotes in which `or` and another term follow."""
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
@@ -79,21 +117,28 @@ class Selection:
     where: str | None = None
     """An expression of the filter language."""
 
-    def compile(self) -> Predicate:
-        """Return the predicate that selects a pair.
+    def compile(self, fields: Fields[Any] = PAIR_FIELDS) -> Predicate:
+        """Return the predicate that selects a row.
+
+        Args:
+            fields: those of the kind of row.
 
         Raises:
             UserError: ``where`` is not a valid expression.
         """
-        matches = None if self.where is None else parse(self.where)
-        return lambda pair: (self.id is None or pair.id == self.id) and (matches is None or matches(pair))
+        matches = None if self.where is None else parse(self.where, fields)
+        return lambda row: (self.id is None or row.id == self.id) and (matches is None or matches(row))
 
 
 ALL_PAIRS = Selection()
 
 
-def parse(expression: str) -> Predicate:
+def parse(expression: str, fields: Fields[Any] = PAIR_FIELDS) -> Predicate:
     """Return the predicate that an expression describes.
+
+    Args:
+        expression: terms of the filter language.
+        fields: those of the kind of row that the predicate gets.
 
     Raises:
         UserError: invalid syntax, an unknown field, or an operator or a value that the field does not have.
@@ -106,29 +151,32 @@ def parse(expression: str) -> Predicate:
         term = _TERM.match(expression, position)
         if term is None or not term["value"]:
             raise _error(f"expected FIELD OP VALUE, got {expression[position:].strip()!r}", expression)
-        value = _without_quotes(term["value"])
-        predicates.append(_predicate(term["field"].lower(), term["op"].replace("==", "="), value, expression))
+        if _OR.search(term["value"]):
+            cure = "every term must match; put quotes around a text that contains `or`"
+            raise _error(f"terms cannot be joined by `or`, got {term['value']!r}", expression, cure)
+        name, op = term["field"].lower(), term["op"].replace("==", "=")
+        predicates.append(_predicate(fields, name, op, _without_quotes(term["value"]), expression))
         position = term.end()
-    return lambda pair: all(matches(pair) for matches in predicates)
+    return lambda row: all(matches(row) for matches in predicates)
 
 
-def _predicate(field: str, op: str, value: str, expression: str) -> Predicate:
-    field = OTHER_NAMES.get(field, field)
-    if field in NUMBERS:
-        return _number_predicate(field, op, value, expression)
-    if field not in TEXTS:
-        near = difflib.get_close_matches(field, [*NUMBERS, *TEXTS], n=1)
-        cure = f"did you mean '{near[0]}'?" if near else f"the fields are {', '.join([*NUMBERS, *TEXTS])}"
-        raise _error(f"unknown field '{field}'", expression, cure)
+def _predicate(fields: Fields[Any], name: str, op: str, value: str, expression: str) -> Predicate:
+    name = fields.other_names.get(name, name)
+    if name in fields.numbers:
+        return _number_predicate(name, fields.numbers[name], op, value, expression)
+    if name not in fields.texts:
+        near = difflib.get_close_matches(name, fields.names, n=1)
+        cure = f"did you mean '{near[0]}'?" if near else f"the fields are {', '.join(fields.names)}"
+        raise _error(f"unknown field '{name}'", expression, cure)
     if op not in ("=", "!=", "~", "!~"):
-        raise _error(f"'{field}' is text, which has no operator {op}", expression, "use =, !=, ~ (contains) or !~")
-    wanted = value.casefold()
-    if field in CHOICES and op in ("=", "!=") and wanted not in CHOICES[field]:
-        raise _error(f"invalid value {value!r} for '{field}'", expression, f"use one of {', '.join(CHOICES[field])}")
-    get = TEXTS[field]
+        raise _error(f"'{name}' is text, which has no operator {op}", expression, "use =, !=, ~ (contains) or !~")
+    wanted, choices = value.casefold(), fields.choices.get(name)
+    if choices and op in ("=", "!=") and wanted not in choices:
+        raise _error(f"invalid value {value!r} for '{name}'", expression, f"use one of {', '.join(choices)}")
+    get = fields.texts[name]
 
-    def matches(pair: Pair) -> bool:
-        text = get(pair)
+    def matches(row: Any) -> bool:
+        text = get(row)
         if op in ("~", "!~"):
             equal = wanted in (text or "").casefold()
         else:
@@ -138,18 +186,17 @@ def _predicate(field: str, op: str, value: str, expression: str) -> Predicate:
     return matches
 
 
-def _number_predicate(field: str, op: str, value: str, expression: str) -> Predicate:
-    get = NUMBERS[field]
+def _number_predicate(name: str, get: Callable[[Any], float], op: str, value: str, expression: str) -> Predicate:
     if op not in _COMPARE:
-        raise _error(f"'{field}' is a number, which has no operator {op}", expression, "use =, !=, <, <=, > or >=")
+        raise _error(f"'{name}' is a number, which has no operator {op}", expression, "use =, !=, <, <=, > or >=")
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise _error(f"expected a number for '{field}', got {value!r}", expression)
+        raise _error(f"expected a number for '{name}', got {value!r}", expression)
     compare = _COMPARE[op]
-    return lambda pair: compare(get(pair), number)
+    return lambda row: compare(get(row), number)
 
 
 def _without_quotes(value: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from spotcli.console import safe
+from spotcli.console import one_line, safe
 from spotcli.core.edits import Span, diff
 from spotcli.inspection import app
-from spotcli.inspection.overview import ReviewSummary, count_noun, one_line
-from spotcli.inspection.pair_facts import oracle_name, pair_change_ratio
-from spotcli.records import Pair
+from spotcli.inspection.overview import ReviewSummary, count_noun
+from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
+from spotcli.inspection.score_overview import ScoreSummary
+from spotcli.records import Pair, Problem, Score
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,6 +37,28 @@ def print_overview(console: Console, summary: ReviewSummary) -> None:
     console.print(_overview(summary, console.width), soft_wrap=not console.is_terminal)
 
 
+def print_score_overview(console: Console, summary: ScoreSummary) -> None:
+    """Print the verdicts per task, and the reasons of undecided ones."""
+    from rich.text import Text
+
+    title = Text.assemble(
+        (one_line(summary.path), "bold"), f"  {count_noun(summary.answers, 'answer')} of an evaluation"
+    )
+    if summary.matching < summary.answers:
+        title.append(f", {summary.matching:,} selected", style="yellow")
+    console.print(title, soft_wrap=True)
+    for task, counts in summary.tasks.items():
+        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(counts['problems'], 'problem')}")
+        for name in ("right", "wrong", "undecided"):
+            line.append(", ").append(name, style=_VERDICT_STYLES[name]).append(f" {counts[name]:,}")
+        share = counts["right"] / (counts["right"] + counts["wrong"] + counts["undecided"])
+        console.print(line.append(f" ({share:.1%} right)"), soft_wrap=True)
+    if summary.reasons:
+        listed = ", ".join(f"{one_line(reason)} {count:,}" for reason, count in summary.reasons.items())
+        console.print(Text.assemble((f"{'undecided':<15}", "bold"), f" {listed}"), soft_wrap=True)
+    console.print()
+
+
 def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bool) -> None:
     """Show pairs: one per screen on an interactive terminal, else as a list.
 
@@ -46,21 +69,31 @@ def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bo
     # Without colour, edits need marks: strike-through alone is invisible in a pipe.
     marked = console.color_system is None or console.no_color
     parts = (_pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(pairs, 1))
+    _show(console, parts, count_noun(total, "pair"), total, whole=whole)
+
+
+def show_scores(console: Console, scores: Iterable[Score], total: int, *, whole: bool) -> None:
+    """Show the answers of an evaluation, as ``show_pairs`` shows pairs."""
+    parts = (_score_parts(score, f"{number}/{total}", whole=whole) for number, score in enumerate(scores, 1))
+    _show(console, parts, count_noun(total, "answer"), total, whole=whole)
+
+
+def _show(console: Console, parts: Iterator[list[Text]], counted: str, total: int, *, whole: bool) -> None:
     if whole or not console.is_terminal or not app.is_available():
-        for pair_parts in parts:
-            _print_pair(console, pair_parts)
+        for row_parts in parts:
+            _print_row(console, row_parts)
     elif total:
-        _open_app(console, parts, total)
+        _open_app(console, parts, counted, total)
 
 
-def _open_app(console: Console, parts: Iterator[list[Text]], total: int) -> None:
+def _open_app(console: Console, parts: Iterator[list[Text]], counted: str, total: int) -> None:
     from rich.console import Group
 
     app.show_pages(
         console,
-        (Group(*_framed(pair_parts)) for pair_parts in parts),
+        (Group(*_framed(row_parts)) for row_parts in parts),
         total,
-        question=f"Press Enter to view {count_noun(total, 'pair')}, any other key to quit ",
+        question=f"Press Enter to view {counted}, any other key to quit ",
         is_edit=_is_edit,
     )
 
@@ -95,7 +128,7 @@ def _ratio_lines(summary: ReviewSummary) -> list[Text]:
     highest = max(count for _, _, count in summary.histogram)
     figures = f"median {summary.ratio_median:.3f}  mean {summary.ratio_mean:.3f}  max {summary.ratio_max:.3f}"
     lines = [Text.assemble(("change ratio", "bold"), f"  {figures}")]
-    for low, high, count in summary.histogram:
+    for low, high, count in summary.shown_bins:
         style = "red" if low >= summary.gamma else "cyan"
         bar = "█" * round(32 * count / highest) or ("▏" if count else "")
         lines.append(Text.assemble((f"{low:.2f}–{high:.2f} ", "dim"), (f"{bar:<32}", style), f" {count:,}"))
@@ -150,13 +183,13 @@ def _count_lines(summary: ReviewSummary) -> list[Text]:
     return lines
 
 
-def _print_pair(console: Console, parts: list[Text]) -> None:
+def _print_row(console: Console, parts: list[Text]) -> None:
     if console.is_terminal:
         console.print(*_framed(parts), sep="\n")
         return
     from rich.segment import Segment, Segments
 
-    # Plain lines, not wrapped, tabs kept. Model text is indented, so that it cannot imitate the head of a pair.
+    # Plain lines, not wrapped, tabs kept. Model text is indented, so that it cannot imitate the head of a row.
     title, *rest = parts
     lines = [
         f"== {title.plain}",
@@ -189,7 +222,7 @@ def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[T
         "change ratio": (ratio if pair.rejected is not None else None, "cyan"),
         "y+": (pair.verdict or "not graded", _VERDICT_STYLES.get(pair.verdict or "none", "")),
         "oracle": (oracle_name(pair), ""),
-        "cost": (f"${cost:.4f}" if isinstance(cost := pair.oracle.get("cost"), int | float) else None, ""),
+        "cost": (cost_text(pair), ""),
         "review": (pair.review, "magenta"),
         "edits": (_edit_size(spans) if pair.rejected is not None else None, ""),
     }
@@ -199,6 +232,23 @@ def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[T
     ]
     parts.append(Text.assemble(("prompt", "dim"), " ", _prompt(pair, whole)))
     return [title, *parts, Text(), _marked_diff(spans, marked)]
+
+
+def _score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
+    """Title, facts, prompt and response of one answer of an evaluation."""
+    from rich.text import Text
+
+    title = Text.assemble((number, "dim"), "  ", (one_line(score.id), "bold"), f"  trial {score.trial}")
+    facts = {
+        "verdict": (score.verdict, _VERDICT_STYLES[score.verdict]),
+        "extracted": (score.extracted, "cyan"),
+        "answer": (score.answer, ""),
+        "reason": (score.reason, ""),
+        "finish": ("truncated" if score.finish_reason == "length" else None, ""),
+    }
+    parts = [_fact_line(facts), _fact_line({"task": (score.task, ""), "source": (score.source, "")})]
+    parts.append(Text.assemble(("prompt", "dim"), " ", _prompt(score, whole)))
+    return [title, *parts, Text(), Text(safe(score.response))]
 
 
 def _fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
@@ -211,11 +261,11 @@ def _fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
     return Text("   ").join(known)
 
 
-def _prompt(pair: Pair, whole: bool) -> Text:
+def _prompt(row: Problem, whole: bool) -> Text:
     """All turns of the prompt, or the first lines of the last turn and how much is hidden."""
     from rich.text import Text
 
-    turns = pair.messages
+    turns = row.messages
     if whole and len(turns) > 1:
         return Text("\n").join(
             Text.assemble((one_line(turn["role"]), "dim"), f" {safe(turn['content'])}") for turn in turns

@@ -16,11 +16,11 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from spotcli.console import err, safe
+from spotcli.console import err, one_line
 from spotcli.errors import UserError
 from spotcli.grading.kinds import grader_of
 from spotcli.oracles import CorrectionRequest
-from spotcli.oracles.worksheet import SKIP, problem_lines
+from spotcli.oracles.worksheet import SKIP, encodable, problem_lines
 from spotcli.providers.replies import Reply, RequestFailed
 
 STOPPED = "stopped"
@@ -29,7 +29,7 @@ STOPPED = "stopped"
 BACK = "BACK"
 """Alone in the place of an answer: show the previous one again."""
 
-_SEPARATOR = "#| ---- the answer begins below this line ----"
+_SEPARATOR = "#|---- the answer begins below this line ----"
 
 Amend = Callable[[CorrectionRequest, Reply], Awaitable[None]]
 """Replaces an earlier reply of this run."""
@@ -74,12 +74,12 @@ class HumanOracle:
         """Open the editor until the person is content; None: back to the previous answer."""
         sample = request.sample
         while True:
-            text = _edit(_page(request, text))
+            text = _edit(_page(request, encodable(text)))
             if not text.strip():
                 raise RequestFailed(STOPPED, "stopped by the editor", retryable=False)
             if text.strip() == BACK:
                 return None
-            if text.strip() in (sample.response.strip(), SKIP):
+            if text.strip() in (encodable(sample.response).strip(), SKIP):
                 return skipped()
             # A grader of the user's own is left to the stage: only the recipe can vouch for it.
             grader = sample.grader if ":" not in (sample.grader or "") else None
@@ -100,7 +100,7 @@ def _page(request: CorrectionRequest, text: str) -> str:
         "",
         *problem_lines(request),
     ]
-    return "\n".join([*(f"#| {safe(line)}".rstrip() for line in head), _SEPARATOR, text])
+    return "\n".join([*(f"#| {one_line(line)}".rstrip() for line in head), _SEPARATOR, text])
 
 
 def _edit(page: str) -> str:
@@ -117,11 +117,11 @@ def _edit(page: str) -> str:
         if code:
             raise RequestFailed(STOPPED, f"the editor exited with code {code}", retryable=False)
         saved = file.read_text(encoding="utf-8")
-    _, separator, text = saved.partition(_SEPARATOR)
+    _, separator, text = saved.partition(f"\n{_SEPARATOR}")
     # Editors end a file with a line break that is not the student's.
     return (text if separator else saved).removeprefix("\n").removesuffix("\n")
 
 
 def _edit_again(verdict: str, extracted: str | None) -> bool:
-    err().print(f"this is graded {verdict} (final answer: {safe(extracted or 'none')})")
+    err().print(f"this is graded {verdict} (final answer: {one_line(extracted or 'none')})")
     return input("edit again? [Y/n] ").strip().lower() != "n"

@@ -8,8 +8,8 @@ api           any endpoint that litellm supports, such as a vLLM server on a clu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 from spotcli.records import FinishReason, Message
@@ -45,6 +45,8 @@ class Answer:
     """US dollars, where the provider has a price."""
     reasoning: str | None = None
     """The reasoning, where the endpoint separates it from the response."""
+    sent: Mapping[str, Any] | None = None
+    """Sampling parameters as an endpoint got them, None for those that it did not get; None if they are as asked."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Failure:
     request: Request
     reason: str
     """A few words; failures are counted by reason."""
+    cost: float | None = None
+    """US dollars of what the provider charged for all the same, where it has a price."""
+    tokens: int = 0
+    """Tokens of such replies."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,15 @@ class Sampling:
     """Sampling parameters; defaults of a model's generation_config.json are not used."""
 
     max_new_tokens: int
-    temperature: float = 0.7
-    top_p: float = 0.8
+    temperature: float | None = 0.7
+    """None: an endpoint is not sent one."""
+    top_p: float | None = 0.8
+    """None: an endpoint is not sent one."""
     top_k: int = 0
+
+    def without_gaps(self) -> Sampling:
+        """The same for an engine without defaults of its own: what is not set changes no probability."""
+        return replace(self, temperature=_or_1(self.temperature), top_p=_or_1(self.top_p))
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -72,6 +84,10 @@ class Sampling:
             "top_k": self.top_k,
             "max_new_tokens": self.max_new_tokens,
         }
+
+
+def _or_1(value: float | None) -> float:
+    return 1.0 if value is None else value
 
 
 @dataclass(frozen=True)

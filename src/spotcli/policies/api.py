@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spotcli.console import warn
+from spotcli.console import duration, warn
 from spotcli.errors import Unfinished, UserError
 from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
 from spotcli.policies.answer_queue import AnswerQueue
@@ -16,12 +18,22 @@ from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.retry import Delivery, Retries, asks_for_too_long
+from spotcli.providers.retry import SILENT_SECONDS, Delivery, Retries, show_pause
+from spotcli.providers.sent_parameters import value_sent
 from spotcli.redaction import public_value, without_credentials
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
 
+_UNSET = {
+    "temperature": "leave it out: -s sample.temperature=null",
+    "top_p": "leave it out: -s sample.top_p=null",
+    "top_k": "leave it out: -s sample.top_k=0",
+    "seed": "leave it out: -s sample.send_seed=false",
+    "chat_template_kwargs": "leave it out: --thinking auto -s sample.chat_template_kwargs={}",
+    "return_token_ids": "leave it out: -s sample.keep_tokens=false",
+}
+"""Parameter of a request -> what leaves it out."""
 HOPELESS = 10
 """So many requests given up in a row mean that all will be."""
 
@@ -30,7 +42,7 @@ HOPELESS = 10
 class ApiFacts(EngineFacts):
     base_url: str | None
     parameters: dict[str, Any]
-    """Sent with each request beside the messages."""
+    """Sent with each request beside the messages and the seed, by the provider's names."""
 
 
 class ApiPolicy:
@@ -57,6 +69,7 @@ class ApiPolicy:
                 base_url=settings.base_url,
                 section="sample",
                 model_key="model",
+                unset=_UNSET,
             ),
         )
         self._parameters = self._request_parameters()
@@ -64,15 +77,13 @@ class ApiPolicy:
         self._stopped = threading.Event()
         self._dropped = threading.Event()
         self._woken = asyncio.Event()
-        self._retries = Retries(settings.retries, self._stopped.is_set, self._woken)
+        self._retries = Retries(settings.retries, self._stopped.is_set, self._woken, settings.max_wait)
         self._thread: threading.Thread | None = None
         self._failed_in_a_row = 0
 
     def _request_parameters(self) -> dict[str, Any]:
         """Parameters of each request; only those that are set, since not every server knows all of them."""
         body: dict[str, Any] = {}
-        if self.sampling.top_k:
-            body["top_k"] = self.sampling.top_k
         template = dict(self._settings.chat_template_kwargs)
         if self._settings.thinking != "auto":
             template = dict.fromkeys(SWITCHES, self._settings.thinking == "on") | template
@@ -80,14 +91,25 @@ class ApiPolicy:
             body["chat_template_kwargs"] = template
         if self._settings.keep_tokens:
             body["return_token_ids"] = True
-        return {"top_p": self.sampling.top_p, **({"extra_body": body} if body else {})}
+        named = {"top_p": self.sampling.top_p, "top_k": self.sampling.top_k or None}
+        return {
+            **{name: value for name, value in named.items() if value is not None},
+            **({"extra_body": body} if body else {}),
+        }
 
     def facts(self, first: Request) -> ApiFacts:
         return ApiFacts(
             base_url=without_credentials(self._settings.base_url),
-            parameters=public_value(self._parameters),
+            parameters=self._recorded_parameters(),
             prompts=None,
         )
+
+    def _recorded_parameters(self) -> dict[str, Any]:
+        """The parameters as they were sent, once one was; the seed is in the rows."""
+        sent = self._client.last_sent
+        if sent is None:
+            return dict(public_value(self._parameters))
+        return {name: value for name, value in sent.items() if not name.lower().endswith("seed")}
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
@@ -105,7 +127,7 @@ class ApiPolicy:
         yield from self._answers.groups()
 
     def stop(self) -> None:
-        """Send no further request; wait for those in flight, since they may be paid for."""
+        """Send no further request; wait for those in flight, since they may be paid for, if the endpoint answers."""
         self._stopped.set()
 
     def close(self) -> None:
@@ -126,7 +148,12 @@ class ApiPolicy:
             self._answers.end()
 
     async def _ask_all(self, requests: Iterator[Request], workers: int) -> None:
-        limiter = Limiter(self._settings.concurrency, rpm=self._settings.rpm, tpm=self._settings.tpm)
+        limiter = Limiter(
+            self._settings.concurrency,
+            rpm=self._settings.rpm,
+            tpm=self._settings.tpm,
+            on_pause=partial(show_pause, self._client.model, "rate limit"),
+        )
         tasks = [asyncio.create_task(self._work(requests, limiter)) for _ in range(workers)]
         watch = asyncio.create_task(self._watch(limiter, tasks))
         try:
@@ -144,7 +171,8 @@ class ApiPolicy:
             await asyncio.sleep(0.1)
         limiter.wake()
         self._woken.set()
-        while not self._dropped.is_set():
+        until = time.monotonic() + SILENT_SECONDS
+        while not self._dropped.is_set() and (self._retries.replying or time.monotonic() < until):
             await asyncio.sleep(0.1)
         for task in tasks:
             task.cancel()
@@ -164,16 +192,17 @@ class ApiPolicy:
 
     async def _settle(self, request: Request, limiter: Limiter) -> None:
         """Send a request until it has an answer or is given up, and hand that out."""
-        delivery = _ChatDelivery(self._client, request, self.sampling.max_new_tokens, self._parameters)
+        seed = {"seed": request.seed} if self._settings.send_seed else {}
+        delivery = _ChatDelivery(self._client, request, self.sampling.max_new_tokens, self._parameters | seed)
         try:
             reply = await self._retries.deliver(delivery, limiter)
         except RequestFailed as failure:
-            self._answers.put(Failure(request, failure.kind))
+            self._answers.put(Failure(request, failure.kind, delivery.lost_cost, delivery.lost_tokens))
             self._count_failed(failure)
         else:
             if reply is not None:
                 self._failed_in_a_row = 0
-                self._answers.put(self._read(request, reply))
+                self._answers.put(self._read(delivery, reply))
 
     def _count_failed(self, failure: RequestFailed) -> None:
         self._failed_in_a_row += 1
@@ -181,11 +210,12 @@ class ApiPolicy:
             warn(f"{self._client.model}: {failure.kind}: {failure}")
         if self._stopped.is_set():
             return
-        if asks_for_too_long(failure):
+        if self._retries.asks_for_too_long(failure):
             raise Unfinished(
-                f"the endpoint asks to wait {failure.retry_after:g} s before the next request",
+                f"the endpoint asks to wait {duration(failure.retry_after or 0)} before the next request, longer than "
+                f"sample.max_wait ({duration(self._settings.max_wait)})",
                 where=without_credentials(self._settings.base_url) or self._client.model,
-                cure="run the same command again after that time",
+                cure="run the same command again after that time, or raise sample.max_wait",
             )
         if self._failed_in_a_row >= HOPELESS:
             raise Unfinished(
@@ -194,16 +224,20 @@ class ApiPolicy:
                 cure="check that the endpoint is up, then run the same command again",
             )
 
-    def _read(self, request: Request, reply: Reply) -> Answer | Failure:
+    def _read(self, delivery: _ChatDelivery, reply: Reply) -> Answer | Failure:
+        request, cost = delivery.request, reply.cost
+        if delivery.lost_cost is not None:
+            cost = (cost or 0.0) + delivery.lost_cost
+        tokens = _count(reply.usage.get("completion_tokens"))
         if reply.finish_reason not in ("stop", "length"):
-            return Failure(request, reply.reason or reply.finish_reason)
+            return Failure(request, reply.reason or reply.finish_reason, cost, tokens + delivery.lost_tokens)
         if self._settings.keep_tokens and reply.token_ids is None:
             raise UserError(
                 "the endpoint does not return the tokens of its answers",
                 where="sample.keep_tokens",
                 cure="use the vllm engine, or remove keep_tokens",
             )
-        truncated, tokens = reply.finish_reason == "length", reply.usage.get("completion_tokens", 0)
+        truncated = reply.finish_reason == "length"
         # An answer that was truncated below its limit has filled the endpoint's context.
         limit = min(tokens or self.sampling.max_new_tokens, self.sampling.max_new_tokens)
         return Answer(
@@ -213,9 +247,16 @@ class ApiPolicy:
             reply.token_ids,
             tokens,
             limit if truncated else self.sampling.max_new_tokens,
-            reply.cost,
+            cost,
             reply.reasoning,
+            self._sent(reply),
         )
+
+    def _sent(self, reply: Reply) -> dict[str, Any] | None:
+        """The sampling parameters of a row as the endpoint got them."""
+        if reply.sent is None:
+            return None
+        return {name: value_sent(reply.sent, name) for name in ("temperature", "top_p", "top_k", "seed")}
 
 
 @dataclass
@@ -226,17 +267,31 @@ class _ChatDelivery(Delivery):
     request: Request
     max_tokens: int
     parameters: dict[str, Any]
+    lost_cost: float | None = None
+    """US dollars of incomplete replies; None if no price is known."""
+    lost_tokens: int = 0
+    """Tokens of incomplete replies."""
 
     def __post_init__(self) -> None:
+        self.model = self.client.model
         # Four characters per token.
         self.tokens = sum(len(message["content"]) for message in self.request.messages) / 4
 
     async def send(self) -> Reply:
-        reply = await self.client.chat(
-            self.request.messages, self.max_tokens, seed=self.request.seed, **self.parameters
-        )
-        reply.raise_if_incomplete()
+        reply = await self.client.chat(self.request.messages, self.max_tokens, **self.parameters)
+        try:
+            reply.raise_if_incomplete()
+        except RequestFailed:
+            # It answers nothing, but it was paid for.
+            self.lost_tokens += _count(reply.usage.get("completion_tokens"))
+            if reply.cost is not None:
+                self.lost_cost = (self.lost_cost or 0.0) + reply.cost
+            raise
         return reply
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _has_provider(model: str) -> bool:

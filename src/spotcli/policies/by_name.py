@@ -5,10 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spotcli.errors import require
 from spotcli.policies import Policy, Sampling
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
+
+
+def check_engine(engine: str, settings: SampleSection) -> None:
+    """Check that the packages of an engine are installed, before anything is written.
+
+    Raises:
+        UserError: a package is missing, or the interpreter of ``sample.python`` is not found.
+    """
+    if engine == "vllm":
+        from spotcli.policies.vllm import check_installed
+
+        check_installed(settings)
+    if engine == "api":
+        require("all", "the api engine", "litellm")
+    else:
+        require("train", f"the {engine} engine", "torch", "transformers")
 
 
 def load_policy(engine: str, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> Policy:

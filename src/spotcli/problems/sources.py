@@ -14,12 +14,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spotcli import jsonl
-from spotcli.console import note_renamed_fields, say
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from spotcli import files, jsonl
+from spotcli.console import note_renamed_fields, say, warn
+from spotcli.dataset_lines import foreign, sniff, utf16_or_32
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
 from spotcli.problems.seen import Seen
-from spotcli.records import Problem, UngradedSample, key_hash, prompt_digest
+from spotcli.records import Message, Problem, UngradedSample, is_placeholder, key_hash, prompt_digest
 
 BUILTINS = ("builtin:arithmetic",)
 
@@ -58,13 +61,18 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
     rows = _hub(name, folder) if name.startswith("hf:") else _file(folder / name)
     source = name if name.startswith("hf:") else Path(name).name
     renamed: dict[str, str] = {}
-    prompts, ids = Seen(), Seen()
-    kept = repeated = unanswered = 0
+    prompts, ids, references = Seen(), Seen(), Seen()
+    kept = repeated = unanswered = contested = 0
+    example = ""
     for where, number, row in rows:
         problem = _problem({"source": f"{source}#{number}"} | row, where, renamed)
         own_id = row.get("id") not in (None, "")
-        if not prompts.add(int(prompt_digest(problem.prompt) if own_id else problem.id, 16)):
+        prompt = int(prompt_digest(_single(problem.prompt)), 16)
+        is_new_reference = problem.reference is not None and references.add(key_hash(prompt, problem.reference.strip()))
+        if not prompts.add(prompt):
             repeated += 1
+            contested += is_new_reference
+            example = example or (where if is_new_reference else "")
             continue
         if own_id and not ids.add(key_hash(problem.id)):
             raise DataError(
@@ -84,8 +92,20 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
     note_renamed_fields(Path(name), renamed)
     if repeated:
         say(f"{name}: skipped {repeated} rows with a repeated prompt; {kept} problems remain")
+    if contested:
+        warn(
+            f"{example}: {contested} repeated prompts have another reference answer or notation than the first row; "
+            "that of the first row is used"
+        )
     if unanswered:
         say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
+
+
+def _single(prompt: str | list[Message]) -> str | list[Message]:
+    """A chat of one user message as a string, so that both forms of a prompt are the same one."""
+    if isinstance(prompt, list) and len(prompt) == 1 and prompt[0].keys() == {"role", "content"}:
+        return prompt[0]["content"] if prompt[0]["role"] == "user" else prompt
+    return prompt
 
 
 def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]:
@@ -102,6 +122,8 @@ def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]
     renamed: dict[str, str] = {}
     keys: set[tuple[str, int]] = set()
     for where, number, row in _file(path):
+        jsonl.refuse_other_kind(row, UngradedSample, path)
+        jsonl.refuse_evaluated(row, where)
         answer = _record({"source": f"{path.name}#{number}"} | row, UngradedSample, where, renamed)
         if answer.key in keys:
             raise DataError(
@@ -141,7 +163,8 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
             for message in row["prompt"]
         ]
     for source, reference in _references(row, where):
-        if reference is not None:
+        # A placeholder for a missing value must not hide the reference answer in another field.
+        if reference is not None and not (isinstance(reference, str) and is_placeholder(reference)):
             row["answer"] = _as_text(reference)
             if source != "answer":
                 renamed[source] = "answer"
@@ -161,6 +184,7 @@ def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     if isinstance(answer, str) and "####" in answer:
         row.setdefault("solution", answer)
         yield "answer after ####", answer.rpartition("####")[2].strip()
+        answer = row["answer"] = None  # a worked solution whose answer is a placeholder
     if isinstance(row.get("choices"), list) and isinstance(answer, int):
         raise DataError(
             "expected the letter of a choice in 'answer', got its index",
@@ -195,20 +219,44 @@ def _as_text(value: Any) -> Any:
 
 
 def _file(path: Path) -> Rows:
+    """The rows of a file, read by its content; the ending decides only between kinds of text."""
     if path.is_dir():
         raise UserError(
             "expected a file of problems, got a folder",
             where=str(path),
             cure=f"use hf:{path} to read a folder of data files as the hub does",
         )
+    files.check_readable(path)
     ending = path.suffix.lower()
-    if ending in (".parquet", ".csv", ".tsv") and not path.exists():
+    if ending in (".parquet", ".arrow", ".feather", ".csv", ".tsv") and not path.exists():
         raise UserError("file not found", where=str(path), cure="check the path")
-    if ending == ".parquet":
+    start = sniff(path) if path.is_file() else b""
+    if start.startswith(b"PAR1"):
         return _parquet(path)
-    if ending in (".csv", ".tsv"):
-        return _csv(path, delimiter="\t" if ending == ".tsv" else ",")
+    if start.startswith(b"ARROW1"):
+        return _arrow(path)
+    is_text = not start.lstrip().startswith((b"{", b"[")) and not utf16_or_32(start) and not foreign(start)
+    if ending in (".csv", ".tsv") and is_text:
+        header = start.splitlines()[0] if start else b""
+        separated = b";" if b";" in header and b"," not in header else b","
+        return _csv(path, delimiter="\t" if ending == ".tsv" else separated.decode())
+    if ending == ".parquet" and is_text and b"\0" in start:
+        return _parquet(path)  # names what is wrong with it
     return ((f"{path}:{number}", number, row) for number, row in jsonl.numbered(path))
+
+
+def _arrow(path: Path) -> Rows:
+    import pyarrow
+
+    try:
+        with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_file(file) as reader:
+            batches = (reader.get_batch(index).to_pylist() for index in range(reader.num_record_batches))
+            yield from _placed(path, chain.from_iterable(batches))
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"failed to read the Arrow file: {reason}", where=str(path), cure="check that the file is complete"
+        ) from None
 
 
 def _parquet(path: Path) -> Rows:
@@ -248,7 +296,28 @@ def _csv(path: Path, delimiter: str) -> Rows:
 
 
 def _placed(source: Path | str, rows: Iterable[dict[str, Any]]) -> Rows:
-    return ((f"{source}: row {number}", number, row) for number, row in enumerate(rows, 1))
+    """Rows with their places; values that JSON has no type for, such as dates, become text.
+
+    Raises:
+        DataError: a column is binary.
+    """
+    for number, row in enumerate(rows, 1):
+        where = f"{source}: row {number}"
+        yield where, number, _as_json(row, where)
+
+
+def _as_json(row: dict[str, Any], where: str) -> dict[str, Any]:
+    plain = {}
+    for name, value in row.items():
+        try:
+            plain[name] = to_jsonable_python(value)
+        except (PydanticSerializationError, ValueError):
+            raise DataError(
+                f"the column '{name}' is binary ({type(value).__name__}), which a row of text cannot contain",
+                where=where,
+                cure="remove the column, or convert it to text",
+            ) from None
+    return plain
 
 
 def _hub(name: str, folder: Path) -> Rows:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 FIRST_PAUSE = 1.0
@@ -39,14 +40,23 @@ class Limiter:
         concurrency: requests in flight at most.
         rpm: requests per minute at most, spread evenly.
         tpm: tokens of prompts and replies per minute at most.
+        on_pause: called with its seconds when a pause of all requests begins, or becomes longer.
     """
 
-    def __init__(self, concurrency: int, *, rpm: float | None = None, tpm: float | None = None) -> None:
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        on_pause: Callable[[float], None] | None = None,
+    ) -> None:
         self.most = concurrency
         self.limit = float(concurrency)
         self.in_flight = 0
         self.pauses = 0
         self._rpm = rpm
+        self._on_pause = on_pause
         self._tpm = tpm
         self._epoch = 0
         self._in_a_row = 0
@@ -103,7 +113,11 @@ class Limiter:
         self._serve()
 
     def _hold(self, seconds: float) -> None:
-        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
+        until = asyncio.get_running_loop().time() + seconds
+        # Many requests in flight get the same answer within a second: it is one pause.
+        if self._on_pause and until > self._paused_until + 1:
+            self._on_pause(seconds)
+        self._paused_until = max(self._paused_until, until)
 
     def _serve(self) -> None:
         loop = asyncio.get_running_loop()

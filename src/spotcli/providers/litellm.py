@@ -7,22 +7,27 @@ client of litellm's own: each of them could send, and pay for, a request without
 from __future__ import annotations
 
 import asyncio
+import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from spotcli.console import warn
 from spotcli.errors import RecipeError, UserError
+from spotcli.providers.permanent_errors import RequestSettings
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.request_errors import accepted_limit, read_error
+from spotcli.providers.request_errors import read_error
 from spotcli.providers.responses import read_response
+from spotcli.providers.sent_parameters import changed_parameters, sent_parameters
+from spotcli.providers.token_limits import accepted_limit, other_limit_name
 from spotcli.records import Message
 from spotcli.redaction import public_value
 
 RESERVED = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n"}
-RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks"}
+RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks", "logger_fn"}
 """Parameters that ``params`` may not contain: they would be ignored, be given twice, or write a key into a file."""
 
 
@@ -46,6 +51,8 @@ class ProviderSettings:
     """The section of the recipe that these settings come from, for errors."""
     model_key: str = "rectify.oracle"
     """The recipe's key that names the model, for errors."""
+    unset: Mapping[str, str] = field(default_factory=dict)
+    """Parameter of a request, beside ``params`` -> what leaves it out, for the error if the model refuses it."""
 
 
 class LitellmClient:
@@ -73,6 +80,12 @@ class LitellmClient:
         self._settings = settings
         self._output_limit: int | None = None
         """Reply tokens that the model has at most, once the provider named them."""
+        self._limit_name = "max_tokens"
+        """The provider's name for the limit of reply tokens; reasoning models have another one."""
+        self._replied = False
+        self._noted_changes = False
+        self.last_sent: Mapping[str, Any] | None = None
+        """The parameters of the last request as they were sent; None before the first reply."""
 
     @property
     def version(self) -> str:
@@ -104,11 +117,11 @@ class LitellmClient:
         provider = self._litellm.get_llm_provider(model=self.model, api_base=address)[1]
         return {"base_url": address, "custom_llm_provider": provider}
 
-    def check_environment(self, *, other_names: str = "") -> None:
+    def check_environment(self, *, known_names: Sequence[str] = ()) -> None:
         """Check, without a request, that the provider is known and the environment contains its key and address.
 
         Args:
-            other_names: other valid values of the key that names the model, for the error.
+            known_names: other valid values of the key that names the model, for the error.
 
         Raises:
             UserError: an unknown provider, a missing key or a missing address.
@@ -117,10 +130,13 @@ class LitellmClient:
         try:
             _, provider, _, _ = self._litellm.get_llm_provider(model=self.model)
         except self._litellm.BadRequestError:
+            near = difflib.get_close_matches(self.model, {*self._litellm.model_list, *known_names}, n=1, cutoff=0.75)
+            others = "".join(f", `{name}`" for name in known_names)
+            cure = f"use PROVIDER/MODEL (openai/..., gemini/..., hosted_vllm/...){others}"
             raise UserError(
                 f"unknown model '{self.model}'",
                 where=settings.model_key,
-                cure=f"use PROVIDER/MODEL (openai/..., gemini/..., hosted_vllm/...){other_names}",
+                cure=f"did you mean '{near[0]}'? Otherwise {cure}" if near else cure,
             ) from None
         missing = list(self._litellm.validate_environment(model=self.model).get("missing_keys") or [])
         key = f"{provider.upper()}_API_KEY"
@@ -150,14 +166,18 @@ class LitellmClient:
         settings = self._settings
         if settings.price_in is not None and settings.price_out is not None:
             return settings.price_in / 1e6, settings.price_out / 1e6
+        price_in = _price_in(self._listed, "input_cost_per_token")
+        price_out = _price_in(self._listed, "output_cost_per_token")
+        return None if price_in is None or price_out is None else (price_in, price_out)
+
+    @cached_property
+    def _listed(self) -> Mapping[str, Any]:
+        """What litellm's table has about the model; empty for a model that it does not have."""
         try:
-            info = self._litellm.get_model_info(self.model)
+            return dict(self._litellm.get_model_info(self.model))
         except Exception:
             # litellm raises a bare Exception for a model without prices.
-            return None
-        prices = info.get("input_cost_per_token"), info.get("output_cost_per_token")
-        # For a model that it does not know litellm reports a price of 0, which must not be taken for free of charge.
-        return None if None in prices or not any(prices) else prices
+            return {}
 
     def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
         """US dollars; None if the price is unknown."""
@@ -184,7 +204,12 @@ class LitellmClient:
         """US dollars that a request can cost at most; None if the price is unknown."""
         # No token is shorter than a byte; each message has a few tokens around it.
         prompt_tokens = sum(len(message["content"].encode()) + 16 for message in messages)
-        return self.price_of(prompt_tokens, max_tokens)
+        cost = self.price_of(prompt_tokens, max_tokens)
+        if cost is None or self._price is None or self._settings.price_in is not None:
+            return cost
+        # Some models charge more for a token of their reasoning.
+        reasoning = _price_in(self._listed, "output_cost_per_reasoning_token") or 0.0
+        return cost + max_tokens * max(0.0, reasoning - self._price[1])
 
     async def chat(self, messages: list[Message], max_tokens: int, **parameters: Any) -> Reply:
         """Send one request, once; again with a lower limit if the provider rejects it for ``max_tokens`` alone.
@@ -196,27 +221,61 @@ class LitellmClient:
             RequestFailed: the request got no reply, and another try can succeed.
             UserError: no request can succeed.
         """
-        limit = min(max_tokens, self._output_limit or max_tokens)
+        limit, renamed = min(max_tokens, self._output_limit or max_tokens), False
         while True:
+            name, log = self._limit_name, _RequestLog()
+            given = {**self._settings.params, **parameters}
             try:
-                response = await self._complete(messages, limit, parameters)
+                response = await self._complete(messages, {name: limit}, parameters, log)
             except TimeoutError:
                 seconds = self._settings.timeout
                 raise RequestFailed("time-out", f"no reply in {seconds:g} s", maybe_billed=True) from None
             except asyncio.CancelledError:
                 raise
             except Exception as error:
+                other_name = None if renamed else other_limit_name(error, name)
+                if other_name:
+                    renamed, self._limit_name = True, other_name
+                    continue
                 accepted = accepted_limit(error, limit)
                 if accepted is None:
-                    return read_error(error, self._litellm, self.model)
+                    return read_error(error, self._litellm, self._named_in_errors(given), replied=self._replied)
                 limit = accepted.tokens
                 if accepted.of_model:
                     self._output_limit = limit
                 continue
+            self._replied = True
             reply = read_response(response, self.cost_of, limit)
-            return reply if limit == max_tokens else replace(reply, max_tokens=limit)
+            sent = self._note_sent(log, {"temperature": self._settings.temperature} | given)
+            return replace(reply, sent=sent, max_tokens=None if limit == max_tokens else limit)
 
-    async def _complete(self, messages: list[Message], max_tokens: int, parameters: Mapping[str, Any]) -> Any:
+    def _named_in_errors(self, parameters: Mapping[str, Any]) -> RequestSettings:
+        settings = self._settings
+        section = settings.section
+        unset = {
+            name: f"remove that parameter from {section}.params: {name}"
+            for name in parameters
+            if name in settings.params
+        }
+        if settings.temperature is not None or "temperature" in settings.unset:
+            unset["temperature"] = f"leave it out: -s {section}.temperature=null"
+        unset |= {name: cure for name, cure in settings.unset.items() if name not in settings.params}
+        return RequestSettings(self.model, section, settings.base_url, unset)
+
+    def _note_sent(self, log: _RequestLog, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What was sent; a warning tells, once, what litellm changed."""
+        if log.sent is None:
+            return None
+        self.last_sent = log.sent
+        if not self._noted_changes:
+            self._noted_changes = True
+            for change in changed_parameters(asked, log.sent):
+                warn(f"{self.model}: {change}, and recorded so")
+        return log.sent
+
+    async def _complete(
+        self, messages: list[Message], limit: Mapping[str, int], parameters: Mapping[str, Any], log: _RequestLog
+    ) -> Any:
         """Have litellm send one request."""
         settings = self._settings
         # With some providers litellm's limit is per read; this one is for the whole request.
@@ -224,20 +283,31 @@ class LitellmClient:
             return await self._litellm.acompletion(
                 model=self.model,
                 messages=messages,
-                max_tokens=max_tokens,
                 timeout=settings.timeout,
+                logger_fn=log,
                 num_retries=0,
                 max_retries=0,
                 **({} if settings.temperature is None else {"temperature": settings.temperature}),
                 **self._route,
-                **settings.params,
-                **parameters,
+                **limit,
+                **{**settings.params, **parameters},
             )
 
     async def close(self) -> None:
         """Close the connections."""
         if "_litellm" in self.__dict__:  # else no connection was opened, and the import would take seconds
             await self._litellm.close_litellm_async_clients()
+
+
+class _RequestLog:
+    """Called by litellm around a request; keeps what the body contains."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, Any] | None = None
+
+    def __call__(self, details: Mapping[str, Any]) -> None:
+        if details.get("log_event_type") == "pre_api_call":
+            self.sent = sent_parameters((details.get("additional_args") or {}).get("complete_input_dict")) or None
 
 
 def provider_names() -> set[str]:
@@ -262,3 +332,12 @@ def _import() -> Any:
     # Its warnings quote requests and replies, and concern what is handled here.
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
     return litellm
+
+
+def _price_in(info: Mapping[str, Any], name: str) -> float | None:
+    """A price of litellm's table; None if it is missing.
+
+    For a price that it does not know litellm reports 0, which must not be taken for free of charge.
+    """
+    value = info.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else None

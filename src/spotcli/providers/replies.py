@@ -28,6 +28,8 @@ class Reply:
     """The tokens of the reply, if the provider returns them."""
     reasoning: str | None = None
     """The reasoning that the provider separated from the text."""
+    sent: Mapping[str, Any] | None = None
+    """The parameters of the request as they were sent, by the provider's names; None if they are unknown."""
     max_tokens: int | None = None
     """The limit that the request was sent with, if it had to be lowered for the model."""
 
@@ -39,7 +41,8 @@ class Reply:
         """
         if self.finish_reason == "incomplete":
             reason = self.reason or "incomplete"
-            raise RequestFailed(reason, f"the reply is incomplete (finish reason: {reason})", maybe_billed=True)
+            message = f"the reply is incomplete (finish reason: {reason})"
+            raise RequestFailed(reason, message, maybe_billed=True, reply=self)
 
 
 class RequestFailed(Exception):
@@ -51,6 +54,7 @@ class RequestFailed(Exception):
         retry_after: seconds to wait, if the provider named a time.
         maybe_billed: the provider may have worked on the request, so a cost limit must count it as spent.
         retryable: sending the request again soon can help.
+        reply: the incomplete reply, which may have been paid for.
     """
 
     def __init__(
@@ -61,9 +65,11 @@ class RequestFailed(Exception):
         retry_after: float | None = None,
         maybe_billed: bool = False,
         retryable: bool = True,
+        reply: Reply | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after = retry_after
         self.maybe_billed = maybe_billed
         self.retryable = retryable
+        self.reply = reply

@@ -5,187 +5,159 @@ No key leaves this file: ``redact`` removes keys from every message of a provide
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import time
-from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
-from spotcli.errors import UserError
+from spotcli.providers.permanent_errors import Failure, RequestSettings, permanent_error
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.redaction import redact
 
-_QUOTA_EXHAUSTED = re.compile(
-    r"insufficient_quota|insufficient credit|credit balance|billing_hard_limit|out of credits|PerDay|per day",
-    re.IGNORECASE,
-)
 _FILTERED = re.compile(
     r"content[_ ]policy|content management policy|content[_ ]filter|ResponsibleAI|requires moderation", re.IGNORECASE
 )
 _NOT_READABLE = re.compile(r"Error converting to valid response block")
 """litellm's words for a successful response that it could not read, reported as a rejected request."""
-_TOO_LONG = re.compile(r"context[_ ]length|context[_ ]window|prompt is too long|input token count", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context[_ ](?:length|window|size)|(?:prompt|input) is too long|input token count|maximum prompt length"
+    r"|range of input length|`inputs` (?:tokens \+|must have less than)",
+    re.IGNORECASE,
+)
 
 PROMPT_TOO_LONG = "too long for the model"
 """The reason of a request whose prompt does not fit into the model's context."""
-
-_CONTEXT = re.compile(
-    r"maximum context length (?:is|of) (\d+)|context (?:window|length) (?:is|of) (\d+)", re.IGNORECASE
-)
-_PROMPT_TOKENS = re.compile(
-    r"(\d+) input tokens|\((\d+) in the messages|(\d+) prompt tokens|prompt contains (?:at least )?(\d+)", re.IGNORECASE
-)
-_SUM_OVER_CONTEXT = re.compile(r"exceed context limit: (\d+) \+ \d+ > (\d+)")
-_OUTPUT_LIMITS = (
-    re.compile(r"supports at most (\d+) completion tokens"),
-    re.compile(r"max_tokens: \d+ > (\d+)"),
-    re.compile(r"supported range is from 1 \(inclusive\) to (\d+) \(inclusive\)"),
-    re.compile(r"max_tokens[^.]{0,60}(?:less than or equal to|at most|maximum of) `?(\d+)", re.IGNORECASE),
-)
-_EXCLUSIVE_OUTPUT_LIMIT = re.compile(r"supported range is from 1 \(inclusive\) to (\d+) \(exclusive\)")
 
 _BROKEN_CONNECTION = {"OSError", "ClientError", "TransportError"}
 """Exceptions of a connection that broke; by name, since litellm uses httpx or aiohttp."""
 _NO_CONNECTION = {"ConnectionRefusedError", "ClientConnectorError", "ConnectError", "gaierror"}
 """Exceptions of a connection that was never made."""
+_TRY_AGAIN = {409, 425}
+"""HTTP states below 500 that another try can get through; 408 is a time-out."""
+
+_PREFIX = re.compile(
+    r"(?:litellm\.)?(?:Timeout(?: Error)?|\w+(?:Error|Exception)\b(?: [\w ]{1,40})?)(?::| -)\s+", re.ASCII
+)
+"""What litellm writes before the provider's message, once or more."""
+_LONGEST_BODY = 20_000
+"""Characters of an error's text that are searched; a page of HTML can be megabytes."""
+_LONGEST_MESSAGE = 500
 
 
-@dataclass(frozen=True)
-class TokenLimit:
-    """A limit of reply tokens that the provider would accept."""
-
-    tokens: int
-    of_model: bool
-    """Whether it holds for every request to the model; otherwise only for prompts of this length."""
-
-
-def accepted_limit(error: Exception, max_tokens: int) -> TokenLimit | None:
-    """The largest limit that fits, if the provider rejected a request only because ``max_tokens`` is too large.
-
-    None for every other error, and if the prompt alone does not fit into the model's context.
-    """
-    if getattr(error, "status_code", None) not in (400, 413, 422):
-        return None
-    details = f"{error} {getattr(error, 'body', None) or ''}"
-    for pattern in _OUTPUT_LIMITS:
-        if limit := pattern.search(details):
-            return _lower(int(limit[1]), max_tokens, of_model=True)
-    if limit := _EXCLUSIVE_OUTPUT_LIMIT.search(details):
-        return _lower(int(limit[1]) - 1, max_tokens, of_model=True)
-    if total := _SUM_OVER_CONTEXT.search(details):
-        return _lower(int(total[2]) - int(total[1]), max_tokens, of_model=False)
-    context, prompt = _CONTEXT.search(details), _PROMPT_TOKENS.search(details)
-    if context and prompt:
-        tokens = int(context[1]) - int(next(filter(None, prompt.groups())))
-        return _lower(tokens, max_tokens, of_model=False)
-    return None
-
-
-def _lower(tokens: int, max_tokens: int, *, of_model: bool) -> TokenLimit | None:
-    return TokenLimit(tokens, of_model) if 0 < tokens < max_tokens else None
-
-
-def read_error(error: Exception, litellm: Any, model: str) -> Reply:
+def read_error(error: Exception, litellm: Any, settings: RequestSettings, *, replied: bool = False) -> Reply:
     """The reply that an exception amounts to: the provider filtered the request, or it is too long for the model.
 
     Args:
         error: what ``litellm.acompletion`` raised.
         litellm: the module, which the caller imports when it needs it.
-        model: named in errors.
+        settings: what errors name.
+        replied: the provider has replied before, so the address is right.
 
     Raises:
         RequestFailed: the request got no reply, and another try can succeed.
         UserError: no request can succeed.
     """
-    status = getattr(error, "status_code", None)
-    # The body has codes that the message may leave out.
-    details = f"{error} {getattr(error, 'body', None) or ''}"
-    rejected = status in (400, 403)
-    if isinstance(error, litellm.ContextWindowExceededError) or (rejected and _TOO_LONG.search(details)):
+    failure = describe(error, litellm)
+    rejected = failure.status in (400, 403)
+    if isinstance(error, litellm.ContextWindowExceededError) or (rejected and _TOO_LONG.search(failure.details)):
         return Reply(finish_reason="declined", reason=PROMPT_TOO_LONG)
-    if isinstance(error, litellm.ContentPolicyViolationError) or (rejected and _FILTERED.search(details)):
-        return Reply(finish_reason="filtered", text=redact(_first_line(error)))
-    _raise_if_permanent(error, details, litellm, model)
-    raise _temporary(error, details, litellm) from None
+    if isinstance(error, litellm.ContentPolicyViolationError) or (rejected and _FILTERED.search(failure.details)):
+        return Reply(finish_reason="filtered", text=failure.message)
+    permanent = permanent_error(failure, settings, replied=replied)
+    if permanent is not None:
+        raise permanent from None
+    plain = not replied and (settings.base_url or "").startswith("http://")
+    raise _temporary(failure, litellm, plain=plain) from None
 
 
-def _raise_if_permanent(error: Exception, details: str, litellm: Any, model: str) -> None:
-    """Raise the ``UserError`` for an exception that every request would get."""
+def describe(error: Exception, litellm: Any) -> Failure:
+    """What is known about an exception of litellm's."""
+    # The body has codes that the message may leave out.
+    details = f"{str(error)[:_LONGEST_BODY]} {str(getattr(error, 'body', None) or '')[:_LONGEST_BODY]}"
     status = getattr(error, "status_code", None)
-    message = redact(_first_line(error))
-    if isinstance(error, litellm.UnsupportedParamsError):
-        raise UserError(message, where=model, cure="remove that parameter, or choose another model") from None
-    if isinstance(error, ImportError):
-        raise UserError(message, where=model, cure=f"pip install {error.name or 'the package'}") from None
-    if status in (401, 403):
-        raise UserError(
-            f"the provider rejected the key: {message}",
-            where=model,
-            cure="check the key in the environment, and that it may use this model",
-        ) from None
-    if status == 404:
-        raise UserError(
-            f"unknown model at this provider: {message}",
-            where=model,
-            cure="check the model's name (--oracle, --model) and --base-url",
-        ) from None
-    if status == 402 or (status == 429 and _is_quota_exhausted(details, _retry_after(error, details))):
-        raise UserError(
-            f"the provider's quota is exhausted: {message}",
-            where=model,
-            cure="add credit or raise the quota at the provider, then run the same command again; all replies are kept",
-        ) from None
+    return Failure(
+        error=error,
+        status=status if isinstance(status, int) else None,
+        message=_message(error),
+        details=details,
+        retry_after=_retry_after(error, details),
+        unsupported=isinstance(error, litellm.UnsupportedParamsError),
+    )
 
 
-def _temporary(error: Exception, details: str, litellm: Any) -> RequestFailed:
-    """The error for a request that another try can get through."""
-    status = getattr(error, "status_code", None)
+def _temporary(failure: Failure, litellm: Any, *, plain: bool) -> RequestFailed:
+    """The error for a request that another try can get through.
+
+    Args:
+        plain: the address has no TLS, and the provider has not replied yet.
+    """
+    error, status, message = failure.error, failure.status, failure.message
     headers = getattr(error, "litellm_response_headers", None)
-    message = redact(_first_line(error))
     if status == 429:
-        return RequestFailed("rate limit", message, retry_after=_retry_after(error, details))
+        return RequestFailed("rate limit", message, retry_after=failure.retry_after)
     if isinstance(error, litellm.Timeout):
         return RequestFailed("time-out", message, maybe_billed=headers is None)
-    if _NOT_READABLE.search(details):
+    if _NOT_READABLE.search(failure.details):
         return RequestFailed("unreadable", message, maybe_billed=True)
-    if status is not None and 400 <= status < 500:
+    if status is not None and 400 <= status < 500 and status not in _TRY_AGAIN:
         return RequestFailed("bad request", message, retryable=False)
-    if _is_caused_by(error, _BROKEN_CONNECTION):
-        return RequestFailed("connection", message, maybe_billed=not _is_caused_by(error, _NO_CONNECTION))
+    if failure.is_caused_by(*_BROKEN_CONNECTION):
+        never_sent = failure.is_caused_by(*_NO_CONNECTION)
+        hint = "; if the server expects TLS, use https:// in --base-url" if plain and not never_sent else ""
+        return RequestFailed("connection", f"{failure.cause}{hint}", maybe_billed=not never_sent)
     if status == 200 or headers is None:
         # The provider answered, and litellm could not read the answer: it may have been charged for.
         return RequestFailed("unreadable", message, maybe_billed=True)
-    return RequestFailed("server", message, retry_after=_retry_after(error, details))
+    return RequestFailed("server", message, retry_after=failure.retry_after)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:500]
+def _message(error: Exception) -> str:
+    """The provider's own message in one line, without keys."""
+    text = str(error)[:_LONGEST_BODY].strip()
+    while (prefix := _PREFIX.match(text)) and prefix.end() < len(text):
+        text = text[prefix.end() :]
+    lines = [" ".join(line.split()) for line in _unwrapped(text).splitlines()]
+    line = next((line for line in lines if any(map(str.isalnum, line))), type(error).__name__)
+    return redact(line[: 2 * _LONGEST_MESSAGE])[:_LONGEST_MESSAGE]
+
+
+def _unwrapped(text: str) -> str:
+    """The message in a JSON object of an error; the text itself if it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    for name in ("error", "message", "detail", "Message"):
+        inner = value.get(name) if isinstance(value, dict) else None
+        if isinstance(inner, dict):
+            inner = inner.get("message")
+        if isinstance(inner, str) and inner.strip():
+            return inner
+    return text
 
 
 def _retry_after(error: Exception, details: str) -> float | None:
-    """Seconds that the provider asks to wait: a header with seconds or a date, or Google's ``retryDelay``."""
+    """Seconds that the provider asks to wait: a header with seconds or a date, or Google's ``retryDelay``.
+
+    None for a value that is no time, such as ``inf``.
+    """
     headers = getattr(error, "litellm_response_headers", None)
-    value = headers.get("retry-after") if headers is not None else None
-    if value:
+    value = headers.get("retry-after") if headers is not None and hasattr(headers, "get") else None
+    seconds = _seconds(str(value)) if value else None
+    if seconds is None and (delay := re.search(r'retryDelay"?:\s*"?(\d{1,9}(?:\.\d{1,9})?)s', details)):
+        seconds = float(delay[1])
+    return seconds
+
+
+def _seconds(value: str) -> float | None:
+    try:
+        seconds = float(value)
+    except ValueError:
         try:
-            return max(0.0, float(value))
-        except ValueError:
             date = parsedate_tz(value)
-            if date:
-                return max(0.0, mktime_tz(date) - time.time())
-    delay = re.search(r'retryDelay"?:\s*"?(\d+(?:\.\d+)?)s', details)
-    return float(delay[1]) if delay else None
-
-
-def _is_quota_exhausted(details: str, retry_after: float | None) -> bool:
-    # Google writes "exceeded your current quota" for a limit per minute too, but then names the time to wait.
-    return bool(_QUOTA_EXHAUSTED.search(details)) or ("exceeded your current quota" in details and retry_after is None)
-
-
-def _is_caused_by(error: BaseException | None, names: set[str]) -> bool:
-    while error is not None:
-        if not names.isdisjoint(kind.__name__ for kind in type(error).__mro__):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+            seconds = mktime_tz(date) - time.time() if date else math.nan
+        except (ValueError, OverflowError, TypeError, IndexError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

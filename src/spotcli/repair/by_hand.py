@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from spotcli import jsonl
+from spotcli import files, jsonl
 from spotcli.console import say, warn
 from spotcli.errors import UserError
 from spotcli.oracles import worksheet
@@ -55,6 +55,7 @@ def import_answers(job: RepairJob, journal: Journal, path: Path, source: Path) -
     Raises:
         UserError: the file does not exist, or is damaged; no answer is imported then.
     """
+    files.check_readable(path)
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -18,9 +18,11 @@ from typing import Any
 from spotcli import jsonl
 from spotcli.console import note_renamed_fields
 from spotcli.core.oracle_prompts import Feedback, ReplyMode
+from spotcli.errors import UserError
 from spotcli.oracles import Oracle
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
+from spotcli.repair.contested import CONTESTED
 from spotcli.repair.journal import Entry, ReplyEntry, UndoEntry
 from spotcli.repair.judge import Correction
 
@@ -49,6 +51,8 @@ class Case:
     sample: Sample
     repeats_problem: bool = False
     """An earlier case has the same problem, whose solution is one for this case too."""
+    contested: bool = False
+    """Another sample has the same prompt with a different reference answer."""
     reviewed: dict[str, Any] | None = None
     """Its pair as a person reviewed it: kept, whatever the filters are."""
     decided: JudgedReply | None = None
@@ -61,6 +65,8 @@ class Case:
             self.default_reason = "no reference answer"
         elif not self.sample.response.strip():
             self.default_reason = "empty answer"
+        elif self.contested:
+            self.default_reason = CONTESTED
         elif self.repeats_problem:
             self.default_reason = SAME_PROBLEM
 
@@ -74,7 +80,7 @@ class Case:
     def correctable(self) -> bool:
         """False if no correction could be verified, the answer is empty, or an earlier case has the same problem."""
         has_texts = self.sample.reference is not None and bool(self.sample.response.strip())
-        return has_texts and not self.repeats_problem
+        return has_texts and not self.contested and not self.repeats_problem
 
     @property
     def open(self) -> bool:
@@ -155,11 +161,13 @@ def read_samples(path: Path, *, truncated_are_wrong: bool) -> list[Sample]:
     """The samples of a file.
 
     Raises:
-        UserError: the file does not exist.
+        UserError: the file does not exist, or is empty.
         DataError: an invalid row, with its line.
     """
     renamed: dict[str, str] = {}
     samples = list(jsonl.read(path, Sample, renamed=renamed, refuse_evaluation=True))
+    if not samples:
+        raise UserError("the file has no samples", where=str(path), cure="create samples with `spot sample`")
     note_renamed_fields(path, renamed)
     if truncated_are_wrong:
         for sample in samples:
@@ -168,13 +176,20 @@ def read_samples(path: Path, *, truncated_are_wrong: bool) -> list[Sample]:
     return samples
 
 
-def cases_of(samples: Iterable[Sample], settings: RectifySection) -> list[Case]:
-    """The wrong answers; in the mode ``direct`` only the first one of each problem is asked about."""
+def cases_of(
+    samples: Iterable[Sample], settings: RectifySection, contested: frozenset[tuple[str, int]] = frozenset()
+) -> list[Case]:
+    """The wrong answers; in the mode ``direct`` only the first one of each problem is asked about.
+
+    Args:
+        contested: keys of samples whose prompt has different reference answers.
+    """
     cases: list[Case] = []
     problems: set[str] = set()
     for sample in samples:
         if sample.verdict == "wrong":
-            case = Case(sample, repeats_problem=settings.mode == "direct" and sample.id in problems)
+            repeats = settings.mode == "direct" and sample.id in problems
+            case = Case(sample, repeats_problem=repeats, contested=sample.key in contested)
             if case.correctable:
                 problems.add(sample.id)
             cases.append(case)

@@ -36,6 +36,10 @@ class CorrectionDelivery(Delivery):
     cost: float = 0.0
     """US dollars of this try, as far as they are known; all that is reserved while they are not."""
 
+    @property
+    def model(self) -> str:  # type: ignore[override]  # it is known by the oracle
+        return self.planned.oracle.name
+
     def waiting(self) -> AbstractContextManager[None]:
         return self.cancellable()
 

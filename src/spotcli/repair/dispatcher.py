@@ -19,7 +19,7 @@ from spotcli.oracles.human import HumanOracle
 from spotcli.oracles.model import ModelOracle
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.retry import Retries, asks_for_too_long
+from spotcli.providers.retry import SILENT_SECONDS, Retries, show_pause
 from spotcli.recipe import RectifySection
 from spotcli.repair.budget import Budget
 from spotcli.repair.case_queue import CaseQueue
@@ -49,7 +49,7 @@ class Dispatcher:
         self._stopped: BaseException | None = None
         self._woken = asyncio.Event()
         self._queue = CaseQueue(job.cases, settings.target, self._is_stopped)
-        self._retries = Retries(settings.retries, self._is_stopped, self._woken)
+        self._retries = Retries(settings.retries, self._is_stopped, self._woken, settings.max_wait)
         self._limiters = {oracle.name: _limiter(oracle, settings) for oracle in job.ladder.oracles}
         # What is unsettled may have been charged, so it counts as spent.
         self._budget = Budget(settings.max_cost, journal.spent + journal.unsettled)
@@ -111,16 +111,29 @@ class Dispatcher:
 
         def stop() -> None:
             loop.call_soon_threadsafe(self._stop, KeyboardInterrupt())
+            loop.call_soon_threadsafe(loop.call_later, SILENT_SECONDS, drop_if_silent)
 
         def drop() -> None:
             for worker in workers:
                 loop.call_soon_threadsafe(worker.cancel)
 
+        def drop_if_silent() -> None:
+            if self._is_silent():
+                drop()
+
         def notice() -> str:
             in_flight = sum(limiter.in_flight for limiter in self._limiters.values())
-            return f"stopping: waiting for {in_flight} requests in flight (Ctrl-C again drops them)"
+            requests = f"{in_flight} request{'' if in_flight == 1 else 's'}"
+            if in_flight and self._is_silent():
+                return f"stopping: the provider does not answer, {requests} in flight are dropped soon"
+            return f"stopping: waiting for {requests} in flight (Ctrl-C again drops them)"
 
         return interruptible(stop, notice=notice, drop=drop)
+
+    def _is_silent(self) -> bool:
+        """Whether no oracle answers: a person takes the time that it takes."""
+        people = any(isinstance(oracle, HumanOracle) for oracle in self._job.ladder.oracles)
+        return not people and not self._retries.replying
 
     def _stop(self, cause: BaseException) -> None:
         if self._stopped is None or isinstance(cause, KeyboardInterrupt):
@@ -206,6 +219,8 @@ class Dispatcher:
             return
         case.default_reason = f"{FAILED}{failure.kind}"
         hopeless = self._failures.count(failure, planned.oracle.name)
+        if self._retries.asks_for_too_long(failure):
+            hopeless = failure
         if hopeless is not None:
             self._stop(hopeless)
 
@@ -273,11 +288,10 @@ class _FailureCounts:
             return UserError(
                 f"the provider rejects the requests: {failure}", where=oracle, cure="check the oracle's parameters"
             )
-        if self._in_a_row >= HOPELESS_ROWS or asks_for_too_long(failure):
-            return failure
-        return None
+        return failure if self._in_a_row >= HOPELESS_ROWS else None
 
 
 def _limiter(oracle: Oracle, settings: RectifySection) -> Limiter:
     concurrency = min(settings.concurrency, oracle.parallel or settings.concurrency)
-    return Limiter(concurrency, rpm=settings.rpm, tpm=settings.tpm)
+    on_pause = partial(show_pause, oracle.name, "rate limit")
+    return Limiter(concurrency, rpm=settings.rpm, tpm=settings.tpm, on_pause=on_pause)

@@ -12,12 +12,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from spotcli import jsonl
+from spotcli.appender import Appender
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.errors import DataError
 
@@ -67,6 +71,8 @@ class ReplyEntry:
     """The reasoning that the provider separated from the text."""
     max_tokens_sent: int | None = None
     """The limit that the request was sent with, if ``max_tokens`` had to be lowered for the model."""
+    sent: dict[str, Any] | None = None
+    """The parameters of the request as they were sent, by the provider's names."""
 
     def as_row(self) -> dict[str, Any]:
         """The JSON object, with its keys in the order of the file format."""
@@ -80,9 +86,9 @@ class ReplyEntry:
 _REPLY_KEYS = (
     *("key", "id", "trial", "sample", "attempt", "oracle", "version", "prompt", "mode", "fence", "max_tokens"),
     *("text", "finish_reason", "reason", "usage", "cost", "model", "reserved", "at", "seconds"),
-    *("reasoning", "max_tokens_sent"),
+    *("reasoning", "max_tokens_sent", "sent"),
 )
-_OPTIONAL_KEYS = {"reserved": 0.0, "reasoning": None, "max_tokens_sent": None}
+_OPTIONAL_KEYS = {"reserved": 0.0, "reasoning": None, "max_tokens_sent": None, "sent": None}
 """Keys that are left out at their default."""
 
 
@@ -119,33 +125,35 @@ class UndoEntry:
 
 
 Entry = ReplyEntry | MoneyEntry | UndoEntry
-_KINDS: dict[Any, type[ReplyEntry] | type[UndoEntry]] = {"reply": ReplyEntry, "undo": UndoEntry}
+_KINDS: dict[str, type[Entry]] = {"reply": ReplyEntry, "sent": MoneyEntry, "free": MoneyEntry, "undo": UndoEntry}
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model in _KINDS.items()}
 
 
 def read_entry(row: Mapping[str, Any], where: str) -> Entry | None:
     """The entry in a row of a journal; None for a kind that this version does not know. Unknown keys are ignored.
 
     Raises:
-        DataError: a key is missing.
+        DataError: a key is missing or has an invalid value.
     """
     kind = row.get("kind")
-    if kind == "sent" or kind == "free":
-        return MoneyEntry(kind, row.get("key", ""), row.get("reserved") or 0.0)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         return None
+    if kind in ("sent", "free"):
+        row = {**row, "key": row.get("key", ""), "reserved": row.get("reserved") or 0.0}
     model = _KINDS[kind]
     known = {item.name: row[item.name] for item in fields(model) if item.name in row}
-    for item in fields(model):
-        if item.name not in known and item.default is MISSING and item.default_factory is MISSING:
-            raise DataError(
-                f"the field '{item.name}' is missing",
-                where=where,
-                cure="remove that line; its reply is requested again",
-            )
-    return model(**known)
+    try:
+        entry: Entry = _ADAPTERS[kind].validate_json(json.dumps(known), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        problem = "is missing" if first["type"].startswith("missing") else f"is invalid: {first['msg'].lower()}"
+        cure = "correct that line, or remove it: its reply is requested again then"
+        raise DataError(f"the field '{name}' {problem}", where=where, cure=cure) from None
+    return entry
 
 
-class Journal(jsonl.Appender):
+class Journal(Appender):
     """An append-only file that many requests share: all entries that wait get one write and one fsync.
 
     ``entries`` are those that the file held when it was opened.
@@ -155,19 +163,26 @@ class Journal(jsonl.Appender):
     """
 
     def __init__(self, path: Path, price: Callable[[ReplyEntry], float | None] | None = None) -> None:
-        super().__init__(path)
+        super().__init__(path, private=True)
         self.entries: list[Entry] = []
         self.spent = 0.0
         """US dollars of all replies whose price is known."""
         self._reserved: dict[str, float] = {}
         self._queue: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         try:
+            seen: set[tuple[str, str, float]] = set()
             for number, row in jsonl.numbered(path):
                 entry = read_entry(row, f"{path}:{number}")
                 if entry is None:
                     continue
+                if isinstance(entry, ReplyEntry) and entry.at:
+                    # A line that was copied by mistake is one reply, paid for once.
+                    same = (entry.key, entry.at, entry.seconds)
+                    if same in seen:
+                        continue
+                    seen.add(same)
                 if price and isinstance(entry, ReplyEntry):
                     entry = replace(entry, cost=price(entry))
                 self.entries.append(entry)
@@ -225,7 +240,7 @@ class Journal(jsonl.Appender):
             batch, self._queue = self._queue, []
             try:
                 await asyncio.to_thread(self.append, [entry.as_row() for entry, _ in batch])
-            except OSError as error:
+            except Exception as error:  # the requests that wait would wait forever
                 # The file may end with half a line, and the next line would be lost with it.
                 self._error = error
                 for _, written in batch + self._queue:

@@ -1,6 +1,6 @@
 r"""From an oracle's reply to a pair, or to the one reason why it is not a pair.
 
-    reply -> parsed -> cleaned -> changed? -> graded -> more than the final answer changed? -> change ratio -> accepted
+    reply -> parsed -> cleaned -> changed? -> graded -> more than the final answer changed? -> true steps? -> close?
 
 The steps run in this order, and the first one that fails is the reason, so that the reasons add up to the rows.
 """
@@ -14,17 +14,19 @@ from pathlib import Path
 
 from spotcli import outputs
 from spotcli.console import warn
-from spotcli.core import edits, oracle_prompts
+from spotcli.core import edits, hunks, oracle_prompts
 from spotcli.errors import UserError
 from spotcli.grading.kinds import grader_of
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample, Verdict
-from spotcli.repair.clean import COMPLAINTS, clean
+from spotcli.repair.clean import clean, unwrapped
+from spotcli.repair.damage import COMPLAINTS, form_damage
 from spotcli.repair.journal import ReplyEntry
+from spotcli.repair.steps import false_steps
 
 ACCEPTED = "accepted"
 
-FORM_ERRORS = frozenset(oracle_prompts.FormError.__args__)  # type: ignore[attr-defined]
+FORM_ERRORS = frozenset(hunks.FormError.__args__)  # type: ignore[attr-defined]
 """Reasons that concern the form of the reply."""
 
 FINAL = ("declined", "filtered", "refused")
@@ -63,7 +65,7 @@ class Correction:
     extracted: str | None = None
     change_ratio: float | None = None
     detail: str = ""
-    """The error in the reply's form, in full."""
+    """The error in the reply's form, or the false step, in full."""
 
     @property
     def accepted(self) -> bool:
@@ -98,31 +100,48 @@ def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
         return Correction(f"declined: {reply.reason}" if reply.reason else "declined")
     if reply.finish_reason != "stop":
         return Correction(reply.finish_reason)
-    parsed = oracle_prompts.parse_reply(reply.text, mode=reply.mode, fence=reply.fence, student=sample.response)
+    parsed = oracle_prompts.parse_reply(
+        reply.text, mode=reply.mode, fence=reply.fence, student=sample.response, unwrap=unwrapped
+    )
     if parsed.error:
         return Correction(parsed.error, detail=parsed.detail)
-    chosen = parsed.text or ""
-    if reply.mode != "plain":
-        problem = "\n".join(message["content"] for message in sample.messages)
-        cleaned = clean(chosen, sample.response, problem)
-        chosen = cleaned.text
-        if cleaned.damage:
-            return Correction(cleaned.damage, chosen)
+    cleaned = clean(parsed.text or "", sample.response, _problem(sample))
+    chosen = cleaned.text
+    if cleaned.damage:
+        return Correction(cleaned.damage, chosen)
     if chosen.split() == sample.response.split():
         return Correction("unchanged", chosen)
     grade = grader_of(sample.grader, criteria.grader)(chosen, sample.answer or "")
     if grade.verdict != "right":
         return Correction(grade.verdict, chosen, grade.verdict, grade.extracted)
     changes = criteria.measure(sample.response, chosen)
-    reason = ACCEPTED
-    if reply.mode != "solution":
-        if not criteria.answer_only and only_answer_changed(sample.response, chosen, grade.extracted or ""):
-            reason = "answer only"
-        elif changes.ratio > criteria.gamma:
-            reason = "too large"
-        elif changes.deleted > criteria.max_deleted:
-            reason = "too much deleted"
-    return Correction(reason, chosen, grade.verdict, grade.extracted, changes.ratio)
+    reason, detail = _objection(sample, chosen, grade.extracted or "", changes, reply.mode, criteria)
+    return Correction(reason, chosen, grade.verdict, grade.extracted, changes.ratio, detail)
+
+
+def _problem(sample: Sample) -> str:
+    return "\n".join(message["content"] for message in sample.messages)
+
+
+def _objection(
+    sample: Sample, chosen: str, answer: str, changes: edits.Changes, mode: oracle_prompts.ReplyMode, criteria: Criteria
+) -> tuple[str, str]:
+    """Why a correction with the right final answer is not a pair, with details; ``ACCEPTED`` if it is one."""
+    correction = mode != "solution"
+    if correction and not criteria.answer_only and only_answer_changed(sample.response, chosen, answer):
+        return "answer only", ""
+    if correction and (damage := form_damage(chosen, sample.response)):
+        return damage, ""
+    known = f"{_problem(sample)}\n{sample.response}"
+    # With `answer_only` the user accepts steps that do not lead to the answer, so only new ones are checked.
+    steps = [step for step in false_steps(chosen, known) if not (criteria.answer_only and step in sample.response)]
+    if steps:
+        return "false step", steps[0]
+    if correction and changes.ratio > criteria.gamma:
+        return "too large", ""
+    if correction and changes.deleted > criteria.max_deleted:
+        return "too much deleted", ""
+    return ACCEPTED, ""
 
 
 _OPERAND = re.compile(r"[\d+*/^-]|\\\w+")
@@ -184,6 +203,8 @@ def feedback_on(
     complaint = complaints.get(correction.reason)
     if correction.reason in FORM_ERRORS:
         complaint = f"The form of the reply was wrong: {correction.detail}."
+    elif correction.reason == "false step":
+        complaint = f"{COMPLAINTS['false step']} False: {correction.detail}."
     elif correction.reason == "too large":
         assert correction.change_ratio is not None
         complaint = (

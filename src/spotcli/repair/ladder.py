@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spotcli.console import say
@@ -10,7 +10,9 @@ from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.errors import UserError
 from spotcli.oracles import Oracle
 from spotcli.oracles.by_name import create
+from spotcli.oracles.model import ModelOracle
 from spotcli.recipe import RectifySection
+from spotcli.repair.cases import Case
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,17 @@ class Ladder:
             max_tokens=settings.max_tokens,
             repeat_truncated=repeat_truncated,
         )
+
+
+def check_first_oracle(oracles: Sequence[Oracle], cases: Iterable[Case]) -> None:
+    """Check that the first oracle can be asked, if there is a case for it.
+
+    Raises:
+        UserError: an unknown model or provider, a missing package, key or address.
+    """
+    first = oracles[0]
+    if isinstance(first, ModelOracle) and any(case.correctable for case in cases):
+        first.check_environment()
 
 
 def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool) -> list[Oracle]:

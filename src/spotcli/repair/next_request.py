@@ -77,6 +77,7 @@ class RepairJob:
             seconds=round(seconds, 3),
             reasoning=_readable(reply.reasoning) if reply.reasoning else None,
             max_tokens_sent=reply.max_tokens,
+            sent=dict(reply.sent) if reply.sent else None,
         )
 
     def settle(self, target: int | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from spotcli import outputs
 from spotcli.console import say
 from spotcli.core import oracle_prompts
+from spotcli.locks import check_free
 from spotcli.oracles import Oracle
 from spotcli.oracles.model import ModelOracle
 from spotcli.recipe import RectifySection
@@ -57,7 +58,7 @@ def set_aside(path: Path) -> None:
         UserError: another process is writing the journal.
     """
     if journal_path(path).exists():
-        Journal(journal_path(path)).close()  # takes the lock
+        check_free(journal_path(path))
     moved = outputs.set_aside(path)
     if moved:
         say(f"the old files, replies included, are kept as {moved.stem}.*")

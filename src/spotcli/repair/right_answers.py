@@ -13,6 +13,7 @@ from spotcli.recipe import RectifySection
 from spotcli.records import Sample
 from spotcli.repair import pair_file
 from spotcli.repair.cases import NOT_NEEDED
+from spotcli.repair.contested import CONTESTED
 from spotcli.repair.summary import Origin, RectifySummary, summarise_right_answers
 from spotcli.reviews import reviewed_rows
 
@@ -22,12 +23,19 @@ SAME_ANSWER = "same answer"
 
 
 def keep_right_answers(
-    settings: RectifySection, source: Path, origin: Origin, *, fresh: bool, dry_run: bool
+    settings: RectifySection,
+    source: Path,
+    origin: Origin,
+    *,
+    contested: frozenset[tuple[str, int]] = frozenset(),
+    fresh: bool,
+    dry_run: bool,
 ) -> RectifySummary:
     """Make rows of the policy's right answers, without an oracle.
 
     Args:
         source: the samples.
+        contested: keys of samples whose prompt has different reference answers.
         fresh: keep the old files under another name.
         dry_run: write nothing.
 
@@ -36,7 +44,7 @@ def keep_right_answers(
         SettingsChanged: the file was made in another mode.
     """
     path = origin.path
-    kept, reasons = _select(origin.samples, settings.target)
+    kept, reasons = _select(origin.samples, settings.target, contested)
     summary = summarise_right_answers(origin, len(kept), reasons)
     if dry_run:
         return summary
@@ -57,7 +65,9 @@ def keep_right_answers(
     return summary
 
 
-def _select(samples: Iterable[Sample], target: int | None) -> tuple[list[Sample], dict[str, int]]:
+def _select(
+    samples: Iterable[Sample], target: int | None, contested: frozenset[tuple[str, int]]
+) -> tuple[list[Sample], dict[str, int]]:
     """The right answers, each text once per problem, and the numbers of those left out by reason."""
     kept: list[Sample] = []
     reasons: Counter[str] = Counter()
@@ -68,6 +78,8 @@ def _select(samples: Iterable[Sample], target: int | None) -> tuple[list[Sample]
         text = (sample.id, sample.response.strip())
         if not text[1]:
             reasons[EMPTY_ANSWER] += 1
+        elif sample.key in contested:
+            reasons[CONTESTED] += 1
         elif text in seen:
             reasons[SAME_ANSWER] += 1
         elif target is not None and len(kept) >= target:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spotcli.console import duration
 from spotcli.errors import BudgetReached, Unfinished
 from spotcli.providers.replies import RequestFailed
 from spotcli.records import Sample
@@ -104,7 +106,7 @@ def summarise(
         pairs=sum(case.accepted for case in cases),
         reasons=dict(sorted(Counter(case.reason for case in cases if not case.accepted).items())),
         oracles=_by_oracle(cases, history),
-        cost=sum(reply.cost or 0.0 for reply in replies),
+        cost=math.fsum(reply.cost or 0.0 for reply in replies),  # the same in any order of the replies
         unsettled=unsettled,
         unpriced=sum(reply.cost is None for reply in replies),
         ratio_unit=origin.ratio_unit,
@@ -115,11 +117,12 @@ def summarise(
 
 
 def _by_oracle(cases: list[Case], history: History) -> dict[str, dict[str, float]]:
-    by_oracle: dict[str, dict[str, float]] = {}
+    costs: dict[str, list[float]] = {}
     for reply in history.replies:
-        row = by_oracle.setdefault(reply.oracle, {"replies": 0, "pairs": 0, "cost": 0.0})
-        row["replies"] += 1
-        row["cost"] += reply.cost or 0.0
+        costs.setdefault(reply.oracle, []).append(reply.cost or 0.0)
+    by_oracle: dict[str, dict[str, float]] = {
+        name: {"replies": len(paid), "pairs": 0, "cost": math.fsum(paid)} for name, paid in costs.items()
+    }
     for case in cases:
         if case.decided is not None and case.accepted:
             by_oracle[case.decided.entry.oracle]["pairs"] += 1
@@ -169,7 +172,7 @@ def raise_unfinished(stopped: BaseException | None, summary: RectifySummary) -> 
     if isinstance(stopped, KeyboardInterrupt):
         raise Unfinished(f"stopped; {kept}", cure="the same command resumes")
     if isinstance(stopped, RequestFailed):
-        later = f"in {stopped.retry_after:g} s" if stopped.retry_after else "later"
+        later = f"in {duration(stopped.retry_after)}" if stopped.retry_after else "later"
         raise Unfinished(
             f"the oracle cannot be reached ({stopped.kind}: {stopped}); {kept}",
             cure=f"run the same command again {later}",

@@ -107,10 +107,10 @@ class Work:
         for item in group:
             if isinstance(item, Failure):
                 self.failures[item.reason] += 1
-                continue
-            self.answers += 1
+            else:
+                self.answers += 1
+                self.only_reasoning += bool(item.reasoning and not item.response.strip())
             self.tokens += item.tokens
-            self.only_reasoning += bool(item.reasoning and not item.response.strip())
             if item.cost is not None:
                 self.cost = (self.cost or 0.0) + item.cost
 

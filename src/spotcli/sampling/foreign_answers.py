@@ -10,9 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl, outputs
+from spotcli import files, jsonl, outputs
 from spotcli.console import progress
+from spotcli.errors import UserError
 from spotcli.grading.answers import TRUNCATED, Completion, grade_answers, graded_fields
+from spotcli.locks import check_free
 from spotcli.problems.sources import iter_answers
 from spotcli.recipe import Recipe
 from spotcli.records import Sample, UngradedSample
@@ -41,12 +43,15 @@ class GradeSummary:
         return asdict(self)
 
 
-def grade_file(recipe: Recipe, source: str, *, folder: Path = Path(), fresh: bool = False) -> GradeSummary:
+def grade_file(
+    recipe: Recipe, source: str, *, name: str | None = None, folder: Path = Path(), fresh: bool = False
+) -> GradeSummary:
     """Grade answers that were generated elsewhere into ``sample.output``; no model is asked.
 
     Args:
         recipe: its ``model``, if set, is recorded as the policy, whose tokens measure change ratios.
         source: the answers, a path relative to ``folder``.
+        name: what is recorded as the source; by default ``source``.
         folder: for relative paths.
         fresh: set an existing file aside and start over.
 
@@ -57,14 +62,18 @@ def grade_file(recipe: Recipe, source: str, *, folder: Path = Path(), fresh: boo
     """
     started = time.monotonic()
     path = folder / source
+    files.check_distinct(path, folder / recipe.sample.output)
+    check_free(folder / recipe.sample.output)
     total = sum(1 for _ in iter_answers(path))  # finds every invalid row before anything is written
-    settings = {"model": recipe.model, "graded": source, "grader": recipe.grader}
+    if not total:
+        raise UserError("the file has no answers", where=source, cure="check the path")
+    settings = {"model": recipe.model, "graded": name or source, "grader": recipe.grader}
     verdicts: Counter[str] = Counter()
     with outputs.Output(
         folder / recipe.sample.output,
         command="spot sample",
         settings=settings,
-        inputs={source: jsonl.digest(path)},
+        inputs={name or source: jsonl.digest(path)},
         fresh=fresh,
     ) as output:
         before = len(output.done)

@@ -11,7 +11,7 @@ from typing import Any
 from spotcli import jsonl
 from spotcli.grading import Grade
 from spotcli.grading.answers import Completion, grade_answers, graded_fields
-from spotcli.policies import Answer
+from spotcli.policies import Answer, Sampling
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Sample
 
@@ -28,16 +28,15 @@ class RowSettings:
     """Write the generated token ids."""
 
     @classmethod
-    def of(cls, recipe: Recipe, engine: str) -> RowSettings:
-        settings = recipe.sample
+    def of(cls, recipe: Recipe, sampling: Sampling, engine: str) -> RowSettings:
         parameters = {
             "model": recipe.model,
             "engine": engine,
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "top_k": settings.top_k,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
         }
-        return cls(parameters, recipe.grader, settings.keep_tokens)
+        return cls(parameters, recipe.grader, recipe.sample.keep_tokens)
 
 
 def graded_rows(problems: Sequence[Problem], answers: Sequence[Answer], settings: RowSettings) -> list[Sample]:
@@ -57,6 +56,7 @@ def _row(completion: Completion, answer: Answer, grade: Grade, settings: RowSett
     problem = completion.problem
     grader = problem.grader or settings.grader
     effective: dict[str, Any] = {"max_new_tokens": answer.max_new_tokens, "seed": answer.request.seed}
+    effective |= answer.sent or {}
     if answer.cost is not None:
         effective["cost"] = answer.cost
     return Sample.model_validate(

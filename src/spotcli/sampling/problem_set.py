@@ -16,7 +16,7 @@ from spotcli.errors import UserError
 from spotcli.policies import Request, answer_seed
 from spotcli.problems.sources import iter_problems
 from spotcli.recipe import Recipe
-from spotcli.records import Message, Problem
+from spotcli.records import EVALUATION, Message, Problem
 from spotcli.sampling.shards import Shard
 
 IN_MEMORY = 20_000
@@ -139,6 +139,12 @@ class ProblemSet:
         for problem in iter_problems(
             settings.problems, folder=self._folder, seed=self._recipe.seed, limit=settings.limit, quiet=quiet
         ):
+            if (problem.model_extra or {}).get("split") == EVALUATION:
+                raise UserError(
+                    "these problems belong to an evaluation (split: eval), so their answers must not be trained on",
+                    where=settings.problems,
+                    cure="sample other problems; `spot eval` answers these",
+                )
             if self._shard is not None and not self._shard.has(problem.id):
                 continue
             if self._held_out and (name := self._held_out.holder(problem)):

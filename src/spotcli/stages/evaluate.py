@@ -11,15 +11,17 @@ that would make the test split part of the training.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from spotcli import jsonl
+from spotcli import files, jsonl
 from spotcli.core.stats import compare
-from spotcli.errors import RecipeError
-from spotcli.evaluation.answers import answer_tasks
+from spotcli.errors import RecipeError, require
+from spotcli.evaluation.answers import answer_tasks, slug
 from spotcli.evaluation.retention import measure_drift
 from spotcli.evaluation.scores import EvalSummary, outcomes, score_task
-from spotcli.evaluation.tasks import load_task
+from spotcli.evaluation.tasks import Task, load_task
+from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 
 __all__ = ["EvalSummary", "evaluate"]
@@ -39,22 +41,35 @@ def evaluate(
 
     Raises:
         RecipeError: `eval.tasks` is empty.
-        UserError: a task is unknown, or a model is not found.
+        UserError: a task is unknown, a model is not found, or another process evaluates the model.
         SettingsChanged: the scores were made with other settings or weights.
     """
-    started = time.monotonic()
     if not recipe.eval.tasks:
         raise RecipeError(
             "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
         )
+    require("train", "evaluation", "torch", "transformers")
     tasks = {name: load_task(name) for name in recipe.eval.tasks}
+    path = folder / recipe.eval.output / f"{slug(model)}.summary.json"
+    files.make_parent(path)
+    with Lock(path):
+        summary = _evaluate(recipe, tasks, model, against, folder=folder, fresh=fresh)
+        jsonl.write_json(path, summary.as_dict())
+    return summary
+
+
+def _evaluate(
+    recipe: Recipe, tasks: Mapping[str, Task], model: str, against: str | None, *, folder: Path, fresh: bool
+) -> EvalSummary:
+    """Answer the tasks, compare the models and measure drift."""
+    started = time.monotonic()
     base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
     base_seconds = time.monotonic() - started
     tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
     drift = None
     if against and recipe.eval.drift:
         drift = measure_drift(recipe, model=model, base=against, folder=folder)
-    summary = EvalSummary(
+    return EvalSummary(
         model=model,
         against=against,
         scores={name: score_task(tuned.rows, name) for name in tasks},
@@ -68,5 +83,3 @@ def evaluate(
         base_seconds=base_seconds,
         files=[str(answers.path) for answers in (base, tuned) if answers],
     )
-    jsonl.write_json(tuned.path.with_suffix(".summary.json"), summary.as_dict())
-    return summary

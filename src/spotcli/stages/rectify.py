@@ -19,20 +19,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spotcli import jsonl, outputs
+from spotcli import files, jsonl, outputs
 from spotcli.console import say
 from spotcli.core import edits
 from spotcli.errors import UserError
+from spotcli.locks import check_free
 from spotcli.oracles import Oracle
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
 from spotcli.repair.by_hand import export_open_answers, import_answers
 from spotcli.repair.cases import Case, History, cases_of, keep_first_pairs, read_samples
+from spotcli.repair.contested import contested_samples
 from spotcli.repair.cost_estimate import estimate
 from spotcli.repair.dispatcher import Dispatcher
 from spotcli.repair.journal import Journal
 from spotcli.repair.judge import Criteria, Judge, measure_by
-from spotcli.repair.ladder import Ladder, create_oracles
+from spotcli.repair.ladder import Ladder, check_first_oracle, create_oracles
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.right_answers import keep_right_answers
 from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, summarise
@@ -87,11 +89,15 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
     started = time.monotonic()
     settings = recipe.rectify
     source, path = folder / settings.samples, folder / settings.output
+    files.check_distinct(source, path)
+    check_free(path)
     samples = read_samples(source, truncated_are_wrong=settings.cut)
+    contested = contested_samples(samples, source, recipe.grader)
     if settings.mode == "self":
         origin = Origin(path, samples, settings.mode, "", started)
-        return keep_right_answers(settings, source, origin, fresh=fresh, dry_run=action.kind == "dry run")
-    cases = cases_of(samples, settings)
+        dry_run = action.kind == "dry run"
+        return keep_right_answers(settings, source, origin, contested=contested, fresh=fresh, dry_run=dry_run)
+    cases = cases_of(samples, settings, contested)
     if not cases:
         say(f"{source}: none of {len(samples)} answers is wrong, so no pair can be made")
     oracles = create_oracles(settings, bool(cases), by_file=action.kind in ("export", "import"))
@@ -138,6 +144,9 @@ class _Run:
 
 def _ask(run: _Run) -> RectifySummary:
     """Send the requests that have no reply yet, then make the pairs."""
+    if run.fresh or not pair_file.journal_path(run.path).exists():
+        # Before a file is created, or an old one renamed; a run that resumes may need no request.
+        check_first_oracle(run.oracles, run.cases)
     with _opened(run) as (journal, history, output):
         stopped = Dispatcher(run.job(history, repeat_truncated=True), journal, run.settings).run()
         if isinstance(stopped, OSError):

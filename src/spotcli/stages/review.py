@@ -5,6 +5,8 @@
 First the overview of the file: how large the edits are, where they begin, and why samples did not become pairs. Then
 each pair as a diff: one per screen on a terminal, in a pipe as plain text with ``[-deleted-]`` and ``{+inserted+}``.
 The file is read twice and never held in memory. It is not changed.
+
+The answers of an evaluation (scores/MODEL.jsonl) are opened too: verdicts per task, then each answer.
 """
 
 from __future__ import annotations
@@ -16,16 +18,17 @@ from itertools import islice
 from pathlib import Path
 
 from spotcli import jsonl, outputs
-from spotcli.console import note_renamed_fields, out, say
-from spotcli.errors import DataError, UserError
+from spotcli.console import note_renamed_fields, one_line, out, say
+from spotcli.errors import UserError
 from spotcli.inspection import terminal
 from spotcli.inspection.html_page import write_page
-from spotcli.inspection.overview import Overview, ReviewSummary, count_noun, one_line
-from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
+from spotcli.inspection.overview import Overview, ReviewSummary, count_noun
+from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection
+from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
 from spotcli.recipe import Recipe
-from spotcli.records import EVALUATION, Pair, Sample
+from spotcli.records import Pair, Score, kind_of
 
-__all__ = ["ReviewSummary", "Selection", "View", "review"]
+__all__ = ["ReviewSummary", "ScoreSummary", "Selection", "View", "review"]
 
 HTML_LIMIT = 500
 """Pairs on an HTML page without a limit; a page with more is slow to open."""
@@ -42,6 +45,10 @@ class View:
     quiet: bool = False
     """Print nothing; the caller uses the summary."""
 
+    def shown(self, matching: int) -> int:
+        """Return how many of the matching rows are shown."""
+        return matching if self.limit is None else min(self.limit, matching)
+
 
 DEFAULT_VIEW = View()
 
@@ -53,10 +60,10 @@ def review(
     folder: Path = Path(),
     selection: Selection = ALL_PAIRS,
     view: View = DEFAULT_VIEW,
-) -> ReviewSummary:
-    """Show a file of pairs. Paths are relative to ``folder``.
+) -> ReviewSummary | ScoreSummary:
+    """Show a file of pairs, or the answers of an evaluation. Paths are relative to ``folder``.
 
-    A pair selected by its id is shown with its whole prompt and without the overview.
+    A row selected by its id is shown with its whole prompt and without the overview.
 
     Raises:
         UserError: the file does not exist or contains samples, the id is unknown, ``where`` is not a valid expression,
@@ -64,18 +71,20 @@ def review(
         DataError: a row is not a pair.
     """
     path = folder / data
+    if kind_of(next(jsonl.rows(path), {})) == Score.kind:
+        return _review_scores(path, selection, view)
     matches = selection.compile()
     renamed: dict[str, str] = {}
     overview = Overview(recipe.rectify.gamma)
-    for pair in _read_pairs(path, renamed):
+    for pair in jsonl.read(path, Pair, renamed=renamed):
         overview.add(pair, matches=matches(pair))
     note_renamed_fields(path, renamed)
     if selection.id is not None and not overview.matching:
-        raise _unknown_id(path, selection.id, selection.where)
+        raise _unknown_id(path, Pair, selection)
     summary = overview.summary(path, outputs.read_meta(path).get("counts") or {}, view.html)
 
     def selected(limit: int | None) -> Iterator[Pair]:
-        return islice(filter(matches, _read_pairs(path)), limit)
+        return islice(filter(matches, jsonl.read(path, Pair)), limit)
 
     if view.html is not None:
         limit = HTML_LIMIT if view.limit is None else view.limit
@@ -93,60 +102,51 @@ def review(
         if summary.html is not None:
             console.print(f"page written to {one_line(summary.html)}")
         else:
-            total = summary.matching if view.limit is None else min(view.limit, summary.matching)
+            total = view.shown(summary.matching)
             terminal.show_pairs(console, selected(view.limit), total, whole=selection.id is not None)
     return summary
 
 
-def _read_pairs(path: Path, renamed: dict[str, str] | None = None) -> Iterator[Pair]:
-    """Stream the pairs of a file.
+def _review_scores(path: Path, selection: Selection, view: View) -> ScoreSummary:
+    """Show the answers of an evaluation.
 
     Raises:
-        UserError: the file does not exist, or contains samples.
-        DataError: a row is not a pair.
+        UserError: as ``review``, or an HTML page is wanted.
+        DataError: a row is not a score.
     """
-    pairs = jsonl.read(path, Pair, renamed=renamed)
-    try:
-        first = next(pairs, None)
-    except DataError:
-        if _contains_samples(path):
-            if _contains_evaluation(path):
-                raise UserError(
-                    "expected pairs, got the answers of an evaluation",
-                    where=str(path),
-                    cure="compare models with `spot eval MODEL --against BASE`",
-                ) from None
-            raise UserError(
-                "expected pairs, got samples that are not rectified yet",
-                where=str(path),
-                cure=f"run `spot rectify {path} --oracle ORACLE` and inspect its output",
-            ) from None
-        raise
-    if first is not None:
-        yield first
-        yield from pairs
+    if view.html is not None:
+        cure = "leave out --html; the answers are shown in the terminal, and --json prints the counts"
+        raise UserError("expected pairs for --html, got scores", where=str(path), cure=cure)
+    matches = selection.compile(SCORE_FIELDS)
+    overview = ScoreOverview()
+    for score in jsonl.read(path, Score):
+        overview.add(score, matches=matches(score))
+    if selection.id is not None and not overview.matching:
+        raise _unknown_id(path, Score, selection)
+    summary = overview.summary(path)
+    if not view.quiet:
+        selected = islice(filter(matches, jsonl.read(path, Score)), view.limit)
+        console = out()
+        with suppress(SystemExit):
+            if selection.id is None:
+                terminal.print_score_overview(console, summary)
+            total = view.shown(summary.matching)
+            terminal.show_scores(console, selected, total, whole=selection.id is not None)
+    return summary
 
 
-def _contains_samples(path: Path) -> bool:
-    try:
-        next(jsonl.read(path, Sample))
-    except DataError:
-        return False
-    return True
-
-
-def _unknown_id(path: Path, id: str, where: str | None) -> UserError:
+def _unknown_id(path: Path, model: type[Pair] | type[Score], selection: Selection) -> UserError:
     """The error for an id that selects nothing, with the cause or with similar ids."""
-    if any(pair.id == id for pair in _read_pairs(path)):
+    id = selection.id or ""
+    ids = {row.id for row in jsonl.read(path, model)}
+    if id in ids:
         return UserError(
-            f"the pair {id!r} does not match --where {where!r}", where=str(path), cure="leave out --where or --id"
+            f"{id!r} does not match --where {selection.where!r}", where=str(path), cure="leave out --where or --id"
         )
-    similar = list(islice((pair.id for pair in _read_pairs(path) if id.casefold() in pair.id.casefold()), 3))
-    cure = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "--where 'id~PART' finds parts of ids"
+    similar = list(islice((known for known in ids if id.casefold() in known.casefold()), 3))
+    cure = (
+        f"did you mean {' or '.join(map(repr, sorted(similar)))}?"
+        if similar
+        else "--where 'id~PART' finds parts of ids"
+    )
     return UserError(f"unknown id {id!r}", where=str(path), cure=cure)
-
-
-def _contains_evaluation(path: Path) -> bool:
-    """Whether the first row belongs to an evaluation."""
-    first = next(iter(jsonl.rows(path)), {})
-    return first.get("split") == EVALUATION or "task" in first

@@ -16,14 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spotcli import outputs
+from spotcli import files, outputs
 from spotcli.console import progress, say
 from spotcli.errors import RecipeError
 from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
 from spotcli.interrupts import interruptible
+from spotcli.locks import check_free
 from spotcli.policies import Answer, EngineFacts, Failure, Policy, Request, Sampling
-from spotcli.policies.by_name import load_policy
+from spotcli.policies.by_name import check_engine, load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
 from spotcli.policies.models import resolve
 from spotcli.recipe import Recipe
@@ -121,14 +122,20 @@ def _plan(
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
     held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
+    files.check_distinct(folder / settings.problems, path)
+    check_free(path)
+    engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
+    if engine.name != "api":
+        sampling = sampling.without_gaps()
     depends_on = _settings(recipe, sampling, shard, sets)
     asked = {"trials": settings.trials, "limit": settings.limit}
     problems = ProblemSet(recipe, folder, shard, held_out)
     # Counting a million problems takes longer than the rest of a run's start.
     counted = None if fresh else read_counted(path, depends_on, problems.digests, asked)
     problems.count(counted)
-    engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
+    if not policy:
+        check_engine(engine.name, settings)
     model = recipe.model if policy or engine.name == "api" else resolve(recipe.model)
     for name in problems.graders:
         grader_of(name, recipe.grader)
@@ -143,6 +150,7 @@ def _settings(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out:
         "system": settings.system,
         "instruction": settings.instruction,
         "keep_tokens": settings.keep_tokens or None,
+        "send_seed": None if settings.send_seed else False,
         "shard": str(shard) if shard else None,
         "decontaminate": held_out or None,
     }
@@ -216,7 +224,7 @@ def _report_facts(sampling: Sampling, facts: EngineFacts) -> None:
 def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answered, work: Work) -> None:
     """Answer what is missing; each group of answers is graded and appended at once."""
     pending: dict[tuple[Any, ...], Problem] = {}
-    settings = RowSettings.of(plan.recipe, policy.engine)
+    settings = RowSettings.of(plan.recipe, plan.sampling, policy.engine)
 
     def requests() -> Iterator[Request]:
         for problem, request in plan.problems.requests(round_size=1 if policy.trials_together else ROUND):
@@ -230,7 +238,7 @@ def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answe
         return False
 
     def notice() -> str:
-        return "stopping: finished answers are saved (Ctrl-C again drops the requests in flight)"
+        return "stopping: finished answers are saved (Ctrl-C again drops those in flight)"
 
     with progress("answers") as display, interruptible(policy.stop, notice=notice):
         bar = display.add_task("sample", total=work.wanted, note="")
@@ -238,6 +246,8 @@ def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answe
             answers = [item for item in group if isinstance(item, Answer)]
             rows = graded_rows([pending.pop(answer.request.key) for answer in answers], answers, settings)
             output.append(rows)
+            if output.disturbed:
+                policy.stop()  # the command fails in the end, so it asks nothing more
             answered.count_new(rows)
             for item in group:
                 if isinstance(item, Failure):

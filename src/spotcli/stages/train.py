@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,14 +83,16 @@ def train(
         show_estimate(estimate)
         return replace(summary, estimate=estimate)
     run = RunFolder(plan.output)
-    if fresh:
-        run.set_aside()
-    if (complete := run.finished(plan.identity)) is not None:
-        say(f"{run.path}: already trained with these settings; nothing to do")
-        return complete
-    if plan.needs_launch:
-        return _launch(plan, run, summary, started)
-    return _train(plan, run, summary, started)
+    # Launched processes and further machines work for the command that has the lock.
+    with run.lock() if not plan.ranks.launched and not recipe.train.node else nullcontext():
+        if fresh:
+            run.set_aside()
+        if (complete := run.finished(plan.identity)) is not None:
+            say(f"{run.path}: already trained with these settings; nothing to do")
+            return complete
+        if plan.needs_launch:
+            return _launch(plan, run, summary, started)
+        return _train(plan, run, summary, started)
 
 
 def _checked(recipe: Recipe, *, launching: bool) -> Recipe:
@@ -195,4 +197,6 @@ def _interrupted(plan: TrainPlan, run: RunFolder) -> Unfinished:
 
 if __name__ == "__main__":
     # One process of a launched run: python -m spotcli.stages.train RECIPE FOLDER
-    run_as_rank(lambda: train(recipe_yaml.load(Path(sys.argv[1])), folder=Path(sys.argv[2])))
+    from spotcli.training.launcher import load_launched
+
+    run_as_rank(lambda: train(load_launched(Path(sys.argv[1])), folder=Path(sys.argv[2])))

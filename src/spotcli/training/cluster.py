@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Literal
 
-from spotcli.errors import MissingExtra, RecipeError
+from spotcli.errors import MissingExtra, RecipeError, require
 from spotcli.recipe import TrainSection
 
 Sharding = Literal["none", "zero2", "zero3", "fsdp"]
@@ -92,8 +92,13 @@ def check_launch(section: TrainSection) -> None:
 
     Raises:
         RecipeError: offloading that the kind of sharding does not support; several machines without number or address.
-        MissingExtra: ``train.quantize`` is set, and bitsandbytes is missing or too old for transformers.
+        MissingExtra: a package that the recipe needs is missing, or bitsandbytes is too old for transformers.
     """
+    require("train", "training", "transformers", "accelerate")
+    if section.lora is not None:
+        require("train", "train.lora", "peft")
+    if sharding(section).startswith("zero"):
+        require("train", "ZeRO", "deepspeed")
     if section.quantize is not None:
         from transformers.utils.import_utils import is_bitsandbytes_available
 

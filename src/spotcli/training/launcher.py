@@ -21,17 +21,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from spotcli import recipe_yaml
 from spotcli.errors import SpotError
+from spotcli.jsonl import read_json, write_json
+from spotcli.locks import PARENT
+from spotcli.recipe import Recipe
 from spotcli.training.plan import TrainPlan
-from spotcli.training.rank import PARENT, SCRATCH, first_error
+from spotcli.training.rank import SCRATCH, first_error
 from spotcli.training.settings import MEMORY_CURE
 
 PORT = 29_500
 """Default port of the first machine."""
+
+SOURCES = "sources.json"
+"""File beside the recipe of the launched processes: where its values come from."""
 
 _GRACE = 15.0
 """Seconds that processes get to end by themselves."""
@@ -52,6 +59,7 @@ def launch(plan: TrainPlan, *, metrics: Path, on_row: Callable[[dict[str, Any]],
     log = scratch / "ranks.log"
     config = write_config(plan, scratch)
     (scratch / "recipe.yaml").write_text(recipe_yaml.dump(plan.recipe), encoding="utf-8")
+    write_json(scratch / SOURCES, recipe_yaml.public_sources(plan.recipe))
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config),
         "-m", "spotcli.stages.train", str(scratch / "recipe.yaml"), str(plan.folder),
@@ -77,9 +85,19 @@ def launch(plan: TrainPlan, *, metrics: Path, on_row: Callable[[dict[str, Any]],
             on_row(row)
     finally:
         _end(launcher, scratch)
+        if isinstance(sys.exception(), KeyboardInterrupt):  # there is no error to look for in the log
+            shutil.rmtree(scratch, ignore_errors=True)
     if launcher.returncode or failed_at is not None:
         raise _error_of(scratch, log)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_launched(path: Path) -> Recipe:
+    """The recipe of a launched process, with the sources that its values have for the user."""
+    recipe = recipe_yaml.load(path)
+    recipe.sources.clear()
+    recipe.sources.update(read_json(path.with_name(SOURCES)))
+    return recipe
 
 
 def write_config(plan: TrainPlan, folder: Path) -> Path:
@@ -175,23 +193,34 @@ def _last_step(metrics: Path) -> int:
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:
-    """The whole rows of the file; its last line may be incomplete."""
+    """The whole rows of the file; its last line may be incomplete, and the first process reports a damaged one."""
     try:
         lines = metrics.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    rows = []
+    for line in lines:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
 
 
 def _end(launcher: subprocess.Popen[bytes], scratch: Path) -> None:
     """End accelerate's launcher and the processes that it started, which have sessions of their own."""
     if launcher.poll() is None:
         os.killpg(launcher.pid, signal.SIGTERM)
+        _kill_ranks(scratch)  # the launcher would give them half a minute; what they need is in the checkpoints
         try:
             launcher.wait(_GRACE)
         except subprocess.TimeoutExpired:
             os.killpg(launcher.pid, signal.SIGKILL)
             launcher.wait()
+    _kill_ranks(scratch)
+
+
+def _kill_ranks(scratch: Path) -> None:
     for path in scratch.glob("rank-*.pid"):
         try:
             os.kill(int(path.read_text()), signal.SIGKILL)

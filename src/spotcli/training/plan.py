@@ -166,8 +166,9 @@ def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items()))
     emitted = f", {summary.emitted} of them with the emitted token ids" if summary.emitted else ""
     say(f"{summary.pairs} of {summary.rows} pairs{emitted}" + (f"; left out: {dropped}" if dropped else ""))
+    epochs = "epoch" if summary.epochs == 1 else "epochs"
     say(
-        f"{summary.steps} training steps of {summary.batch_size} pairs, {summary.epochs:g} epochs; tokens per epoch: "
+        f"{summary.steps} training steps of {summary.batch_size} pairs, {summary.epochs:g} {epochs}; tokens per epoch: "
         f"{summary.tokens:,}, or {summary.shared_tokens:,} with common beginnings counted once "
         f"({summary.tokens / summary.shared_tokens:.2f} times fewer)"
     )

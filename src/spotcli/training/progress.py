@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spotcli import jsonl
+from spotcli.appender import Appender
 from spotcli.console import note_renamed_fields, say, warn
+from spotcli.errors import DataError
+from spotcli.policies.cpu_threads import Pace
 from spotcli.training.summary import RENAMED_METRICS, TrainSummary, with_new_names
 
 if TYPE_CHECKING:
@@ -25,25 +27,37 @@ class Metrics:
     """metrics.jsonl, with one row per logged training step. The open file is the lock of the output folder."""
 
     def __init__(self, path: Path) -> None:
-        self.file = jsonl.Appender(path)
+        self.file = Appender(path)
 
     def keep_until(self, step: int) -> None:
         """Remove the rows after a training step, from which the run resumes."""
-        rows = list(self.file.rows())
+        rows = self._valid_rows()
         kept = [row for row in rows if row["step"] <= step]
         if len(kept) < len(rows):
-            path = self.file.path
-            self.file.close()
-            path.unlink()
-            self.file = jsonl.Appender(path)
-            self.file.append(kept)
+            self.file.replace(kept)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, with metrics of earlier versions under their names of this version."""
-        rows = list(self.file.rows())
+        rows = self._valid_rows()
         renamed = {old: new for old, new in RENAMED_METRICS.items() if any(old in row for row in rows)}
         note_renamed_fields(self.file.path, renamed)
         return [with_new_names(row) for row in rows]
+
+    def _valid_rows(self) -> list[dict[str, Any]]:
+        """All rows.
+
+        Raises:
+            DataError: a row without a training step.
+        """
+        rows = list(self.file.rows())
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get("step"), int):
+                raise DataError(
+                    f"row {number} has no valid 'step'",
+                    where=str(self.file.path),
+                    cure="remove that line, or restart with --fresh",
+                )
+        return rows
 
     def close(self) -> None:
         self.file.close()
@@ -72,6 +86,7 @@ class Report:
         self.pairs = self.seconds = 0.0
         self.window: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self.warned: set[str] = set()
+        self.pace = Pace("training")
 
     @property
     def pairs_per_second(self) -> float | None:
@@ -84,6 +99,7 @@ class Report:
         self.final = self._numbers(row)
         self.pairs += row["pairs"]
         self.seconds += row["seconds"]
+        self.pace.add(row["tokens_per_second"] * row["seconds"], row["seconds"])
         note = self._note(row)
         self.display.update(self.bar, advance=row["pairs"], note=note)
         tenth = max(1, row["steps"] // 10)

@@ -16,15 +16,13 @@ from typing import NoReturn, TypeVar
 
 from spotcli import errors
 from spotcli.errors import SpotError
+from spotcli.locks import PARENT
 from spotcli.training.settings import MEMORY_CURE
 
 Item = TypeVar("Item")
 
 SCRATCH = "SPOT_RANKS"
 """Environment variable of a launched process: the folder for its process id and its error."""
-
-PARENT = "SPOT_PARENT"
-"""Environment variable of a launched process: the id of the process to end with."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def _watch_parent(parent: int, launcher: int) -> None:
             os.kill(parent, 0)
         except ProcessLookupError:
             break
-        time.sleep(1)
+        time.sleep(0.2)
     os._exit(1)
 
 

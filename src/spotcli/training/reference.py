@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spotcli.appender import Appender
 from spotcli.core.forward.encoding import EncodedPair
-from spotcli.jsonl import Appender
 from spotcli.training.plan import TrainPlan
 
 VERSION = "2"
@@ -124,8 +124,18 @@ def _key(pair: EncodedPair, basis: str) -> str:
 
 
 def _cached(cache: Path) -> dict[str, PairLogps]:
+    """The cached values. A damaged row is computed again.
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
+    values: dict[str, PairLogps] = {}
     with Appender(cache) as file:
-        return {row["key"]: PairLogps(*(row.get(name, 0.0) for name in PairLogps._fields)) for row in file.rows()}
+        for row in file.rows():
+            key, logps = row.get("key"), [row.get(name, 0.0) for name in PairLogps._fields]
+            if isinstance(key, str) and all(isinstance(value, float) for value in logps):
+                values[key] = PairLogps(*logps)
+    return values
 
 
 def _row(key: str, logps: PairLogps) -> dict[str, Any]:

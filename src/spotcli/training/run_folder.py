@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,14 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl, outputs
+from spotcli import files, jsonl, outputs
 from spotcli.console import note_renamed_fields, say
-from spotcli.errors import SettingsChanged, SpotError
+from spotcli.errors import DataError, SettingsChanged, SpotError, UserError
+from spotcli.locks import Lock, check_free
 from spotcli.training.summary import RENAMED, TrainSummary
 
 META = "spot-train.json"
 STATE = "spot-state.json"
 """The file of a checkpoint that is written last; it lists the other files with their sizes."""
+
+_TYPES = {"settings": dict, "inputs": dict, "versions": dict, "started": str, "complete": bool, "summary": dict}
+"""Types of the values in spot-train.json."""
+
+_OWN = {META, "recipe.yaml", "metrics.jsonl", ".metrics.jsonl.lock"}
+"""What a start that was killed at once leaves in its folder."""
 
 _CURE = "--fresh restarts (the old folder is kept), -s train.output=... writes to another folder"
 
@@ -67,11 +75,12 @@ class RunMeta:
         """The content of a file; None if the file does not exist.
 
         Raises:
-            DataError: the file is not a JSON object.
+            DataError: the file is not a JSON object, or is damaged.
         """
         values = jsonl.read_json(path)
         if not values:
             return None
+        outputs.check_types(values, _TYPES, path, _CURE)
         summary = values.get("summary")
         if summary is not None:
             note_renamed_fields(path, {old: new for old, new in RENAMED.items() if old in summary})
@@ -82,8 +91,15 @@ class RunMeta:
             started=values.get("started", ""),
             complete=bool(values.get("complete")),
             finished=values.get("finished"),
-            summary=TrainSummary.from_dict(summary) if summary is not None else None,
+            summary=cls._summary(summary, path) if summary is not None else None,
         )
+
+    @staticmethod
+    def _summary(values: Mapping[str, Any], path: Path) -> TrainSummary:
+        try:
+            return TrainSummary.from_dict(values)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise DataError(f"the file is damaged: invalid summary ({error})", where=str(path), cure=_CURE) from None
 
 
 @dataclass(frozen=True)
@@ -97,14 +113,45 @@ class RunFolder:
         """The file with one row per logged step."""
         return self.path / "metrics.jsonl"
 
+    def lock(self) -> Lock:
+        """The lock of the folder, held while a run trains.
+
+        Raises:
+            UserError: another process holds it, or the folder cannot be created.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError("expected a folder, got a file", where=str(self.path), cure="set train.output")
+        files.make_parent(self.path)
+        lock = Lock(self.path, "folder")
+        try:
+            check_free(self.metrics)  # processes of a command that was killed end by themselves, soon
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
     def set_aside(self) -> None:
-        """Rename the folder to ``NAME.old-N``, if it exists."""
-        if not self.path.exists():
+        """Rename the folder to ``NAME.old-N``, if it exists; of a link, the folder that it names.
+
+        Raises:
+            UserError: the folder has files, and no run made it.
+        """
+        real = Path(os.path.realpath(self.path))
+        names = {path.name for path in real.iterdir()} if real.is_dir() else set()
+        if not names:
             return
+        if META not in names and not names <= _OWN:
+            raise UserError(
+                f"the folder has no {META}, so --fresh does not rename it",
+                where=str(self.path),
+                cure="set train.output to a folder of its own, or move the folder away",
+            )
         number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
+        while os.path.lexists(aside := real.with_name(f"{real.name}.old-{number}")):
             number += 1
-        self.path.rename(aside)
+        real.rename(aside)
+        if self.path.is_symlink():
+            real.mkdir()
         say(f"{self.path}: renamed the old folder to {aside.name}")
 
     def finished(self, identity: RunIdentity) -> TrainSummary | None:
@@ -115,7 +162,7 @@ class RunFolder:
         """
         meta = RunMeta.read(self.path / META)
         if meta is None:
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and not {path.name for path in self.path.iterdir()} <= _OWN:
                 raise SettingsChanged(f"the folder is not empty and has no {META}", where=str(self.path), cure=_CURE)
             return None
         has_weights = any(self.path.glob("checkpoint-*")) or (self.path / "model.safetensors").exists()
@@ -142,7 +189,7 @@ class RunFolder:
             started=started or _now(),
         )
         jsonl.write_json(self.path / META, meta.as_dict())
-        (self.path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        files.write_text(self.path / "recipe.yaml", recipe)
         return meta
 
     def finish(self, meta: RunMeta, card: str) -> None:
@@ -192,7 +239,7 @@ def _is_whole(checkpoint: Path) -> bool:
     try:
         files = jsonl.read_json(checkpoint / STATE)["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (SpotError, KeyError, OSError):
+    except (SpotError, KeyError, OSError, AttributeError, TypeError):
         return False
 
 

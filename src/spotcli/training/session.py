@@ -54,6 +54,8 @@ def training_arguments(plan: TrainPlan) -> Any:
         if old in values and new in known:
             values[new] = values.pop(old)
     deepspeed = plan.sharding.startswith("zero")
+    if deepspeed:
+        _compile_nothing()
     values |= {
         "output_dir": str(plan.output),
         "per_device_train_batch_size": plan.layout.micro,
@@ -75,6 +77,16 @@ def training_arguments(plan: TrainPlan) -> Any:
     return arguments
 
 
+def _compile_nothing() -> None:
+    """Keep DeepSpeed from compiling its collectives for CPUs, which gloo has too.
+
+    That takes minutes, and a process that is killed meanwhile leaves a lock for which every later run waits forever.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def load_model(plan: TrainPlan) -> PreparedModel:
     """The starting policy with the output layer, the rounding and the attention that training uses.
 
@@ -82,7 +94,6 @@ def load_model(plan: TrainPlan) -> PreparedModel:
         UserError: the model is not found, or its log-probabilities cannot be computed.
     """
     import torch
-    from transformers import AutoConfig
 
     from spotcli.core.forward import logps, rounded_operands, shared_attention
 
@@ -91,7 +102,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     precision = plan.precision
     nf4 = precision.compute if plan.section.quantize else None
     model: Any = models.load_model(plan.model, precision.weights, nf4)
-    dtype = AutoConfig.from_pretrained(models.resolve(plan.model), trust_remote_code=False).dtype
+    dtype = models.load_configs(plan.model)[0].dtype
     saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype or torch.float32)
     logps.install(model)
     rounded_operands.install(model)

@@ -30,12 +30,17 @@ Task = Literal["compare", "math", "choice", "coordinates", "instructions"]
 
 START_SECONDS = 60.0
 """A worker imports sympy before its first request, which takes long on a busy machine."""
+WAITING = 5.0
+"""A task may take this many times its seconds on a busy machine."""
 _GRACE = 1.0
-"""Seconds after the limit. The worker's own alarm rings first, which saves a restart."""
+"""Seconds after the limit. The worker's own clock ends first, which saves a restart."""
+_SLICE = 0.25
+"""Seconds of one wait for a worker."""
 _REQUESTS_PER_WORKER = 3000
 """Workers are replaced after so many requests, because sympy's caches grow."""
 _MEMORY = 2 << 30
 """Bytes of address space per worker."""
+_WORKER = [sys.executable, "-P", "-B", "-m", "spotcli.grading.algebra.worker"]
 
 
 class WorkerLost(Exception):
@@ -57,6 +62,46 @@ class WorkerReply:
     """Of a task other than ``compare``: what it found; None for a time-out and the like, with the reason."""
 
 
+class _Patience:
+    """How long to wait for a worker, in slices. A slice in which this process was stopped counts as one slice.
+
+    Args:
+        seconds: of waiting.
+        work: seconds of processor time that the worker may use; None for any.
+        pid: the worker.
+    """
+
+    def __init__(self, seconds: float, work: float | None, pid: int) -> None:
+        self._seconds, self._pid = seconds, pid
+        self._since = time.monotonic()
+        used = _processor_seconds(pid)
+        self._end = None if work is None or used is None else used + work
+        if work is not None and used is None:
+            self._seconds = work  # a system without /proc
+
+    def spend(self) -> None:
+        """Count the time since the last slice.
+
+        Raises:
+            WorkerLost: no time is left.
+        """
+        now = time.monotonic()
+        self._seconds -= min(now - self._since, 2 * _SLICE)
+        self._since = now
+        used = _processor_seconds(self._pid) if self._end is not None else None
+        if self._seconds <= 0 or (used is not None and self._end is not None and used > self._end):
+            raise WorkerLost("time-out of the comparison")
+
+
+def _processor_seconds(pid: int) -> float | None:
+    """The processor time that a process has used; None if it is unknown."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return (int(state[11]) + int(state[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class _Worker:
     def __init__(self, kind: Kind = "algebra") -> None:
         root = str(Path(__file__).resolve().parents[2])
@@ -71,7 +116,7 @@ class _Worker:
         if "SYSTEMROOT" in os.environ:
             environment["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-B", "-m", "spotcli.grading.algebra.worker", str(_MEMORY), kind],
+            [*_WORKER, str(_MEMORY), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,7 +130,7 @@ class _Worker:
     def start(self) -> None:
         """Wait until the worker has loaded what it needs."""
         if not self.ready:
-            message = self._receive(time.monotonic() + START_SECONDS)
+            message = self._receive(_Patience(START_SECONDS, None, self.process.pid))
             if not message["ready"]:
                 raise WorkerDied(message["reason"])
             self.ready = True
@@ -94,29 +139,30 @@ class _Worker:
         self.start()
         self.served += 1
         body = json.dumps({"task": task, "gold": gold, "answer": answer, "seconds": seconds}).encode()
+        patience = _Patience(WAITING * seconds + _GRACE, seconds + _GRACE, self.process.pid)
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(struct.pack(">I", len(body)) + body)
             self.process.stdin.flush()
         except (BrokenPipeError, OSError) as error:
             raise WorkerDied("the worker process exited") from error
-        reply = self._receive(time.monotonic() + seconds + _GRACE)
+        reply = self._receive(patience)
         return WorkerReply(reply["same"], reply["reason"], reply.get("result"))
 
-    def _receive(self, deadline: float) -> dict[str, Any]:
-        (length,) = struct.unpack(">I", self._read(4, deadline))
-        reply: dict[str, Any] = json.loads(self._read(length, deadline))
+    def _receive(self, patience: _Patience) -> dict[str, Any]:
+        (length,) = struct.unpack(">I", self._read(4, patience))
+        reply: dict[str, Any] = json.loads(self._read(length, patience))
         return reply
 
-    def _read(self, count: int, deadline: float) -> bytes:
+    def _read(self, count: int, patience: _Patience) -> bytes:
         assert self.process.stdout is not None
         pipe, data = self.process.stdout.fileno(), b""
         poll = select.poll()
         poll.register(pipe, select.POLLIN | select.POLLHUP)
         while len(data) < count:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not poll.poll(remaining * 1000):
-                raise WorkerLost("time-out of the comparison")
+            # A reply that is there is read, however late this process comes to read it.
+            while not poll.poll(_SLICE * 1000):
+                patience.spend()
             part = os.read(pipe, count - len(data))
             if not part:
                 raise WorkerDied("the worker process exited: it ran out of memory or was killed")
@@ -159,7 +205,7 @@ class AlgebraPool:
         self._return(worker)
 
     def ask(self, gold: str, answer: str, seconds: float, task: Task = "compare") -> WorkerReply:
-        """Give a reference and an answer to a worker, within ``seconds`` of wall-clock time.
+        """Give a reference and an answer to a worker, within ``seconds`` of its processor time.
 
         Raises:
             WorkerLost: no reply in time, or the worker exited twice; the pool remains usable.

@@ -16,11 +16,13 @@ import resource
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, BinaryIO
 
 from spotcli.grading import Grade, grade_with
+from spotcli.grading.algebra.pool import WAITING
 from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.equality import Symbolic, equal
 from spotcli.grading.coordinates import grade_coordinates
@@ -66,14 +68,14 @@ def main() -> None:
         _send(outbox, {"ready": False, "reason": f"missing package {error.name}"})
         return
     _lock_down(memory)
-    signal.signal(signal.SIGALRM, _on_alarm)
     _send(outbox, {"ready": True})
     while (request := _receive(inbox)) is not None:
         seconds = float(request["seconds"])
         _limit_cpu(seconds)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        clock = _Clock(seconds)
         work = "symbolic comparison" if request["task"] == "compare" else "grader"
         try:
+            clock.start()
             reply = answer_to(request)
         except TimedOut:
             reply = _undecided(f"time-out of the {work.removeprefix('symbolic ')} after {seconds:g} s")
@@ -82,7 +84,7 @@ def main() -> None:
         except (Exception, Forbidden) as error:
             reply = _undecided(f"{type(error).__name__} in the {work}")
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            clock.stop()
         _send(outbox, reply)
 
 
@@ -137,8 +139,31 @@ def _limit_cpu(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
-def _on_alarm(_signal: int, _frame: FrameType | None) -> None:
-    raise TimedOut
+class _Clock:
+    """Raises ``TimedOut`` after some seconds of this process's own work.
+
+    Time in which the process was stopped, or the machine asleep or busy with other work, does not count: the verdict
+    must not depend on it. Ticks of the awake process limit a comparison that waits without working.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._tick = min(0.05, seconds / 4)
+        self._ticks_left = WAITING * seconds / self._tick
+        self._end = time.process_time() + seconds
+
+    def start(self) -> None:
+        signal.signal(signal.SIGALRM, self._on_tick)
+        signal.setitimer(signal.ITIMER_REAL, self._tick, self._tick)
+
+    def stop(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _on_tick(self, _signal: int, _frame: FrameType | None) -> None:
+        # However long the process was stopped, the signal is delivered once.
+        self._ticks_left -= 1
+        if time.process_time() >= self._end or self._ticks_left <= 0:
+            self.stop()
+            raise TimedOut
 
 
 def _receive(inbox: BinaryIO) -> dict[str, Any] | None:

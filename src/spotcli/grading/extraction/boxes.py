@@ -3,15 +3,17 @@ r"""Answers in ``\boxed{...}`` and ``\fbox{...}``: which of several boxes are th
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
 
-# Doubled backslashes before "boxed" come from JSON. A run of backslashes is one match, so that a long run takes linear
-# time; a brace after an odd number of them is escaped.
-_BRACES = re.compile(r"(?>\\+)(?:(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?|[{}])?|\{|\}")
+# An escaped character such as \{ or \\ must not count as a brace. Doubled backslashes before "boxed" come from JSON.
+# Each alternative begins with a fixed character, so that the search skips plain text fast. Pairs of backslashes are
+# taken together: one by one, a long row of them takes the square of its length.
+_BRACES = re.compile(r"\\++(?:boxed|fbox)(?![a-zA-Z])\s*+(\{)?|(?:\\\\)++|\\[^a-zA-Z]|\{|\}", re.DOTALL)
 _FENCE = re.compile(r"^```[ \t]*([A-Za-z+#]*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PROGRAMS = {
     "python", "py", "python3", "sympy", "c", "cpp", "c++", "java", "javascript", "js", "bash", "sh", "rust", "go",
@@ -67,7 +69,13 @@ def _outside_programs(text: str, boxes: list[Box]) -> list[Box]:
     if "```" not in text:
         return boxes
     programs = [fence.span() for fence in _FENCE.finditer(text) if fence[1].lower() in _PROGRAMS]
-    return [box for box in boxes if not any(start <= box.start < end for start, end in programs)] or boxes
+    starts = [start for start, _ in programs]
+
+    def is_outside(box: Box) -> bool:
+        before = bisect_right(starts, box.start)
+        return before == 0 or box.start >= programs[before - 1][1]
+
+    return list(filter(is_outside, boxes)) or boxes
 
 
 def _is_empty(box: Box) -> bool:
@@ -82,8 +90,6 @@ def all_boxes(text: str) -> tuple[list[Box], int | None]:
     open_braces: list[tuple[int, int] | None] = []
     for mark in _BRACES.finditer(text):
         token = mark[0]
-        if token[-1] in "{}" and "box" not in token and len(token) % 2:  # not escaped
-            token = token[-1]
         if token == "{":
             open_braces.append(None)
         elif token == "}":
@@ -91,7 +97,7 @@ def all_boxes(text: str) -> tuple[list[Box], int | None]:
                 start, content_start = box
                 while closed and closed[-1].start > start:  # boxes within this box
                     closed.pop()
-                closed.append(Box(start, mark.end(), text[content_start : mark.end() - 1].strip()))
+                closed.append(Box(start, mark.end(), text[content_start : mark.start()].strip()))
         elif mark[1]:
             open_braces.append((mark.start(), mark.end()))
         elif "box" in token:  # \boxed 5, without braces

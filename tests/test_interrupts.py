@@ -1,0 +1,100 @@
+"""Interruptions of the whole command: a closed terminal, ``nohup``, and Ctrl-C before the work begins."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_rows
+from tests.fake_provider import FakeProvider, Step
+from tests.terminals import Terminal
+
+ROWS = 8
+IN_FLIGHT = 4
+GOOD: Step = {"correct": {"6": "5"}, "delay": 1.5}
+OPTIONS = ["-m", "spotcli", "rectify", "--oracle", "openai/gpt-4o", "--concurrency", str(IN_FLIGHT), "--gamma", "1"]
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[FakeProvider]:
+    """A slow provider, and samples.jsonl with wrong answers beside it."""
+    rows = [
+        {"id": f"row-{number}", "prompt": f"row-{number}: 2 + 3?", "answer": "5", "verdict": "wrong",
+         "response": "2 + 3 = 6\nThe answer is \\boxed{6}."}
+        for number in range(ROWS)
+    ]  # fmt: skip
+    write_rows(tmp_path / "samples.jsonl", rows)
+    with FakeProvider({f"row-{number}": [GOOD] for number in range(ROWS)}) as server:
+        yield server
+
+
+def environment(provider: FakeProvider) -> dict[str, str]:
+    return {"OPENAI_API_KEY": "sk-test-12345678", "NO_PROXY": "127.0.0.1", "OPENAI_BASE_URL": provider.base_url}
+
+
+def wait_for(provider: FakeProvider, requests: int, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while len(provider.requests) < requests:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_closed_terminal_stops_the_command_like_ctrl_c(provider: FakeProvider, tmp_path: Path) -> None:
+    command = [sys.executable, *OPTIONS, "--base-url", provider.base_url]
+    terminal = Terminal(command, tmp_path, tmp_path / "shown.txt", environment(provider))
+    deadline = time.monotonic() + 60
+    while len(provider.requests) < IN_FLIGHT:
+        assert terminal.poll() is None, terminal.text()
+        assert time.monotonic() < deadline
+    terminal.hang_up()
+    # The shell sends it too; the requests in flight are kept nevertheless.
+    os.kill(terminal.pid, signal.SIGHUP)
+    assert terminal.wait(60) == 3
+    assert terminal.left() == []
+    journal = [json.loads(line) for line in (tmp_path / "data.replies.jsonl").read_text().splitlines()]
+    assert len(journal) == len(provider.requests) == IN_FLIGHT
+    again = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | environment(provider), capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert len(provider.requests) == ROWS
+    assert len((tmp_path / "data.jsonl").read_text().splitlines()) == ROWS
+
+
+def test_nohup_keeps_the_command_running(provider: FakeProvider, tmp_path: Path) -> None:
+    command = ["nohup", sys.executable, *OPTIONS, "--base-url", provider.base_url]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | environment(provider), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    wait_for(provider, IN_FLIGHT)
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert len((tmp_path / "data.jsonl").read_text().splitlines()) == ROWS
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_work_begins_is_one_message(tmp_path: Path, number: signal.Signals) -> None:
+    # The recipe is a pipe that nobody writes to: the command waits for it.
+    recipe = tmp_path / "recipe.yaml"
+    os.mkfifo(recipe)
+    terminal = Terminal([sys.executable, "-m", "spotcli", "run", "recipe.yaml"], tmp_path, tmp_path / "shown.txt", {})
+    writer = -1
+    while writer < 0:
+        assert terminal.poll() is None, terminal.text()
+        with contextlib.suppress(OSError):  # no reader yet
+            writer = os.open(recipe, os.O_WRONLY | os.O_NONBLOCK)
+    os.kill(terminal.pid, number)
+    assert terminal.wait(60) == 3
+    os.close(writer)
+    assert "interrupted before the work began" in terminal.text()
+    assert "Traceback" not in terminal.text()
