@@ -40,8 +40,7 @@ def find_answer(response: str) -> FoundAnswer:
     """
     text = _without_continuation(_CALCULATION.sub("", _END_TOKEN.sub("", strip_thinking(response))).rstrip())
     if boxed := boxed_answer(text):
-        answer, end = boxed
-        return _after_box(answer, text[end:])
+        return _after_box(boxed[0], text[boxed[1] :])
     if tagged := tagged_answer(text):
         return _whole_or_announced(tagged) or FoundAnswer(tagged)
     if answer := _whole_or_announced(text) or conclusion(text):

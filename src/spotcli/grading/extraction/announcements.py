@@ -134,7 +134,7 @@ def _announced(text: str) -> FoundAnswer | None:
 def _repeats(value: str, following: str) -> bool:
     """Whether the text after a value ends in the same value, as in "The answer is 42. Check: 6*7 = 42."."""
     ending = conclusion(following, "repeated")
-    return bool(ending) and _key(value) in (_key(ending.text), _key(ending.result))
+    return ending is not None and _key(value) in (_key(ending.text), _key(ending.result))
 
 
 def _key(text: str) -> str:

@@ -149,7 +149,8 @@ _PART_LABEL = re.compile(r"(?:\\text\s*\{\s*)?\((?:[a-h]|i{1,3}|iv|v)\)(?:\s*\})
 def _of_several(text: str, boxes: list[Box]) -> FoundAnswer:
     """The answer in the last box and the boxes that belong to it."""
     last = boxes[-1]
-    group, links = [last], []
+    group: list[Box] = [last]
+    links: list[_Link] = []
     for box in reversed(boxes[:-1]):
         if last.start - box.end > 4000 or len(group) == 12:
             break

@@ -152,7 +152,7 @@ def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
         return None
     last_clause = re.split(r"[.;:\n]|,\s", before)[-1]
     sure = (
-        _IS.search(before)
+        bool(_IS.search(before))
         and "are equal to" not in before
         and not _NOT_FINAL.search(last_clause)
         and len(words_of(after)) <= 3
