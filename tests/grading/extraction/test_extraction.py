@@ -23,7 +23,7 @@ from spotcli.grading.find_answer import find_answer
         ("\\boxed{3} by \\boxed{4}", "3\\times 4", False),
         ("\\boxed{1} and \\boxed{2}", "1, 2", True),
         ("\\boxed{17}. Correction: the answer is 18.", "18", False),
-        ("Therefore, the area is $12\\pi$.", "12\\pi", True),
+        ("Therefore, the area is $12\\pi$.", "$12\\pi$", True),
         ("Let $x=3$. Then $y = 2x = 6$.", "y = 2x = 6", False),
         ("He pays 3*4 = $12 in total.", "$12", True),
         ("<answer>7</answer>", "7", True),
