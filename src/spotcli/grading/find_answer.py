@@ -83,7 +83,7 @@ def _without_continuation(text: str) -> str:
 
 _WITHDRAWN = re.compile(
     r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|mistake|(?:wrong|incorrect)(?! answer)"
-    r"|should be|on second thought|not (?:right|correct)|let me re)\b",
+    r"|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(

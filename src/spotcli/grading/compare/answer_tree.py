@@ -69,7 +69,9 @@ _SEMICOLON = re.compile(r";")
 _COMMA = re.compile(
     r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}\s*|\s*,?\s*(?<![A-Za-z\\])(?:and|or|&)(?![A-Za-z])\s*|\s*,\s*"
 )
-_COMMA_OUTSIDE_OF_MATRICES = re.compile(_COMMA.pattern.replace("|&", ""))
+_COMMA_OUTSIDE_OF_MATRICES = re.compile(
+    r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}\s*|\s*,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*|\s*,\s*"
+)
 _RELATION = re.compile(
     r"\\(?:le|ge|ne|in|approx|equiv|sim|to|rightarrow|Rightarrow|iff|implies)(?![A-Za-z])|:=|==?|<|>|\\notin(?![A-Za-z])"
 )
@@ -129,9 +131,12 @@ def _matrix(text: str, depth: int) -> Node | None:
     )
 
 
+_AND_A_HALF = re.compile(r"\band (?:a|one) half\b")
+
+
 def _list_items(text: str, depth: int) -> tuple[str, tuple[Node, ...]]:
     """The items of a list without brackets; for other texts no items, and the text without separators at its ends."""
-    if read_compound(text):  # 3 hours and 30 minutes
+    if read_compound(text) or _AND_A_HALF.search(text):  # 3 hours and 30 minutes
         return text, ()
     comma = _COMMA_OUTSIDE_OF_MATRICES if "\\begin" in text else _COMMA
     for separator in (_SEMICOLON, comma):

@@ -255,7 +255,8 @@ class _Comparison:
             return same
         if set(relation.operators) <= {"="} and other.kind == "leaf":
             same = compare_with(relation.items[-1])
-            numeric = all(read_quantity(item.text) for item in relation.items)
+            quantities = [read_quantity(item.text) for item in relation.items]
+            numeric = all(quantity and not quantity.changing for quantity in quantities)
             if same is False or (same and numeric):
                 return same if numeric or relation is answer else None
             raise Undecidable("an equation compared with a value")

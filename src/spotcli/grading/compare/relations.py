@@ -180,6 +180,7 @@ _DOMAIN = re.compile(
     rf"(?:\\(?:in|ge|le|ne|notin)(?![a-z])|[<>])[^,;]*\)?|\\forall[^,;]*)",
     re.DOTALL,
 )
+_PLACE = re.compile(rf"(?P<value>[^=,;<>]*[^=,;<>\s])\s*[,;]\s*{_VARIABLE_NAME}\s*=[^=,;]+")
 _CONDITION_BEFORE = re.compile(
     r"(?:\\forall[^,:;]*[,:;]|\\text\s*\{\s*(?:For|When|If)\b[^{}]*\}[^,]*,)\s*(?P<value>\S.*)", re.DOTALL
 )
@@ -190,7 +191,7 @@ def without_condition(text: str) -> str | None:
 
     Such texts are ``5 \text{ at } x=2``, ``a_n=\frac1n, n \ge 1`` and ``\forall x>0, f(x)=0``.
     """
-    for pattern in (_CONDITION_BEFORE, _CONDITION_AFTER, _DOMAIN):
+    for pattern in (_CONDITION_BEFORE, _CONDITION_AFTER, _DOMAIN, _PLACE):
         if condition := pattern.fullmatch(text):
             value = condition["value"].strip(" ,;")
             if value and value.count("{") == value.count("}") and value.count("(") == value.count(")"):

@@ -30,6 +30,11 @@ _OTHER_ANSWER = re.compile(
     r"|(?:check|verify|checking|verifying|confirm)\s+(?:our|the|this|that the|that our))\s+$",
     re.IGNORECASE,
 )
+_HEARSAY = re.compile(
+    r"\b(?:mistake|might|may|could|tempt\w*|wrongly|incorrectly|book|key|people|students|expected|given|supposed)\b",
+    re.IGNORECASE,
+)
+"""Words before an announcement that somebody else, or nobody, makes."""
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
 _MARKED_LINE = re.compile(
     r"^\s*(?:\*\*)?(?:A|Ans|Answer|Final Answer|Solution)\s*[:\uff1a](?:\*\*)?\s*(.+)$", re.IGNORECASE
@@ -55,7 +60,7 @@ _OPERATION = re.compile(
 )
 _IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
 _REASON = re.compile(
-    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for|given"
+    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for|given|i\.e"
     r"|rounded|this|assuming|which|that|after|using|to see|recall"
     r"|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify|confirm))\b",
     re.IGNORECASE,
@@ -68,7 +73,7 @@ _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistak
 _GOING_ON = re.compile(
     r"\b(?:but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum|product|total|question"
     r"|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference|for part|their|"
-    r"actually|correction|i\.e)\b",
+    r"actually|correction)\b",
     re.IGNORECASE,
 )
 
@@ -88,10 +93,11 @@ def announced_answer(text: str) -> FoundAnswer | None:
         return _announced(marked[1])
     if heading := _HEADING.search(tail):
         return _announced(heading[1])
-    for announcement in reversed(list(_ANSWER_IS.finditer(tail))):
+    announcements = list(_ANSWER_IS.finditer(tail))
+    for announcement in reversed(announcements):
         if not _is_another_answer(tail, announcement):
             return _announced(tail[announcement.end() :])
-    return None
+    return conclusion(text, "an announced answer is not the final one") if announcements else None
 
 
 def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
@@ -101,6 +107,7 @@ def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
     end = len(text) - len(rest)
     return bool(
         _OTHER_ANSWER.search(before)
+        or _HEARSAY.search(re.split(r"[.!?\n]", before)[-1])
         or (announcement["of"] and _PART.search(announcement["of"]))
         or text[end - 1 : end] == "?"
         or sentence.lower().startswith(("correct", "right", "wrong"))

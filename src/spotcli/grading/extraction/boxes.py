@@ -136,8 +136,8 @@ _SIDE = re.compile(
     r"(?:\b(?:at|when|where|for|if|with)\b)[^.\n]{0,20}?[A-Za-z]\w*\s*(?:=|\\(?:in|to)|is)?\s*[$\\(\[]*$"
 )
 _LABEL = re.compile(
-    r"(?:^|[\s.;:*(])(?:(?:parts?|questions?|problem|case|q)\s*\(?([a-h]|\d{1,2}|[ivx]{1,4})\b|\(([a-h]|\d{1,2}|[ivx]{1,4})\))"
-    r"|(?:^|\n)\s*[*#]*(\d{1,2}|[a-h])[.)]\s|\b(minim|maxim|smallest|largest|least|greatest)",
+    r"(?:^|[\s.;:*(])(?:(?:parts?|questions?|answer|problem|case|q)\s*\(?([a-h]|\d{1,2}|[ivx]{1,4})\b|\(([a-h]|\d{1,2}|[ivx]{1,4})\))"
+    r"|(?:^|\n)\s*[*#]*(\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|\b(minim|maxim|smallest|largest|least|greatest)",
     re.IGNORECASE,
 )
 
@@ -186,11 +186,21 @@ def _link(text: str, box: Box, following: Box, boxes: list[Box]) -> _Link:
         return _Link.PARTS
     if _are_neighbours(between):
         return _Link.LIST
+    if _may_be_list(between):
+        return _Link.UNCLEAR
     if len(between) < 40 and not re.search(r"[A-Za-z]{2}|[.]\s", between):  # \boxed{3}i + \boxed{2}
         return _Link.UNCLEAR
     if _SIDE.search(between) and not _STEP_WORDS & set(re.findall(r"[a-z]+", between.lower())):
         return _Link.SIDE
     return _Link.STEP
+
+
+def _may_be_list(between: str) -> bool:
+    """Whether two boxes within one sentence may be two answers: "the area is 12 and the perimeter is 14"."""
+    if len(between) > 80 or re.search(r"\.\s|\n\s*\n", between):
+        return False
+    words = set(re.findall(r"[a-z]+", between.lower()))
+    return ";" in between or ("and" in words and not _STEP_WORDS & words and not _SIDE.search(between))
 
 
 def _formula(text: str, group: list[Box]) -> str:

@@ -20,7 +20,11 @@ _PREDICATE = re.compile(
     r"|[=:,]|^)[\s*_]*$",
     re.IGNORECASE,
 )
-_IS = re.compile(r"\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of)[\s*_:]*$", re.IGNORECASE)
+_IS = re.compile(
+    r"\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of)"
+    r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$",
+    re.IGNORECASE,
+)
 _DENIED = re.compile(
     r"\b(?:not|n't|cannot|never)(?:\s+(?:be|equal|simply|just))*\s+[$\\(\[]*[\d.,/-]+[$)\]]*\W*$", re.IGNORECASE
 )
@@ -31,7 +35,7 @@ _NUMBER = r"[-+]?(?:\\?[$€£₹]\s*)?[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?
 _EQUALS_NUMBER = re.compile(rf"=\s*(?P<value>{_NUMBER})(?P<after>[^=\d]*)$")
 _NOT_FINAL = re.compile(
     r"\b(?:if|when|where|suppose|assume|let|at|since|because|check|verify|note|recall|as|for|not|cannot|than|"
-    r"question|asked|mod|modulo|there are|solutions?|case|consider|example|figure|step|equation|section)\b",
+    r"question|asked|book|key|mod|modulo|there are|solutions?|case|consider|example|figure|step|equation|section)\b",
     re.IGNORECASE,
 )
 
