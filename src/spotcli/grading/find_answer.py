@@ -103,7 +103,9 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
     if len(tail.strip(" \t\n$.*)]}\\")) < 2:
         return answer
     withdrawn = bool(_WITHDRAWN.search(tail)) and not _CONFIRMED.search(tail)
-    later = _whole_or_announced(tagged_answer(tail) or "") or announced_answer(tail)
+    later = _whole_or_announced(tagged_answer(tail) or "")
+    if _STATED.search(tail) or "final result" in tail or _ANSWER.search(tail):
+        later = later or announced_answer(tail)
     if later and later.text and has_value(later.text) and _key(later.text) != _key(answer.text):
         if _FINAL.search(tail):
             return later
@@ -120,6 +122,7 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
     return answer
 
 
+_ANSWER = re.compile(r"\banswer|\bcorrect (?:one|value)", re.IGNORECASE)
 _FINAL = re.compile(r"\bfinal answer\b(?:\s+is)?\s*:?", re.IGNORECASE)
 
 

@@ -54,13 +54,14 @@ _VALUE_END = re.compile(
     r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2})|(?<=[\d%*)])\s+of\s+(?:the|a|an|all|his|her|its|their)\b"
 )
 _OPERATION = re.compile(
-    r"\b(?:times|plus|minus|divided|multiplied|twice|half|thrice|double|more than|less than|we|the one|first|sum|"
-    r"product|difference|quotient|how|what|obtained|found|computed|calculated)\b",
+    r"\bof\s+[\d*]|\b(?:times|plus|minus|divided|multiplied|twice|half|thrice|double|more than|less than|we|the one"
+    r"|first|sum|product|difference|quotient|how|what|obtained|found|computed|calculated)\b",
     re.IGNORECASE,
 )
 _IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
 _REASON = re.compile(
-    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for|given|i\.e"
+    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
+    r"|given|i\.e"
     r"|rounded|this|assuming|which|that|after|using|to see|recall"
     r"|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify|confirm))\b",
     re.IGNORECASE,
@@ -71,9 +72,9 @@ _CHECK = re.compile(
 )
 _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
 _GOING_ON = re.compile(
-    r"\b(?:but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum|product|total|question"
-    r"|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference|for part|their|"
-    r"actually|correction)\b",
+    r"\b(?:we (?:get|have|obtain|find)|but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum|product"
+    r"|total|question|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference"
+    r"|for part|their|actually|correction)\b",
     re.IGNORECASE,
 )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 
+from spotcli.grading.compare.units import is_unit
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
 
 # An escaped character such as \{ or \\ must not count as a brace. Doubled backslashes before "boxed" come from JSON.
@@ -132,6 +133,20 @@ _STEP_WORDS = {
     "step", "final", "checking", "again", "correction", "instead",
 }  # fmt: skip
 """Words between two boxes that mark the first one as a step on the way to the second."""
+_REPLACING_WORDS = {
+    "not",
+    "wrong",
+    "incorrect",
+    "should",
+    "instead",
+    "wait",
+    "actually",
+    "final",
+    "finally",
+    "correction",
+}
+"""Words between two boxes that replace the first one."""
+_IN_FORMULA = re.compile(r"[\^<>]|\\(?:cup|cap|le|ge|lt|gt|frac|sqrt)(?![a-z])")
 _SIDE = re.compile(
     r"(?:\b(?:at|when|where|for|if|with)\b)[^.\n]{0,20}?[A-Za-z]\w*\s*(?:=|\\(?:in|to)|is)?\s*[$\\(\[]*$"
 )
@@ -184,23 +199,25 @@ def _link(text: str, box: Box, following: Box, boxes: list[Box]) -> _Link:
         return _Link.SAME
     if _are_labelled(text, box, following, boxes):
         return _Link.PARTS
+    if len(between) < 40 and _IN_FORMULA.search(between):
+        return _Link.UNCLEAR
     if _are_neighbours(between):
         return _Link.LIST
-    if _may_be_list(between):
-        return _Link.UNCLEAR
-    if len(between) < 40 and not re.search(r"[A-Za-z]{2}|[.]\s", between):  # \boxed{3}i + \boxed{2}
+    if not between.strip("$ \t\n.,;"):
         return _Link.UNCLEAR
     if _SIDE.search(between) and not _STEP_WORDS & set(re.findall(r"[a-z]+", between.lower())):
         return _Link.SIDE
-    return _Link.STEP
+    return _Link.UNCLEAR if _is_one_sentence(between) else _Link.STEP
 
 
-def _may_be_list(between: str) -> bool:
-    """Whether two boxes within one sentence may be two answers: "the area is 12 and the perimeter is 14"."""
-    if len(between) > 80 or re.search(r"\.\s|\n\s*\n", between):
+def _is_one_sentence(between: str) -> bool:
+    """Whether two boxes may be two answers of one sentence: "the area is 12 and the perimeter is 14"."""
+    if len(between) > 80 or re.search(r"\.\s|[!?]|\n\s*\n", between):
         return False
     words = set(re.findall(r"[a-z]+", between.lower()))
-    return ";" in between or ("and" in words and not _STEP_WORDS & words and not _SIDE.search(between))
+    if words & _REPLACING_WORDS:
+        return False
+    return ";" in between or (not words & _STEP_WORDS and (len(between) <= 40 or "and" in words))
 
 
 def _formula(text: str, group: list[Box]) -> str:
@@ -231,7 +248,7 @@ def _are_neighbours(between: str) -> bool:
     plain = _MATH_SIGNS.sub(" ", between)
     words = re.findall(r"[^\W\d_]+", plain.lower())
     others = [word for word in words if word not in ("and", "or")]
-    if _STEP_WORDS & set(others) or _SIDE.search(between):
-        return False
+    if _STEP_WORDS & set(others) or _SIDE.search(between) or any(is_unit(word) for word in others):
+        return False  # 3 hours and 20 minutes are one answer
     connected = len(others) < len(words) or "," in plain or ";" in plain
     return bool(plain.strip()) and (not words or (connected and len(others) <= 2 and len(words) - len(others) <= 1))
