@@ -6,9 +6,10 @@ r"""Grading: compare a response with a reference answer. The verdict is right, w
 Every verdict becomes training data or a published number. Therefore "wrong" requires a proof that the two answers
 differ. An answer that cannot be found, read or compared in time is "undecided", which never counts as wrong.
 
-Modules in the order of the work: ``find_answer`` finds the answer in a text, ``latex`` normalizes its notation, and
-``compare`` compares it in this process without evaluating text as code. Formulas that need algebra and long texts are
-sent to the worker processes of ``algebra``, which have a clock. ``kinds`` grades other kinds of answers.
+Modules in the order of the work: ``find_answer`` finds the answer in a text with the help of ``extraction``, ``latex``
+normalizes its notation with the tables of ``characters`` and ``notation``, and ``compare`` compares it in this process
+without evaluating text as code. Formulas that need algebra and long texts are sent to the worker processes of
+``algebra``, which have a clock. ``kinds`` grades other kinds of answers.
 """
 
 from __future__ import annotations

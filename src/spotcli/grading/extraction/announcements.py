@@ -72,8 +72,8 @@ _CHECK = re.compile(
 )
 _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
 _GOING_ON = re.compile(
-    r"\b(?:we (?:get|have|obtain|find)|but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum|product"
-    r"|total|question|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference"
+    r"\b(?:we (?:get|have|obtain|find)|but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum"
+    r"|product|total|question|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference"
     r"|for part|their|actually|correction)\b",
     re.IGNORECASE,
 )

@@ -134,17 +134,8 @@ _STEP_WORDS = {
 }  # fmt: skip
 """Words between two boxes that mark the first one as a step on the way to the second."""
 _REPLACING_WORDS = {
-    "not",
-    "wrong",
-    "incorrect",
-    "should",
-    "instead",
-    "wait",
-    "actually",
-    "final",
-    "finally",
-    "correction",
-}
+    "no", "not", "wrong", "incorrect", "should", "instead", "wait", "actually", "final", "finally", "correction",
+}  # fmt: skip
 """Words between two boxes that replace the first one."""
 _IN_FORMULA = re.compile(r"[\^<>]|\\(?:cup|cap|le|ge|lt|gt|frac|sqrt)(?![a-z])")
 _SIDE = re.compile(
