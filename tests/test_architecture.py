@@ -60,7 +60,12 @@ HEAVY = {
 TORCH = {"core.loss", "core.drift", "training.trainer"}
 """Modules beside core/forward that are torch through and through; a stage imports them inside a function."""
 
-SYMPY = {"grading.algebra.sympy_compare", "grading.algebra.worker"}
+SYMPY = {
+    "grading.algebra.points",
+    "grading.algebra.relations",
+    "grading.algebra.sympy_compare",
+    "grading.algebra.worker",
+}
 """Modules that run only in the grading workers, which exist to load sympy."""
 
 SIDE_EFFECTS = {

@@ -30,6 +30,8 @@ SECONDS = 2.0
 BOUNDED = {
     "grading.algebra.worker": "runs under the worker's clock",
     "grading.algebra.sympy_compare": "runs under the worker's clock",
+    "grading.algebra.function_arguments": "runs under the worker's clock",
+    "grading.extraction": "longer texts are searched under the worker's clock",
     "grading.compare": "answers of at most 1000 characters, in one line",
     "grading.latex": "answers of at most 1000 characters",
     "grading.find_answer": "longer texts are searched under the worker's clock",
@@ -205,7 +207,10 @@ def test_a_slow_pattern_gets_a_text_that_it_is_slow_on(pattern: str, clock: Call
         list(searches)
 
 
-LITERAL_PARTS = {"_DIGITS", "_PIECE", "_CJK", "_TAGS", "_COMMA.pattern"}
+LITERAL_PARTS = {
+    "_DIGITS", "_PIECE", "_CJK", "_TAGS", "_COMMA.pattern", "_CONDITION", "_VARIABLE_NAME", "_NUMBER",
+    "FORMULA.pattern", "''.join(_RAISED)", "''.join(_LOWERED)",
+}  # fmt: skip
 """Constants of ours that are put into patterns."""
 ESCAPED = {
     "grading.coordinates": {"re.escape(label)"},

@@ -149,7 +149,7 @@ def test_numbers_in_prose_are_not_answers(response: str) -> None:
 
 def test_no_answer_is_an_error_with_a_reason() -> None:
     with pytest.raises(NoAnswer, match="no answer found"):
-        find_answer("There is no box, but we get 1,200 of them in the end")
+        find_answer("There is no box, and 1,200 of them are left over in the first of the two cases.")
 
 
 def test_several_boxes_are_undecided_if_only_the_last_one_matches() -> None:

@@ -77,7 +77,7 @@ def test_an_invalid_reference_is_undecided() -> None:
     pytest.importorskip("punkt", exc_type=ImportError)
     grader = get_grader("instructions")
     instructions = '["change_case:english_lowercase", "punctuation:no_comma"]'
-    for kwargs in ("[null, null]", "null", "{", "[{}]"):
+    for kwargs in ("[5, null]", "null", "{", "[{}]"):
         reference = f'{{"prompt": "", "instruction_id_list": {instructions}, "kwargs": {kwargs}}}'
         result = grader("a, b", reference)
         assert (result.verdict, result.reason.startswith("invalid reference")) == ("undecided", True)

@@ -6,9 +6,10 @@ r"""Grading: compare a response with a reference answer. The verdict is right, w
 Every verdict becomes training data or a published number. Therefore "wrong" requires a proof that the two answers
 differ. An answer that cannot be found, read or compared in time is "undecided", which never counts as wrong.
 
-Modules in the order of the work: ``find_answer`` finds the answer in a text, ``latex`` normalizes its notation, and
-``compare`` compares it in this process without evaluating text as code. Formulas that need algebra and long texts are
-sent to the worker processes of ``algebra``, which have a clock. ``kinds`` grades other kinds of answers.
+Modules in the order of the work: ``find_answer`` finds the answer in a text with the help of ``extraction``, ``latex``
+normalizes its notation with the tables of ``characters`` and ``notation``, and ``compare`` compares it in this process
+without evaluating text as code. Formulas that need algebra and long texts are sent to the worker processes of
+``algebra``, which have a clock. ``kinds`` grades other kinds of answers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from spotcli.grading.algebra.pool import Task
-    from spotcli.grading.find_answer import FoundAnswer
+    from spotcli.grading.extraction import FoundAnswer
     from spotcli.records import Verdict
 
 # The functions import the modules that they need: compiling the patterns of those modules takes five times as long as
@@ -76,7 +77,7 @@ def grade_with(prove: Prover, response: str, reference: str) -> Grade:
     answers = _find(response, reference)
     if isinstance(answers, Grade):
         return answers
-    quick = _quick(*answers, prove)
+    quick = _quick(*answers)
     return quick if quick is not None else _settle(*answers, prove)
 
 
@@ -107,7 +108,7 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, jobs: int = 2) -> list[Grade
         if isinstance(answers, Grade):
             grades.append(answers)
             continue
-        quick = _quick(*answers, _prove_in_worker)
+        quick = _quick(*answers)
         if quick is None:
             slow.append((index, partial(_settle, *answers, _prove_in_worker)))
         grades.append(quick)
@@ -139,7 +140,8 @@ def in_threads(work: Sequence[Callable[[], Grade]], jobs: int) -> list[Grade]:
 def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Grade:
     """The answers of the response and of the reference, or the undecided grade."""
     from spotcli.grading.compare.choices import lone_letter
-    from spotcli.grading.find_answer import FoundAnswer, NoAnswer, find_answer, find_reference, leading_choice
+    from spotcli.grading.extraction import FoundAnswer, NoAnswer
+    from spotcli.grading.find_answer import find_answer, find_reference, leading_choice
 
     try:
         gold = find_reference(reference)
@@ -149,32 +151,67 @@ def _find(response: str, reference: str) -> tuple[FoundAnswer, FoundAnswer] | Gr
         return find_answer(response), gold
     except NoAnswer as problem:
         letter = leading_choice(response) if lone_letter(gold.text) else None
-        return (FoundAnswer(letter, announced=True), gold) if letter else Grade("undecided", str(problem))
+        return (FoundAnswer(letter), gold) if letter else Grade("undecided", str(problem))
 
 
-def _quick(answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade | None:
+def _quick(answer: FoundAnswer, gold: FoundAnswer) -> Grade | None:
     """The grade without algebra; None where algebra is needed."""
+    return _graded(answer, gold, _quick_text)
+
+
+def _settle(answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade:
+    """The grade by algebra, where it is needed."""
+
+    def settle(text: str, reference: str) -> Grade:
+        quick = _quick_text(text, reference)
+        if quick is not None:
+            return quick
+        same, reason = prove(reference, text)
+        if same is None:
+            return Grade("undecided", reason or "could not prove that the answers are equal or different", text)
+        return Grade("right" if same else "wrong", "", text)
+
+    result = _graded(answer, gold, settle)
+    assert result is not None
+    return result
+
+
+def _graded(answer: FoundAnswer, gold: FoundAnswer, compare: Callable[[str, str], Grade | None]) -> Grade | None:
+    """The grade of the text, of its result if it is an equation, and in view of the doubts; None without a comparison.
+
+    ``compare``: grades one text against a reference; None where it cannot.
+    """
+    grades = [compare(answer.text, gold.text)]
+    if grades[0] is not None and grades[0].verdict != "right" and answer.result and "=" not in gold.text:
+        grades.append(compare(answer.result, gold.text))
+    for result in grades:
+        if result is None or result.verdict == "right":
+            return result
+    if grades[0] is None or grades[0].verdict != "wrong":
+        return grades[0]
+    if doubt := answer.doubt or gold.doubt:
+        return Grade("undecided", doubt, answer.text)
+    for other in answer.others:
+        if (last := compare(other, gold.text)) is None:
+            return None
+        if last.verdict != "wrong":
+            return Grade("undecided", "several boxes, and only the last one may match the reference", answer.text)
+    return grades[0]
+
+
+def _quick_text(text: str, reference: str) -> Grade | None:
     from spotcli.grading.compare import Undecidable
     from spotcli.grading.compare.equality import equal
 
     try:
-        same = equal(gold.text, answer.text)
+        same = equal(reference, text)
     except Undecidable as doubt:
-        return Grade("undecided", str(doubt), answer.text)
+        return Grade("undecided", str(doubt), text)
     except RecursionError:
-        return Grade("undecided", "nested too deeply", answer.text[:1000])
+        return Grade("undecided", "nested too deeply", text[:1000])
     except Exception as error:  # an error in this package must not end a long run, nor count as a verdict
-        return Grade("undecided", f"internal error of the grader: {error!r}", answer.text[:1000])
-    return None if same is None else _grade_of(same, answer, gold, prove)
-
-
-def _settle(answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade:
-    """The grade by algebra."""
-    same, reason = prove(gold.text, answer.text)
-    if same is None:
-        reason = reason or "could not prove that the answers are equal or different"
-        return Grade("undecided", reason, answer.text)
-    return _grade_of(same, answer, gold, prove)
+        return Grade("undecided", f"internal error of the grader: {error!r}", text[:1000])
+    return None if same is None else Grade("right" if same else "wrong", "", text)
 
 
 def _prove_in_worker(gold: str, answer: str, seconds: float = SECONDS) -> tuple[bool | None, str]:
@@ -185,17 +222,3 @@ def _prove_in_worker(gold: str, answer: str, seconds: float = SECONDS) -> tuple[
     except WorkerLost as lost:
         return None, str(lost)
     return reply.same, reply.reason
-
-
-def _grade_of(same: bool, answer: FoundAnswer, gold: FoundAnswer, prove: Prover) -> Grade:
-    from spotcli.grading.compare.choices import lone_letter
-
-    if same:
-        return Grade("right", "", answer.text)
-    if answer.last_box is not None:  # of several boxes in a row, only the last may be the answer
-        last = grade_with(prove, f"\\boxed{{{answer.last_box}}}", f"\\boxed{{{gold.text}}}")
-        if last.verdict != "wrong":
-            return Grade("undecided", "several boxes, and only the last one may match the reference", answer.text)
-    if answer.announced and len(answer.text) > 60 and not lone_letter(gold.text):
-        return Grade("undecided", "the announced answer is a sentence", answer.text)
-    return Grade("wrong", "", answer.text)

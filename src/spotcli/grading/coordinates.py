@@ -8,7 +8,8 @@ from collections.abc import Set
 from functools import lru_cache
 
 from spotcli.grading import Grade
-from spotcli.grading.find_answer import all_boxes, strip_thinking
+from spotcli.grading.extraction.boxes import all_boxes
+from spotcli.grading.find_answer import strip_thinking
 
 Cells = frozenset[tuple[int, int]]
 """Cells of a board, each (row, column)."""

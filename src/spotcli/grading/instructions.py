@@ -15,7 +15,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from spotcli.grading.find_answer import strip_thinking
+from spotcli.grading.find_answer import is_thinking_open, strip_thinking
 
 
 def check(response: str, reference: str) -> dict[str, Any]:
@@ -27,26 +27,43 @@ def check(response: str, reference: str) -> dict[str, Any]:
         reference: JSON with the fields ``prompt``, ``instruction_id_list`` and ``kwargs`` of the data set.
 
     Returns:
-        One boolean per instruction in each list, or ``error``, why the reference is invalid.
+        One boolean per instruction in each list, or ``error``, why the instructions cannot be checked. An empty
+        response follows no instruction.
     """
     try:
         row = json.loads(reference)
-        verifiable = load()
-        sample = verifiable.IFEvalSample(
-            key=row.get("key", 0),
-            prompt=row["prompt"],
-            instruction_id_list=row["instruction_id_list"],
-            kwargs=[_plain_keywords(given) for given in row["kwargs"]],
-        )
+        names = row["instruction_id_list"]
+        arguments = [_plain_keywords(given or {}) for given in row["kwargs"]]
+        if problem := _why_invalid(names, arguments):
+            return {"error": f"invalid reference: {problem}"}
         text = strip_thinking(response)
         text = text.lstrip() if text != response else text
+        if not text.strip():
+            if is_thinking_open(response):
+                return {"error": "no answer after the thinking block, which is not closed"}
+            return {"strict": [False] * len(names), "loose": [False] * len(names)}
+        verifiable = load()
+        sample = verifiable.IFEvalSample(
+            key=row.get("key", 0), prompt=row["prompt"], instruction_id_list=names, kwargs=arguments
+        )
         results, _ = verifiable.evaluate_output_for_sample("ifeval", sample, text)
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        return {"error": str(error)}
+        return {"error": f"invalid reference: {error}"}
     return {
         "strict": [bool(result.strict_pass) for result in results],
         "loose": [bool(result.loose_pass) for result in results],
     }
+
+
+def _why_invalid(names: list[str], arguments: list[dict[str, Any]]) -> str:
+    """Why instructions cannot be checked; empty if they can."""
+    load()
+    known = importlib.import_module("if_verifiable.ifeval.instructions_registry").INSTRUCTION_DICT
+    if unknown := [name for name in names if name not in known]:
+        return f"unknown instruction {unknown[0]}"
+    if len(names) != len(arguments):
+        return f"expected kwargs for {len(names)} instructions, got {len(arguments)}"
+    return "" if names else "no instructions"
 
 
 def _plain_keywords(given: dict[str, Any]) -> dict[str, Any]:

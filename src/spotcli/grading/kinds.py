@@ -87,21 +87,24 @@ def grade_choice(response: str, reference: str) -> Grade:
     if gold is None:
         return Grade("undecided", "the reference is not a choice letter")
     try:
-        text = find_answer(response).text
+        answer = find_answer(response)
     except NoAnswer as problem:
-        start = leading_choice(response)
-        if start is None:
-            return Grade("undecided", str(problem))
-        text = start
-    letter = _choice_letter(text)
-    if letter is None:
-        return Grade("undecided", "no choice letter in the answer", text[:200])
+        answer, reason = None, str(problem)
+    else:
+        reason = "no choice letter in the answer"
+    letter = _choice_letter(answer.text) if answer else None
+    if answer is None or letter is None:
+        letter = leading_choice(response)
+        if letter is None:
+            return Grade("undecided", reason, answer.text[:200] if answer else None)
+    elif letter != gold and answer.doubt:
+        return Grade("undecided", answer.doubt, letter)
     return Grade("right" if letter == gold else "wrong", "", letter)
 
 
 def _choice_letter(text: str) -> str | None:
     try:
-        text = tidy(text[:_CHOICE_LENGTH])
+        text = tidy(text[:_CHOICE_LENGTH].strip(" \t\n'\"`*_[]"))
     except ValueError:
         return None
     if names_several(text):
@@ -151,7 +154,7 @@ def check_instructions(response: str, reference: str, *, seconds: float = SECOND
     if reply.result is None:
         raise NotChecked(reply.reason)
     if "error" in reply.result:
-        raise NotChecked(f"invalid reference: {reply.result['error']}")
+        raise NotChecked(reply.result["error"])
     return InstructionResults(**reply.result)
 
 

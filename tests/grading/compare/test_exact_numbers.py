@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from spotcli.grading.compare.exact_numbers import NotANumber, TooLarge, read_number, same_number
+from spotcli.grading.compare.exact_numbers import NotANumber, TooLarge, read_number
+from spotcli.grading.compare.number_equality import same_number
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,9 @@ class _Worker:
     def __init__(self, kind: Kind = "algebra") -> None:
         root = str(Path(__file__).resolve().parents[2])
         # The worker must not see API keys or proxies: it gets only the module search path.
-        path = os.pathsep.join([root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+        path = os.pathsep.join(
+            [root, *map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
+        )
         environment = {
             "PYTHONPATH": path,
             "LC_ALL": "C.UTF-8",

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from spotcli.grading.compare import Undecidable
-from spotcli.grading.latex import balanced, canonical, split_top
+from spotcli.grading.compare.quantities import read_compound
+from spotcli.grading.latex import balanced, split_top
 
 NodeKind = Literal["list", "tuple", "set", "union", "matrix", "relation", "ratio", "leaf"]
 
@@ -29,7 +30,7 @@ class Node:
     """Between the items of a relation."""
 
 
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,] )(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,])(?! \d)")
 _EUROPEAN = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+,\d+|[+-]?\d{1,3}(?:\.\d{3}){2,}")
 _DECIMAL_COMMA = re.compile(r"((?:\\[A-Z]+ )?[+-]?\d+),(\d+)((?![\d,]).*)")
@@ -43,11 +44,17 @@ def readings(text: str, european: bool) -> list[Node]:
         joined = _THOUSANDS.sub(_join_outside_of_brackets, text)
         if joined != text:
             texts = [joined, text] if re.fullmatch(r"[\d,. ]+", text) else [joined]
-        elif european and (number := _DECIMAL_COMMA.fullmatch(text)):
-            texts.append(f"{number[1]}.{number[2]}{number[3]}")
+        elif european and (number := decimal_comma(text)):
+            texts.append(number)
     if _EUROPEAN.fullmatch(text):
         texts.append(text.replace(".", "").replace(",", "."))
     return [parse_answer(reading) for reading in texts]
+
+
+def decimal_comma(text: str) -> str | None:
+    """The text with a decimal point, if its only comma may be a decimal comma: ``2,74`` is ``2.74``."""
+    number = _DECIMAL_COMMA.fullmatch(text)
+    return f"{number[1]}.{number[2]}{number[3]}" if number else None
 
 
 def _join_outside_of_brackets(digits: re.Match[str]) -> str:
@@ -62,12 +69,18 @@ _SEMICOLON = re.compile(r";")
 _COMMA = re.compile(
     r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}\s*|\s*,?\s*(?<![A-Za-z\\])(?:and|or|&)(?![A-Za-z])\s*|\s*,\s*"
 )
+_COMMA_OUTSIDE_OF_MATRICES = re.compile(
+    r"\s*,?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}\s*|\s*,?\s*(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])\s*|\s*,\s*"
+)
 _RELATION = re.compile(
     r"\\(?:le|ge|ne|in|approx|equiv|sim|to|rightarrow|Rightarrow|iff|implies)(?![A-Za-z])|:=|==?|<|>|\\notin(?![A-Za-z])"
 )
 _UNION = re.compile(r"\\cup(?![A-Za-z])|(?<=[\])])\s*U\s*(?=[\[(])")
 _COLON = re.compile(r"\s*:\s*|\\text\s*\{\s*(?:to|:)\s*\}")
 _MATRIX_TEXT = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_SYSTEM = re.compile(r"(?:\\\{\s*)?\\begin\{(cases|aligned)\}(.*)\\end\{\1\}", re.DOTALL)
+_PIECEWISE = re.compile(r"&\s*(?!=)|\\text|\\begin")
+_ROW_END = re.compile(r"\\cr(?![a-z])|\\newline")
 _PAIRS = {"(": ")]", "[": ")]"}
 _ANY_SEPARATOR = re.compile(rf"{_COMMA.pattern}|\s*;\s*")
 _MAX_DEPTH = 12
@@ -88,6 +101,9 @@ def parse_answer(text: str, depth: int = 0) -> Node:
         text = text[1:-1].strip()
     if matrix := _matrix(text, depth):
         return matrix
+    system = _SYSTEM.fullmatch(text)
+    if system and not _PIECEWISE.search(system[2]):
+        text = ", ".join(row.replace("&", "").strip(" ,;") for row in _ROW_END.split(system[2]) if row.strip(" &,;"))
     text, items = _list_items(text, depth)
     if items:
         return Node("list", text, items)
@@ -109,15 +125,21 @@ def _matrix(text: str, depth: int) -> Node | None:
     environment = _MATRIX_TEXT.fullmatch(stripped)
     if not environment or "\\begin" in environment[2]:
         return None
-    rows = re.split(r"\\cr(?![a-z])|\\newline", environment[2].replace("\\hline", ""))
+    rows = _ROW_END.split(environment[2].replace("\\hline", ""))
     return Node(
         "matrix", text, tuple(Node("tuple", row, _parse_all(row.split("&"), depth)) for row in rows if row.strip())
     )
 
 
+_AND_A_HALF = re.compile(r"\band (?:a|one) half\b")
+
+
 def _list_items(text: str, depth: int) -> tuple[str, tuple[Node, ...]]:
     """The items of a list without brackets; for other texts no items, and the text without separators at its ends."""
-    for separator in (_SEMICOLON, _COMMA):
+    if read_compound(text) or _AND_A_HALF.search(text):  # 3 hours and 30 minutes
+        return text, ()
+    comma = _COMMA_OUTSIDE_OF_MATRICES if "\\begin" in text else _COMMA
+    for separator in (_SEMICOLON, comma):
         pieces = [piece for piece in split_top(text, separator)[0] if piece]
         if len(pieces) > 1:
             items = _parse_all(pieces, depth)
@@ -140,6 +162,8 @@ def _relation(text: str, depth: int) -> Node | None:
         pieces, operators = pieces[1:], operators[1:]
     if not operators:
         return parse_answer(pieces[0], depth + 1)
+    if pieces[-1].endswith("\\ldots") and operators[-1] == "=":  # \sqrt{2} = 1.414...
+        operators[-1] = "\\approx"
     return Node("relation", text, _parse_all(pieces, depth), operators=tuple(operators))
 
 
@@ -148,14 +172,17 @@ def _union(text: str, depth: int) -> Node | None:
     return Node("union", text, _parse_all(pieces, depth)) if operators and all(pieces) else None
 
 
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-z])")
+
+
 def _plus_minus(text: str, depth: int) -> Node | None:
     r"""``1 \pm \sqrt 5`` as a list of two values."""
-    if "\\pm" not in text and "\\mp" not in text:
+    if not _PLUS_MINUS.search(text):
         return None
     if depth > _MAX_PLUS_MINUS_DEPTH:
         raise Undecidable("nested too deeply")
-    plus = text.replace("\\pm", "+").replace("\\mp", "-")
-    minus = text.replace("\\pm", "-").replace("\\mp", "+")
+    plus = _PLUS_MINUS.sub(lambda sign: "+" if sign[1] == "pm" else "-", text)
+    minus = _PLUS_MINUS.sub(lambda sign: "-" if sign[1] == "pm" else "+", text)
     return Node("list", text, _parse_all((plus, minus), depth))
 
 
@@ -189,92 +216,3 @@ def flatten(nodes: Iterable[Node]) -> list[Node]:
     for node in nodes:
         flat.extend(node.items if node.kind == "list" else (node,))
     return flat
-
-
-# --- relations: names, values, intervals ---
-
-_EQUALS = (
-    "=",
-    "==",
-    ":=",
-    "\\approx",
-    "\\in",
-    "\\equiv",
-    "\\to",
-    "\\rightarrow",
-    "\\Rightarrow",
-    "\\implies",
-)
-_FLIP = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
-# The group is atomic: with backtracking, "a(b)a(b)..." would take exponential time.
-_NAME = re.compile(
-    r"(?>\\(?!sqrt|pm|mp|sin|cos|tan|log|ln|sum|int|infty)[A-Za-z]+|_\{[^{}]*\}|_\w|[A-Za-z]"
-    r"|(?<=[A-Za-z}])\([^()]*\)|[(){}|',:/ ]|\^\{?\\prime\}?)+"
-)
-r"""A name on the left of "=": x, x_{1}, f(x), |AB|, (p,q), \frac{NO}{BO}, V_1:V_2, \text{Area}; not 2x or x^2."""
-_VARIABLE = re.compile(r"[a-zA-Z](?:_\{?\w+\}?)?|\\(?:theta|alpha|beta|lambda|mu|omega|gamma|phi|varphi)")
-
-
-def named_value(node: Node) -> tuple[str, Node] | None:
-    r"""Name and value of ``x = 1``, ``f(x) = x = 3``, ``x \in [0, 1]``; None for an equation without a lone name."""
-    if node.kind != "relation" or not all(operator in _EQUALS for operator in node.operators):
-        return None
-    items = list(node.items)
-    if "\\approx" in node.operators:  # the exact value precedes the rounded one
-        end = node.operators.index("\\approx")
-        if end > 0 or not _NAME.fullmatch(items[0].text):
-            items = items[: end + 1]
-    if len(items) == 1:
-        return "", items[0]
-    if _NAME.fullmatch(items[0].text):
-        return items[0].text, items[-1]
-    if len(items) > 2:  # a derivation ends in its result
-        return items[0].text, items[-1]
-    return None
-
-
-def nameless(*names: str) -> bool:
-    r"""Whether a name is not a variable such as x or y: ``f(x)``, ``|AB|``, ``\text{Area}``, or no name at all."""
-    return any(re.search(r"\(|\\text|\|", name) or not name for name in names)
-
-
-def mentions(g: tuple[str, Node], a: tuple[str, Node]) -> bool:
-    """Whether the name of one equation occurs in the value of the other: y = 2x+3 and x = (y-3)/2 may be equivalent."""
-    return bool(g[0] and g[0] in a[1].text) or bool(a[0] and a[0] in g[1].text)
-
-
-def interval_of(node: Node) -> tuple[str, Node] | None:
-    r"""Variable and interval of ``0 < x \le 1`` or ``x > 3``."""
-    if node.kind != "relation" or not all(operator in _FLIP for operator in node.operators) or len(node.operators) > 2:
-        return None
-    items, operators = list(node.items), list(node.operators)
-    if operators[0] in (">", "\\ge"):
-        items, operators = items[::-1], [_FLIP[operator] for operator in reversed(operators)]
-    if any(operator in (">", "\\ge") for operator in operators):
-        return None
-    infinity = Node("leaf", "\\infty"), Node("leaf", "-\\infty")
-    closed = [operator == "\\le" for operator in operators]
-    if len(items) == 3 and _VARIABLE.fullmatch(items[1].text):
-        low, name, high = items
-        brackets = ("[" if closed[0] else "(") + ("]" if closed[1] else ")")
-    elif len(items) == 2 and _VARIABLE.fullmatch(items[0].text) and not _VARIABLE.fullmatch(items[1].text):
-        (name, high), low = items, infinity[1]
-        brackets = "(" + ("]" if closed[0] else ")")
-    elif len(items) == 2 and _VARIABLE.fullmatch(items[1].text) and not _VARIABLE.fullmatch(items[0].text):
-        (low, name), high = items, infinity[0]
-        brackets = ("[" if closed[0] else "(") + ")"
-    else:
-        return None
-    text = f"{brackets[0]}{low.text},{high.text}{brackets[1]}"
-    return canonical(name.text), Node("tuple", text, (low, high), brackets)
-
-
-def as_union(node: Node) -> Node:
-    """``x < 2 or x > 3`` as a union of intervals."""
-    if node.kind != "list" or not re.search(r"\bor\b", node.text):
-        return node
-    intervals = [interval_of(item) for item in node.items]
-    if not all(intervals) or len({interval[0] for interval in intervals if interval}) != 1:
-        return node
-    nodes = tuple(interval[1] for interval in intervals if interval)
-    return Node("union", " \\cup ".join(node.text for node in nodes), nodes)

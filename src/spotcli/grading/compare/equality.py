@@ -13,31 +13,43 @@ The same code runs in the caller's process (without ``symbolic``, on the standar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Protocol
 
 from spotcli.grading.compare import Undecidable
-from spotcli.grading.compare.answer_tree import (
-    Node,
+from spotcli.grading.compare.answer_tree import Node, decimal_comma, flatten, parse_answer, readings
+from spotcli.grading.compare.choices import same_choice, without_choice
+from spotcli.grading.compare.exact_numbers import TooLarge
+from spotcli.grading.compare.groups import (
+    COLLECTIONS,
+    VECTOR,
+    all_same,
+    names_one_value,
+    same_collections,
+    same_matrices,
+    same_members,
+    same_ratios,
+)
+from spotcli.grading.compare.leaves import is_scalar, same_leaves
+from spotcli.grading.compare.quantities import read_quantity, without_units
+from spotcli.grading.compare.relations import (
+    DATE,
     as_union,
-    flatten,
+    combined_value,
     interval_of,
+    is_same_function,
     mentions,
     named_value,
     nameless,
-    readings,
+    same_residue,
+    split_modulus,
+    without_condition,
 )
-from spotcli.grading.compare.choices import same_choice, without_choice
-from spotcli.grading.compare.exact_numbers import TooLarge
-from spotcli.grading.compare.leaves import PROSE, is_scalar, read_quantity, same_leaves, without_units
+from spotcli.grading.compare.words import PROSE
 from spotcli.grading.latex import canonical, tidy
 
 MAX_LENGTH = 1000
 """Characters; longer texts are not compared, except plain integers."""
-_MAX_MEMBERS = 40
-_COLLECTIONS = ("list", "tuple", "set")
 
 
 class Symbolic(Protocol):
@@ -71,6 +83,12 @@ def equal(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool | No
     if (same := same_choice(gold, answer)) is not None:
         return same
     answer = without_choice(answer)
+    same = _same_readings(gold, answer, symbolic)
+    return _same_values(gold, answer, symbolic) if same is False else same
+
+
+def _same_readings(gold: str, answer: str, symbolic: Symbolic | None) -> bool | None:
+    """Whether one way to read the answer equals one way to read the reference."""
     compare = _Comparison(symbolic)
     results = [
         compare.nodes(gold_node, answer_node)
@@ -84,15 +102,32 @@ def equal(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool | No
     return None if None in results else False
 
 
+def _same_values(gold: str, answer: str, symbolic: Symbolic | None) -> bool | None:
+    """Compare again what differs as a whole: without conditions, and with a decimal comma in the reference.
+
+    Raises:
+        Undecidable: the difference is no proof of a mistake.
+    """
+    gold_value, answer_value = without_condition(gold), without_condition(answer)
+    if answer_value or gold_value:
+        same = _same_readings(gold_value or gold, answer_value or answer, symbolic)
+        if same is False or (same and gold_value and answer_value):
+            raise Undecidable("the conditions of the answer and the reference differ")
+        return same
+    if any(DATE.fullmatch(text) for text in (gold, answer)) and re.search("[A-Za-z]{3}", gold + answer):
+        raise Undecidable("a date in another notation")
+    if (number := decimal_comma(gold)) and _same_readings(number, answer, symbolic) is not False:
+        raise Undecidable("equal only if the comma in the reference is a decimal comma")
+    return False
+
+
 def _same_long_integers(gold: str, answer: str) -> bool:
     if re.fullmatch(r"\d+", gold) and re.fullmatch(r"\d+", answer):
         return gold.lstrip("0") == answer.lstrip("0")
     raise Undecidable(f"the answer is longer than {MAX_LENGTH} characters")
 
 
-def _all(results: Iterable[bool | None]) -> bool | None:
-    values = list(results)
-    return False if False in values else None if None in values else True
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
 def _key(name: str) -> str:
@@ -126,6 +161,8 @@ class _Comparison:
     def _nodes(self, gold: Node, answer: Node) -> bool | None:
         if canonical(gold.text) == canonical(answer.text):
             return True
+        if "\\pmod" in gold.text + answer.text and "list" not in (gold.kind, answer.kind):
+            return self._congruences(gold, answer)
         gold, answer = as_union(self._single(gold)), as_union(self._single(answer))
         kinds = (gold.kind, answer.kind)
         if "relation" in kinds:
@@ -135,10 +172,10 @@ class _Comparison:
         if "matrix" in kinds:
             return self._with_matrix(gold, answer)
         if kinds == ("ratio", "ratio"):
-            return self._ratios(gold, answer)
+            return same_ratios(gold, answer, self.nodes)
         if "union" in kinds:
             return self._with_union(gold, answer)
-        if gold.kind in _COLLECTIONS or answer.kind in _COLLECTIONS:
+        if gold.kind in COLLECTIONS or answer.kind in COLLECTIONS:
             return self._with_collection(gold, answer)
         return self._expression(gold.text, answer.text)
 
@@ -149,6 +186,21 @@ class _Comparison:
         if node.kind == "set":
             return replace(node, items=tuple({canonical(item.text): item for item in node.items}.values()))
         return node
+
+    def _congruences(self, gold: Node, answer: Node) -> bool | None:
+        (gold_text, gold_modulus), (answer_text, answer_modulus) = split_modulus(gold.text), split_modulus(answer.text)
+        if "\\pmod" in gold_text + answer_text:
+            raise Undecidable("several moduli")
+        gold, answer = parse_answer(gold_text), parse_answer(answer_text)
+        if gold_modulus and answer_modulus and (same := self._leaves(gold_modulus, answer_modulus)) is not True:
+            return same
+        congruent = same_residue(gold, answer, gold_modulus or answer_modulus)
+        if congruent is None or (congruent and not (gold_modulus and answer_modulus)):
+            same = self.nodes(gold, answer)
+            if congruent and same is False:
+                raise Undecidable("equal only modulo the modulus that one of them states")
+            return same
+        return congruent
 
     # relations
 
@@ -164,6 +216,8 @@ class _Comparison:
             same = self.nodes(gold_node, answer_node)
             if _key(gold_name) == _key(answer_name) or (same and nameless(gold_name, answer_name)):
                 return same
+            if same is not True and is_same_function(gold_name, answer_name):
+                raise Undecidable("the argument of the function has another name")
             if same:  # x=1 and y=1
                 raise Undecidable("the same value for different names")
             if not mentions(gold_value, answer_value):
@@ -172,7 +226,7 @@ class _Comparison:
         if gold_interval and answer_interval and gold_interval[0] == answer_interval[0]:
             return self.nodes(gold_interval[1], answer_interval[1])
         parts = zip(gold.items, answer.items, strict=False)
-        if gold.operators == answer.operators and _all(self.nodes(g, a) for g, a in parts):
+        if gold.operators == answer.operators and all_same(self.nodes(g, a) for g, a in parts):
             return True
         if self.symbolic is None:
             self.needs_algebra = True
@@ -186,85 +240,81 @@ class _Comparison:
         def compare_with(value: Node) -> bool | None:
             return self.nodes(value, other) if relation is gold else self.nodes(other, value)
 
-        if value := named_value(relation):
-            return compare_with(value[1])
+        named = named_value(relation)
+        members = flatten(other.items) if other.kind == "list" else []
+        if any(member.kind == "relation" for member in members) and (not named or named[1].kind == "leaf"):
+            return self._relation_and_list(relation, members)
+        if named:
+            return compare_with(named[1])
         if (interval := interval_of(relation)) and other.kind in ("tuple", "union"):
             return compare_with(interval[1])
+        if value := combined_value(relation):
+            same = compare_with(value)
+            if same is False and (relation is gold or not read_quantity(other.text)):
+                raise Undecidable("an equation compared with a value")
+            return same
         if set(relation.operators) <= {"="} and other.kind == "leaf":
             same = compare_with(relation.items[-1])
-            numeric = all(read_quantity(item.text) for item in relation.items)
+            quantities = [read_quantity(item.text) for item in relation.items]
+            numeric = all(quantity and not quantity.changing for quantity in quantities)
             if same is False or (same and numeric):
                 return same if numeric or relation is answer else None
             raise Undecidable("an equation compared with a value")
         return self._expression(gold.text, answer.text)
+
+    def _relation_and_list(self, relation: Node, members: list[Node]) -> bool | None:
+        """``f(x) = x`` compared with ``f(x) = x, f(x) = -x``.
+
+        Raises:
+            Undecidable: all members of the list are the same.
+        """
+        results = [self.nodes(relation, member) for member in members]
+        if all(results):
+            raise Undecidable("the same value, but repeated on one side")
+        return None if None in results else False
 
     # collections
 
     def _with_union(self, gold: Node, answer: Node) -> bool | None:
         if _scalar(gold) or _scalar(answer):
             return False
-        if gold.kind == answer.kind and self._members(gold.items, answer.items):
+        if gold.kind == answer.kind and same_members(gold.items, answer.items, self.nodes):
             return True
         return self._expression(gold.text, answer.text)
 
     def _with_collection(self, gold: Node, answer: Node) -> bool | None:
-        if gold.kind in _COLLECTIONS and answer.kind in _COLLECTIONS:
-            return self._collections(gold, answer)
-        leaf, group = (answer, gold) if gold.kind in _COLLECTIONS else (gold, answer)
+        if gold.kind in COLLECTIONS and answer.kind in COLLECTIONS:
+            return same_collections(gold, answer, self.nodes)
+        leaf, group = (answer, gold) if gold.kind in COLLECTIONS else (gold, answer)
         if len(group.items) > 1 and _scalar(leaf):
             if group.kind == "list" and all(self.nodes(leaf, member) for member in flatten(group.items)):
+                if group is answer and names_one_value(group):
+                    return True
                 raise Undecidable("the same value, but repeated on one side")
+            if group is answer and self._is_same_value_twice(leaf, group):
+                return True
+            if VECTOR.search(leaf.text) and group.kind == "tuple":
+                raise Undecidable("a vector in another notation")
             return False
         return self._expression(gold.text, answer.text)
 
-    def _collections(self, gold: Node, answer: Node) -> bool | None:
-        gold_items = flatten(gold.items) if gold.kind == "list" else list(gold.items)
-        answer_items = flatten(answer.items) if answer.kind == "list" else list(answer.items)
-        same_length = len(gold_items) == len(answer_items)
-        ordered = (
-            _all(self.nodes(g, a) for g, a in zip(gold_items, answer_items, strict=True)) if same_length else False
-        )
-        if gold.kind == answer.kind == "tuple":
-            if same_length and len(gold_items) == 2 and gold.brackets and answer.brackets:
-                return ordered if gold.brackets == answer.brackets else False  # [0, 1) is not (0, 1]
-            return ordered
-        if "tuple" in (gold.kind, answer.kind):
-            group = gold if gold.kind == "tuple" else answer
-            if ordered is True and group.brackets in ("()", "") and "set" not in (gold.kind, answer.kind):
-                return True
-            unordered = self._members(gold_items, answer_items)
-            if unordered is True:
-                raise Undecidable("the same values, but only one side is a tuple")
-            return unordered
-        if not same_length:
-            gold_unique, answer_unique = (
-                {canonical(node.text): node for node in nodes}.values() for nodes in (gold_items, answer_items)
-            )
-            if len(gold_unique) == len(answer_unique) and self._members(gold_unique, answer_unique):
-                raise Undecidable("the same values, but some are repeated on one side")
-        return ordered or self._members(gold_items, answer_items)
+    def _is_same_value_twice(self, leaf: Node, group: Node) -> bool:
+        """Whether ``90 minutes or 1.5 hours`` states the value ``leaf`` in two ways.
 
-    def _members(self, gold: Iterable[Node], answer: Iterable[Node]) -> bool | None:
-        """Whether both have the same members, in any order."""
-        gold_items, remaining = list(gold), list(answer)
-        if len(gold_items) != len(remaining):
+        Raises:
+            Undecidable: one of the two equals the leaf, and the other may be its rounding.
+        """
+        members = flatten(group.items)
+        if len(members) != 2 or not names_one_value(group) or not any(self.nodes(leaf, member) for member in members):
             return False
-        if len(gold_items) > _MAX_MEMBERS:
-            raise Undecidable(f"more than {_MAX_MEMBERS} members")
-        undecided = False
-        for item in gold_items:
-            results = [self.nodes(item, candidate) for candidate in remaining]
-            if True in results:
-                remaining.pop(results.index(True))
-            elif None in results:
-                undecided = True
-            else:
-                return False
-        return None if undecided else True
+        same = self.nodes(*members)
+        if same is None:
+            raise Undecidable("two values, which may be the same")
+        return same
 
     def _with_matrix(self, gold: Node, answer: Node) -> bool | None:
         if gold.kind == answer.kind:
-            return self._matrices(gold, answer)
+            return same_matrices(gold, answer, self.nodes)
         matrix, other = (gold, answer) if gold.kind == "matrix" else (answer, gold)
         if _scalar(other) and sum(len(row.items) for row in matrix.items) > 1:
             return False
@@ -273,43 +323,8 @@ class _Comparison:
             if len(cells) != len(other.items):
                 return False
             pairs = zip(cells, other.items, strict=True)
-            return _all(self.nodes(*((x, y) if matrix is gold else (y, x))) for x, y in pairs)
+            return all_same(self.nodes(*((x, y) if matrix is gold else (y, x))) for x, y in pairs)
         return self._expression(gold.text, answer.text)
-
-    def _matrices(self, gold: Node, answer: Node) -> bool | None:
-        gold_sizes, answer_sizes = ([len(row.items) for row in node.items] for node in (gold, answer))
-        if gold_sizes != answer_sizes:
-            if sorted((len(gold_sizes), gold_sizes[0])) == sorted((len(answer_sizes), answer_sizes[0])):
-                raise Undecidable("a row compared with a column")
-            return False
-        rows = zip(gold.items, answer.items, strict=True)
-        return _all(
-            self.nodes(gold_cell, answer_cell)
-            for gold_row, answer_row in rows
-            for gold_cell, answer_cell in zip(gold_row.items, answer_row.items, strict=True)
-        )
-
-    def _ratios(self, gold: Node, answer: Node) -> bool | None:
-        if len(gold.items) != len(answer.items):
-            return False
-        pairs = list(zip(gold.items, answer.items, strict=True))
-        same = _all(self.nodes(gold_part, answer_part) for gold_part, answer_part in pairs)
-        if same is not False or re.search(r"\d:\d\d", gold.text):  # 12:00 is a time
-            return same
-        quantities = [
-            (read_quantity(gold_part.text), read_quantity(answer_part.text)) for gold_part, answer_part in pairs
-        ]
-        factors = set()
-        for gold_quantity, answer_quantity in quantities:
-            if not gold_quantity or not answer_quantity:
-                return None
-            gold_value, answer_value = gold_quantity.number.value, answer_quantity.number.value
-            if not isinstance(gold_value, Fraction) or not isinstance(answer_value, Fraction):
-                return None
-            if not gold_value or not answer_value:
-                return same
-            factors.add(gold_value / answer_value)
-        return len(factors) == 1
 
     # leaves
 
@@ -320,6 +335,8 @@ class _Comparison:
     def _expression(self, gold: str, answer: str) -> bool | None:
         gold, answer = without_units(gold, answer)
         if canonical(gold) == canonical(answer):
+            return True
+        if _key(_TEXT.sub(r"\1", gold)) == _key(_TEXT.sub(r"\1", answer)):
             return True
         if set(PROSE.findall(gold)) != set(PROSE.findall(answer)):  # sympy would read words as products of letters
             raise Undecidable("different words in a formula")

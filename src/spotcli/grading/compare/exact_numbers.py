@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DecimalException, Overflow, localcontext
 from fractions import Fraction
 
-TOLERANCE = 1e-6
-"""Relative, for numbers of which at least one has a decimal point or an exponent; all others must be equal exactly."""
 _DIGITS = 120
 """Of irrational results; more than any comparison needs, so that cancellation does no harm."""
-_EXACT_TOLERANCE = Fraction(TOLERANCE).limit_denominator(10**15)
 _EXACT_BITS = 40_000
 """Size of the largest integer that is computed exactly."""
 _MAX_LENGTH = 600
@@ -51,7 +48,8 @@ class ExactNumber:
     """Significant digits of a plain decimal."""
 
 
-def _context() -> Context:
+def exact_context() -> Context:
+    """The context of irrational results."""
     return Context(prec=_DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
@@ -82,7 +80,7 @@ def read_number(text: str) -> ExactNumber:
     if len(text) > _MAX_LENGTH:
         raise NotANumber(text[:40])
     reader = _Reader(text)
-    with localcontext(_context()):
+    with localcontext(exact_context()):
         try:
             value = reader.whole()
         except Overflow as error:
@@ -215,7 +213,7 @@ class _Reader:
                 self.take()
                 root = self.sum()
                 self.take("]")
-            return _power(self.argument(), _divide(Fraction(1), root))
+            return _root(self.argument(), root)
         if token == "\\pi":
             return PI
         if token == "\\binom":
@@ -251,12 +249,13 @@ class _Reader:
         return value
 
 
-def _decimal(value: Real) -> Decimal:
+def decimal_of(value: Real) -> Decimal:
+    """The value as a decimal number, in the current context."""
     return value if isinstance(value, Decimal) else Decimal(value.numerator) / Decimal(value.denominator)
 
 
 def _add(a: Real, b: Real) -> Real:
-    return a + b if isinstance(a, Fraction) and isinstance(b, Fraction) else _decimal(a) + _decimal(b)
+    return a + b if isinstance(a, Fraction) and isinstance(b, Fraction) else decimal_of(a) + decimal_of(b)
 
 
 def _multiply(a: Real, b: Real) -> Real:
@@ -264,11 +263,11 @@ def _multiply(a: Real, b: Real) -> Real:
         if a.numerator.bit_length() + b.numerator.bit_length() > _EXACT_BITS:
             raise TooLarge("product")
         return a * b
-    return _decimal(a) * _decimal(b)
+    return decimal_of(a) * decimal_of(b)
 
 
 def _divide(a: Real, b: Real) -> Real:
-    return a / b if isinstance(a, Fraction) and isinstance(b, Fraction) else _decimal(a) / _decimal(b)
+    return a / b if isinstance(a, Fraction) and isinstance(b, Fraction) else decimal_of(a) / decimal_of(b)
 
 
 def _power(base: Real, exponent: Real) -> Real:
@@ -281,9 +280,16 @@ def _power(base: Real, exponent: Real) -> Real:
             return root
         if base < 0:
             raise NotANumber("root of a negative number")
-    if _decimal(base) < 0:
+    if decimal_of(base) < 0:
         raise NotANumber("power of a negative number")
-    return _decimal(base) ** _decimal(exponent)
+    return decimal_of(base) ** decimal_of(exponent)
+
+
+def _root(value: Real, degree: Real) -> Real:
+    """The real root; a negative number has one if the degree is odd."""
+    if value < 0 and isinstance(degree, Fraction) and degree.denominator == 1 and degree.numerator % 2:
+        return -_power(-value, 1 / degree)
+    return _power(value, _divide(Fraction(1), degree))
 
 
 def _exact_root(base: Fraction, exponent: Fraction) -> Fraction | None:
@@ -313,39 +319,3 @@ def _factorial(value: Real) -> Fraction:
 
 def _binomial(upper: Real, lower: Real) -> Fraction:
     return Fraction(math.comb(_whole_number(upper, 3000), _whole_number(lower, 3000)))
-
-
-def same_number(gold: ExactNumber, answer: ExactNumber) -> bool | None:
-    """Whether two numbers are equal: exactly, or to ``TOLERANCE`` where one has a decimal point or an exponent.
-
-    None where this is open: one number is a correct rounding of the other to at least two digits, but to fewer digits
-    than the tolerance requires; or the two are too close to tell them apart.
-    """
-    a, b = gold.value, answer.value
-    rounded = gold.rounded or answer.rounded
-    if isinstance(a, Fraction) and isinstance(b, Fraction):
-        if a == b or (rounded and abs(a - b) <= _EXACT_TOLERANCE * abs(a)):
-            return True
-        return None if _rounds_to(gold, answer) or _rounds_to(answer, gold) else False
-    with localcontext(_context()):
-        x, y = _decimal(a), _decimal(b)
-        size = max(abs(x), abs(y))
-        if size == 0:
-            return None
-        gap = abs(x - y) / size
-    if rounded:
-        if gap <= Decimal(str(TOLERANCE)):
-            return True
-        return None if _rounds_to(gold, answer) or _rounds_to(answer, gold) else False
-    if abs(size.adjusted()) > 60:  # the digits do not prove that numbers of this size are equal
-        return False if gap > Decimal("1e-40") and size.adjusted() > 60 else None
-    return gap < Decimal("1e-50")
-
-
-def _rounds_to(rounded: ExactNumber, other: ExactNumber) -> bool:
-    """Whether ``rounded`` is ``other`` rounded to as many places."""
-    if rounded.places is None or rounded.digits < 2 or abs(rounded.places) > 60:
-        return False
-    with localcontext(_context()):
-        half_step = Decimal(10) ** -rounded.places / 2
-        return abs(_decimal(rounded.value) - _decimal(other.value)) <= half_step

@@ -40,12 +40,12 @@ def _unit_table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     d 86400 s | day
     week 604800 s | wk
     year 1 year | yr
-    month 1 month |
+    month 1/12 year |
     kg 1000 g | kilogram
     g 1 g | gram gm
     mg 1/1000 g | milligram
     lb 45359237/100000 g | pound-mass lbs
-    oz 1 oz | ounce
+    oz 45359237/1600000 g | ounce
     ton 1 ton | tonne
     l 1/1000 m3 | liter litre L
     ml 1/1000000 m3 | milliliter millilitre mL
@@ -56,8 +56,15 @@ def _unit_table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     GBP 1 sterling | sterling
     YEN 1 yen | yen
     yuan 1 yuan | rmb
-    Rs 1 rupee | rupee rs
+    INR 1 rupee | rupee rs Rs
+    KRW 1 won | won
     degree 1 degree | deg
+    arcminute 1/60 degree | arcmin
+    arcsecond 1/3600 degree | arcsec
+    celsius 1 celsius | centigrade
+    fahrenheit 1 fahrenheit |
+    am 1 am |
+    pm 1 pm |
     rad 1 rad | radian
     mph 1397/3125 velocity | kmph=5/18
     Hz 1 hertz | hertz
@@ -110,7 +117,7 @@ def _singular(word: str) -> str:
 
 def is_unit(word: str) -> bool:
     """Whether a word is a known unit."""
-    return _singular(word) in _TABLE
+    return _singular(word) in _TABLE or word.lower() in _SQUARE
 
 
 def read_unit(text: str) -> Unit | None:

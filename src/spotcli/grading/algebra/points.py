@@ -1,0 +1,141 @@
+"""Points at which formulas are compared, and their values there; only workers import this module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Any
+
+import sympy
+
+from spotcli.grading.compare import Undecidable
+
+POSITIVE = [
+    [0.7316, 1.2843, 0.4129, 1.7351, 0.9137, 0.5573, 1.4419, 0.3391, 1.1277, 0.6673],
+    [2.3171, 0.8713, 1.6197, 0.2939, 3.1771, 1.3367, 0.4733, 2.7157, 0.7919, 1.9391],
+    [1.4127, 3.2719, 0.5437, 2.1193, 0.3517, 1.8713, 2.9341, 0.6151, 1.2347, 0.4597],
+]
+"""Values of the free symbols, none near a zero of the usual functions."""
+POINTS = [
+    *POSITIVE,
+    [-0.7316, -1.2843, 0.4129, -1.7351, -0.9137, 0.5573, -1.4419, 0.3391, -1.1277, 0.6673],
+    [1.3127, -0.6719, -2.5437, 1.1193, -1.3517, -0.8713, 0.9341, -1.6151, 2.2347, -0.4597],
+    [-2.9171, 1.8713, 3.6197, -2.2939, 0.1771, 2.3367, -3.4733, 1.7157, -0.2919, 0.9391],
+    [-3.2171, -2.8713, -1.6197, 4.2939, 2.1771, -1.3367, 2.4733, -2.7157, 3.7919, -2.9391],
+]
+"""Points with coordinates of both signs, some of which are larger than 2."""
+EQUAL = sympy.Float("1e-20")
+"""The largest relative difference of equal values."""
+DIFFERENT = sympy.Float("1e-9")
+"""Values are different from this relative difference on."""
+INTEGERS = {"n", "k", "m", "j", "l", "r", "N"}
+"""Names of variables that often stand for integers."""
+_PARAMETERS = {"n", "k", "m", "j", "l", "c", "C", "K", "a", "b", "A", "B", "t", "d"}
+"""Names that people choose freely, as in pi/4 + n pi."""
+
+
+def point_of(symbols: Sequence[Any], values: Sequence[float]) -> dict[Any, Any]:
+    """The values of symbols at one point, as exact fractions."""
+    return {symbol: sympy.Rational(str(value)) for symbol, value in zip(symbols, values, strict=False)}
+
+
+def number_at(expression: Any, point: dict[Any, Any]) -> Any:
+    """The value of an expression at a point: a finite number with 30 digits, or None."""
+    value = expression.subs(point)
+    try:
+        number = sympy.N(value.doit() if hasattr(value, "doit") else value, 30)
+    except Exception:
+        return None
+    if not isinstance(number, sympy.Expr) or not number.is_number:
+        return None
+    if not all(part.is_Float or part.is_Rational for part in number.as_real_imag()):
+        return None
+    return None if number.has(sympy.nan, sympy.oo, sympy.zoo) else number
+
+
+def align(gold: Any, answer: Any, imaginary: bool = False) -> tuple[Any, Any]:
+    """Make symbols with the same name equal, whatever the parser assumed about them; ``e`` and ``i`` are constants."""
+    plain = {symbol: sympy.Symbol(symbol.name) for formula in (gold, answer) for symbol in formula.free_symbols}
+    gold, answer = gold.subs(plain), answer.subs(plain)
+    constants = {sympy.Symbol("e"): sympy.E}
+    if imaginary or gold.has(sympy.I) or answer.has(sympy.I):
+        constants[sympy.Symbol("i")] = sympy.I
+    return gold.subs(constants), answer.subs(constants)
+
+
+def same_numerically(gold: Any, answer: Any, tolerance: float) -> bool | None:
+    """True if both agree at every point, False if they differ at a point with positive values, else None.
+
+    Raises:
+        Undecidable: they agree at all positive points, but not at negative ones.
+    """
+    functions = {call for formula in (gold, answer) for call in formula.atoms(sympy.core.function.AppliedUndef)}
+    if functions:  # f(x) is treated as a symbol
+        names = {call: sympy.Symbol(f"F{index}") for index, call in enumerate(sorted(functions, key=str))}
+        gold, answer = gold.xreplace(names), answer.xreplace(names)
+    symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if len(symbols) > len(POSITIVE[0]):
+        return None
+    compared = 0
+    for row, values in enumerate(POINTS if symbols else POSITIVE[:1]):
+        x, y = (number_at(formula, point_of(symbols, values)) for formula in (gold, answer))
+        if (x is None or y is None) and any(symbol.name in INTEGERS for symbol in symbols):
+            x, y = (number_at(formula, _integers(symbols, row)) for formula in (gold, answer))  # sums and factorials
+        if x is None or y is None:
+            continue
+        size = max(abs(x), abs(y))
+        if size < sympy.Float("1e-25"):
+            if not symbols and (gold != 0 and answer != 0):
+                return None  # two tiny numbers
+            compared += 1
+            continue
+        gap = abs(x - y) / size
+        if gap > max(DIFFERENT if symbols else EQUAL, tolerance):
+            if row < len(POSITIVE):
+                return False
+            if x.is_real and y.is_real:
+                raise Undecidable("equal only for positive values")
+            continue  # powers of negative numbers have several values
+        if gap > max(EQUAL, tolerance):
+            return None
+        compared += 1
+    return True if compared >= (2 if symbols else 1) else None
+
+
+def _integers(symbols: Sequence[Any], row: int) -> dict[Any, Any]:
+    return {symbol: sympy.Integer(index + row + 2) for index, symbol in enumerate(symbols)}
+
+
+def same_for_integers(gold: Any, answer: Any) -> bool:
+    """Whether two different formulas agree wherever the variables that may be integers are integers."""
+    symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if not any(symbol.name in INTEGERS for symbol in symbols):
+        return False
+    for row, values in enumerate(POSITIVE + POSITIVE):
+        point = point_of(symbols, values[: len(symbols)])
+        whole = _integers(symbols, row)
+        point |= {symbol: whole[symbol] for symbol in symbols if symbol.name in INTEGERS}
+        x, y = number_at(gold, point), number_at(answer, point)
+        if x is None or y is None or abs(x - y) > EQUAL * max(abs(x), abs(y), 1):
+            return False
+    return True
+
+
+def same_after_renaming(gold: Any, answer: Any) -> bool:
+    """Whether two formulas are equal if freely chosen names are exchanged: c_1 and c_2, or n and k."""
+    gold_symbols, answer_symbols = gold.free_symbols, answer.free_symbols
+    if gold_symbols == answer_symbols:
+        chosen = [symbol for symbol in gold_symbols if "_" in symbol.name and symbol.name[0] in "cCAB"]
+        chosen = chosen or [symbol for symbol in gold_symbols if symbol.name in ("A", "B", "C", "C1", "C2")]
+        old = sorted(chosen, key=str)
+        orders = list(permutations(old))[1:] if 1 < len(old) <= 3 else []
+    else:
+        old = sorted(answer_symbols - gold_symbols, key=str)
+        new = sorted(gold_symbols - answer_symbols, key=str)
+        if len(old) != len(new) or len(old) > 2 or not all(symbol.name[0] in _PARAMETERS for symbol in old + new):
+            return False
+        orders = list(permutations(new))
+    return any(
+        same_numerically(gold, answer.subs(dict(zip(old, order, strict=True)), simultaneous=True), 0.0)
+        for order in orders
+    )

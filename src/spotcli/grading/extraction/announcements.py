@@ -1,0 +1,176 @@
+r"""Answers that a text announces: ``The final answer is 42, not 43.``, ``**Answer:** (C)``, ``#### 42``, tags.
+
+An announced value is not always the final one: "The answer is x = 4, but the question asks for 2x, so 2x = 8". What
+follows an announcement therefore decides whether it counts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from spotcli.grading.extraction import FoundAnswer
+from spotcli.grading.extraction.conclusions import conclusion
+from spotcli.grading.extraction.sentences import first_sentence, has_value, masked, words_of
+
+_NEAR_END = 400
+"""Characters at the end of a text that are searched. An earlier announcement may have been withdrawn since ("the answer
+is 5. Wait, ...")."""
+_ANSWER_IS = re.compile(
+    r"\b(?P<noun>answers?|solutions?|final result|(?:correct|right|best) (?:choice|option|one|value|answer))\b"
+    r"(?:\s*\([^()\n]{0,40}\))?(?:\s+(?:choice|option))?[*_`\"]*"
+    r"(?:\s*(?:[:\uff1a=]|(?=\s*(?:\$|\\[(\[]))|\bis\b\s*:?|\bare\b\s*:?|->)"
+    r"|\s+(?P<of>(?:to|for|of)\b[^.:\n]{0,100}?)(?:\bis\b|\bare\b|:)"
+    r"|\s+of(?=\s*(?:[$\d]|\\[(\[]))"
+    r"|,? (?:then|therefore|thus|of course),? is\b)"
+    r"(?:\s+(?:clearly|definitely|option|choice)\b)?[*_`\"]*",
+    re.IGNORECASE,
+)
+_OTHER_ANSWER = re.compile(
+    r"\b(?:wrong|incorrect|other|another|common|false|possible|first|second|third|tempting|intermediate|partial|not"
+    r"|(?:check|verify|checking|verifying|confirm)\s+(?:our|the|this|that the|that our))\s+$",
+    re.IGNORECASE,
+)
+_HEARSAY = re.compile(
+    r"\b(?:mistake|might|may|could|tempt\w*|wrongly|incorrectly|book|key|people|students|expected|given|supposed)\b",
+    re.IGNORECASE,
+)
+"""Words before an announcement that somebody else, or nobody, makes."""
+_PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
+_MARKED_LINE = re.compile(
+    r"^\s*(?:\*\*)?(?:A|Ans|Answer|Final Answer|Solution)\s*[:\uff1a](?:\*\*)?\s*(.+)$", re.IGNORECASE
+)
+_HASHES = re.compile(r"(?:^|\s)####[ \t]*(\S.*)$")
+_HEADING = re.compile(r"(?:^|\n)[#*_ \t]*(?:final |the )?answer[*_ \t]*:?[*_ \t]*\n\s*(\S[^\n]*)$", re.IGNORECASE)
+_TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_FILLERS = re.compile(
+    r"^(?:[\s,:*_`\"]|\b(?:of course|therefore|thus|hence|exactly|simply|just|indeed|clearly|precisely|equal to"
+    r"|given by|then|so|in fact|obviously|now|approximately|about|roughly)\b,?)+",
+    re.IGNORECASE,
+)
+_VALUE_END = re.compile(
+    r",?\s+\(?(?:since|because|as|which|where|so|but|when|while|whereas|hence|thus|therefore|i\.e\.?|not|if|for|with"
+    r"|after|given|rounded|namely|that|meaning|making|leaving|unless)\b|(?<!\s):\s|;\s|\s[-\u2013\u2014]+\s(?=[A-Za-z])"
+    r"|\s\((?=[^)]*[a-z]{3,})|,?\s+and\s+(?:the|we|it|so|this|that|their|its|he|she|they)\b"
+    r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2})|(?<=[\d%*)])\s+of\s+(?:the|a|an|all|his|her|its|their)\b"
+)
+_OPERATION = re.compile(
+    r"\bof\s+[\d*]|\b(?:times|plus|minus|divided|multiplied|twice|half|thrice|double|more than|less than|we|the one"
+    r"|first|sum|product|difference|quotient|how|what|obtained|found|computed|calculated)\b",
+    re.IGNORECASE,
+)
+_IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
+_REASON = re.compile(
+    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
+    r"|given|i\.e"
+    r"|rounded|this|assuming|which|that|after|using|to see|recall"
+    r"|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify|confirm))\b",
+    re.IGNORECASE,
+)
+"""The start of a text after an answer that gives a reason for it rather than another result."""
+_CHECK = re.compile(
+    r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
+)
+_WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
+_GOING_ON = re.compile(
+    r"\b(?:we (?:get|have|obtain|find)|but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum"
+    r"|product|total|question|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference"
+    r"|for part|their|actually|correction)\b",
+    re.IGNORECASE,
+)
+
+
+def tagged_answer(text: str) -> str | None:
+    """The content of the last ``<answer>`` tag; it may be cut off by a stop sequence at the closing tag."""
+    tags = list(_TAG.finditer(text)) if "<answer>" in text.lower() else []
+    return tags[-1][1].strip() or None if tags else None
+
+
+def announced_answer(text: str) -> FoundAnswer | None:
+    """The answer after the last announcement near the end, or None."""
+    text = text.rstrip()
+    tail = text[max(0, len(text) - _NEAR_END) :]
+    last_line = tail.rsplit("\n", 1)[-1]
+    if marked := _HASHES.search(last_line) or _MARKED_LINE.match(last_line):
+        return _announced(marked[1])
+    if heading := _HEADING.search(tail):
+        return _announced(heading[1])
+    announcements = list(_ANSWER_IS.finditer(tail))
+    for announcement in reversed(announcements):
+        if not _is_another_answer(tail, announcement):
+            return _announced(tail[announcement.end() :])
+    return conclusion(text, "an announced answer is not the final one") if announcements else None
+
+
+def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
+    """Whether an announcement names no final answer: a wrong one, one of a part, or a question."""
+    before = text[: announcement.start()]
+    sentence, rest = first_sentence(text[announcement.end() :])
+    end = len(text) - len(rest)
+    return bool(
+        _OTHER_ANSWER.search(before)
+        or _HEARSAY.search(re.split(r"[.!?\n]", before)[-1])
+        or (announcement["of"] and _PART.search(announcement["of"]))
+        or text[end - 1 : end] == "?"
+        or sentence.lower().startswith(("correct", "right", "wrong"))
+    )
+
+
+def _announced(text: str) -> FoundAnswer | None:
+    """The answer in the text after an announcement."""
+    text = text.replace('\\"', '"').lstrip(" \t\n*:")
+    sentence, rest = first_sentence(text)
+    value, tail = split_value(sentence)
+    following = f"{tail.strip(' ,;:')} {rest}".strip()
+    if not value:
+        return conclusion(sentence, "the announced answer is a sentence") or FoundAnswer(
+            sentence, doubt="the announced answer is a sentence"
+        )
+    if text[len(sentence) :].startswith("!"):
+        return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
+    if not has_value(following) or _repeats(value, following):
+        return FoundAnswer(value)
+    if _REASON.match(following) and not _GOING_ON.search(following):
+        return FoundAnswer(value)
+    if _CHECK.match(following) and not _WITHDRAWAL.search(following):
+        return FoundAnswer(value)
+    if _GOING_ON.search(following):
+        doubt = "the announced answer is followed by another result"
+        return conclusion(following, doubt) or FoundAnswer("", doubt=doubt)
+    return FoundAnswer(value, doubt="the announced answer is followed by other values")
+
+
+def _repeats(value: str, following: str) -> bool:
+    """Whether the text after a value ends in the same value, as in "The answer is 42. Check: 6*7 = 42."."""
+    ending = conclusion(following, "repeated")
+    return ending is not None and _key(value) in (_key(ending.text), _key(ending.result))
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[\s$.,{}]|\\[()\[\]]", "", text)
+
+
+def split_value(sentence: str) -> tuple[str, str]:
+    """The value at the start of an announced sentence and the rest; an empty value where it starts with none."""
+    text = _FILLERS.sub("", sentence).strip(' \t*_`"').rstrip(".")
+    hidden = masked(text)
+    end = _VALUE_END.search(hidden)
+    head = text[: end.start()] if end else text
+    tail = text[len(head) :]
+    head = head.strip(' \t*_`",')
+    if _is_value(head):
+        return head, tail
+    if is_value := _IS_VALUE.match(text):  # Final Answer: The largest $n$ is 34.
+        return split_value(is_value[1])
+    return "", text
+
+
+def _is_value(text: str) -> bool:
+    words = words_of(text)
+    if not text or _OPERATION.search(masked(text)):
+        return False
+    if not has_value(text):
+        return len(words) <= 4
+    start = re.search(r"\d|\\|[-+$\u20ac\u00a3(\[{]|=", text)
+    leading = words_of(text[: start.start()]) if start else words
+    states = {"is", "was", "are", "be", "equals"} & set(words) or {"by", "can"} & set(leading)
+    return len(leading) <= 2 and len(words) <= 8 and not states

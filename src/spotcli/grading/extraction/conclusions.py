@@ -1,0 +1,164 @@
+r"""The result in which a solution ends: ``Therefore, the area is $12\pi$.``, or ``He pays 3*4 = $12 in total.``"""
+
+from __future__ import annotations
+
+import re
+
+from spotcli.grading.extraction import FoundAnswer
+from spotcli.grading.extraction.sentences import FORMULA, has_value, sentences_of, words_of
+
+_NEAR_END = 1500
+"""Characters at the end of a text in which its conclusion is searched."""
+_CONCLUDING = re.compile(
+    r"\b(?:therefore|thus|hence|so|finally|consequently|altogether|conclude|in (?:conclusion|total|all|summary))\b",
+    re.IGNORECASE,
+)
+_PREDICATE = re.compile(
+    r"(?:\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
+    r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
+    r"|leaves?)"
+    r"|[=:,]|^)[\s*_]*$",
+    re.IGNORECASE,
+)
+_IS = re.compile(
+    r"\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of)"
+    r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"\b(?:not|n't|cannot|never)(?:\s+(?:be|equal|simply|just))*\s+[$\\(\[]*[\d.,/-]+[$)\]]*\W*$", re.IGNORECASE
+)
+"""The end of a sentence that denies its value: "The answer cannot be 7."."""
+_TRAILING_FORMULA = re.compile(rf"(?P<before>.*?)(?P<formula>{FORMULA.pattern})(?P<after>[^$\\]*)$", re.DOTALL)
+_ENVIRONMENT = re.compile(r"\\begin\{(align|aligned|alignat|gather|gathered|eqnarray|equation|split|multline)\*?\}")
+_NUMBER = r"[-+]?(?:\\?[$€£₹]\s*)?[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s*\\?%)?"
+_EQUALS_NUMBER = re.compile(rf"=\s*(?P<value>{_NUMBER})(?P<after>[^=\d]*)$")
+_NOT_FINAL = re.compile(
+    r"\b(?:if|when|where|suppose|assume|let|at|since|because|check|verify|note|recall|as|for|not|cannot|than|"
+    r"question|asked|book|key|mod|modulo|there are|solutions?|case|consider|example|figure|step|equation|section)\b",
+    re.IGNORECASE,
+)
+
+
+def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
+    """The value in which a text ends, or None.
+
+    ``doubt``: see ``FoundAnswer``. Without one, the conclusion itself decides: a sentence that ends in "is <value>" or
+    in a plain calculation states the answer, and any other last value is the answer only if it equals the reference.
+    """
+    sentences = sentences_of(text[max(0, len(text) - _NEAR_END) :])
+    if len(sentences) > 1 and sentences[-1].startswith("("):  # a remark
+        sentences.pop()
+    for sentence in reversed(sentences[-3:]):
+        if has_value(sentence) and _DENIED.search(sentence):
+            return None
+        if has_value(sentence):
+            return _value_at_end(sentence.rstrip(" .!\n*"), doubt)
+        if len(words_of(sentence)) > 12:
+            return None
+    return None
+
+
+NO_STATEMENT = "the text ends in a value, but does not state that it is the answer"
+
+
+def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
+    formula = _TRAILING_FORMULA.match(sentence)
+    if formula and not re.search(r"\d", formula["after"]) and len(words_of(formula["after"])) <= 8:
+        if answer := _of_formula(formula, doubt):
+            return answer
+        earlier = [part for part in FORMULA.finditer(sentence) if _PREDICATE.search(sentence[: part.start()].rstrip())]
+        content = _without_delimiters(earlier[-1][0]) if earlier else ""
+        return _of_equation(content, doubt or NO_STATEMENT) if content else None
+    environment = _ENVIRONMENT.search(sentence)
+    if environment and "\\end{" in sentence:
+        return _of_equation(sentence[environment.end() :].partition("\\end{")[0], doubt or NO_STATEMENT)
+    return _of_number(sentence, doubt)
+
+
+def _of_formula(sentence: re.Match[str], doubt: str) -> FoundAnswer | None:
+    before, after = sentence["before"].rstrip(), sentence["after"].strip()
+    content = _without_delimiters(sentence["formula"])
+    if environment := _ENVIRONMENT.search(content):
+        content = content[environment.end() :].partition("\\end{")[0]
+    last_clause = re.split(r"[.;:\n]|,\s", FORMULA.sub(" ", before))[-1]
+    stated = bool(_IS.search(before)) or bool(_CONCLUDING.search(before) and _PREDICATE.search(before))
+    if not _PREDICATE.search(before) and "=" not in content:
+        return None
+    sure = stated and not _NOT_FINAL.search(last_clause) and len(words_of(after)) <= 3
+    return _of_equation(content, doubt or ("" if sure else NO_STATEMENT), _unit(after))
+
+
+def _without_delimiters(formula: str) -> str:
+    content = formula.strip("$").removeprefix("\\(").removesuffix("\\)")
+    return content.removeprefix("\\[").removesuffix("\\]").strip(" \n.,")
+
+
+def _unit(text: str) -> str:
+    """The words after a value, if they may be its unit."""
+    text = text.strip(" .*\n")
+    return f" \\text{{ {text}}}" if re.fullmatch(r"[A-Za-z ]{1,30}", text) and len(text.split()) <= 3 else ""
+
+
+def whole_answer(text: str) -> FoundAnswer:
+    """A text that contains only an answer; a long equation may be a derivation that ends in it."""
+    sides = _top_level_sides(_without_delimiters(text.strip(" .")))
+    long = len(sides) > 2 or (len(sides) > 1 and len(text) > 60) or _CONDITION.match(text)
+    return FoundAnswer(text, doubt=NO_STATEMENT if long else "", result=sides[-1].strip() if len(sides) > 1 else "")
+
+
+_CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
+
+
+def _of_equation(content: str, doubt: str, unit: str = "") -> FoundAnswer | None:
+    """A formula, or the right side of the last of several rows."""
+    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\newline", content) if row.strip()]
+    if not rows:
+        return None
+    last = rows[-1].replace("&", " ").strip(" \n.,")
+    sides = _top_level_sides(last)
+    result = sides[-1].strip() if len(sides) > 1 else ""
+    if not last or not re.search(r"[\w}]", last):
+        return None
+    if len(rows) > 1 and result:  # the left side is in an earlier row
+        last, result = result, ""
+    return FoundAnswer(last + unit, doubt=doubt, result=result and result + unit)
+
+
+def _top_level_sides(text: str) -> list[str]:
+    r"""The sides of an equation, split at ``=``, ``\approx``, ``\equiv`` and arrows outside of braces."""
+    sides, depth, start = [], 0, 0
+    for mark in re.finditer(
+        r"[{(\[]|[})\]]|\\(?:approx|equiv|Rightarrow|implies|simeq)(?![a-z])|(?<![<>!])=|\\.", text
+    ):
+        if mark[0] in "{([":
+            depth += 1
+        elif mark[0] in "})]":
+            depth -= 1
+        elif depth <= 0 and (mark[0] == "=" or len(mark[0]) > 2):
+            sides.append(text[start : mark.start()])
+            start = mark.end()
+    return [*sides, text[start:]]
+
+
+def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
+    """The plain number in which a sentence ends: after its last equals sign, or the only one of the sentence."""
+    plain = FORMULA.sub(" ", sentence)
+    if equation := _EQUALS_NUMBER.search(plain):  # Then he has 3 * 4 = 12 apples
+        last_clause = re.split(r"[.;:\n]|,\s", plain[: equation.start()])[-1]
+        sure = not _NOT_FINAL.search(last_clause) and len(words_of(equation["after"])) <= 8
+        return FoundAnswer(equation["value"].strip(), doubt=doubt or ("" if sure else NO_STATEMENT))
+    numbers = list(re.finditer(rf"(?<![\w.,]){_NUMBER}(?!\d|[.,]\d)", plain))
+    if not numbers:
+        return None
+    before, after = plain[: numbers[-1].start()], plain[numbers[-1].end() :]
+    if not (_IS if len(numbers) > 1 else _PREDICATE).search(before):
+        return None
+    last_clause = re.split(r"[.;:\n]|,\s", before)[-1]
+    sure = (
+        bool(_IS.search(before))
+        and "are equal to" not in before
+        and not _NOT_FINAL.search(last_clause)
+        and len(words_of(after)) <= 3
+    )
+    return FoundAnswer(numbers[-1][0].strip() + _unit(after), doubt=doubt or ("" if sure else NO_STATEMENT))
