@@ -64,8 +64,6 @@ train:
 eval: {{limit: 24, max_new_tokens: 24, batch_size: 8}}
 """
 STARTS = re.compile(r"(.*_)?seconds|.*_per_second|started|finished|at|resumed_from|new_answers|engine|tokens")
-    r"(.*_)?seconds|.*_per_second|started|finished|at|resumed_from|new_answers|engine|tokens|tokens_per_second"
-)
 """Keys whose values depend on the time, or on what the last start had left to do."""
 
 
