@@ -91,7 +91,7 @@ def test_slow_progress_is_written_every_minute(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("spotcli.console.work_time", lambda: clock[0])
     with progress("answers") as display:
         task = display.add_task("sample", total=1000, note="")
         for second in range(0, 181, 30):

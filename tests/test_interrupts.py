@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -84,17 +84,18 @@ def test_nohup_keeps_the_command_running(provider: FakeProvider, tmp_path: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_work_begins_is_one_message(tmp_path: Path, number: signal.Signals) -> None:
-    # The recipe is a pipe that nobody writes to: the command waits for it.
-    recipe = tmp_path / "recipe.yaml"
-    os.mkfifo(recipe)
-    terminal = Terminal([sys.executable, "-m", "spotcli", "run", "recipe.yaml"], tmp_path, tmp_path / "shown.txt", {})
-    writer = -1
-    while writer < 0:
+    # The recipe is a pipe that stays open: the command reads its first line and waits for more.
+    reader, writer = os.pipe()
+    os.set_inheritable(reader, True)
+    os.write(writer, b"name: x\n")
+    command = [sys.executable, "-m", "spotcli", "run", f"/dev/fd/{reader}"]
+    terminal = Terminal(command, tmp_path, tmp_path / "shown.txt", {})
+    while select.select([reader], [], [], 0)[0]:
         assert terminal.poll() is None, terminal.text()
-        with contextlib.suppress(OSError):  # no reader yet
-            writer = os.open(recipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.01)
     os.kill(terminal.pid, number)
     assert terminal.wait(60) == 3
     os.close(writer)
+    os.close(reader)
     assert "interrupted before the work began" in terminal.text()
     assert "Traceback" not in terminal.text()

@@ -134,7 +134,7 @@ def _parts(raw: bytes) -> list[bytes]:
     """The rows of one line: usually one; several in a file whose line ends are lone carriage returns."""
     if b"\r" not in raw[:-2] or is_object(raw):
         return [raw]
-    return re.findall(rb"[^\r]*\r\n?|[^\r]+", raw)
+    return re.findall(rb"[^\r]++(?:\r\n?)?|\r\n?", raw)
 
 
 def _refuse_foreign(start: bytes, path: Path) -> None:

@@ -194,6 +194,6 @@ def _with_floats(value: Any) -> Any:
         return {key: _with_floats(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_floats(item) for item in value]
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d++\.?\d*+|\.\d++)[eE][+-]?\d+", value):
         return float(value)
     return value

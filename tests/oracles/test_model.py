@@ -64,4 +64,4 @@ def test_an_unknown_oracle_is_named_with_the_known_ones() -> None:
     assert isinstance(oracle, ModelOracle)
     with pytest.raises(UserError, match=r"rectify\.oracle: unknown model 'nonsense'") as caught:
         oracle.check_environment()
-    assert "`symbolic` or `human`" in str(caught.value)
+    assert "`symbolic`, `human`" in str(caught.value)

@@ -95,8 +95,8 @@ def test_merged_shards_equal_the_file_of_the_undivided_job(job: Job) -> None:
     metas = [outputs.read_meta(job.folder / f"{name}.jsonl") for name in ("samples", "whole")]
     for entry in ("settings", "inputs", "asked", "complete"):
         assert metas[0][entry] == metas[1][entry], entry
-    # Complete shards have no failures and no remaining answers.
-    assert metas[0]["counts"] | {"failed": 0, "remaining": 0} == metas[1]["counts"]
+    # Complete shards have no failures, no remaining and no ungraded answers.
+    assert metas[0]["counts"] | {"failed": 0, "remaining": 0, "ungraded": 0} == metas[1]["counts"]
     assert metas[0]["engine"]["requested"] == metas[1]["engine"]["requested"]
     assert (merged.right, merged.wrong, merged.undecided, merged.truncated) == (
         whole.right, whole.wrong, whole.undecided, whole.truncated,

@@ -154,7 +154,7 @@ def test_scores_are_filtered(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (summary.matching, "== 1/1  p3" in text, "4 answers of an evaluation, 1 selected" in text) == (1, True, True)
     review(Recipe(), data=path, selection=Selection("p2"))
     assert capsys.readouterr().out.startswith("== 1/1  p2  trial 0\n")
-    with pytest.raises(UserError, match="did you mean 'p0' or 'p1' or 'p2'"):
+    with pytest.raises(UserError, match=r"did you mean 'p\d' or 'p\d' or 'p\d'"):
         review(Recipe(), data=path, selection=Selection("p"))
     with pytest.raises(UserError, match="the fields are trial, length, id, task"):
         review(Recipe(), data=path, selection=Selection(None, "colour=red"))

@@ -22,7 +22,7 @@ RATE_LIMIT_WEIGHT = 1 / 4
 """What a rate limit uses up of ``retries``, where a failure uses up 1: a provider with a rate limit is working."""
 
 
-SILENT_SECONDS = 0.7
+SILENT_SECONDS = 1.8
 """How long a stopped run waits for requests in flight to a provider that has not answered."""
 SHOWN_PAUSE = 5.0
 """Seconds; shorter pauses are not shown."""

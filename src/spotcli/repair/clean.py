@@ -20,7 +20,7 @@ _TAG_START = re.compile(r"<([A-Za-z][\w-]{2,30})>")
 _HEADING = re.compile(
     r"[#*_\s]*+(?:here(?: is|'s|’s) )?(?:the |my |your )?(?:fully )?"
     r"(?:corrected|revised|fixed|updated|repaired|amended|mended) "
-    r"(?:solution|answer|response|version|text|work)[*_\s:.]*\n+",
+    r"(?:solution|answer|response|version|text|work)[*_ \t:.]*+\n(?:[ \t]*+\n)*+",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"^>[^\S\n]?", re.MULTILINE)

@@ -178,7 +178,7 @@ def _joins(character: str, text: str, own: Counter[str]) -> bool:
         allowed = ("So", "Sm", "Nd", "Po")
     else:
         return False
-    places = [match.start() for match in re.finditer(character, text)]
+    places = [match.start() for match in re.finditer(re.escape(character), text)]
     return all(place > 0 and unicodedata.category(text[place - 1]) in allowed for place in places)
 
 
