@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -101,15 +101,28 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     return (row for _, row in numbered(path))
 
 
-def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered(
+    path: Path, *, invalid: Callable[[DataError], object] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a JSONL file as dictionaries, each with its line number.
+
+    Args:
+        path: the file.
+        invalid: called with the error of a line that is not a JSON object, which is then left out.
 
     Raises:
         DataError: a line is not a JSON object.
         UserError: the file does not exist.
     """
     for number, raw in _lines(path):
-        yield number, _parse(raw, f"{path}:{number}")
+        try:
+            row = _parse(raw, f"{path}:{number}")
+        except DataError as error:
+            if invalid is None:
+                raise
+            invalid(error)
+            continue
+        yield number, row
 
 
 def count(path: Path) -> int:

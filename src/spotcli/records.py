@@ -13,7 +13,7 @@ import json
 import math
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator, with_config
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
@@ -23,8 +23,9 @@ Verdict = Literal["right", "wrong", "undecided"]
 FinishReason = Literal["stop", "length"]
 
 
+@with_config(ConfigDict(extra="allow", strict=True))
 class Message(TypedDict):
-    """One message of a chat."""
+    """One message of a chat; other fields, such as ``tool_calls``, are kept for the chat template."""
 
     role: str
     content: str
@@ -40,10 +41,34 @@ def _not_empty(value: T) -> T:
     return value
 
 
+def _text_contents(prompt: Any) -> Any:
+    """Messages whose content is text: parts of text are joined, and null beside ``tool_calls`` becomes empty.
+
+    Raises:
+        ValueError: a part of a content is not text.
+    """
+    if not isinstance(prompt, list):
+        return prompt
+    return [_text_content(message) if isinstance(message, dict) else message for message in prompt]
+
+
+def _text_content(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        return message | {"content": ""}
+    if not isinstance(content, list):
+        return message
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, dict) else None
+            raise ValueError(f"expected text, got a part of type {kind!r}; only text can be used")
+    return message | {"content": "".join(part["text"] for part in content)}
+
+
 NonEmpty = Annotated[str, AfterValidator(_not_empty)]
 """A string that is not empty. Pydantic's own constraint would refuse lone surrogates, which a reply can contain."""
 
-Prompt = Annotated[str | list[Message], AfterValidator(_not_empty)]
+Prompt = Annotated[str | list[Message], BeforeValidator(_text_contents), AfterValidator(_not_empty)]
 
 
 def prompt_digest(prompt: str | list[Message]) -> str:
@@ -127,6 +152,20 @@ class Problem(Row):
         if isinstance(self.prompt, str):
             return [{"role": "user", "content": self.prompt}]
         return self.prompt
+
+    @property
+    def tools(self) -> list[Any] | None:
+        """The JSON schemas of the tools that the prompt offers; None if it offers none.
+
+        They are the field ``tools``: a list, or a list as JSON text, as in Parquet files.
+        """
+        tools = (self.model_extra or {}).get("tools")
+        if isinstance(tools, str):
+            try:
+                tools = json.loads(tools)
+            except (ValueError, RecursionError):
+                return None
+        return tools if isinstance(tools, list) and tools else None
 
 
 class UngradedSample(Problem):

@@ -25,6 +25,7 @@ from spotcli.training.data import PrefixSharing, TrainingData
 from spotcli.training.launcher import deepspeed_config, free_port, write_config
 from spotcli.training.plan import TrainPlan
 from spotcli.training.rank import Ranks, cure_of
+from spotcli.training.starting_model import StartingModel
 from tests.stages.test_train import apart, metrics, pair, recipe, write
 
 # Starting two processes takes seconds: by default one test of each kind runs, with SPOT_SLOW=1 all.
@@ -238,7 +239,7 @@ def test_two_machines_train_together(tiny_model: Path, tmp_path: Path) -> None:
 def config(tmp_path: Path, **section: Any) -> dict[str, Any]:
     settings = recipe(Path("model"), **section)
     layout = Layout(settings.train.ranks, 1, settings.train.ranks)
-    plan = TrainPlan(settings, tmp_path, TrainingData(Encoded()), PrefixSharing(True), layout, Ranks())
+    plan = TrainPlan(settings, tmp_path, StartingModel(), TrainingData(Encoded()), PrefixSharing(True), layout, Ranks())
     written: dict[str, Any] = json.loads(write_config(plan, tmp_path).read_text())
     return written
 

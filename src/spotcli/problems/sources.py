@@ -55,7 +55,7 @@ def iter_problems(name: str, *, folder: Path, seed: int, limit: int | None, quie
 
         yield from arithmetic.take(seed, "train", limit or 600)
         return
-    rows = _hub(name, folder) if name.startswith("hf:") else _file(folder / name)
+    rows = _hub(name, folder) if name.startswith("hf:") else file_rows(folder / name)
     source = name if name.startswith("hf:") else Path(name).name
     renamed: dict[str, str] = {}
     prompts, ids = Seen(), Seen()
@@ -101,7 +101,7 @@ def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]
     """
     renamed: dict[str, str] = {}
     keys: set[tuple[str, int]] = set()
-    for where, number, row in _file(path):
+    for where, number, row in file_rows(path):
         answer = _record({"source": f"{path.name}#{number}"} | row, UngradedSample, where, renamed)
         if answer.key in keys:
             raise DataError(
@@ -131,7 +131,7 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
     if row.get("id", "") is None:
         del row["id"]
     if isinstance(row.get("id"), int | float):
-        row["id"] = _as_text(row["id"])
+        row["id"] = as_text(row["id"])
     if isinstance(row.get("prompt"), list):
         # In Parquet, every message has every field that any message has.
         row["prompt"] = [
@@ -142,7 +142,7 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
         ]
     for source, reference in _references(row, where):
         if reference is not None:
-            row["answer"] = _as_text(reference)
+            row["answer"] = as_text(reference)
             if source != "answer":
                 renamed[source] = "answer"
             if source in Problem.aliases:
@@ -185,7 +185,7 @@ def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
             row["answer"] = None
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """A number as text, 27.0 as "27"; any other value unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
@@ -194,7 +194,12 @@ def _as_text(value: Any) -> Any:
     return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
 
 
-def _file(path: Path) -> Rows:
+def file_rows(path: Path) -> Rows:
+    """The rows of a file (.parquet, .csv, .tsv, JSONL otherwise), unchecked.
+
+    Raises:
+        UserError: the file is not found or cannot be read.
+    """
     if path.is_dir():
         raise UserError(
             "expected a file of problems, got a folder",
