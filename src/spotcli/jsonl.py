@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from spotcli.errors import DataError, UserError
-from spotcli.records import EVALUATION, Row
+from spotcli.records import EVALUATION, Row, json_text
 
 R = TypeVar("R", bound=Row)
 
@@ -265,7 +265,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically: a reader sees the old file or the new one, even after a crash."""
-    _exchange(path, [json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"])
+    _exchange(path, [json_text(value, indent=2).encode() + b"\n"])
 
 
 def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
@@ -284,7 +284,7 @@ def _exchange(path: Path, parts: Iterable[bytes]) -> None:
 
 def encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
     """Return rows as UTF-8 JSON lines; lone surrogates become U+FFFD."""
-    lines = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
+    lines = [row.json_line() if isinstance(row, Row) else json_text(row) for row in rows]
     text = "".join(f"{line}\n" for line in lines)
     try:
         return text.encode()

@@ -234,8 +234,9 @@ class TrainSection(Section):
     """Decay of the ``ema`` shift per training step."""
     max_length: Positive = 8192
     """Drop and count pairs with more tokens than this on one side; pairs are never truncated."""
-    max_bad_rows: Natural = 10
-    """Leave out at most this many invalid rows; the first three are named."""
+    max_bad_rows: Natural | None = None
+    """Leave out at most this many invalid rows; the first three are named. Default: 10, and less than half of the rows.
+    """
     batch_size: Positive | None = None
     """Pairs per training step, over all processes and accumulated micro-batches.
 

@@ -97,6 +97,20 @@ def _is_placeholder(text: str) -> bool:
         return False
 
 
+def json_text(value: Any, **options: Any) -> str:
+    """Return a value as JSON; numbers that JSON does not have (NaN and infinity) become null.
+
+    Args:
+        value: the value.
+        options: further arguments of ``json.dumps``.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        without = json.loads(json.dumps(value, **options), parse_constant=lambda _: None)
+        return json.dumps(without, ensure_ascii=False, **options)
+
+
 class Row(BaseModel):
     """Base of all records: unknown fields are kept, declared fields are checked without coercion."""
 
@@ -110,7 +124,7 @@ class Row(BaseModel):
     def json_line(self) -> str:
         """Return the row as one line of JSON without its line end; fields that were never set are omitted."""
         # Pydantic's JSON writer refuses lone surrogates.
-        return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False, default=to_jsonable_python)
+        return json_text(self.model_dump(exclude_unset=True), default=to_jsonable_python)
 
 
 class Problem(Row):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from spotcli.errors import RecipeError
-from spotcli.policies import PromptFacts
+from spotcli.errors import DataError, RecipeError
+from spotcli.policies import PromptFacts, Request
 from spotcli.policies.chat_template import DATE, dated, end_of_turn, render
 from spotcli.policies.models import load_configs, load_tokenizer
 from spotcli.records import Message
@@ -63,13 +63,25 @@ class Prompter:
         """
         return render(self.tokenizer, messages, self.template_kwargs, tools)
 
+    def prompt(self, request: Request) -> list[int]:
+        """Token ids of a request's chat.
+
+        Raises:
+            UserError: as ``ids``, with the problem's id.
+        """
+        try:
+            return self.ids(request.messages, request.tools)
+        except DataError as error:
+            error.where = f"problem {request.key[0]}"
+            raise
+
     def room(self, prompt: list[int], wanted: int) -> int:
         """Tokens that an answer may have: ``wanted``, or what the context leaves; 0 if the prompt fills it."""
         return wanted if self.context is None else max(0, min(wanted, self.context - len(prompt)))
 
-    def facts(self, messages: list[Message]) -> PromptFacts:
+    def facts(self, messages: list[Message], tools: list[Any] | None = None) -> PromptFacts:
         """How this chat, the first of a run, is rendered."""
-        ids = self.ids(messages)
+        ids = self.ids(messages, tools)
         return PromptFacts(
             prompt_tail=str(self.tokenizer.decode(ids))[-TAIL:],
             prompt_bos=sum(token == self.tokenizer.bos_token_id for token in ids[:2]),

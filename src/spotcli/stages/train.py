@@ -144,7 +144,8 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         check = load_check(plan, prepared.model, prepared)
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
-        phase("training")
+        if plan.ranks.launched:
+            phase("training")
         trainer = PairTrainer(
             model=prepared.model, args=arguments, plan=plan, reference=reference, check=check, report=report
         )

@@ -36,7 +36,7 @@ class TrainingData:
     """Fields that were read under another name: name in the file -> name of the field."""
     end: EndOfTurn | None = None
     """The tokens that answers end with; None without a tokenizer."""
-    invalid: InvalidRows = field(default_factory=lambda: InvalidRows(0))
+    invalid: InvalidRows = field(default_factory=InvalidRows)
     """The rows that are not pairs."""
 
     @property
@@ -96,8 +96,10 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
     for where, pair in rows:
         try:
             encoder.add(pair, encoded)
-        except DataError as error:
+        except UserError as error:
             error.where = where
+            if not isinstance(error, DataError):
+                raise
             invalid.add(error)
     return TrainingData(_counted(encoded, invalid, path), prompter.date, renamed, prompter.end, invalid)
 
@@ -145,11 +147,12 @@ def _counted(encoded: Encoded, invalid: InvalidRows, path: Path) -> Encoded:
     """The encoded rows with the invalid ones counted.
 
     Raises:
-        DataError: no pair is left to train on.
+        DataError: no pair is left to train on, or most rows are invalid.
     """
     if invalid.count:
         encoded.read += invalid.count
         encoded.dropped[INVALID] += invalid.count
+        invalid.check_share(encoded.read)
     if encoded.pairs:
         return encoded
     reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.dropped.items())

@@ -183,7 +183,8 @@ def _check_value(name: str, value: Any, kind: Any) -> None:
     if choices and str(getattr(value, "value", value)) not in choices:
         value = "no" if value is False else value
         if value not in choices:
-            raise RecipeError(f"unknown value {value!r}", where=where, cure=recipes.suggest(str(value), [*choices]))
+            cure = recipes.suggest(str(value), [*choices]).replace("known keys", "choose one of")
+            raise RecipeError(f"unknown value {value!r}", where=where, cure=cure)
 
 
 def _check_number(name: str, value: Any, *, whole: bool) -> None:
@@ -272,7 +273,7 @@ def _check_trackers(report_to: Any) -> None:
         if name in ("none", "all"):
             continue
         if name not in INTEGRATION_TO_CALLBACK:
-            cure = recipes.suggest(str(name), ["none", *_TRACKERS])
+            cure = recipes.suggest(str(name), ["none", *_TRACKERS]).replace("known keys", "choose from")
             raise RecipeError(f"unknown tracker {name!r}", where="train.report_to", cure=cure)
         package = _TRACKERS.get(str(name), str(name))
         if find_spec(package) is None:

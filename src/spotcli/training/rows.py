@@ -33,21 +33,19 @@ INVALID = "invalid"
 CHAT = "spot_chat"
 """Field of a pair in training: the messages of its prompt as the file has them, where a content is null."""
 
+LIMIT = 10
+"""Most invalid rows where the recipe sets no limit."""
+
 _NAMED = 3
 """Invalid rows that are named."""
 
 TABLES = (".parquet", ".csv", ".tsv")
 """Endings of files with columns."""
 
-_UNUSED = {
-    "source": str,
-    "grader": str,
-    "verdict": str,
-    "oracle": dict,
-    "change_ratio": float,
-    "answer": str,
-}
-"""Fields of a pair that training does not need, each with its type: of another type, they are left out."""
+_UNUSED = ("source", "verdict", "oracle", "change_ratio")
+"""Fields of a pair that training does not need; other tools use the names for other things."""
+
+_FORMATS = "a row requires prompt, chosen and rejected; docs/training.md lists the formats that are read"
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 """Start of a turn in a chat that is written as one text."""
@@ -58,10 +56,10 @@ class InvalidRows:
     """The rows that are left out because they are invalid.
 
     Args:
-        limit: most rows that may be left out.
+        given: most rows that may be left out; None: ``LIMIT``, and less than half of the rows.
     """
 
-    limit: int
+    given: int | None = None
     count: int = 0
     first: list[DataError] = field(default_factory=list)
     """The errors of the first ones."""
@@ -75,8 +73,21 @@ class InvalidRows:
         self.count += 1
         if len(self.first) < _NAMED:
             self.first.append(error)
-        if self.count > self.limit:
-            raise self.error(f"more than {self.limit} rows are invalid (train.max_bad_rows)")
+        limit = LIMIT if self.given is None else self.given
+        if self.count > limit:
+            raise self.error(f"more than {limit} rows are invalid (train.max_bad_rows)")
+
+    def check_share(self, rows: int) -> None:
+        """Check that the file is not of another format as a whole.
+
+        Args:
+            rows: all rows of the file.
+
+        Raises:
+            DataError: at least half of the rows are invalid, and the recipe does not allow it.
+        """
+        if self.given is None and self.count and 2 * self.count >= rows:
+            raise self.error(f"{self.count} of {rows} rows are invalid")
 
     def error(self, message: str) -> DataError:
         """The error of the first row, with a message about all of them."""
@@ -119,6 +130,8 @@ def read_pairs(
                 )
         except DataError as error:
             error.where = error.where or where
+            if "'prompt' is missing" in error.message:
+                error.cure = _FORMATS
             invalid(error)
             continue
         yield where, record
@@ -140,7 +153,12 @@ def _with_pair_fields(row: Fields, renamed: dict[str, str]) -> Fields:
     # Data frames write NaN, the only value that differs from itself, for a missing value.
     row = {name: value for name, value in row.items() if value == value and value is not None}
     row |= {name: as_text(row[name]) for name in ("id", "answer", "ground_truth") if name in row}
-    row = {name: value for name, value in row.items() if isinstance(value, _UNUSED.get(name, object))}
+    texts = ("answer", "grader")
+    row = {
+        name: value
+        for name, value in row.items()
+        if name not in _UNUSED and (name not in texts or isinstance(value, str))
+    }
     if "completion" in row and "chosen" not in row:
         if "label" in row:
             raise DataError(
