@@ -286,7 +286,9 @@ def checked(name: str, load: Callable[[str], Any]) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        # Only a first line that ends with a colon needs the next one.
+        reason = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         cure = next((cure for words, cure in _CURES if re.search(words, reason, re.IGNORECASE)), None)
         raise UserError(
             f"failed to load the model: {reason[:300]}",

@@ -200,6 +200,8 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
         raise RecipeError(f"expected a whole number, got {value!r}", where=where)
     if name in _POSITIVE and value <= 0:
         raise RecipeError(f"expected a number greater than 0, got {value!r}", where=where, cure=_EXAMPLES.get(name))
+    if name == "max_steps" and value != -1 and value <= 0:
+        raise RecipeError(f"expected a number greater than 0, or -1, got {value!r}", where=where)
     if name in _NOT_NEGATIVE and value < 0:
         raise RecipeError(f"expected 0 or more, got {value!r}", where=where)
     if name in _BELOW_ONE and not 0 <= value < 1:

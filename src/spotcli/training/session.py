@@ -100,7 +100,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
         model.config._attn_implementation, model.config.use_cache, models.source_dtype(base or plan.model)
     )
     if base is not None and plan.section.lora is None:
-        model = adapters.merged(model, plan.model)
+        model = adapters.merged(model, plan.model).requires_grad_(True)
     switch_dropout_off(model)
     _stop_at(model, plan.data.end)
     logps.install(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from spotcli.errors import MissingExtra, RecipeError, UserError
 from spotcli.policies import models
@@ -153,6 +153,10 @@ def lora_config(lora: LoraSection) -> Any:
         if name not in known:
             allowed = sorted({*known, *LoraSection.model_fields} - {*_PEFT_OWNED})
             raise RecipeError("unknown key", where=f"train.lora.{name}", cure=suggest(name, allowed))
+    kinds = get_type_hints(LoraConfig)
+    for name, value in lora.peft_arguments.items():
+        if kinds[name] is bool and not isinstance(value, bool):
+            raise RecipeError(f"expected true or false, got {value!r}", where=f"train.lora.{name}")
     if lora.peft_arguments.get("init_lora_weights", True) not in (True, "gaussian", "orthogonal"):
         raise RecipeError(
             "this initialisation changes the weights of the frozen model",
