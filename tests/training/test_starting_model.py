@@ -76,6 +76,10 @@ def vision_model(folder: Path) -> Path:
 
 MODELS = {
     "reads images": (vision_model, "qwen2_5_vl is not a language model that reads text alone", "a Llama"),
+    "reads images, and transformers counts it among the language models": (
+        lambda folder: save_configs(folder, "gemma3", tokenizer(SPECIALS, "<|im_end|>", CHATML)),
+        "gemma3 is not a language model that reads text alone", "save the language model alone",
+    ),
     "unknown architecture": (
         lambda folder: changed(save_configs(folder, "llama", tokenizer(SPECIALS, "<|im_end|>", CHATML)), "config.json",
                                model_type="foo"),

@@ -35,7 +35,8 @@ def check_tensors(model: Any, report: Mapping[str, Any], name: str) -> None:
         others = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
         message = f"expected the shape {[*expected]}, got {[*shape]} for {tensor}{others}"
         raise UserError(message, where=name, cure=cure)
-    kinds = {re.sub(r"\d+", "N", tensor) for tensor in model.state_dict()}
+    # peft has the adapter's name in the names of its tensors; its files have not.
+    kinds = {re.sub(r"\d+", "N", tensor).replace(".default", "") for tensor in model.state_dict()}
     unexpected = sorted(report["unexpected_keys"])
     if layers := [tensor for tensor in unexpected if re.sub(r"\d+", "N", tensor) in kinds]:
         message = f"the weights have more layers than the configuration: {_listed(layers)}"

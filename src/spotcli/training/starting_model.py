@@ -98,15 +98,18 @@ def empty_model(name: str) -> Any:
 
     config, _ = models.load_configs(name)
     build: Any = AutoModelForCausalLM.from_config
+    text_only = UserError(
+        f"{config.model_type} is not a language model that reads text alone",
+        where=name,
+        cure="use a model for text, such as a Llama, Qwen, Mistral or SmolLM model, or save the language model alone",
+    )
+    if config.get_text_config() is not config:
+        raise text_only  # the language model is a part beside one for images or sound
     try:
         with torch.device("meta"):
             return build(config, trust_remote_code=False)
     except ValueError:
-        raise UserError(
-            f"{config.model_type} is not a language model that reads text alone",
-            where=name,
-            cure="use a model for text, such as a Llama, Qwen, Mistral or SmolLM model",
-        ) from None
+        raise text_only from None
 
 
 def _learned_positions(model: Any, embedding: nn.Module) -> int | None:
