@@ -129,7 +129,7 @@ def test_the_command_merges_and_the_result_is_sampled_and_evaluated(trained: Pat
     assert spot("merge", str(trained / "checkpoint"), "-o", "merged").returncode == 2
     # The adapter itself is answered with, too: its answers are those of the merged model.
     write(tmp_path, [{"prompt": row["prompt"], "answer": "1"} for row in PAIRS[:3]], "problems.jsonl")
-    texts = []
+    texts: list[list[str]] = []
     for name in ("merged", str(trained / "checkpoint")):
         output = f"{len(texts)}.jsonl"
         done = spot("sample", "problems.jsonl", "--model", name, "-o", output, "--engine", "transformers",

@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,8 +67,11 @@ class Turns:
         return list(dict.fromkeys(token for token in named if token))
 
 
-IM = {"user": ("<|im_start|>user\n", "<|im_end|>\n"), "assistant": ("<|im_start|>assistant\n", "<|im_end|>\n")}
-INST = {"user": ("[INST] ", " [/INST]"), "assistant": ("", "</s>")}
+IM: dict[str, Any] = {
+    "user": ("<|im_start|>user\n", "<|im_end|>\n"),
+    "assistant": ("<|im_start|>assistant\n", "<|im_end|>\n"),
+}
+INST: dict[str, Any] = {"user": ("[INST] ", " [/INST]"), "assistant": ("", "</s>")}
 TABLE = [
     Turns("Llama 3", ("llama",), ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
           ("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"), "<|eot_id|>", "<|end_of_text|>",

@@ -113,6 +113,16 @@ def test_weights_that_are_not_finite_are_not_saved(
         assert names == (["checkpoint-1"] if steps == 1 else [])
 
 
+@pytest.mark.skipif(not os.environ.get("SPOT_SLOW"), reason="SPOT_SLOW=1 runs it")
+@pytest.mark.parametrize("kind", [{"zero": 0}, {"zero": 2}, {"zero": 3}, {"fsdp": True}], ids=str)
+def test_several_processes_stop_too(tiny_model: Path, tmp_path: Path, kind: dict[str, Any]) -> None:
+    write(tmp_path, [pair(number) for number in range(16)])
+    settings = recipe(tiny_model, processes=2, save_steps=1, **DIVERGES, **kind)
+    with pytest.raises(UserError, match="in training step 2 of 4; the last checkpoint is that of step 1"):
+        train(settings, folder=tmp_path)
+    assert not (tmp_path / "checkpoint" / "model.safetensors").exists()
+
+
 def test_no_stage_writes_a_number_that_is_not_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = {"a": math.nan, "b": [math.inf, {"c": -math.inf}], "d": 1.5, "e": "NaN"}
     without = {"a": None, "b": [None, {"c": None}], "d": 1.5, "e": "NaN"}

@@ -123,7 +123,9 @@ def test_the_layout_does_not_change_the_weights(one_process: Path, tiny_model: P
         assert [row[column] for row in other] == pytest.approx([row[column] for row in one], rel=1e-4, abs=1e-5), column
 
 
-def test_error_of_the_first_failed_process_is_raised(tiny_model: Path, tmp_path: Path) -> None:
+def test_error_of_the_first_failed_process_is_raised(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [pair(number) for number in range(8)]
     write(tmp_path, rows)
     train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
@@ -132,6 +134,9 @@ def test_error_of_the_first_failed_process_is_raised(tiny_model: Path, tmp_path:
     with pytest.raises(SpotError, match="policy equals reference") as caught:
         train(recipe(tiny_model, output="two", processes=2, zero=0), folder=tmp_path)
     assert "reference.jsonl" in str(caught.value.cure)
+    # Before the first step, the launching process shows what the main process does.
+    shown = capsys.readouterr().err.partition("2 processes, plain data parallel")[2].splitlines()
+    assert shown[1:] == [f"loading {tiny_model}", "computing the reference of 8 pairs", "training"]
 
 
 def ranks_of(parent: int) -> list[int]:

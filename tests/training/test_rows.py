@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def as_chats(row: dict[str, Any]) -> dict[str, Any]:
     return {side: [user(row["prompt"]), assistant(row[side])] for side in ("chosen", "rejected")}
 
 
-FORMATS = {
+FORMATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "messages": as_answers,
     "implicit prompt": as_chats,
     "UltraFeedback": lambda row: as_chats(row) | {
@@ -138,7 +139,7 @@ def test_answers_that_are_the_same_train_where_only_one_is_used(tmp_path: Path) 
         load(tmp_path / "dpo", rows, objective="dpo")
 
 
-INVALID = {
+INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "no rejected answer": ({"rejected": None}, "the field 'rejected' is missing"),
     "an empty prompt": ({"prompt": ""}, "the field 'prompt': expected a non-empty value"),
     "null content": ({"prompt": [{"role": "user", "content": None}]}, r"prompt\.0\.content"),
@@ -232,7 +233,7 @@ def prompt_text(folder: Path, data: TrainingData) -> str:
     from spotcli.policies.models import load_tokenizer
 
     first: EncodedPair = data.pairs[0]
-    return str(load_tokenizer(str(folder / "model")).decode(first.prompt_ids))
+    return str(load_tokenizer(str(folder / "model")).decode(list(first.prompt_ids)))
 
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}

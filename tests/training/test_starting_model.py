@@ -134,7 +134,7 @@ def test_dropout_is_switched_off_and_shown(
 
 
 def test_pairs_longer_than_the_positions_of_a_model_are_left_out(tmp_path: Path) -> None:
-    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 4, "max_position_embeddings": 90}
+    sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 4, "max_position_embeddings": 90}
     model = save_model(tmp_path / "model", "gpt2", **sizes)
     write(tmp_path, [pair(2), pair(3, rejected="x" * 80), pair(4)])
     summary = train(recipe(model, num_train_epochs=1, objective="sft"), folder=tmp_path)

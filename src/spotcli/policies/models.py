@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -214,13 +215,15 @@ def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreT
 
 @contextmanager
 def _errors_only() -> Iterator[None]:
-    """Without the warnings of transformers, such as its report of missing tensors."""
+    """Without the warnings of transformers and peft, such as a report of missing tensors."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)
 
