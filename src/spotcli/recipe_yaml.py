@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def _recipe_error(error: ValidationError, sources: dict[str, str]) -> RecipeErro
     value = repr(first["input"])
     value = value if len(value) <= 80 else f"{value[:80]}..."
     return RecipeError(f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {value}", where=where)
+
+
+@contextmanager
+def located(recipe: Recipe) -> Iterator[None]:
+    """Give each error about a key of a recipe the place where the key got its value."""
+    try:
+        yield
+    except RecipeError as error:
+        if error.where is not None:
+            error.where = _origin(error.where, recipe.sources)
+        raise
 
 
 def _origin(key: str, sources: dict[str, str]) -> str:

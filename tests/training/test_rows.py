@@ -89,8 +89,6 @@ FORMATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_the_formats_of_other_tools_are_read_as_the_same_pairs(tmp_path: Path, name: str, ending: str) -> None:
-    if ending == "parquet" and name in ("parts of text", "numbers", "no ids"):
-        pytest.skip("the same code")
     expected = load(tmp_path / "own", ROWS).pairs
     rows = [FORMATS[name](row) for row in ROWS]
     folder = tmp_path / "other"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from spotcli import recipe_yaml
 from spotcli.errors import RecipeError, UserError
 from spotcli.policies import models
 from spotcli.stages.train import train
@@ -58,6 +59,20 @@ def test_a_value_that_cannot_work_is_an_error_before_weights_are_loaded(
         train(recipe(tiny_model, **section), folder=tmp_path)
     assert caught.value.where == where
     assert "\n" not in caught.value.message
+
+
+def test_an_error_about_a_setting_names_the_line_of_the_recipe(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, PAIRS)
+    path = tmp_path / "r.yaml"
+    path.write_text(f"model: {tiny_model}\ntrain:\n  lora:\n    r: 4\n    rsloraa: true\n  learning_rate: 1e-3\n")
+    with pytest.raises(RecipeError) as caught:
+        train(recipe_yaml.load(path), folder=tmp_path)
+    assert caught.value.where == f"{path}:5: train.lora.rsloraa"
+    with pytest.raises(RecipeError) as caught:
+        train(recipe_yaml.load(path, ["train.learning_rate=fast", "train.lora=null"]), folder=tmp_path)
+    assert caught.value.where == "-s train.learning_rate=fast"
 
 
 def changed(folder: Path, name: str, **values: Any) -> Path:

@@ -79,11 +79,12 @@ def train(
         SpotError: the first loss differs from the expected one, or training failed.
     """
     started = time.monotonic()
-    recipe = _checked(recipe, launching=not dry_run)
-    start = inspect_model(recipe.model or "", recipe.train)
-    data = load_data(recipe, folder / recipe.train.data, rough=dry_run, start=start)
-    sharing = decide_sharing(recipe.train, recipe.model or "", data.pairs)
-    layout = plan_layout(recipe.train, data.pairs, share=sharing.on, seed=recipe.seed)
+    with recipe_yaml.located(recipe):
+        recipe = _checked(recipe, launching=not dry_run)
+        start = inspect_model(recipe.model or "", recipe.train)
+        data = load_data(recipe, folder / recipe.train.data, rough=dry_run, start=start)
+        sharing = decide_sharing(recipe.train, recipe.model or "", data.pairs)
+        layout = plan_layout(recipe.train, data.pairs, share=sharing.on, seed=recipe.seed)
     plan = TrainPlan(recipe, folder, start, data, sharing, layout, Ranks.of(os.environ))
     summary = plan.summary()
     if plan.ranks.is_main:
