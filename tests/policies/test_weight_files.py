@@ -13,6 +13,8 @@ import pytest
 from spotcli.errors import UserError
 from spotcli.policies import models
 from spotcli.policies.weight_files import stored_dtype
+from spotcli.stages.train import train
+from tests.stages.test_train import pair, recipe, write
 
 Weights = dict[str, Any]
 QUERIES = "model.layers.1.self_attn.q_proj.weight"
@@ -99,3 +101,23 @@ def test_the_number_format_of_weights_whose_configuration_names_none(
     path.write_text(json.dumps(config))
     assert stored_dtype(folder) == dtype
     assert models.source_dtype(str(folder)) == kind
+
+
+def test_a_run_says_and_keeps_a_number_format_that_the_configuration_does_not_name(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    folder = variant(
+        tiny_model,
+        tmp_path / "model",
+        lambda weights: weights.update({name: weight.bfloat16() for name, weight in weights.items()}),
+    )
+    path = folder / "config.json"
+    config = {name: value for name, value in json.loads(path.read_text()).items() if "dtype" not in name}
+    path.write_text(json.dumps(config))
+    write(tmp_path, [pair(number) for number in range(4)])
+    train(recipe(folder, num_train_epochs=1, objective="sft"), folder=tmp_path)
+    assert "the weights are read as bfloat16 and saved so" in capsys.readouterr().err
+    assert stored_dtype(tmp_path / "checkpoint") == "bfloat16"
+    assert models.source_dtype(str(tmp_path / "checkpoint")) == torch.bfloat16

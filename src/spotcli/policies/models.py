@@ -239,7 +239,14 @@ def source_dtype(name: str) -> Any:
     base = base_of(name) or name
     config, _ = load_configs(base)
     dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
-    return dtype or getattr(torch, stored_dtype(Path(resolve(base))) or "float32")
+    if dtype is not None:
+        return dtype
+    folder = Path(resolve(base))
+    if not folder.is_dir():
+        from transformers.utils.hub import cached_file
+
+        folder = Path(str(cached_file(base, "config.json"))).parent  # the files of the hub model in the cache
+    return getattr(torch, stored_dtype(folder) or "float32")
 
 
 def _nf4(compute: str) -> Any:

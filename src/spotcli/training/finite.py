@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import UserError
@@ -24,6 +25,27 @@ def not_finite_weights(model: Any) -> list[str]:
         if own.is_floating_point() and not bool(own.detach().isfinite().all()):
             names.append(name)
     return names
+
+
+def check_step(plan: TrainPlan, model: Any, step: int, loss: float, norm: float | None) -> None:
+    """Check a training step before its gradients change the weights.
+
+    Args:
+        plan: the run.
+        model: the policy.
+        step: the training step.
+        loss: of the whole step.
+        norm: of the gradients; None if it is unknown.
+
+    Raises:
+        UserError: the loss or the norm is not finite.
+    """
+    if not math.isfinite(loss):
+        if step == 1:
+            raise not_finite_start(model, plan.model, "the loss")
+        raise diverged(plan, f"the loss is {loss}", step)
+    if norm is not None and not math.isfinite(norm):
+        raise diverged(plan, f"the gradients are not finite (their norm is {norm})", step)
 
 
 def diverged(plan: TrainPlan, what: str, step: int) -> UserError:

@@ -190,6 +190,8 @@ def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     if plan.start.dropouts:
         values = ", ".join(f"{name} {value:g}" for name, value in plan.start.dropouts.items())
         say(f"dropout is switched off while training ({values}): it would make the policy differ from its reference")
+    if plan.start.unnamed_dtype is not None:
+        say(f"config.json names no number format; the weights are read as {plan.start.unnamed_dtype} and saved so")
     if plan.start.base is not None:
         how = "is trained on" if plan.section.lora is not None else "is merged into it, and all weights are trained"
         say(f"the model is an adapter of {plan.start.base}; it {how}")

@@ -49,6 +49,8 @@ class StartingModel:
     """Positions that the model has embeddings for; None if it computes them."""
     dropouts: dict[str, float] = field(default_factory=dict)
     """Settings of config.json that make a forward pass random; training switches them off."""
+    unnamed_dtype: str | None = None
+    """Number format of the weights, if config.json names none."""
     base: str | None = None
     """The base model, if the model is a LoRA adapter."""
 
@@ -83,6 +85,7 @@ def inspect_model(name: str, section: TrainSection) -> StartingModel:
             if any(part in name for part in _DROPOUTS) and not any(part in name for part in _OTHER_HEADS)
             if isinstance(value, float) and value > 0
         },
+        unnamed_dtype=_unnamed_dtype(name),
         base=base,
     )
 
@@ -110,6 +113,13 @@ def empty_model(name: str) -> Any:
             return build(config, trust_remote_code=False)
     except ValueError:
         raise text_only from None
+
+
+def _unnamed_dtype(name: str) -> str | None:
+    """The number format of a model's weights, if config.json names none."""
+    config, _ = models.load_configs(name)
+    named = getattr(config, "dtype", None)
+    return None if named is not None else str(models.source_dtype(name)).removeprefix("torch.")
 
 
 def _learned_positions(model: Any, embedding: nn.Module) -> int | None:

@@ -30,7 +30,7 @@ from spotcli.core.forward.packing import Batch, pack
 from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
-from spotcli.training.finite import diverged, not_finite_start, not_finite_weights
+from spotcli.training.finite import check_step, diverged, not_finite_weights
 from spotcli.training.generation_check import Check, CheckCounts
 from spotcli.training.keys import keeps_checkpoints
 from spotcli.training.plan import TrainPlan
@@ -224,24 +224,10 @@ class PairTrainer(Trainer):
         shift = self.shift.value if self.objective.shifted else None
         self._step = StepMetrics.of(self._sum_over_ranks(self._totals), self._size, shift)
         self._totals = None
-        self._check_finite(self._step.loss)
+        check_step(self.plan, self.model, self.state.global_step + 1, self._step.loss, self._grad_norm)
         if self.state.global_step == 0:
             self.first_loss = self._step.loss
             self._check_first_loss(self._step.loss)
-
-    def _check_finite(self, loss: float) -> None:
-        """Check the loss and the norm of the gradients, before the weights are changed by them.
-
-        Raises:
-            UserError: one is not finite.
-        """
-        step, norm = self.state.global_step + 1, self._grad_norm
-        if not math.isfinite(loss):
-            if step == 1:
-                raise not_finite_start(self.model, self.plan.model, "the loss")
-            raise diverged(self.plan, f"the loss is {loss}", step)
-        if norm is not None and not math.isfinite(norm):
-            raise diverged(self.plan, f"the gradients are not finite (their norm is {norm})", step)
 
     def _check_weights(self) -> None:
         """Check that every weight is finite, before weights are saved.
