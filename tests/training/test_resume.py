@@ -17,7 +17,8 @@ import pytest
 
 from spotcli import recipe_yaml
 from spotcli.core.loss import RewardShift
-from spotcli.errors import DataError, SpotError
+from spotcli.errors import DataError, SpotError, UserError
+from spotcli.jsonl import Appender
 from spotcli.stages.train import train
 from tests.stages.test_train import apart, metrics, pair, recipe, write
 
@@ -135,6 +136,19 @@ def test_a_checkpoint_that_changed_is_named_and_the_one_before_is_used(
     assert apart(output, whole) == 0.0
 
 
+def test_a_checkpoint_that_another_process_writes_is_not_removed(
+    stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, _ = stopped
+    shutil.copytree(folder, tmp_path / "run")
+    output = tmp_path / "run" / "checkpoint"
+    undo(output)
+    (output / "checkpoint-6" / "spot-state.json").unlink()
+    with Appender(output / "metrics.jsonl"), pytest.raises(UserError, match="another process is writing"):
+        train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=tmp_path / "run")
+    assert (output / "checkpoint-6").is_dir()
+
+
 def test_checkpoints_of_earlier_versions_have_no_digests(
     stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -198,8 +212,6 @@ def test_checkpoint_restores_the_reward_shift(stopped: tuple[Path, Path]) -> Non
 
 
 def test_two_runs_cannot_write_the_same_folder(tiny_model: Path, tmp_path: Path) -> None:
-    from spotcli.jsonl import Appender
-
     write(tmp_path, [pair(number) for number in range(8)])
     with (
         Appender(tmp_path / "checkpoint" / "metrics.jsonl"),

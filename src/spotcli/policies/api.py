@@ -22,6 +22,8 @@ from spotcli.redaction import public_value, without_credentials
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
 
+TOOLS_NOT_SENT = "the api engine sends no tools"
+"""Reason: an answer without them would be the answer to another prompt."""
 HOPELESS = 10
 """So many requests given up in a row mean that all will be."""
 
@@ -164,6 +166,9 @@ class ApiPolicy:
 
     async def _settle(self, request: Request, limiter: Limiter) -> None:
         """Send a request until it has an answer or is given up, and hand that out."""
+        if request.tools:
+            self._answers.put(Failure(request, TOOLS_NOT_SENT))
+            return
         delivery = _ChatDelivery(self._client, request, self.sampling.max_new_tokens, self._parameters)
         try:
             reply = await self._retries.deliver(delivery, limiter)

@@ -165,15 +165,22 @@ class RunFolder:
         return next((path for path in reversed(checkpoints(self.path)) if _is_whole(path)), None)
 
     def remove_damaged(self) -> None:
-        """Delete the newest checkpoints until one is as it was written, and name what is damaged."""
-        for checkpoint in reversed(checkpoints(self.path)):
-            if not _is_whole(checkpoint):
-                shutil.rmtree(checkpoint)  # a kill interrupted it
-            elif damaged := _damaged(checkpoint):
-                warn(f"{checkpoint}: removed, because {', '.join(damaged)} changed after it was written")
-                shutil.rmtree(checkpoint)
-            else:
-                return
+        """Delete the newest checkpoints until one is as it was written, and name what is damaged.
+
+        Raises:
+            UserError: another process trains in this folder.
+        """
+        if not checkpoints(self.path):
+            return
+        with jsonl.Appender(self.metrics):  # the lock of the folder: a run may be writing a checkpoint
+            for checkpoint in reversed(checkpoints(self.path)):
+                if not _is_whole(checkpoint):
+                    shutil.rmtree(checkpoint)  # a kill interrupted it
+                elif damaged := _damaged(checkpoint):
+                    warn(f"{checkpoint}: removed, because {', '.join(damaged)} changed after it was written")
+                    shutil.rmtree(checkpoint)
+                else:
+                    return
 
     def last_step(self) -> int:
         """The training step after which the run resumes; 0 without a whole checkpoint."""
