@@ -162,6 +162,17 @@ def test_a_permanent_error_stops_at_once(step: Step, message: str, cure: str) ->
     assert len(provider.requests) <= 5 + 1 + 2
 
 
+def test_only_the_fields_of_a_message_that_endpoints_know_are_sent() -> None:
+    known = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function"}]}
+    with FakeProvider(default={"text": "4"}) as provider:
+        asking = policy(provider)
+        message: Any = {**known, "weight": 1, "notes": {"source": "x"}}
+        request = replace(next(requests(1)), messages=[message])
+        assert len([item for group in asking.answers([request], 1, lambda request: False) for item in group]) == 1
+        asking.close()
+    assert provider.requests[0]["body"]["messages"] == [known]
+
+
 def test_a_prompt_with_tools_is_a_failure_and_is_not_sent() -> None:
     with FakeProvider(default={"text": "4"}) as provider:
         asking = policy(provider)

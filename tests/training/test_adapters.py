@@ -16,6 +16,8 @@ import pytest
 from spotcli.errors import RecipeError, UserError
 from spotcli.policies import models
 from spotcli.policies.adapters import merge_adapter
+from spotcli.recipe import Recipe
+from spotcli.stages.sample import sample
 from spotcli.stages.train import train
 from tests.stages.test_train import metrics, pair, recipe, write
 from tests.training.models_for_tests import save_model
@@ -114,29 +116,27 @@ def test_all_weights_are_trained_from_a_merged_adapter(trained: Path, tmp_path: 
     assert float((logits(tmp_path / "checkpoint") - logits(trained / "checkpoint")).abs().max()) > 1e-3
 
 
-def test_the_command_merges_and_the_result_is_sampled_and_evaluated(trained: Path, tmp_path: Path) -> None:
+def test_the_command_merges_and_both_models_answer_alike(trained: Path, tmp_path: Path) -> None:
+    adapted = trained / "checkpoint"
+    command = [sys.executable, "-m", "spotcli", "merge", str(adapted), "-o", "merged", "--json"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-    def spot(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "spotcli", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180, check=False)
-
-    done = spot("merge", str(trained / "checkpoint"), "-o", "merged", "--json")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
-    assert json.loads((tmp_path / "merged" / "spot-merge.json").read_text()) == summary
-    assert float((logits(tmp_path / "merged") - logits(trained / "checkpoint")).abs().max()) < 1e-4
-    assert spot("merge", str(trained / "checkpoint"), "-o", "merged").returncode == 2
-    # The adapter itself is answered with, too: its answers are those of the merged model.
+    merged = tmp_path / "merged"
+    assert json.loads((merged / "spot-merge.json").read_text()) == json.loads(done.stdout)
+    assert float((logits(merged) - logits(adapted)).abs().max()) < 1e-4
+    with pytest.raises(UserError, match="the folder is not empty"):
+        merge_adapter(str(adapted), merged)
+    # The stages also answer with the adapter itself.
     write(tmp_path, [{"prompt": row["prompt"], "answer": "1"} for row in PAIRS[:3]], "problems.jsonl")
-    texts: list[list[str]] = []
-    for name in ("merged", str(trained / "checkpoint")):
-        output = f"{len(texts)}.jsonl"
-        done = spot("sample", "problems.jsonl", "--model", name, "-o", output, "--engine", "transformers",
-                    "--temperature", "0", "--max-new-tokens", "8", "-s", "sample.dtype=float32")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        texts.append([json.loads(line)["response"] for line in (tmp_path / output).read_text().splitlines()])
-    assert texts[0] == texts[1]
+    section = {"engine": "transformers", "temperature": 0, "max_new_tokens": 8, "dtype": "float32"}
+    answers: list[list[str]] = []
+    for folder in (merged, adapted):
+        output = f"{folder.name}.jsonl"
+        values = {"model": str(folder), "sample": {**section, "output": output}}
+        sample(Recipe.model_validate(values), folder=tmp_path)
+        answers.append([json.loads(line)["response"] for line in (tmp_path / output).read_text().splitlines()])
+    assert answers[0] == answers[1]
 
 
 def harmed(trained: Path, folder: Path, harm: str) -> Path:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from spotcli.console import warn
 from spotcli.errors import Unfinished, UserError
@@ -21,7 +21,10 @@ from spotcli.redaction import public_value, without_credentials
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
+    from spotcli.records import Message
 
+SENT = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"})
+"""Fields of a message that are sent; endpoints reject others, such as notes of a dataset."""
 TOOLS_NOT_SENT = "the api engine sends no tools"
 """Reason: an answer without them would be the answer to another prompt."""
 HOPELESS = 10
@@ -237,8 +240,10 @@ class _ChatDelivery(Delivery):
         self.tokens = sum(len(message["content"]) for message in self.request.messages) / 4
 
     async def send(self) -> Reply:
+        fields: list[dict[str, Any]] = [{**message} for message in self.request.messages]
+        messages = [{name: value for name, value in message.items() if name in SENT} for message in fields]
         reply = await self.client.chat(
-            self.request.messages, self.max_tokens, seed=self.request.seed, **self.parameters
+            cast("list[Message]", messages), self.max_tokens, seed=self.request.seed, **self.parameters
         )
         reply.raise_if_incomplete()
         return reply
