@@ -221,7 +221,13 @@ class RectifySection(Section):
 
 
 class LoraSection(Section):
-    """LoRA adapters by peft."""
+    """LoRA adapters by peft.
+
+    Keys of peft's ``LoraConfig`` are accepted beside these (``use_rslora``, ``modules_to_save``, ``use_dora`` ...).
+    """
+
+    # The keys of LoraConfig are checked where peft is imported: in the train stage.
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, validate_default=True)
 
     r: Positive = 16
     """Rank."""
@@ -231,6 +237,11 @@ class LoraSection(Section):
     """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
     """Modules that get an adapter."""
+
+    @property
+    def peft_arguments(self) -> dict[str, Any]:
+        """The keys that belong to peft's ``LoraConfig``."""
+        return dict(self.model_extra or {})
 
 
 class TrainSection(Section):
@@ -257,6 +268,9 @@ class TrainSection(Section):
     """Decay of the ``ema`` shift per training step."""
     max_length: Positive = 8192
     """Drop and count pairs with more tokens than this on one side; pairs are never truncated."""
+    max_bad_rows: Natural | None = None
+    """Leave out at most this many invalid rows; the first three are named. Default: 10, and less than half of the rows.
+    """
     batch_size: Positive | None = None
     """Pairs per training step, over all processes and accumulated micro-batches.
 
@@ -283,7 +297,9 @@ class TrainSection(Section):
     check_problems: Positive = 16
     """Problems per check, taken from the training pairs; problems with a reference answer come first."""
     lora: LoraSection | None = None
-    """Train LoRA adapters and save them unmerged; by default all weights are trained."""
+    """Train LoRA adapters and save them unmerged; by default all weights are trained.
+
+    If ``model`` is the folder of an adapter, that adapter is trained on."""
     quantize: Literal["nf4"] | None = None
     """Store the frozen model's linear layers at 4 bits per weight (QLoRA, by bitsandbytes); requires ``lora``.
 

@@ -13,11 +13,11 @@ from spotcli.console import say, warn
 from spotcli.core import costs
 from spotcli.core.costs import DEVICES, Setup, Shape, Work, row_work
 from spotcli.errors import RecipeError
-from spotcli.policies import models
 from spotcli.recipe import LoraSection, TrainSection, suggest
 from spotcli.training.cluster import Sharding
 from spotcli.training.plan import TrainPlan
 from spotcli.training.settings import MEMORY_CURE
+from spotcli.training.starting_model import empty_model
 from spotcli.training.summary import CostEstimate
 
 
@@ -79,13 +79,9 @@ def _work(plan: TrainPlan) -> list[Work]:
 def shape_of(name: str, section: TrainSection) -> Shape:
     """The sizes of a model, with the adapters and the quantisation of the train section."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    config, _ = models.load_configs(name)
-    empty: Any = AutoModelForCausalLM.from_config
-    with torch.device("meta"):
-        model = empty(config, trust_remote_code=False)
-    text = config.get_text_config()
+    model = empty_model(name)
+    text = model.config.get_text_config()
     head = model.get_output_embeddings()
     linear = {
         path: module

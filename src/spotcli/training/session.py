@@ -7,11 +7,13 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from spotcli.errors import MissingExtra, RecipeError
-from spotcli.policies import models
+from spotcli.errors import RecipeError
+from spotcli.policies import adapters, models
+from spotcli.policies.chat_template import EndOfTurn
 from spotcli.recipe import LoraSection
 from spotcli.training import keys
 from spotcli.training.plan import TrainPlan
+from spotcli.training.starting_model import lora_config, switch_dropout_off
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -70,10 +72,12 @@ def training_arguments(plan: TrainPlan) -> Any:
     }
     try:
         arguments = TrainingArguments(**values)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"transformers rejects a training argument: {error}", where="train") from None
+    except (ValueError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"transformers rejects a training argument: {reason}", where="train") from None
     if not plan.ranks.launched:
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one process uses one GPU
+    keys.check_optimizer(arguments, plan.steps)
     return arguments
 
 
@@ -90,8 +94,10 @@ def _compile_nothing() -> None:
 def load_model(plan: TrainPlan) -> PreparedModel:
     """The starting policy with the output layer, the rounding and the attention that training uses.
 
+    An adapter is loaded with its base model. With LoRA it is trained on; otherwise it is merged.
+
     Raises:
-        UserError: the model is not found, or its log-probabilities cannot be computed.
+        UserError: the model is not found, its files are damaged, or its log-probabilities cannot be computed.
     """
     import torch
 
@@ -99,45 +105,67 @@ def load_model(plan: TrainPlan) -> PreparedModel:
 
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
         torch.cuda.set_device(plan.ranks.local_rank)
-    precision = plan.precision
+    precision, base = plan.precision, plan.start.base
     nf4 = precision.compute if plan.section.quantize else None
-    model: Any = models.load_model(plan.model, precision.weights, nf4)
-    dtype = models.load_configs(plan.model)[0].dtype
-    saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype or torch.float32)
+    model: Any = models.load_model(base or plan.model, precision.weights, nf4)
+    saved = SavedConfig(
+        model.config._attn_implementation, model.config.use_cache, models.source_dtype(base or plan.model)
+    )
+    if base is not None and plan.section.lora is None:
+        model = adapters.merged(model, plan.model).requires_grad_(True)
+    switch_dropout_off(model)
+    _stop_at(model, plan.data.end)
     logps.install(model)
     rounded_operands.install(model)
     if plan.share:
         shared_attention.register()
         model.set_attn_implementation(shared_attention.NAME)
+    if base is not None and plan.section.lora is not None:
+        model.enable_input_require_grads()
+        model = adapters.attach(model, plan.model, trainable=True)
+        _train_in_float32(model)
     return PreparedModel(model, saved)
 
 
+def _stop_at(model: Any, end: EndOfTurn | None) -> None:
+    """Have generation_config.json stop at the token that answers are trained to end with."""
+    if end is None:
+        return
+    config = model.generation_config
+    stops = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if end.ids[-1] not in stops:
+        config.eos_token_id = [*(token for token in stops if token is not None), end.ids[-1]]
+
+
 def add_adapters(model: Any, lora: LoraSection, seed: int) -> Any:
-    """The model wrapped by peft, with LoRA adapters to train and frozen weights.
+    """The model wrapped by peft, with LoRA adapters to train and frozen weights; unchanged if it is wrapped already.
 
     Raises:
         MissingExtra: peft is not installed.
+        RecipeError: peft rejects a setting.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise MissingExtra("train", "LoRA") from None
+    config = lora_config(lora)
     import torch
+    from peft import PeftModel, get_peft_model
 
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
+    if isinstance(model, PeftModel):
+        return model
     torch.manual_seed(seed)
     # The base is frozen: without this, no input of a checkpointed layer would require gradients.
     model.enable_input_require_grads()
     with warnings.catch_warnings():
-        # peft reads a property of transformers under its deprecated name.
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, config)
+        # peft reads a property of transformers under its deprecated name, and warns of what `starting_model` checks.
+        warnings.simplefilter("ignore")
+        adapted = get_peft_model(model, config)
+    _train_in_float32(adapted)
+    return adapted
+
+
+def _train_in_float32(model: Any) -> None:
+    """Have float32 copies of every weight that is trained: peft's ``modules_to_save`` have the base's precision."""
+    for weight in model.parameters():
+        if weight.requires_grad and weight.is_floating_point():
+            weight.data = weight.data.float()
 
 
 def save_model(trainer: Trainer, plan: TrainPlan, saved: SavedConfig) -> None:
