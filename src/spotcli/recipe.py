@@ -238,8 +238,14 @@ class TrainSection(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the matrix products; ``auto`` is bfloat16 if the processor computes in it.
 
-    Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies). The trained model is saved in
-    the number format of its source."""
+    Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies)."""
+    save_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the saved weights; ``auto`` is that of the starting policy's weights."""
+    save_rounding: Literal["nearest", "stochastic"] = "stochastic"
+    """How float32 weights are rounded when they are saved in a format with fewer bits.
+
+    ``nearest`` takes small updates back: after a run with a small learning rate most weights return to where they
+    started. ``stochastic`` keeps the updates on average."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the chat template; keys missing here are taken from ``sample``, including its thinking mode."""
     check_every: Positive | None = None

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from spotcli.errors import MissingExtra, RecipeError
+from spotcli.errors import MissingExtra, RecipeError, SpotError
 from spotcli.policies import models
 from spotcli.recipe import LoraSection
 from spotcli.training import keys
@@ -24,8 +24,7 @@ class SavedConfig:
     attention: str
     use_cache: bool
     dtype: Any
-    """The torch dtype of the source's weights, and of the saved ones: with float32 copies of bfloat16 weights the file
-    would be twice as large, without a gain on loading."""
+    """The torch dtype of the saved weights: ``train.save_dtype``, by default that of the source's weights."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,9 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     precision = plan.precision
     nf4 = precision.compute if plan.section.quantize else None
     model: Any = models.load_model(plan.model, precision.weights, nf4)
-    dtype = AutoConfig.from_pretrained(models.resolve(plan.model), trust_remote_code=False).dtype
-    saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype or torch.float32)
+    source = AutoConfig.from_pretrained(models.resolve(plan.model), trust_remote_code=False).dtype or torch.float32
+    dtype = source if plan.section.save_dtype == "auto" else getattr(torch, plan.section.save_dtype)
+    saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype)
     logps.install(model)
     rounded_operands.install(model)
     if plan.share:
@@ -130,7 +130,14 @@ def add_adapters(model: Any, lora: LoraSection, seed: int) -> Any:
 
 
 def save_model(trainer: Trainer, plan: TrainPlan, saved: SavedConfig) -> None:
-    """Save the model in a form that transformers and vLLM load; with LoRA, the adapters alone."""
+    """Save the model in a form that transformers and vLLM load; with LoRA, the adapters alone.
+
+    Weights of float32 are rounded to the format of the file as ``train.save_rounding`` says. The weights of the model
+    are rounded in place, so afterwards the model equals the file.
+
+    Raises:
+        SpotError: a weight is too large for the format.
+    """
     from transformers.utils import logging
 
     model: Any = trainer.model
@@ -142,13 +149,26 @@ def save_model(trainer: Trainer, plan: TrainPlan, saved: SavedConfig) -> None:
     bare.set_attn_implementation(saved.attention)
     bare.config.use_cache = saved.use_cache
     if bare is model and state is None:
-        model.to(saved.dtype)
+        for name, weight in model.named_parameters():
+            weight.data = _rounded(name, weight.data, plan, saved)
+        model.to(saved.dtype)  # buffers
     elif bare is model and state is not None:
         tied = model.all_tied_weights_keys
-        state = {name: weight.to(saved.dtype) for name, weight in state.items() if name not in tied}
+        state = {name: _rounded(name, weight, plan, saved) for name, weight in state.items() if name not in tied}
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model.save_pretrained(plan.output, state_dict=state)
     models.load_tokenizer(plan.model).save_pretrained(plan.output)
+
+
+def _rounded(name: str, weight: Any, plan: TrainPlan, saved: SavedConfig) -> Any:
+    """A weight in the format of the file."""
+    from spotcli.core import rounding
+
+    seed = rounding.tensor_seed(plan.recipe.seed, name)
+    try:
+        return rounding.rounded(weight, saved.dtype, plan.section.save_rounding, seed)
+    except OverflowError as error:
+        raise SpotError(f"{name}: {error}", cure="set train.save_dtype to bfloat16 or float32") from None
 
 
 def bare_model(model: Any) -> Any:
