@@ -36,7 +36,7 @@ RATES = (1e-5, 1e-6, 3e-5)
 
 SEEDS = (0, 1, 2)
 
-PROBLEMS = 320
+PROBLEMS = 160
 
 FORMS = ("float32", "bfloat16 nearest", "bfloat16 stochastic", "bfloat16 largest first", "float16 nearest")
 """The saved files of one trained model."""
@@ -107,7 +107,9 @@ def save_form(trained: Path, form: str, seed: int) -> tuple[Path, UpdateSums]:
         if form.endswith("largest first"):
             saved[name] = largest_first(before, weight, dtype)
         else:
-            saved[name] = rounded(weight, dtype, "stochastic" if "stochastic" in form else "nearest", tensor_seed(seed, name))
+            saved[name] = rounded(
+                weight, dtype, "stochastic" if "stochastic" in form else "nearest", tensor_seed(seed, name)
+            )
         sums += update_sums(before, weight, saved[name])
     save_file(saved, target / "model.safetensors", metadata={"format": "pt"})
     return target, sums
@@ -140,7 +142,11 @@ def largest_first(start: Any, trained: Any, dtype: Any) -> Any:
 
 def measure(folder: Path, model: str, seed: int) -> dict[str, Any]:
     """Right answers, drift and margin of one file, all with float32 arithmetic."""
-    return {"outcomes": right_answers(model, seed), "drift": measure_drift(model, MODEL), "margin": margin(folder, model)}
+    return {
+        "outcomes": right_answers(model, seed),
+        "drift": measure_drift(model, MODEL),
+        "margin": margin(folder, model),
+    }
 
 
 def right_answers(model: str, seed: int) -> dict[str, int]:
@@ -151,7 +157,9 @@ def right_answers(model: str, seed: int) -> dict[str, int]:
     sampling = Sampling(48, temperature=0.7, top_p=0.8)
     policy = TransformersPolicy.load(model, sampling, batch_size=160, dtype="float32")
     questions = {(question.id,): question for question in arithmetic_questions("")[:PROBLEMS]}
-    requests = [Request(key, question.messages, answer_seed(seed, question.id, 0)) for key, question in questions.items()]
+    requests = [
+        Request(key, question.messages, answer_seed(seed, question.id, 0)) for key, question in questions.items()
+    ]
     groups: Iterator[list[Any]] = policy.answers(requests, len(requests), lambda request: False)
     answers = [answer for group in groups for answer in group]
     assert all(isinstance(answer, Answer) for answer in answers)
@@ -172,8 +180,8 @@ def margin(folder: Path, model: str) -> float:
 
     loaded: Any = models.load_model(model, "float32")
     logps.install(loaded)
-    pairs = load_data(recipe_yaml.load(RECIPE), folder / "data.jsonl").pairs
-    return mean_margin(loaded, pairs[:64], share=False, rejected=True)
+    pairs = load_data(recipe_yaml.load(RECIPE), folder / "data.jsonl", rough=False).pairs
+    return mean_margin(loaded, pairs[:32], share=False, rejected=True)
 
 
 def execute(folder: Path, run: Run | None, forms: list[str]) -> list[dict[str, Any]]:
@@ -211,7 +219,13 @@ def run_all(folder: Path, lanes: int) -> None:
             for job in as_completed(jobs):
                 file.append(job.result())
                 for row in job.result():
-                    print(row["run"], row["form"], f"{statistics.mean(row['outcomes'].values()):.3f}", f"{row['drift']:.5f}", flush=True)
+                    print(
+                        row["run"],
+                        row["form"],
+                        f"{statistics.mean(row['outcomes'].values()):.3f}",
+                        f"{row['drift']:.5f}",
+                        flush=True,
+                    )
 
 
 def main() -> None:

@@ -41,9 +41,7 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int) -
     """
     import torch
 
-    if dtype.itemsize >= weight.dtype.itemsize or not weight.dtype.is_floating_point:
-        result = weight.to(dtype)
-    elif rounding == "nearest":
+    if dtype.itemsize >= weight.dtype.itemsize or not weight.dtype.is_floating_point or rounding == "nearest":
         result = weight.to(dtype)
     else:
         generator = torch.Generator(weight.device).manual_seed(seed)
@@ -142,3 +140,18 @@ def update_sums(start: Tensor, trained: Tensor, saved: Tensor) -> UpdateSums:
             moved_saved=int(left_N.count_nonzero()),
         )
     return total
+
+
+def half_spacings(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Half the distance to the next larger number of a format, for each weight; rounding to nearest removes smaller
+    updates.
+
+    Args:
+        weight: any shape; zeros count as the smallest normal number.
+        dtype: the format.
+    """
+    import torch
+
+    limits = torch.finfo(dtype)
+    _, exponents = torch.frexp(weight.float().abs().clamp_min(limits.tiny))
+    return torch.ldexp(torch.full_like(exponents, limits.eps / 4, dtype=torch.float32), exponents)

@@ -38,7 +38,7 @@ from spotcli.training.model_card import card
 from spotcli.training.plan import TrainPlan, show_plan
 from spotcli.training.progress import Metrics, Report, counter
 from spotcli.training.rank import Ranks, run_as_rank
-from spotcli.training.run_folder import RunFolder, step_of
+from spotcli.training.run_folder import RunFolder, RunMeta, step_of
 from spotcli.training.summary import TrainSummary
 
 __all__ = ["TrainSummary", "train"]
@@ -114,6 +114,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
     from spotcli.training import session
     from spotcli.training.generation_check import load_check
     from spotcli.training.reference import reference_logps
+    from spotcli.training.saving import Saver
     from spotcli.training.trainer import PairTrainer
 
     arguments = session.training_arguments(plan)
@@ -124,17 +125,14 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         if plan.ranks.is_main:
             metrics = stack.enter_context(closing(Metrics(run.metrics)))
             display = stack.enter_context(progress("pairs", lines=False))
-            meta = run.start(plan.identity, recipe_yaml.dump(plan.recipe))
-            metrics.keep_until(resumed_from)
-            run.remove_checkpoints(after=resumed_from)
-            if checkpoint is not None:
-                say(f"resuming after step {resumed_from} of {plan.steps}")
+            meta = _start(plan, run, metrics, resumed_from)
         prepared = session.load_model(plan)
         model, reference = prepared.model, None
         if plan.objective.reference:
             reference = reference_logps(plan, model, counter(display, "reference", len(plan.pairs)))
         if plan.section.lora is not None:
             model = session.add_adapters(model, plan.section.lora, plan.recipe.seed)
+        saver = Saver.of(plan, model, prepared.saved)
         check = load_check(plan, model, prepared)
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
@@ -146,7 +144,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         except (torch.OutOfMemoryError, MemoryError) as error:
             first_line = str(error).splitlines()[0]
             raise SpotError(f"out of memory: {first_line}", cure=settings.MEMORY_CURE) from error
-        session.save_model(trainer, plan, prepared.saved)
+        survival = saver.save(trainer)
         if report is None or meta is None:
             return summary
         if not keys.keeps_checkpoints(plan.section):
@@ -158,10 +156,21 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             first_loss=trainer.first_loss,
             final=report.final,
             resumed_from=resumed_from or None,
+            saved=survival,
         )
         meta = meta.completed(summary)
         run.finish(meta, card(meta, lora=plan.section.lora is not None))
         return summary
+
+
+def _start(plan: TrainPlan, run: RunFolder, metrics: Metrics, resumed_from: int) -> RunMeta:
+    """Write the settings of the run, and remove what an interrupted start wrote after its last checkpoint."""
+    meta = run.start(plan.identity, recipe_yaml.dump(plan.recipe))
+    metrics.keep_until(resumed_from)
+    run.remove_checkpoints(after=resumed_from)
+    if resumed_from:
+        say(f"resuming after step {resumed_from} of {plan.steps}")
+    return meta
 
 
 def _launch(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: float) -> TrainSummary:

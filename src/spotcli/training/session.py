@@ -1,30 +1,18 @@
-"""The model of a run: loaded and prepared for training, with adapters or without, and saved."""
+"""The model of a run: loaded and prepared for training, with adapters or without."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from spotcli.errors import MissingExtra, RecipeError, SpotError
+from spotcli.errors import MissingExtra, RecipeError
 from spotcli.policies import models
 from spotcli.recipe import LoraSection
 from spotcli.training import keys
 from spotcli.training.plan import TrainPlan
-
-if TYPE_CHECKING:
-    from transformers import Trainer
-
-
-@dataclass(frozen=True)
-class SavedConfig:
-    """Values of the model's configuration that training changes, and that saving restores."""
-
-    attention: str
-    use_cache: bool
-    dtype: Any
-    """The torch dtype of the saved weights: ``train.save_dtype``, by default that of the source's weights."""
+from spotcli.training.saving import SavedConfig
 
 
 @dataclass(frozen=True)
@@ -127,50 +115,3 @@ def add_adapters(model: Any, lora: LoraSection, seed: int) -> Any:
         # peft reads a property of transformers under its deprecated name.
         warnings.simplefilter("ignore", FutureWarning)
         return get_peft_model(model, config)
-
-
-def save_model(trainer: Trainer, plan: TrainPlan, saved: SavedConfig) -> None:
-    """Save the model in a form that transformers and vLLM load; with LoRA, the adapters alone.
-
-    Weights of float32 are rounded to the format of the file as ``train.save_rounding`` says. The weights of the model
-    are rounded in place, so afterwards the model equals the file.
-
-    Raises:
-        SpotError: a weight is too large for the format.
-    """
-    from transformers.utils import logging
-
-    model: Any = trainer.model
-    # Under ZeRO-3 and FSDP every process must take part in gathering the weights.
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if plan.divided else None
-    if not plan.ranks.is_main:
-        return
-    bare = bare_model(model)
-    bare.set_attn_implementation(saved.attention)
-    bare.config.use_cache = saved.use_cache
-    if bare is model and state is None:
-        for name, weight in model.named_parameters():
-            weight.data = _rounded(name, weight.data, plan, saved)
-        model.to(saved.dtype)  # buffers
-    elif bare is model and state is not None:
-        tied = model.all_tied_weights_keys
-        state = {name: _rounded(name, weight, plan, saved) for name, weight in state.items() if name not in tied}
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model.save_pretrained(plan.output, state_dict=state)
-    models.load_tokenizer(plan.model).save_pretrained(plan.output)
-
-
-def _rounded(name: str, weight: Any, plan: TrainPlan, saved: SavedConfig) -> Any:
-    """A weight in the format of the file."""
-    from spotcli.core import rounding
-
-    seed = rounding.tensor_seed(plan.recipe.seed, name)
-    try:
-        return rounding.rounded(weight, saved.dtype, plan.section.save_rounding, seed)
-    except OverflowError as error:
-        raise SpotError(f"{name}: {error}", cure="set train.save_dtype to bfloat16 or float32") from None
-
-
-def bare_model(model: Any) -> Any:
-    """The model without peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
