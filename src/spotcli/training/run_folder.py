@@ -19,6 +19,9 @@ META = "spot-train.json"
 STATE = "spot-state.json"
 """The file of a checkpoint that is written last; it lists the other files with their sizes."""
 
+_ADDED = {"save_dtype", "save_rounding"}
+"""Settings that runs of earlier versions do not have; such a run resumes with today's values."""
+
 _CURE = "--fresh restarts (the old folder is kept), -s train.output=... writes to another folder"
 
 
@@ -37,7 +40,7 @@ class RunIdentity:
             f"{name} was {json.dumps(old.get(name))}, now {json.dumps(new.get(name))}"
             for old, new in pairs
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
+            if old.get(name) != new.get(name) and not (name in _ADDED and name not in old)
         ]
 
 
