@@ -27,6 +27,7 @@ from paper_questions import arithmetic_questions
 
 from spotcli import jsonl, recipe_yaml
 from spotcli.core.rounding import UpdateSums, rounded, tensor_seed, update_sums
+from spotcli.core.stats import mcnemar
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
 
@@ -241,8 +242,42 @@ def main() -> None:
 
 
 def report(folder: Path) -> None:
-    """Print the table of the results."""
-    raise SystemExit("TODO")
+    """Print the tables of the results: means over the seeds, and problems compared with the float32 file's."""
+    rows = {(row["run"], row["form"]): row for row in jsonl.rows(folder / "results.jsonl")}
+    starts = [row for (run, _), row in rows.items() if run.startswith("start")]
+    right = statistics.mean(value for row in starts for value in row["outcomes"].values())
+    print(f"The starting policy answers {right:.1%} of {PROBLEMS} problems rightly ({len(starts)} sampling seeds).\n")
+    print("| forward | rate | seeds | file | update | cosine | margin | right | lost / won | p | drift |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for forward in ("autocast", "float32"):
+        for rate in sorted(RATES):
+            for form in FORMS:
+                keys = [run.key for run in runs() if (run.forward, run.rate) == (forward, rate)]
+                done = [key for key in keys if (key, form) in rows and (key, "float32") in rows]
+                if done:
+                    print(_line(rows, done, form, f"{forward} | {rate:g}", starts[0]["margin"]))
+
+
+def _line(rows: dict[tuple[str, str], dict[str, Any]], keys: list[str], form: str, name: str, start: float) -> str:
+    """One line of the table: the mean over some runs of one rate and one form."""
+    own, exact = [rows[key, form] for key in keys], [rows[key, "float32"] for key in keys]
+    pairs = [
+        (one["outcomes"][problem], other["outcomes"][problem])
+        for one, other in zip(own, exact, strict=True)
+        for problem in one["outcomes"]
+    ]
+    lost, won = pairs.count((0, 1)), pairs.count((1, 0))
+    share = statistics.mean(
+        (one["margin"] - start) / (other["margin"] - start) for one, other in zip(own, exact, strict=True)
+    )
+    p = "" if form == "float32" else f"{mcnemar(lost, won):.2g}"
+    cells = [
+        name, len(keys), form, f"{statistics.mean(row['surviving'] for row in own):.1%}",
+        f"{statistics.mean(row['cosine'] for row in own):.2f}", f"{share:.1%}",
+        f"{statistics.mean(one for one, _ in pairs):.1%}", f"{lost} / {won}", p,
+        f"{statistics.mean(row['drift'] for row in own):.5f}",
+    ]  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 if __name__ == "__main__":
