@@ -26,7 +26,7 @@ from paper import measure_drift
 from paper_questions import arithmetic_questions
 
 from spotcli import jsonl, recipe_yaml
-from spotcli.core.rounding import UpdateSums, rounded, tensor_seed, update_sums
+from spotcli.core.rounding import UpdateSums, rounded, update_sums, weight_seed
 from spotcli.core.stats import mcnemar
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
@@ -49,8 +49,9 @@ class Run:
 
     rate: float
     seed: int
-    forward: str = "autocast"
-    """The precision of the forward pass: ``autocast`` (bfloat16 products) or ``float32``."""
+    forward: str = "stochastic"
+    """What the products of the forward pass see: float32 weights as they are (``float32``), or their bfloat16 numbers
+    by rounding to ``nearest`` or ``stochastic``."""
 
     @property
     def key(self) -> str:
@@ -60,7 +61,11 @@ class Run:
 def runs() -> list[Run]:
     """All runs, the most telling ones first."""
     plan = [Run(rate, seed) for seed in SEEDS for rate in RATES]
-    return [*plan, *(Run(rate, 0, "float32") for rate in RATES)]
+    return [
+        *plan,
+        *(Run(rate, seed, "nearest") for seed in SEEDS for rate in RATES),
+        *(Run(rate, 0, "float32") for rate in RATES),
+    ]
 
 
 def prepare(folder: Path) -> None:
@@ -82,6 +87,7 @@ def train_run(folder: Path, run: Run) -> Path:
     overrides = [
         f"seed={run.seed}", f"train.learning_rate={run.rate}", "train.save_strategy='no'", "train.save_dtype=float32",
         "train.data=../../data.jsonl", f"train.dtype={'float32' if run.forward == 'float32' else 'bfloat16'}",
+        f"train.rounding={'nearest' if run.forward == 'nearest' else 'stochastic'}",
     ]  # fmt: skip
     return Path(train(recipe_yaml.load(RECIPE, overrides), folder=work).checkpoint)
 
@@ -109,7 +115,7 @@ def save_form(trained: Path, form: str, seed: int) -> tuple[Path, UpdateSums]:
             saved[name] = largest_first(before, weight, dtype)
         else:
             saved[name] = rounded(
-                weight, dtype, "stochastic" if "stochastic" in form else "nearest", tensor_seed(seed, name)
+                weight, dtype, "stochastic" if "stochastic" in form else "nearest", weight_seed(seed, name, 0)
             )
         sums += update_sums(before, weight, saved[name])
     save_file(saved, target / "model.safetensors", metadata={"format": "pt"})
@@ -249,7 +255,7 @@ def report(folder: Path) -> None:
     print(f"The starting policy answers {right:.1%} of {PROBLEMS} problems rightly ({len(starts)} sampling seeds).\n")
     print("| forward | rate | seeds | file | update | cosine | margin | right | lost / won | p | drift |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for forward in ("autocast", "float32"):
+    for forward in ("stochastic", "nearest", "float32"):
         for rate in sorted(RATES):
             for form in FORMS:
                 keys = [run.key for run in runs() if (run.forward, run.rate) == (forward, rate)]

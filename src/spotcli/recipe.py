@@ -241,11 +241,11 @@ class TrainSection(Section):
     Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies)."""
     save_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the saved weights; ``auto`` is that of the starting policy's weights."""
-    save_rounding: Literal["nearest", "stochastic"] = "stochastic"
-    """How float32 weights are rounded when they are saved in a format with fewer bits.
+    rounding: Literal["nearest", "stochastic"] = "stochastic"
+    """How float32 weights are rounded to fewer bits: for the products of each training step, and for the file.
 
-    ``nearest`` takes small updates back: after a run with a small learning rate most weights return to where they
-    started. ``stochastic`` keeps the updates on average."""
+    ``nearest`` hides small updates: at a small learning rate, training does not see most of them and the saved model
+    does not have them. ``stochastic`` keeps them on average."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the chat template; keys missing here are taken from ``sample``, including its thinking mode."""
     check_every: Positive | None = None

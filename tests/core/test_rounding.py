@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spotcli.core.rounding import half_spacings, rounded, tensor_seed, update_sums
+from spotcli.core.rounding import half_spacings, rounded, update_sums, weight_seed
 
 # bfloat16 has 8 significant bits: the spacing is 2^-7 = 0.0078125 from 1 to 2.
 SPACING = 2.0**-7
@@ -49,11 +49,11 @@ def test_largest_numbers_do_not_become_infinite() -> None:
 
 def test_a_seed_repeats_the_choices() -> None:
     weight = torch.randn(5000)
-    first, second = (rounded(weight, torch.bfloat16, "stochastic", seed=tensor_seed(0, "a")) for _ in range(2))
-    other = rounded(weight, torch.bfloat16, "stochastic", seed=tensor_seed(0, "b"))
+    first, second = (rounded(weight, torch.bfloat16, "stochastic", seed=weight_seed(0, "a", 1)) for _ in range(2))
+    other = rounded(weight, torch.bfloat16, "stochastic", seed=weight_seed(0, "b", 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-    assert tensor_seed(0, "a") != tensor_seed(1, "a")
+    assert weight_seed(0, "a", 1) != weight_seed(0, "a", 2)
 
 
 def test_what_is_left_of_an_update() -> None:

@@ -39,11 +39,11 @@ def test_a_run_of_an_earlier_version_has_no_settings_for_saving(tmp_path: Path) 
     (tmp_path / META).write_text(json.dumps(EARLIER | {"complete": False}))
     (tmp_path / "checkpoint-2").mkdir()
     run = RunFolder(tmp_path)
-    now = RunIdentity({**IDENTITY.settings, "save_dtype": "auto", "save_rounding": "stochastic"}, IDENTITY.inputs)
+    now = RunIdentity({**IDENTITY.settings, "save_dtype": "auto", "rounding": "stochastic"}, IDENTITY.inputs)
     assert run.finished(now) is None
     (tmp_path / META).write_text(json.dumps(EARLIER | {"settings": now.settings, "complete": False}))
-    other = RunIdentity({**now.settings, "save_rounding": "nearest"}, IDENTITY.inputs)
-    with pytest.raises(SettingsChanged, match='save_rounding was "stochastic", now "nearest"'):
+    other = RunIdentity({**now.settings, "rounding": "nearest"}, IDENTITY.inputs)
+    with pytest.raises(SettingsChanged, match='rounding was "stochastic", now "nearest"'):
         run.finished(other)
 
 

@@ -37,7 +37,7 @@ def runs(low_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     folder = tmp_path_factory.mktemp("saved")
     write(folder, [pair(number) for number in range(8)])
     ways: dict[str, dict[str, Any]] = {
-        "exact": {"save_dtype": "float32"}, "nearest": {"save_rounding": "nearest"}, "stochastic": {},
+        "exact": {"save_dtype": "float32"}, "nearest": {"rounding": "nearest"}, "stochastic": {},
     }  # fmt: skip
     return folder, {
         name: train(recipe(low_model, output=name, learning_rate=RATE, **way), folder=folder)
@@ -73,7 +73,7 @@ def test_rounding_to_nearest_loses_small_updates_with_a_warning(
     show_survival(nearest, RATE)
     warning = " ".join(capsys.readouterr().err.split())
     assert "saving in bfloat16 lost" in warning
-    assert "set train.save_rounding to stochastic, or train.save_dtype to float32" in warning
+    assert "set train.rounding to stochastic, or train.save_dtype to float32" in warning
 
 
 def test_stochastic_rounding_keeps_them(runs: tuple[Path, dict[str, TrainSummary]]) -> None:

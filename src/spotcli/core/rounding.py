@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -18,13 +19,21 @@ if TYPE_CHECKING:
 
 Rounding = Literal["nearest", "stochastic"]
 
-BLOCK = 1 << 24
-"""Weights that are rounded at once; the temporary tensors of one block take 400 MB."""
+TABLE = 1 << 20
+"""Random numbers that are drawn once."""
+
+BLOCK = TABLE
+"""Weights that are rounded at once."""
+
+_LARGE = 1e38
+
+STRIDE = 611_953
+"""Places in the table between two blocks; odd, so that many blocks of a tensor have different numbers."""
 
 
-def tensor_seed(seed: int, name: str) -> int:
-    """A seed for one tensor, so that the order of the tensors does not change the result."""
-    return int.from_bytes(hashlib.sha256(f"{seed}|{name}".encode()).digest()[:7], "big")
+def weight_seed(seed: int, name: str, step: int) -> int:
+    """A seed for one weight at one training step, so that the order of the weights does not change the result."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{name}|{step}".encode()).digest()[:7], "big")
 
 
 def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int) -> Tensor:
@@ -41,35 +50,66 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int) -
     """
     import torch
 
-    if dtype.itemsize >= weight.dtype.itemsize or not weight.dtype.is_floating_point or rounding == "nearest":
-        result = weight.to(dtype)
-    else:
-        generator = torch.Generator(weight.device).manual_seed(seed)
-        result = torch.empty_like(weight, dtype=dtype)
-        flat_N, result_N = weight.detach().reshape(-1), result.view(-1)
-        for start in range(0, flat_N.numel(), BLOCK):
-            part = slice(start, start + BLOCK)
-            result_N[part] = _stochastic(flat_N[part], dtype, generator)
-    if not torch.isfinite(result).all() and torch.isfinite(weight).all():
-        raise OverflowError(f"{float(weight.abs().max()):.4g} exceeds the largest {dtype} {torch.finfo(dtype).max:.4g}")
+    if not weight.dtype.is_floating_point or dtype.itemsize >= weight.dtype.itemsize or not weight.numel():
+        return weight.to(dtype)
+    limits = torch.finfo(dtype)
+    largest = max(map(abs, map(float, weight.aminmax())))
+    # Half a spacing above the largest number, rounding to nearest gives infinity.
+    if limits.max * (1 + limits.eps / 4) < largest < float("inf"):
+        raise OverflowError(f"{largest:.4g} exceeds the largest {dtype} {limits.max:.4g}")
+    if rounding == "nearest":
+        return weight.to(dtype)
+    result = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    flat_N, result_N = weight.detach().reshape(-1), result.view(-1)
+    safe = largest < _LARGE
+    for index, start in enumerate(range(0, flat_N.numel(), BLOCK)):
+        part = slice(start, start + BLOCK)
+        result_N[part] = _stochastic(flat_N[part], dtype, seed + index * STRIDE, safe=safe)
     return result
 
 
-def _stochastic(weight_N: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """The nearest number, or the neighbour on the other side of the weight with probability error / spacing."""
+def _stochastic(weight_N: Tensor, dtype: torch.dtype, seed: int, *, safe: bool) -> Tensor:
+    """One of the two neighbours, the farther one with probability (distance to the nearer one) / spacing."""
     import torch
 
+    if dtype == torch.bfloat16 and weight_N.dtype == torch.float32:
+        # A bfloat16 is the upper half of a float32: uniform noise in the lower half carries with that probability.
+        bits_N = weight_N.view(torch.int32) + _noise(len(weight_N), seed, weight_N.device)
+        result_N = bits_N.bitwise_and_(-(1 << 16)).view(torch.float32).to(dtype)
+        if safe:
+            return result_N
+        # The largest numbers must not become infinite, and a NaN no number.
+        return torch.where(torch.isfinite(result_N), result_N, weight_N.to(dtype))
     nearest_N = weight_N.to(dtype)
     error_N = weight_N.float() - nearest_N.float()
     # The bit patterns of floating-point numbers of one sign are in the order of their magnitudes.
     away_N = weight_N.abs() > nearest_N.abs()
-    bits_N = nearest_N.view(torch.int16)
-    other_N = (bits_N + torch.where(away_N, 1, -1).to(torch.int16)).view(dtype)
+    other_N = (nearest_N.view(torch.int16) + torch.where(away_N, 1, -1).to(torch.int16)).view(dtype)
     spacing_N = (other_N.float() - nearest_N.float()).abs()
-    draw_N = torch.rand(weight_N.shape, generator=generator, device=weight_N.device)
+    draw_N = _noise(len(weight_N), seed, weight_N.device) / (1 << 16)
     # Exact weights have error 0. No choice between a finite number and infinity.
     takes_other_N = (draw_N * spacing_N < error_N.abs()) & torch.isfinite(other_N)
     return torch.where(takes_other_N, other_N, nearest_N)
+
+
+def _noise(count: int, seed: int, device: torch.device) -> Tensor:
+    """Integers that are uniform in [0, 2^16), [count]: a part of one table, at a place that the seed decides.
+
+    Drawing new numbers for all weights would take longer than rounding them.
+    """
+    table_N = _table(str(device))
+    first = seed % TABLE
+    return table_N[first : first + count]
+
+
+@cache
+def _table(device: str) -> Tensor:
+    """Each integer of [0, 2^16) equally often, in a random order, twice in a row."""
+    import torch
+
+    order = torch.randperm(TABLE, generator=torch.Generator().manual_seed(0))
+    table_N = (order % (1 << 16)).to(torch.int32)
+    return torch.cat([table_N, table_N]).to(device)
 
 
 @dataclass(frozen=True)

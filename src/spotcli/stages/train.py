@@ -137,6 +137,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
         trainer = PairTrainer(model=model, args=arguments, plan=plan, reference=reference, check=check, report=report)
+        trainer.rounded = prepared.rounded
         try:
             trainer.resume(checkpoint)
         except KeyboardInterrupt:

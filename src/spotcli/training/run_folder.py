@@ -19,7 +19,7 @@ META = "spot-train.json"
 STATE = "spot-state.json"
 """The file of a checkpoint that is written last; it lists the other files with their sizes."""
 
-_ADDED = {"save_dtype", "save_rounding"}
+_ADDED = {"save_dtype", "rounding"}
 """Settings that runs of earlier versions do not have; such a run resumes with today's values."""
 
 _CURE = "--fresh restarts (the old folder is kept), -s train.output=... writes to another folder"

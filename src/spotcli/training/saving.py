@@ -33,7 +33,7 @@ class SavedConfig:
 class Saver:
     """Saves the model of a run in a form that transformers and vLLM load; with LoRA, the adapters alone.
 
-    Weights of float32 are rounded to the format of the file as ``train.save_rounding`` says.
+    Weights of float32 are rounded to the format of the file as ``train.rounding`` says.
     """
 
     plan: TrainPlan
@@ -67,32 +67,32 @@ class Saver:
         bare.set_attn_implementation(self.saved.attention)
         bare.config.use_cache = self.saved.use_cache
         if bare is model:
-            self._round(model, state)
+            self._round(model, state, trainer.state.global_step)
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         model.save_pretrained(plan.output, state_dict=state)
         models.load_tokenizer(plan.model).save_pretrained(plan.output)
         return self._survival(trainer)
 
-    def _round(self, model: Any, state: dict[str, Tensor] | None) -> None:
+    def _round(self, model: Any, state: dict[str, Tensor] | None, step: int) -> None:
         """Round the gathered weights, or those of the model, in place."""
         for name, master in _masters(model, self.plan):
             if state is None:
                 weight = model.get_parameter(name)
-                weight.data = self._rounded(name, weight.detach(), master)
+                weight.data = self._rounded(name, weight.detach(), master, step)
             elif name in state:
-                state[name] = self._rounded(name, state[name], master)
+                state[name] = self._rounded(name, state[name], master, step)
         if state is None:
             model.to(self.saved.dtype)  # buffers
         else:
             for name in model.all_tied_weights_keys:
                 state.pop(name, None)
 
-    def _rounded(self, name: str, weight: Tensor, master: Tensor | None) -> Tensor:
-        """A weight in the format of the file."""
+    def _rounded(self, name: str, weight: Tensor, master: Tensor | None, step: int) -> Tensor:
+        """A weight in the format of the file: what the next training step would compute with."""
         plan, dtype = self.plan, self.saved.dtype
         try:
-            seed = rounding.tensor_seed(plan.recipe.seed, name)
-            rounded = rounding.rounded(weight, dtype, plan.section.save_rounding, seed)
+            seed = rounding.weight_seed(plan.recipe.seed, name, step)
+            rounded = rounding.rounded(weight, dtype, plan.section.rounding, seed)
         except OverflowError as error:
             raise SpotError(f"{name}: {error}", cure="set train.save_dtype to bfloat16 or float32") from None
         if self.loss is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import MissingExtra, RecipeError
 from spotcli.policies import models
@@ -14,6 +14,9 @@ from spotcli.training import keys
 from spotcli.training.plan import TrainPlan
 from spotcli.training.saving import SavedConfig
 
+if TYPE_CHECKING:
+    from spotcli.core.forward.rounded_weights import RoundedWeights
+
 
 @dataclass(frozen=True)
 class PreparedModel:
@@ -21,6 +24,8 @@ class PreparedModel:
 
     model: Any
     saved: SavedConfig
+    rounded: RoundedWeights | None
+    """None where the products use the weights as they are, or their nearest numbers."""
 
 
 def training_arguments(plan: TrainPlan) -> Any:
@@ -72,6 +77,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     from transformers import AutoConfig
 
     from spotcli.core.forward import logps, rounded_operands, shared_attention
+    from spotcli.core.forward.rounded_weights import RoundedWeights
 
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
         torch.cuda.set_device(plan.ranks.local_rank)
@@ -83,10 +89,12 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype)
     logps.install(model)
     rounded_operands.install(model)
+    trains_rounded = precision.autocast and precision.weights == "float32" and plan.section.rounding == "stochastic"
+    rounded = RoundedWeights(model, plan.recipe.seed) if trains_rounded else None
     if plan.share:
         shared_attention.register()
         model.set_attn_implementation(shared_attention.NAME)
-    return PreparedModel(model, saved)
+    return PreparedModel(model, saved, rounded)
 
 
 def add_adapters(model: Any, lora: LoraSection, seed: int) -> Any:

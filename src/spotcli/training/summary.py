@@ -69,7 +69,7 @@ class Survival:
     dtype: str
     """Format of the saved weights."""
     rounding: str
-    """``train.save_rounding``, or ``none`` where the weights had this format already."""
+    """``train.rounding``, or ``none`` where the weights had this format already."""
     update: float
     """Share of the update: the length of saved - start along trained - start."""
     cosine: float

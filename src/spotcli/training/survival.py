@@ -82,7 +82,7 @@ class SavingLoss:
         self.rounded += update_sums(start, trained, saved)
         if master is not None:
             self.seen += update_sums(start, master.to(trained.device), trained)
-        elif name in self.products:
+        elif name in self.products and self.plan.section.rounding == "nearest":
             self.seen += update_sums(start, trained, trained.to(_dtype(self.plan.precision.compute)))
         else:
             self.seen += update_sums(start, trained, trained)
@@ -105,7 +105,7 @@ class SavingLoss:
         exact = self.plan.sharding.startswith("zero") or name == self.plan.precision.weights
         return Survival(
             dtype=name,
-            rounding="none" if exact else self.plan.section.save_rounding,
+            rounding="none" if exact else self.plan.section.rounding,
             update=self.rounded.surviving,
             cosine=self.rounded.cosine,
             moved=self.rounded.moved_saved / self.rounded.weights,
@@ -156,7 +156,7 @@ def show_survival(survival: Survival, learning_rate: float) -> None:
     how = "without rounding" if survival.rounding == "none" else f"rounding {survival.rounding}"
     say(f"saved in {survival.dtype}, {how}: the file has {kept}")
     if survival.smallest < ENOUGH:
-        cure = "set train.save_rounding to stochastic, or " if survival.rounding == "nearest" else "set "
+        cure = "set train.rounding to stochastic, or " if survival.rounding == "nearest" else "set "
         warn(
             f"saving in {survival.dtype} lost {1 - survival.smallest:.0%} of the training: at learning_rate "
             f"{learning_rate:g} most updates are smaller than the spacing of {survival.dtype} numbers; "

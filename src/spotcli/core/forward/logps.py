@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spotcli.core.forward.rounded_weights import OPERAND
 from spotcli.errors import UserError
 
 CHUNK = 256
@@ -193,7 +194,10 @@ def install(model: Any, *, chunk: int = CHUNK) -> None:
         bias_V = self.bias
         if scale != 1:
             hidden, bias_V = hidden * scale, None if bias_V is None else bias_V * scale
-        return token_logps(hidden, self.weight, targets_N, bias_V=bias_V, chunk=chunk)
+        weight_VH, low = self.weight, _low_precision(hidden)
+        if low is not None and (operand := getattr(self, OPERAND, None)) is not None:
+            weight_VH = operand(weight_VH, low)
+        return token_logps(hidden, weight_VH, targets_N, bias_V=bias_V, chunk=chunk)
 
     def model_forward(
         self: Any, *args: Any, rows_N: Tensor | None = None, targets_N: Tensor | None = None, **kwargs: Any
