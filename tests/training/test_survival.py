@@ -93,6 +93,58 @@ def test_stochastic_rounding_keeps_them(runs: tuple[Path, dict[str, TrainSummary
     assert f"The file has {stochastic.update:.0%} of the update" in card
 
 
+@pytest.fixture(scope="module")
+def products(low_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainSummary]:
+    """Eight steps at a small learning rate: with float32 products, and with bfloat16 ones of both roundings."""
+    folder = tmp_path_factory.mktemp("products")
+    write(folder, [pair(number) for number in range(16)])
+    ways: dict[str, dict[str, Any]] = {
+        "float32": {"dtype": "float32"}, "nearest": {"rounding": "nearest"}, "stochastic": {},
+    }  # fmt: skip
+    return {
+        name: train(
+            recipe(
+                low_model, **({"output": name, "learning_rate": RATE, "num_train_epochs": 4, "dtype": "bfloat16"} | way)
+            ),
+            folder=folder,
+        )
+        for name, way in ways.items()
+    }
+
+
+def test_training_sees_small_updates_with_stochastic_rounding(products: dict[str, TrainSummary]) -> None:
+    saved = {name: summary.saved for name, summary in products.items()}
+    assert all(saved.values())
+    seen = {name: survival.seen for name, survival in saved.items() if survival is not None}
+    assert seen["float32"] == pytest.approx(1.0)
+    assert seen["stochastic"] == pytest.approx(1.0)
+    # On a CPU the products of the embeddings, a third of this model's weights, have float32 operands.
+    assert seen["nearest"] < 0.9
+    margins = {name: summary.final["margin"] for name, summary in products.items()}
+    # The reported margin is that of the weights that the products used.
+    assert abs(margins["stochastic"] - margins["float32"]) < abs(margins["nearest"] - margins["float32"])
+
+
+def test_weights_that_training_saw_rounded_to_nearest_are_saved_so(products: dict[str, TrainSummary]) -> None:
+    """Otherwise the file would have updates that the loss has never felt."""
+    from safetensors.torch import load_file
+
+    trained = load_file(Path(products["nearest"].checkpoint) / "model.safetensors")
+    assert products["nearest"].saved is not None
+    assert products["nearest"].saved.update == pytest.approx(products["nearest"].saved.seen, abs=0.2)
+    assert all(str(weight.dtype) == "torch.bfloat16" for weight in trained.values())
+
+
+def test_what_training_did_not_see_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    survival = Survival("bfloat16", "none", update=1.0, cosine=1.0, moved=0.1, moved_in_training=0.9, seen=0.2)
+    show_survival(survival, 1e-6, zero=True)
+    warning = " ".join(capsys.readouterr().err.split())
+    assert "training computed with 20% of the update" in warning
+    assert "set train.fsdp, or train.zero to 0" in warning
+    show_survival(survival, 1e-6)
+    assert "set train.rounding to stochastic, or train.dtype to float32" in " ".join(capsys.readouterr().err.split())
+
+
 def test_saved_files_of_one_seed_are_equal(
     runs: tuple[Path, dict[str, TrainSummary]], low_model: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from spotcli.errors import SpotError
 from spotcli.policies import models
 from spotcli.training.plan import TrainPlan
 from spotcli.training.summary import Survival
-from spotcli.training.survival import SavingLoss, show_survival
+from spotcli.training.survival import SavingLoss, nearest_weights, show_survival
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +33,14 @@ class SavedConfig:
 class Saver:
     """Saves the model of a run in a form that transformers and vLLM load; with LoRA, the adapters alone.
 
-    Weights of float32 are rounded to the format of the file as ``train.rounding`` says.
+    Weights of float32 are rounded to the format of the file as ``train.rounding`` says. A weight of which the forward
+    pass used the nearest numbers is saved as these: its float32 value can be ahead of what training has seen.
     """
 
     plan: TrainPlan
     saved: SavedConfig
+    nearest: frozenset[str]
+    """Weights that training computed with as the nearest numbers, and that are saved so."""
     loss: SavingLoss | None
     """None where nothing is measured: adapters are saved as they were trained, and one process saves."""
 
@@ -45,7 +48,8 @@ class Saver:
     def of(cls, plan: TrainPlan, model: Any, saved: SavedConfig) -> Saver:
         """Before training: scores the starting policy, which ``core.forward.logps.install`` has prepared."""
         measures = plan.ranks.is_main and plan.section.lora is None
-        return cls(plan, saved, SavingLoss.of(plan, model) if measures else None)
+        nearest = nearest_weights(model, plan)
+        return cls(plan, saved, nearest, SavingLoss.of(plan, model, nearest) if measures else None)
 
     def save(self, trainer: Trainer) -> Survival | None:
         """Save the trained model, and show what survived rounding. Every process must call this.
@@ -92,7 +96,8 @@ class Saver:
         plan, dtype = self.plan, self.saved.dtype
         try:
             seed = rounding.weight_seed(plan.recipe.seed, name, step)
-            rounded = rounding.rounded(weight, dtype, plan.section.rounding, seed)
+            how: rounding.Rounding = "nearest" if name in self.nearest else plan.section.rounding
+            rounded = rounding.rounded(weight, dtype, how, seed)
         except OverflowError as error:
             raise SpotError(f"{name}: {error}", cure="set train.save_dtype to bfloat16 or float32") from None
         if self.loss is not None:
@@ -109,7 +114,7 @@ class Saver:
             model.set_attn_implementation(shared_attention.NAME)
         survival = self.loss.result(model, self.saved.dtype)
         if survival is not None:
-            show_survival(survival, trainer.args.learning_rate)
+            show_survival(survival, trainer.args.learning_rate, zero=self.plan.sharding.startswith("zero"))
         return survival
 
 

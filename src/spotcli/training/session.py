@@ -90,7 +90,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     logps.install(model)
     rounded_operands.install(model)
     trains_rounded = precision.autocast and precision.weights == "float32" and plan.section.rounding == "stochastic"
-    rounded = RoundedWeights(model, plan.recipe.seed) if trains_rounded else None
+    rounded = RoundedWeights(model, plan.recipe.seed, keep=not plan.divided) if trains_rounded else None
     if plan.share:
         shared_attention.register()
         model.set_attn_implementation(shared_attention.NAME)

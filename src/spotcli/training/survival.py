@@ -40,8 +40,8 @@ class SavingLoss:
 
     plan: TrainPlan
     start: WeightFiles
-    products: frozenset[str]
-    """Names of the weights that autocast rounds in each forward pass."""
+    nearest: frozenset[str]
+    """``nearest_weights`` of the run."""
     starting_margin: float | None
     """None where the margin is not measured, because no process has the whole float32 weights."""
     trained_margin: float | None = None
@@ -49,17 +49,17 @@ class SavingLoss:
     seen: UpdateSums = field(default_factory=UpdateSums)
 
     @classmethod
-    def of(cls, plan: TrainPlan, model: Any) -> SavingLoss:
+    def of(cls, plan: TrainPlan, model: Any, nearest: frozenset[str]) -> SavingLoss:
         """Score the starting policy.
 
         Args:
             plan: the run.
             model: the starting policy, prepared by ``core.forward.logps.install``.
+            nearest: ``nearest_weights`` of the run.
         """
         whole = not plan.divided and not plan.sharding.startswith("zero")
-        products = _product_weights(model) if plan.precision.autocast else frozenset()
         files = WeightFiles(models.resolve(plan.model))
-        return cls(plan, files, products, _margin(model, plan) if whole else None)
+        return cls(plan, files, nearest, _margin(model, plan) if whole else None)
 
     def score_trained(self, model: Any) -> None:
         """Score the trained weights before they are rounded."""
@@ -82,7 +82,7 @@ class SavingLoss:
         self.rounded += update_sums(start, trained, saved)
         if master is not None:
             self.seen += update_sums(start, master.to(trained.device), trained)
-        elif name in self.products and self.plan.section.rounding == "nearest":
+        elif name in self.nearest:
             self.seen += update_sums(start, trained, trained.to(_dtype(self.plan.precision.compute)))
         else:
             self.seen += update_sums(start, trained, trained)
@@ -148,14 +148,27 @@ def _margin(model: Any, plan: TrainPlan) -> float:
     return mean_margin(model, sample, share=plan.share, rejected=plan.objective.rejected)
 
 
-def show_survival(survival: Survival, learning_rate: float) -> None:
-    """Show what survived, and warn if it is little."""
+def show_survival(survival: Survival, learning_rate: float, *, zero: bool = False) -> None:
+    """Show what survived, and warn if it is little.
+
+    Args:
+        survival: of the run.
+        learning_rate: the largest one.
+        zero: whether DeepSpeed divided the run.
+    """
     kept = f"{survival.update:.0%} of the update"
     if survival.margin is not None:
         kept += f" and {survival.margin:.0%} of its effect on the margin ({survival.margin_change:+.2f} nats)"
     how = "without rounding" if survival.rounding == "none" else f"rounding {survival.rounding}"
     say(f"saved in {survival.dtype}, {how}: the file has {kept}")
-    if survival.smallest < ENOUGH:
+    if survival.seen < ENOUGH:
+        deepspeed = "set train.fsdp, or train.zero to 0: DeepSpeed computes with the nearest bfloat16 numbers"
+        warn(
+            f"training computed with {survival.seen:.0%} of the update, and rewards and tether are those of these "
+            f"weights: at learning_rate {learning_rate:g} most updates are smaller than the spacing of bfloat16 "
+            f"numbers; {deepspeed if zero else 'set train.rounding to stochastic, or train.dtype to float32'}"
+        )
+    elif survival.smallest < ENOUGH:
         cure = "set train.rounding to stochastic, or " if survival.rounding == "nearest" else "set "
         warn(
             f"saving in {survival.dtype} lost {1 - survival.smallest:.0%} of the training: at learning_rate "
@@ -164,16 +177,25 @@ def show_survival(survival: Survival, learning_rate: float) -> None:
         )
 
 
-def _product_weights(model: Any) -> frozenset[str]:
-    """The weights of the linear layers; the output layer of a CPU is not rounded (``core.forward.logps``)."""
+def nearest_weights(model: Any, plan: TrainPlan) -> frozenset[str]:
+    """The names of the weights that the forward pass rounds to the nearest numbers of its products.
+
+    Their float32 values can be ahead of what training has seen. These are the weights of matrix products under
+    autocast, except those of linear layers with stochastic rounding (``core.forward.rounded_weights``), and except the
+    output layer of a CPU (``core.forward.logps``).
+    """
     import torch
 
-    head = model.get_output_embeddings() if next(model.parameters()).device.type == "cpu" else None
-    return frozenset(
-        f"{path}.weight"
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    )
+    if not plan.precision.autocast or plan.precision.weights != "float32":
+        return frozenset()
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    exact = {id(model.get_output_embeddings().weight)} if on_cpu else set()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) or (
+            isinstance(module, torch.nn.Linear) and plan.section.rounding == "stochastic"
+        ):
+            exact.add(id(module.weight))
+    return frozenset(name for name, weight in model.named_parameters() if weight.ndim > 1 and id(weight) not in exact)
 
 
 def _dtype(name: str) -> Any:

@@ -29,10 +29,12 @@ class RoundedWeights:
         model: a model with float32 weights, not yet wrapped by DDP or FSDP. Its linear layers except the output layer
             use rounded weights under autocast; without autocast nothing changes.
         seed: of the random choices. All processes of a run need the same one.
+        keep: whether the rounded weights are kept for all micro-batches of a step: 2 bytes per weight. If weights are
+            divided among processes, False keeps them divided.
     """
 
-    def __init__(self, model: Any, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, model: Any, seed: int, *, keep: bool = True) -> None:
+        self.seed, self.keep = seed, keep
         self.step = 0
         """Training steps so far; a weight is rounded once per step."""
         self._copies: dict[str, tuple[int, Tensor]] = {}
@@ -51,7 +53,7 @@ class RoundedWeights:
             rounding: Rounding = "stochastic" if self.step else "nearest"
             with torch.no_grad():
                 copy = rounded(weight, dtype, rounding, weight_seed(self.seed, name, self.step))
-            if type(weight) is nn.Parameter:  # FSDP's weights exist only during the forward pass of the layer
+            if self.keep:
                 self._copies[name] = self.step, copy
         operand: Tensor = _Straight.apply(weight, copy)  # type: ignore[no-untyped-call]
         return operand
