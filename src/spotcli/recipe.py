@@ -286,8 +286,14 @@ class TrainSection(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the matrix products; ``auto`` is bfloat16 if the processor computes in it.
 
-    Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies). The trained model is saved in
-    the number format of its source."""
+    Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies)."""
+    save_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the saved weights; ``auto`` is that of the starting policy's weights."""
+    rounding: Literal["nearest", "stochastic"] = "stochastic"
+    """How float32 weights are rounded to fewer bits: for the products of each training step, and for the file.
+
+    ``nearest`` hides small updates: at a small learning rate, training does not see most of them and the saved model
+    does not have them. ``stochastic`` keeps them on average."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the chat template; keys missing here are taken from ``sample``, including its thinking mode."""
     check_every: Positive | None = None

@@ -139,6 +139,45 @@ def test_the_command_merges_and_both_models_answer_alike(trained: Path, tmp_path
     assert answers[0] == answers[1]
 
 
+def test_changes_below_the_spacing_of_bfloat16_are_kept_by_a_merge(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    # The base is bfloat16, and the changes are a hundredth of those that training made.
+    adapted, base = tmp_path / "adapter", tmp_path / "base"
+    shutil.copytree(trained / "checkpoint", adapted)
+    small = {name: weight * (0.01 if "lora_B" in name else 1) for name, weight in adapter(adapted).items()}
+    save_file(small, adapted / "adapter_model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((adapted / "adapter_config.json").read_text())
+    models.load_model(settings["base_model_name_or_path"], "bfloat16").save_pretrained(base)
+    shutil.copy(Path(settings["base_model_name_or_path"]) / "tokenizer.json", base)
+    settings["base_model_name_or_path"] = str(base)
+    (adapted / "adapter_config.json").write_text(json.dumps(settings))
+
+    def weights(folder: Path) -> dict[str, Any]:
+        return load_file(folder / "model.safetensors")
+
+    summary = merge_adapter(str(adapted), tmp_path / "merged")
+    assert summary.dtype == "bfloat16"
+    assert "weights are rounded stochastically to bfloat16" in capsys.readouterr().err
+    merge_adapter(str(adapted), tmp_path / "exact", dtype="float32")
+    before, merged, exact = weights(base), weights(tmp_path / "merged"), weights(tmp_path / "exact")
+    along = {"merged": 0.0, "nearest": 0.0, "exact": 0.0}
+    for name, start in before.items():
+        change = exact[name].double() - start.double()
+        along["exact"] += float((change * change).sum())
+        along["merged"] += float((change * (merged[name].double() - start.double())).sum())
+        along["nearest"] += float((change * (exact[name].bfloat16().double() - start.double())).sum())
+        if not change.any():
+            assert torch.equal(merged[name], start)
+    assert along["merged"] / along["exact"] == pytest.approx(1, abs=0.2)
+    assert abs(along["nearest"] / along["exact"] - 1) > 0.25
+    merge_adapter(str(adapted), tmp_path / "again")
+    assert all(torch.equal(weight, merged[name]) for name, weight in weights(tmp_path / "again").items())
+
+
 def harmed(trained: Path, folder: Path, harm: str) -> Path:
     """A copy of an adapter with damaged files."""
     import torch

@@ -2,8 +2,9 @@
 
     spot merge checkpoint -o merged
 
-A merged model needs no peft: vLLM and every other engine load it. The weights are added in float32 and then rounded to
-the number format of the base model, or to ``--dtype``.
+A merged model needs no peft: vLLM and every other engine load it. The weights are added in float32 and then rounded
+stochastically to the number format of the base model, or to ``--dtype``: most changes by an adapter are smaller than
+the spacing of bfloat16 numbers, and rounding to nearest would remove them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spotcli.console import say
+from spotcli.core import rounding
 from spotcli.errors import MissingExtra, UserError
 from spotcli.jsonl import write_json
 from spotcli.policies import models
@@ -118,6 +120,20 @@ def _untie(model: Any) -> None:
     model.config.tie_word_embeddings = False
 
 
+def _rounded(model: Any, kind: Any, name: str) -> Any:
+    """The model with its weights in another number format, rounded stochastically; the same in every run.
+
+    Raises:
+        UserError: a weight is too large for the format.
+    """
+    for path, weight in model.named_parameters():
+        try:
+            weight.data = rounding.rounded(weight.detach(), kind, "stochastic", rounding.weight_seed(0, path, 0))
+        except OverflowError as error:
+            raise UserError(f"{path}: {error}", where=name, cure="use --dtype bfloat16 or float32") from None
+    return model.to(kind)  # buffers
+
+
 def merge_adapter(name: str, output: Path, *, dtype: Dtype = "auto") -> MergeSummary:
     """Merge an adapter into its base model and save the whole model.
 
@@ -127,7 +143,8 @@ def merge_adapter(name: str, output: Path, *, dtype: Dtype = "auto") -> MergeSum
         dtype: number format of the saved weights; ``auto`` is that of the base model.
 
     Raises:
-        UserError: the model is no adapter, the folder is not empty, or a model is not found or damaged.
+        UserError: the model is no adapter, the folder is not empty, a model is not found or damaged, or a weight is too
+            large for the format.
     """
     import torch
 
@@ -137,8 +154,10 @@ def merge_adapter(name: str, output: Path, *, dtype: Dtype = "auto") -> MergeSum
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError("the folder is not empty", where=str(output), cure="write to another folder with -o")
     kind = models.source_dtype(base) if dtype == "auto" else models.torch_dtype(dtype)
-    say(f"merging {name} into {base}")
-    model = merged(models.load_model(base, "float32"), name).to(kind)
+    rounds = kind.itemsize < torch.float32.itemsize
+    how = f"; weights are rounded stochastically to {str(kind).removeprefix('torch.')}" if rounds else ""
+    say(f"merging {name} into {base}{how}")
+    model = _rounded(merged(models.load_model(base, "float32"), name), kind, name)
     if infinite := [key for key, weight in model.state_dict().items() if not torch.isfinite(weight).all()]:
         raise UserError(f"the merged model has weights that are not finite: {', '.join(infinite[:3])}", where=name)
     summary = MergeSummary(

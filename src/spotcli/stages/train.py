@@ -39,7 +39,7 @@ from spotcli.training.model_card import card
 from spotcli.training.plan import TrainPlan, show_plan
 from spotcli.training.progress import Metrics, Report, counter
 from spotcli.training.rank import Ranks, phase, run_as_rank
-from spotcli.training.run_folder import RunFolder, step_of
+from spotcli.training.run_folder import RunFolder, RunMeta, step_of
 from spotcli.training.starting_model import inspect_model
 from spotcli.training.summary import TrainSummary
 
@@ -129,6 +129,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
 
     from spotcli.training import session
     from spotcli.training.generation_check import load_check
+    from spotcli.training.saving import Saver
     from spotcli.training.trainer import PairTrainer
 
     arguments = session.training_arguments(plan)
@@ -139,12 +140,9 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         if plan.ranks.is_main:
             metrics = stack.enter_context(closing(Metrics(run.metrics)))
             display = stack.enter_context(progress("pairs", lines=False))
-            meta = run.start(plan.identity, recipe_yaml.dump(plan.recipe))
-            metrics.keep_until(resumed_from)
-            run.remove_checkpoints(after=resumed_from)
-            if checkpoint is not None:
-                phase(f"resuming after step {resumed_from} of {plan.steps}")
+            meta = _start(plan, run, metrics, resumed_from)
         prepared, reference = _prepare(plan, display)
+        saver = Saver.of(plan, prepared.model, prepared.saved)
         check = load_check(plan, prepared.model, prepared)
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
@@ -153,6 +151,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         trainer = PairTrainer(
             model=prepared.model, args=arguments, plan=plan, reference=reference, check=check, report=report
         )
+        trainer.rounded = prepared.rounded
         try:
             trainer.resume(checkpoint)
         except KeyboardInterrupt:
@@ -160,7 +159,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         except (torch.OutOfMemoryError, MemoryError) as error:
             first_line = str(error).splitlines()[0]
             raise SpotError(f"out of memory: {first_line}", cure=settings.MEMORY_CURE) from error
-        session.save_model(trainer, plan, prepared.saved)
+        survival = saver.save(trainer)
         if report is None or meta is None:
             return summary
         if not keys.keeps_checkpoints(plan.section):
@@ -172,6 +171,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             first_loss=trainer.first_loss,
             final=report.final,
             resumed_from=resumed_from or None,
+            saved=survival,
         )
         meta = meta.completed(summary)
         run.finish(meta, card(meta, lora=plan.section.lora is not None))
@@ -193,6 +193,16 @@ def _prepare(plan: TrainPlan, display: Progress | None) -> tuple[PreparedModel, 
         model = session.add_adapters(prepared.model, plan.section.lora, plan.recipe.seed)
         prepared = replace(prepared, model=model)
     return prepared, reference
+
+
+def _start(plan: TrainPlan, run: RunFolder, metrics: Metrics, resumed_from: int) -> RunMeta:
+    """Write the settings of the run, and remove what an interrupted start wrote after its last checkpoint."""
+    meta = run.start(plan.identity, recipe_yaml.dump(plan.recipe))
+    metrics.keep_until(resumed_from)
+    run.remove_checkpoints(after=resumed_from)
+    if resumed_from:
+        phase(f"resuming after step {resumed_from} of {plan.steps}")
+    return meta
 
 
 def _launch(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: float) -> TrainSummary:

@@ -26,7 +26,8 @@ from spotcli.policies.transformers import TransformersPolicy
 from spotcli.records import Pair, key_hash
 from spotcli.training.plan import TrainPlan
 from spotcli.training.rows import read_pairs
-from spotcli.training.session import PreparedModel, bare_model
+from spotcli.training.saving import bare_model
+from spotcli.training.session import PreparedModel
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ _TYPES = {"settings": dict, "inputs": dict, "versions": dict, "started": str, "c
 _OWN = {META, "recipe.yaml", "metrics.jsonl", ".metrics.jsonl.lock"}
 """What a start that was killed at once leaves in its folder."""
 
+_ADDED = {"save_dtype", "rounding"}
+"""Settings that runs of earlier versions do not have; such a run resumes with today's values."""
+
 _CURE = "--fresh restarts (the old folder is kept), -s train.output=... writes to another folder"
 
 
@@ -49,7 +52,7 @@ class RunIdentity:
             f"{name} was {json.dumps(old.get(name))}, now {json.dumps(new.get(name))}"
             for old, new in pairs
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
+            if old.get(name) != new.get(name) and not (name in _ADDED and name not in old)
         ]
 
 

@@ -1,4 +1,4 @@
-"""The model of a run: loaded and prepared for training, with adapters or without, and saved."""
+"""The model of a run: loaded and prepared for training, with adapters or without."""
 
 from __future__ import annotations
 
@@ -13,21 +13,11 @@ from spotcli.policies.chat_template import EndOfTurn
 from spotcli.recipe import LoraSection
 from spotcli.training import keys
 from spotcli.training.plan import TrainPlan
+from spotcli.training.saving import SavedConfig
 from spotcli.training.starting_model import lora_config, switch_dropout_off
 
 if TYPE_CHECKING:
-    from transformers import Trainer
-
-
-@dataclass(frozen=True)
-class SavedConfig:
-    """Values of the model's configuration that training changes, and that saving restores."""
-
-    attention: str
-    use_cache: bool
-    dtype: Any
-    """The torch dtype of the source's weights, and of the saved ones: with float32 copies of bfloat16 weights the file
-    would be twice as large, without a gain on loading."""
+    from spotcli.core.forward.rounded_weights import RoundedWeights
 
 
 @dataclass(frozen=True)
@@ -36,6 +26,8 @@ class PreparedModel:
 
     model: Any
     saved: SavedConfig
+    rounded: RoundedWeights | None
+    """None where the products use the weights as they are, or their nearest numbers."""
 
 
 def training_arguments(plan: TrainPlan) -> Any:
@@ -102,21 +94,24 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     import torch
 
     from spotcli.core.forward import logps, rounded_operands, shared_attention
+    from spotcli.core.forward.rounded_weights import RoundedWeights
 
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
         torch.cuda.set_device(plan.ranks.local_rank)
     precision, base = plan.precision, plan.start.base
     nf4 = precision.compute if plan.section.quantize else None
     model: Any = models.load_model(base or plan.model, precision.weights, nf4)
-    saved = SavedConfig(
-        model.config._attn_implementation, model.config.use_cache, models.source_dtype(base or plan.model)
-    )
+    source = models.source_dtype(base or plan.model)
+    dtype = source if plan.section.save_dtype == "auto" else getattr(torch, plan.section.save_dtype)
+    saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype)
     if base is not None and plan.section.lora is None:
         model = adapters.merged(model, plan.model).requires_grad_(True)
     switch_dropout_off(model)
     _stop_at(model, plan.data.end)
     logps.install(model)
     rounded_operands.install(model)
+    trains_rounded = precision.autocast and precision.weights == "float32" and plan.section.rounding == "stochastic"
+    rounded = RoundedWeights(model, plan.recipe.seed, keep=not plan.divided) if trains_rounded else None
     if plan.share:
         shared_attention.register()
         model.set_attn_implementation(shared_attention.NAME)
@@ -124,7 +119,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
         model.enable_input_require_grads()
         model = adapters.attach(model, plan.model, trainable=True)
         _train_in_float32(model)
-    return PreparedModel(model, saved)
+    return PreparedModel(model, saved, rounded)
 
 
 def _stop_at(model: Any, end: EndOfTurn | None) -> None:
@@ -166,30 +161,3 @@ def _train_in_float32(model: Any) -> None:
     for weight in model.parameters():
         if weight.requires_grad and weight.is_floating_point():
             weight.data = weight.data.float()
-
-
-def save_model(trainer: Trainer, plan: TrainPlan, saved: SavedConfig) -> None:
-    """Save the model in a form that transformers and vLLM load; with LoRA, the adapters alone."""
-    from transformers.utils import logging
-
-    model: Any = trainer.model
-    # Under ZeRO-3 and FSDP every process must take part in gathering the weights.
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if plan.divided else None
-    if not plan.ranks.is_main:
-        return
-    bare = bare_model(model)
-    bare.set_attn_implementation(saved.attention)
-    bare.config.use_cache = saved.use_cache
-    if bare is model and state is None:
-        model.to(saved.dtype)
-    elif bare is model and state is not None:
-        tied = model.all_tied_weights_keys
-        state = {name: weight.to(saved.dtype) for name, weight in state.items() if name not in tied}
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model.save_pretrained(plan.output, state_dict=state)
-    models.load_tokenizer(plan.model).save_pretrained(plan.output)
-
-
-def bare_model(model: Any) -> Any:
-    """The model without peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

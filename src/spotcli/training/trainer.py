@@ -27,6 +27,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from spotcli.core.forward.batches import MicroBatch, plan_epoch, sizes
 from spotcli.core.forward.packing import Batch, pack
+from spotcli.core.forward.rounded_weights import RoundedWeights
 from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
@@ -107,6 +108,8 @@ class PairTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
     """The loss is normalised over the whole training step already."""
+    rounded: RoundedWeights | None = None
+    """The weights of the products, if they are rounded stochastically."""
 
     def __init__(
         self,
@@ -168,6 +171,8 @@ class PairTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         batch: Batch = inputs["batch"].to(self.args.device)
+        if self.rounded is not None:
+            self.rounded.step = self.state.global_step
         with self.plan.precision():
             logps_N = model(**batch.model_inputs())
         chosen_B, rejected_B = batch.sequence_logps(logps_N)
@@ -270,6 +275,8 @@ class PairTrainer(Trainer):
         check = self.check
         if check is None or not check.due(self.state.global_step, self.state.max_steps):
             return False
+        if self.rounded is not None:
+            self.rounded.step = self.state.global_step
         counts = CheckCounts(**self._sum_over_ranks(Totals.of(check.counts().as_dict())))
         self._checked = counts.metrics(ranks=self.args.world_size)
         return True

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spotcli.core.forward.rounded_weights import OPERAND
 from spotcli.errors import UserError
 
 CHUNK = 256
@@ -225,6 +226,9 @@ def install(model: Any, *, chunk: int = CHUNK) -> None:
         weight_VH = self.weight if change_VH is None else self.weight + change_VH
         if scale != 1:
             hidden, bias_V = hidden * scale, None if bias_V is None else bias_V * scale
+        low = _low_precision(hidden)
+        if low is not None and (operand := getattr(self, OPERAND, None)) is not None:
+            weight_VH = operand(weight_VH, low)
         return token_logps(hidden, weight_VH, targets_N, bias_V=bias_V, chunk=chunk)
 
     def model_forward(
