@@ -145,10 +145,10 @@ def test_changes_below_the_spacing_of_bfloat16_are_kept_by_a_merge(
     import torch
     from safetensors.torch import load_file, save_file
 
-    # The base is bfloat16, and the changes are a hundredth of those that training made.
+    # The base is bfloat16, and the changes are a thousandth of those that training made.
     adapted, base = tmp_path / "adapter", tmp_path / "base"
     shutil.copytree(trained / "checkpoint", adapted)
-    small = {name: weight * (0.01 if "lora_B" in name else 1) for name, weight in adapter(adapted).items()}
+    small = {name: weight * (0.001 if "lora_B" in name else 1) for name, weight in adapter(adapted).items()}
     save_file(small, adapted / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = json.loads((adapted / "adapter_config.json").read_text())
     models.load_model(settings["base_model_name_or_path"], "bfloat16").save_pretrained(base)
@@ -173,7 +173,7 @@ def test_changes_below_the_spacing_of_bfloat16_are_kept_by_a_merge(
         if not change.any():
             assert torch.equal(merged[name], start)
     assert along["merged"] / along["exact"] == pytest.approx(1, abs=0.2)
-    assert abs(along["nearest"] / along["exact"] - 1) > 0.25
+    assert along["nearest"] < 0.5 * along["exact"]
     merge_adapter(str(adapted), tmp_path / "again")
     assert all(torch.equal(weight, merged[name]) for name, weight in weights(tmp_path / "again").items())
 
