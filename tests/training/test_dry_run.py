@@ -107,7 +107,7 @@ def test_unknown_device_is_an_error_with_the_nearest_name(tiny_model: Path, tmp_
 def test_missing_model_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write(tmp_path, [pair(number) for number in range(4)])
-    with pytest.raises(UserError, match="failed to load the model") as caught:
+    with pytest.raises(UserError, match="there is no such folder, and the hub cannot be asked") as caught:
         train(recipe(Path("nobody/nothing")), folder=tmp_path, dry_run=True)
     assert caught.value.where == "nobody/nothing"
 

@@ -58,13 +58,15 @@ def test_a_run_that_diverges_stops_and_keeps_its_checkpoints(tiny_model: Path, t
 
 def test_the_command_ends_with_exit_code_2_and_one_line(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(8)])
-    (tmp_path / "recipe.yaml").write_text(recipe_yaml.dump(recipe(tiny_model, objective="sft", **DIVERGES)))
+    (tmp_path / "recipe.yaml").write_text(
+        recipe_yaml.dump(recipe(tiny_model, objective="sft", **DIVERGES | {"learning_rate": 1e18}))
+    )
     command = [sys.executable, "-m", "spotcli", "train", "recipe.yaml", "--json"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300"}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-2].startswith("checkpoint: the gradients are not finite")
+    assert done.stderr.splitlines()[-2].startswith("checkpoint: the loss is nan in training step 2 of 2")
     assert "Traceback" not in done.stderr
 
 

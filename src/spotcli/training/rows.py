@@ -139,13 +139,22 @@ def read_pairs(
                 invalid(error)
             except DataError:
                 if not valid:
-                    jsonl.refuse_other_kind(first_row, kind, path)
+                    _refuse_other_kind(first_row, kind, path)
                 raise
             continue
         valid = True
         yield where, record
     if not valid:
-        # A row without a correction may be left out; a file of such rows is of another kind.
+        _refuse_other_kind(first_row, kind, path)
+
+
+def _refuse_other_kind(first_row: Fields, kind: type[Pair], path: Path) -> None:
+    """Refuse a file without a pair that is of another kind, such as samples.
+
+    Raises:
+        UserError: its first row is of another kind.
+    """
+    if not {"completion", "messages"} & {*first_row}:  # the errors of these formats are about the row
         jsonl.refuse_other_kind(first_row, kind, path)
 
 
