@@ -109,8 +109,8 @@ def encoded(path: Path) -> list[EncodedPair]:
     tokenizer = models.load_tokenizer(name)
     encoder = Encoder(
         tokenizer=tokenizer,
-        render=lambda messages: chat_template.render(tokenizer, messages),
-        follows=lambda messages, answer: chat_template.follows(tokenizer, messages, answer),
+        render=lambda pair: chat_template.render(tokenizer, pair.messages),
+        follows=lambda pair, answer: chat_template.follows(tokenizer, pair.messages, answer),
         end_ids=[tokenizer.eos_token_id],
         stop_ids=[tokenizer.eos_token_id],
         max_length=8192,

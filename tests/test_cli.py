@@ -19,7 +19,7 @@ from spotcli.options import PANELS, help_text
 from spotcli.recipe_yaml import load
 from tests.conftest import write_rows
 
-COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "run")
+COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "run")
 
 
 def spot(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -103,6 +103,7 @@ def test_the_list_of_options_is_frozen() -> None:
         "inspect": common | {"--id", "--where", "--html", "--limit"},
         "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common | {"--task", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"},
+        "merge": {"--json", "--output", "--dtype"},
         "run": {"--json", "--set", "--output", "--seed", "--fresh"},
     }
     seen = {

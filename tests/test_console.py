@@ -109,18 +109,19 @@ def test_short_work_writes_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("name", ["spot-bce", "arithmetic, builtin:smollm2-135m"])
 @pytest.mark.parametrize("width", [80, 120])
-def test_only_the_note_gives_way_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_note_gives_way_on_a_narrow_terminal(width: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
     terminal = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
     monkeypatch.setattr("spotcli.console.err", lambda: terminal)
     with progress("pairs") as display:
-        display.add_task("spot-bce", total=532, completed=120, note="loss 0.4779, " + "rewards +2.506 " * 20)
+        display.add_task(name, total=532, completed=120, note="loss 0.4779, " + "rewards +2.506 " * 20)
         shown = io.StringIO()
         Console(file=shown, width=width, color_system=None).print(display.get_renderable())
     (line,) = shown.getvalue().splitlines()
-    for part in ("spot-bce", "━", "120/532", "pairs/s", "remaining", "loss 0"):
+    for part in (name[:12], "━", "120/532", "pairs/s", "remaining", "loss 0"):
         assert part in line
     # The terminal echoes ^C at the end; if that began a new line, the old one would remain.
     assert len(line) <= width - len("^C^C")

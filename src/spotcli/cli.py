@@ -219,6 +219,20 @@ def evaluate(
         tables.scores(summary)
 
 
+@app.command(cls=Command, epilog="[cyan]spot merge checkpoint -o merged[/cyan]")
+def merge(
+    adapter: flags.Adapter,
+    output: flags.MergedFolder = Path("merged"),
+    dtype: flags.MergedDtype = "auto",
+    as_json: flags.AsJson = False,
+) -> None:
+    """Merge a LoRA adapter into its base model: adapter -> whole model."""
+    from spotcli.policies.adapters import merge_adapter
+
+    summary = _work(lambda: merge_adapter(adapter, output, dtype=dtype))
+    _show("Merged model", summary.as_dict(), as_json)
+
+
 @recipe_command(app, "seed", epilog="[cyan]spot run recipes/smollm2-135m.yaml[/cyan]")
 def run(
     given: Given,

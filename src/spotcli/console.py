@@ -218,10 +218,11 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
     def whole() -> Column:
         return Column(no_wrap=True)
 
-    # Only the note gives way on a narrow terminal.
+    # Only the note, and a name of more than a quarter of the line, give way on a narrow terminal.
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    name = Column(max_width=max(12, console.width // 4), no_wrap=True, overflow="ellipsis")
     with Bars(
-        Name(table_column=whole()),
+        Name(table_column=name),
         BarColumn(bar_width=min(24, max(8, console.width // 8)), table_column=whole()),
         MofNCompleteColumn(table_column=whole()),
         Rate(table_column=whole()),

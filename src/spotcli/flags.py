@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -77,6 +77,18 @@ Model = Annotated[
     ),
 ]
 Against = Annotated[str | None, _option("Evaluation", "Base model, for a paired test and the drift.", metavar="MODEL")]
+
+# spot merge
+
+Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="The folder of the LoRA adapter.", show_default=False)]
+MergedFolder = Annotated[
+    Path,
+    _option("Input and output", "Folder of the merged model.", "--output", "-o", metavar="FOLDER"),
+]
+MergedDtype = Annotated[
+    Literal["auto", "bfloat16", "float16", "float32"],
+    _option("Run", "Number format of the weights; auto is that of the base model.", "--dtype", metavar="NAME"),
+]
 
 # spot run
 

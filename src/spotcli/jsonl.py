@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from spotcli import files
 from spotcli.dataset_lines import lines, parse, without_surrogates
 from spotcli.errors import DataError, UserError
-from spotcli.records import EVALUATION, Pair, Row, is_rectified, kind_of
+from spotcli.records import EVALUATION, Pair, Row, is_rectified, json_text, kind_of
 
 R = TypeVar("R", bound=Row)
 
@@ -129,15 +129,28 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     return (row for _, _, row in placed(path))
 
 
-def placed(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def placed(
+    path: Path, *, invalid: Callable[[DataError], object] | None = None
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield the rows of a JSONL file as dictionaries, each with its place (``file:line``) and its number.
+
+    Args:
+        path: the file.
+        invalid: called with the error of a line that is not a JSON object, which is then left out.
 
     Raises:
         DataError: a line is not a JSON object.
         UserError: the file does not exist.
     """
     for where, number, raw in lines(path):
-        yield where, number, parse(raw, where)
+        try:
+            row = parse(raw, where)
+        except DataError as error:
+            if invalid is None:
+                raise
+            invalid(error)
+            continue
+        yield where, number, row
 
 
 def count(path: Path) -> int:
@@ -184,7 +197,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a private JSON file atomically: a reader sees the old file or the new one, even after a crash."""
-    content = json.dumps(value, ensure_ascii=False, indent=2)
+    content = json_text(value, indent=2)
     files.replace(path, [content.encode("utf-8", "replace"), b"\n"], mode=files.PRIVATE)
 
 
@@ -195,7 +208,7 @@ def write_rows(path: Path, rows: Iterable[Row | Mapping[str, Any]]) -> None:
 
 def encode(rows: Iterable[Row | Mapping[str, Any]]) -> bytes:
     """Return rows as UTF-8 JSON lines; lone surrogates become U+FFFD."""
-    texts = [row.json_line() if isinstance(row, Row) else json.dumps(row, ensure_ascii=False) for row in rows]
+    texts = [row.json_line() if isinstance(row, Row) else json_text(row) for row in rows]
     text = "".join(f"{line}\n" for line in texts)
     try:
         return text.encode()

@@ -235,7 +235,13 @@ class RectifySection(Section):
 
 
 class LoraSection(Section):
-    """LoRA adapters by peft."""
+    """LoRA adapters by peft.
+
+    Keys of peft's ``LoraConfig`` are accepted beside these (``use_rslora``, ``modules_to_save``, ``use_dora`` ...).
+    """
+
+    # The keys of LoraConfig are checked where peft is imported: in the train stage.
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, validate_default=True)
 
     r: Positive = 16
     """Rank."""
@@ -245,6 +251,11 @@ class LoraSection(Section):
     """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
     """Modules that get an adapter."""
+
+    @property
+    def peft_arguments(self) -> dict[str, Any]:
+        """The keys that belong to peft's ``LoraConfig``."""
+        return dict(self.model_extra or {})
 
 
 class TrainSection(Section):
@@ -271,6 +282,9 @@ class TrainSection(Section):
     """Decay of the ``ema`` shift per training step."""
     max_length: Positive = 8192
     """Drop and count pairs with more tokens than this on one side; pairs are never truncated."""
+    max_bad_rows: Natural | None = None
+    """Leave out at most this many invalid rows; the first three are named. Default: 10, and less than half of the rows.
+    """
     batch_size: Positive | None = None
     """Pairs per training step, over all processes and accumulated micro-batches.
 
@@ -286,8 +300,14 @@ class TrainSection(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the matrix products; ``auto`` is bfloat16 if the processor computes in it.
 
-    Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies). The trained model is saved in
-    the number format of its source."""
+    Weights and optimizer state are float32 in any case (DeepSpeed keeps its own copies)."""
+    save_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the saved weights; ``auto`` is that of the starting policy's weights."""
+    rounding: Literal["nearest", "stochastic"] = "stochastic"
+    """How float32 weights are rounded to fewer bits: for the products of each training step, and for the file.
+
+    ``nearest`` hides small updates: at a small learning rate, training does not see most of them and the saved model
+    does not have them. ``stochastic`` keeps them on average."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the chat template; keys missing here are taken from ``sample``, including its thinking mode."""
     check_every: Positive | None = None
@@ -297,7 +317,9 @@ class TrainSection(Section):
     check_problems: Positive = 16
     """Problems per check, taken from the training pairs; problems with a reference answer come first."""
     lora: LoraSection | None = None
-    """Train LoRA adapters and save them unmerged; by default all weights are trained."""
+    """Train LoRA adapters and save them unmerged; by default all weights are trained.
+
+    If ``model`` is the folder of an adapter, that adapter is trained on."""
     quantize: Literal["nf4"] | None = None
     """Store the frozen model's linear layers at 4 bits per weight (QLoRA, by bitsandbytes); requires ``lora``.
 

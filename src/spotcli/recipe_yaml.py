@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def _shown(value: Any) -> str:
     except ValueError:
         return "a number of more than 4,300 digits"
     return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+@contextmanager
+def located(recipe: Recipe) -> Iterator[None]:
+    """Give each error about a key of a recipe the place where the key got its value."""
+    try:
+        yield
+    except RecipeError as error:
+        if error.where is not None:
+            error.where = _origin(error.where, recipe.sources)
+        raise
 
 
 def _origin(key: str, sources: dict[str, str]) -> str:

@@ -14,7 +14,16 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+    with_config,
+)
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
@@ -24,8 +33,9 @@ Verdict = Literal["right", "wrong", "undecided"]
 FinishReason = Literal["stop", "length"]
 
 
+@with_config(ConfigDict(extra="allow", strict=True))
 class Message(TypedDict):
-    """One message of a chat."""
+    """One message of a chat; other fields, such as ``tool_calls``, are kept for the chat template."""
 
     role: str
     content: str
@@ -41,10 +51,34 @@ def _not_empty(value: T) -> T:
     return value
 
 
+def _text_contents(prompt: Any) -> Any:
+    """Messages whose content is text: parts of text are joined, and null beside ``tool_calls`` becomes empty.
+
+    Raises:
+        ValueError: a part of a content is not text.
+    """
+    if not isinstance(prompt, list):
+        return prompt
+    return [_text_content(message) if isinstance(message, dict) else message for message in prompt]
+
+
+def _text_content(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        return message | {"content": ""}
+    if not isinstance(content, list):
+        return message
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, dict) else None
+            raise ValueError(f"expected text, got a part of type {kind!r}; only text can be used")
+    return message | {"content": "".join(part["text"] for part in content)}
+
+
 NonEmpty = Annotated[str, AfterValidator(_not_empty)]
 """A string that is not empty. Pydantic's own constraint would refuse lone surrogates, which a reply can contain."""
 
-Prompt = Annotated[str | list[Message], AfterValidator(_not_empty)]
+Prompt = Annotated[str | list[Message], BeforeValidator(_text_contents), AfterValidator(_not_empty)]
 
 
 def prompt_digest(prompt: str | list[Message]) -> str:
@@ -83,6 +117,20 @@ def is_placeholder(text: str) -> bool:
         return False
 
 
+def json_text(value: Any, **options: Any) -> str:
+    """Return a value as JSON; numbers that JSON does not have (NaN and infinity) become null.
+
+    Args:
+        value: the value.
+        options: further arguments of ``json.dumps``.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        without = json.loads(json.dumps(value, **options), parse_constant=lambda _: None)
+        return json.dumps(without, ensure_ascii=False, **options)
+
+
 class Row(BaseModel):
     """Base of all records: unknown fields are kept, declared fields are checked without coercion."""
 
@@ -98,7 +146,7 @@ class Row(BaseModel):
     def json_line(self) -> str:
         """Return the row as one line of JSON without its line end; fields that were never set are omitted."""
         # Pydantic's JSON writer refuses lone surrogates.
-        return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False, default=to_jsonable_python)
+        return json_text(self.model_dump(exclude_unset=True), default=to_jsonable_python)
 
 
 class Problem(Row):
@@ -147,6 +195,20 @@ class Problem(Row):
         if isinstance(self.prompt, str):
             return [{"role": "user", "content": self.prompt}]
         return self.prompt
+
+    @property
+    def tools(self) -> list[Any] | None:
+        """The JSON schemas of the tools that the prompt offers; None if it offers none.
+
+        They are the field ``tools``: a list, or a list as JSON text, as in Parquet files.
+        """
+        tools = (self.model_extra or {}).get("tools")
+        if isinstance(tools, str):
+            try:
+                tools = json.loads(tools)
+            except (ValueError, RecursionError):
+                return None
+        return tools if isinstance(tools, list) and tools else None
 
 
 class UngradedSample(Problem):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spotcli.console import json_escaped, one_line, out
+from spotcli.records import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,7 +50,7 @@ class EvalResult(Protocol):
 
 def as_json(values: dict[str, Any]) -> None:
     """Print a summary as one JSON object on one line; characters that are not safe to show are escaped."""
-    print(json_escaped(json.dumps(values, ensure_ascii=False)))
+    print(json_escaped(json_text(values)))
 
 
 def facts(title: str, values: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from spotcli.errors import RecipeError, Unfinished, UserError
 from spotcli.policies import Answer, Failure, Request, Sampling
-from spotcli.policies.api import HOPELESS, ApiPolicy
+from spotcli.policies.api import HOPELESS, TOOLS_NOT_SENT, ApiPolicy
 from spotcli.providers import limiter
 from spotcli.recipe import SampleSection
 from spotcli.recipe_yaml import load
@@ -159,6 +160,28 @@ def test_a_permanent_error_stops_at_once(step: Step, message: str, cure: str) ->
     # The five before it, and those in flight with it.
     assert {f"r{index}" for index in range(5)} <= {item.request.key[0] for item in received}
     assert len(provider.requests) <= 5 + 1 + 2
+
+
+def test_only_the_fields_of_a_message_that_endpoints_know_are_sent() -> None:
+    known = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function"}]}
+    with FakeProvider(default={"text": "4"}) as provider:
+        asking = policy(provider)
+        message: Any = {**known, "weight": 1, "notes": {"source": "x"}}
+        request = replace(next(requests(1)), messages=[message])
+        assert len([item for group in asking.answers([request], 1, lambda request: False) for item in group]) == 1
+        asking.close()
+    assert provider.requests[0]["body"]["messages"] == [known]
+
+
+def test_a_prompt_with_tools_is_a_failure_and_is_not_sent() -> None:
+    with FakeProvider(default={"text": "4"}) as provider:
+        asking = policy(provider)
+        request = replace(next(requests(1)), tools=[{"name": "add"}])
+        (failure,) = [item for group in asking.answers([request], 1, lambda request: False) for item in group]
+        asking.close()
+    assert isinstance(failure, Failure)
+    assert failure.reason == TOOLS_NOT_SENT
+    assert provider.requests == []
 
 
 def test_an_endpoint_that_always_fails_is_given_up_and_answers_in_flight_are_kept() -> None:

@@ -149,14 +149,14 @@ TEMPLATES = {
         "{% endfor %}",
         "took longer",
     ),
-    "a macro without end": ("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "failed"),
+    "a macro without end": ("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "rejects the messages"),
     "classes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "failed"),
     "globals": ("{{ raise_exception.__globals__['os'].system('id') }}", "failed"),
     "a long text": ("{{ 'x' * 3000000 }}", "added more than 1,000,000 characters"),
     "more than memory": ("{{ 'x' * 10 ** 15 }}", "failed"),
     "a syntax error": ("{% for %}", "failed"),
-    "no file is read": ("{% include '/etc/passwd' %}", "failed"),
-    "its own message": ("{{ raise_exception('\x1b[2J\nno system role') }}", "failed"),
+    "no file is read": ("{% include '/etc/passwd' %}", "rejects the messages"),
+    "its own message": ("{{ raise_exception('\x1b[2J\nno system role') }}", "rejects the messages"),
     "a range without end": ("{% for a in range(10 ** 12) %}x{% endfor %}", "failed"),
 }
 

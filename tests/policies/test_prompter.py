@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from spotcli.errors import RecipeError, UserError
+from spotcli.errors import DataError, RecipeError, UserError
+from spotcli.policies import Request
 from spotcli.policies.prompter import Prompter, Thinking, switch
 from spotcli.records import Message
 from tests.conftest import set_clock
@@ -149,6 +150,23 @@ def test_every_eos_token_ends_an_answer_and_unused_model_defaults_are_named(tiny
     facts = Prompter(variant(tiny_model, tmp_path / "model", PLAIN, generation=own), {}).facts(QUESTION)
     assert facts.stop_token_ids == [1, 40]
     assert facts.model_defaults_not_used == {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05}
+
+
+def test_tools_and_errors_of_the_template_of_a_request(tiny_model: Path, tmp_path: Path) -> None:
+    template = (
+        "{% if tools %}{{ tools | tojson }}\n{% endif %}"
+        "{% if messages | length > 1 %}{{ raise_exception('one') }}{% endif %}"
+    )
+    prompter = Prompter(variant(tiny_model, tmp_path / "model", template + PLAIN), {})
+    tools = [{"name": "add"}]
+    request = Request(("p1", 0), QUESTION, seed=0, tools=tools)
+    assert prompter.tokenizer.decode(prompter.prompt(request)) == '[{"name": "add"}]\nuser: Why?\n> '
+    with pytest.raises(DataError, match="the chat template rejects the messages: one") as caught:
+        prompter.prompt(Request(("p1", 0), [*QUESTION, *QUESTION], seed=0))
+    assert caught.value.where == "problem p1"
+    plain = Prompter(variant(tiny_model, tmp_path / "plain", PLAIN), {})
+    with pytest.raises(DataError, match="no place for tools"):
+        plain.prompt(request)
 
 
 def test_a_model_without_a_template_is_a_user_error(tiny_model: Path, tmp_path: Path) -> None:

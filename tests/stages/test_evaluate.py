@@ -114,7 +114,7 @@ def test_token_kl_by_hand() -> None:
     assert token_kl(base, policy).tolist() == pytest.approx([0.143841, 0.0], abs=1e-6)
 
 
-def test_scores_are_marked_and_refused_as_samples(tiny_model: Path, tmp_path: Path) -> None:
+def test_scores_are_marked_inspected_and_refused_as_samples(tiny_model: Path, tmp_path: Path) -> None:
     evaluate(recipe(), model=str(tiny_model), against=None, folder=tmp_path)
     scores = next((tmp_path / "scores").glob("*model.jsonl"))
     assert {row["split"] for row in jsonl.rows(scores)} == {"eval"}

@@ -25,6 +25,7 @@ from spotcli.training.data import PrefixSharing, TrainingData
 from spotcli.training.launcher import deepspeed_config, free_port, write_config
 from spotcli.training.plan import TrainPlan
 from spotcli.training.rank import Ranks, cure_of
+from spotcli.training.starting_model import StartingModel
 from tests.stages.test_train import apart, metrics, pair, recipe, write
 
 # Starting two processes takes seconds: by default one test of each kind runs, with SPOT_SLOW=1 all.
@@ -131,7 +132,9 @@ def test_the_layout_does_not_change_the_weights(one_process: Path, tiny_model: P
         assert [row[column] for row in other] == pytest.approx([row[column] for row in one], rel=1e-4, abs=1e-5), column
 
 
-def test_error_of_the_first_failed_process_is_raised(tiny_model: Path, tmp_path: Path) -> None:
+def test_error_of_the_first_failed_process_is_raised(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [pair(number) for number in range(8)]
     write(tmp_path, rows)
     train(recipe(tiny_model, output="one", num_train_epochs=1), folder=tmp_path)
@@ -140,6 +143,9 @@ def test_error_of_the_first_failed_process_is_raised(tiny_model: Path, tmp_path:
     with pytest.raises(SpotError, match="policy equals reference") as caught:
         train(recipe(tiny_model, output="two", processes=2, zero=0), folder=tmp_path)
     assert "reference.jsonl" in str(caught.value.cure)
+    # Before the first step, the launching process shows what the main process does.
+    shown = capsys.readouterr().err.partition("2 processes, plain data parallel")[2].splitlines()
+    assert shown[1:] == [f"loading {tiny_model}", "computing the reference of 8 pairs", "training"]
 
 
 def ranks_of(parent: int) -> list[int]:
@@ -247,7 +253,7 @@ def test_two_machines_train_together(tiny_model: Path, tmp_path: Path) -> None:
 def config(tmp_path: Path, **section: Any) -> dict[str, Any]:
     settings = recipe(Path("model"), **section)
     layout = Layout(settings.train.ranks, 1, settings.train.ranks)
-    plan = TrainPlan(settings, tmp_path, TrainingData(Encoded()), PrefixSharing(True), layout, Ranks())
+    plan = TrainPlan(settings, tmp_path, StartingModel(), TrainingData(Encoded()), PrefixSharing(True), layout, Ranks())
     written: dict[str, Any] = json.loads(write_config(plan, tmp_path).read_text())
     return written
 

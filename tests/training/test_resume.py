@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from spotcli import recipe_yaml
+from spotcli.appender import Appender
 from spotcli.core.loss import RewardShift
-from spotcli.errors import DataError, SpotError
+from spotcli.errors import DataError, SpotError, UserError
 from spotcli.stages.train import train
 from tests.stages.test_train import apart, metrics, pair, recipe, write
 
@@ -118,6 +119,52 @@ def test_incomplete_checkpoint_is_skipped(
     assert [row["step"] for row in metrics(output)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors"])
+def test_a_checkpoint_that_changed_is_named_and_the_one_before_is_used(
+    stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, whole = stopped
+    shutil.copytree(folder, tmp_path / "run")
+    output = tmp_path / "run" / "checkpoint"
+    undo(output)
+    # The file keeps its size; its end is zero, as after a crash of the system.
+    path = output / "checkpoint-6" / name
+    path.write_bytes(path.read_bytes()[:-2000] + bytes(2000))
+    summary = train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=tmp_path / "run")
+    assert f"checkpoint-6: removed, because {name} changed after it was written" in capsys.readouterr().err
+    assert summary.resumed_from == 4
+    assert apart(output, whole) == 0.0
+
+
+def test_a_checkpoint_that_another_process_writes_is_not_removed(
+    stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, _ = stopped
+    shutil.copytree(folder, tmp_path / "run")
+    output = tmp_path / "run" / "checkpoint"
+    undo(output)
+    (output / "checkpoint-6" / "spot-state.json").unlink()
+    with Appender(output / "metrics.jsonl"), pytest.raises(UserError, match="another process is writing"):
+        train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=tmp_path / "run")
+    assert (output / "checkpoint-6").is_dir()
+
+
+def test_checkpoints_of_earlier_versions_have_no_digests(
+    stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, whole = stopped
+    shutil.copytree(folder, tmp_path / "run")
+    output = tmp_path / "run" / "checkpoint"
+    undo(output)
+    path = output / "checkpoint-6" / "spot-state.json"
+    state = json.loads(path.read_text())
+    state["files"] = {name: entry["bytes"] for name, entry in state["files"].items()}
+    path.write_text(json.dumps(state))
+    summary = train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=tmp_path / "run")
+    assert summary.resumed_from == 6
+    assert apart(output, whole) == 0.0
+
+
 def test_run_killed_after_its_last_step_only_saves(
     stopped: tuple[Path, Path], tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -165,8 +212,6 @@ def test_checkpoint_restores_the_reward_shift(stopped: tuple[Path, Path]) -> Non
 
 
 def test_two_runs_cannot_write_the_same_folder(tiny_model: Path, tmp_path: Path) -> None:
-    from spotcli.appender import Appender
-
     write(tmp_path, [pair(number) for number in range(8)])
     with (
         Appender(tmp_path / "checkpoint" / "metrics.jsonl"),

@@ -35,6 +35,18 @@ def test_summary_of_an_earlier_version_is_read(tmp_path: Path, capsys: pytest.Ca
     assert "read 'read' as 'rows'" in capsys.readouterr().err
 
 
+def test_a_run_of_an_earlier_version_has_no_settings_for_saving(tmp_path: Path) -> None:
+    (tmp_path / META).write_text(json.dumps(EARLIER | {"complete": False}))
+    (tmp_path / "checkpoint-2").mkdir()
+    run = RunFolder(tmp_path)
+    now = RunIdentity({**IDENTITY.settings, "save_dtype": "auto", "rounding": "stochastic"}, IDENTITY.inputs)
+    assert run.finished(now) is None
+    (tmp_path / META).write_text(json.dumps(EARLIER | {"settings": now.settings, "complete": False}))
+    other = RunIdentity({**now.settings, "rounding": "nearest"}, IDENTITY.inputs)
+    with pytest.raises(SettingsChanged, match='rounding was "stochastic", now "nearest"'):
+        run.finished(other)
+
+
 def test_metrics_of_an_earlier_version_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "moved_rejected": -0.5}\n{"step": 2, "check_cut": 1}\n')

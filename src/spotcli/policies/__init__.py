@@ -25,6 +25,8 @@ class Request:
     seed: int
     """Seed of all randomness of this answer, whatever else is in the batch."""
     trial: int = 0
+    tools: list[Any] | None = None
+    """The JSON schemas of the tools that the prompt offers; the api engine refuses them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from spotcli.console import duration, warn
 from spotcli.errors import Unfinished, UserError
@@ -24,6 +24,7 @@ from spotcli.redaction import public_value, without_credentials
 
 if TYPE_CHECKING:
     from spotcli.recipe import SampleSection
+    from spotcli.records import Message
 
 _UNSET = {
     "temperature": "leave it out: -s sample.temperature=null",
@@ -34,6 +35,10 @@ _UNSET = {
     "return_token_ids": "leave it out: -s sample.keep_tokens=false",
 }
 """Parameter of a request -> what leaves it out."""
+SENT = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"})
+"""Fields of a message that are sent; endpoints reject others, such as notes of a dataset."""
+TOOLS_NOT_SENT = "the api engine sends no tools"
+"""Reason: an answer without them would be the answer to another prompt."""
 HOPELESS = 10
 """So many requests given up in a row mean that all will be."""
 
@@ -200,6 +205,9 @@ class ApiPolicy:
 
     async def _settle(self, request: Request, limiter: Limiter) -> None:
         """Send a request until it has an answer or is given up, and hand that out."""
+        if request.tools:
+            self._answers.put(Failure(request, TOOLS_NOT_SENT))
+            return
         seed = {"seed": request.seed} if self._settings.send_seed else {}
         delivery = _ChatDelivery(
             self._client, request, limit_or_none(self.sampling.max_new_tokens), self._parameters | seed
@@ -288,7 +296,9 @@ class _ChatDelivery(Delivery):
         self.tokens = sum(len(message["content"]) for message in self.request.messages) / 4
 
     async def send(self) -> Reply:
-        reply = await self.client.chat(self.request.messages, self.max_tokens, **self.parameters)
+        fields: list[dict[str, Any]] = [{**message} for message in self.request.messages]
+        messages = [{name: value for name, value in message.items() if name in SENT} for message in fields]
+        reply = await self.client.chat(cast("list[Message]", messages), self.max_tokens, **self.parameters)
         try:
             reply.raise_if_incomplete()
         except RequestFailed:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from spotcli.errors import MissingExtra, UserError
+from spotcli.console import say
+from spotcli.errors import MissingExtra, SpotError, UserError
 from spotcli.jsonl import read_json
 from spotcli.policies.cpu_threads import use_free_processors
+from spotcli.policies.weight_files import check_tensors, stored_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -126,8 +131,6 @@ def _embedded_smollm2() -> Path:
     import torch
     from transformers import GgufConfig, modeling_gguf_pytorch_utils
 
-    from spotcli.console import say
-
     # Its bar is not one that transformers can turn off.
     modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors  # type: ignore[attr-defined]
 
@@ -158,12 +161,15 @@ def _embedded_smollm2() -> Path:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.
+    """The tokenizer of a model; of an adapter without one, that of its base model.
 
     Raises:
         UserError: the model is not found or cannot be downloaded, or has no tokenizer.
     """
     from_pretrained = _from_pretrained("AutoTokenizer")
+    base = base_of(name)
+    if base is not None and not (Path(resolve(name)) / "tokenizer_config.json").is_file():
+        return load_tokenizer(base)
 
     def load(path: str) -> Any:
         try:
@@ -173,7 +179,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
                 raise
             return None
 
-    tokenizer: Any = _load(name, load)
+    tokenizer: Any = checked(name, load)
     # Without the files, transformers raises ValueError for some models and returns an empty tokenizer for others.
     if tokenizer is None or not tokenizer("a", add_special_tokens=False)["input_ids"]:
         raise UserError("the model has no tokenizer", where=name, cure="copy the tokenizer's files next to config.json")
@@ -183,21 +189,53 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_configs(name: str) -> tuple[Any, dict[str, Any]]:
     """A model's configuration, and the values of its generation_config.json (empty if the file is missing).
 
+    For a LoRA adapter, those of its base model.
+
     Raises:
-        UserError: the model is not found or cannot be downloaded.
+        UserError: the model is not found or cannot be downloaded, or its architecture is unknown.
     """
     from_pretrained = _from_pretrained("AutoConfig")
-    if base := _base_of(Path(resolve(name))):
-        if _base_of(Path(resolve(base))):
-            raise UserError("the base model of the adapter is an adapter itself", where=name, cure="merge one of them")
+    if (base := base_of(name)) is not None:
         return load_configs(base)
-    config = _load(name, lambda path: from_pretrained(path, trust_remote_code=False))
+    config = checked(name, lambda path: from_pretrained(path, trust_remote_code=False))
     from transformers import GenerationConfig
 
     try:
         return config, GenerationConfig.from_pretrained(resolve(name)).to_diff_dict()
     except OSError:
         return config, {}
+
+
+def base_of(name: str) -> str | None:
+    """The base model of a folder with a LoRA adapter; None for any other model.
+
+    Raises:
+        UserError: the model is not found, the adapter does not name its base model, or that is an adapter itself.
+    """
+    folder = Path(resolve(name))
+    if not _is_adapter(folder):
+        return None
+    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    cure = "set base_model_name_or_path in adapter_config.json"
+    if not isinstance(base, str) or not base:
+        raise UserError("the adapter does not name its base model", where=name, cure=cure)
+    beside = folder / base
+    if not Path(base).expanduser().is_dir() and beside.is_dir():
+        base = str(beside)
+    try:
+        chained = _is_adapter(Path(resolve(base)))
+    except UserError:
+        raise UserError(f"the adapter's base model is missing: {base}", where=name, cure=cure) from None
+    if chained:
+        raise UserError(
+            "the base model of the adapter is an adapter itself", where=name, cure="merge that one first (spot merge)"
+        )
+    return base
+
+
+def _is_adapter(folder: Path) -> bool:
+    """Whether a folder has an adapter and no whole model."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
 def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreTrainedModel:
@@ -210,25 +248,76 @@ def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreT
             matrix products.
 
     Raises:
-        UserError: the model is not found or cannot be downloaded.
+        UserError: the model is not found or cannot be downloaded, its files are damaged, or they lack tensors or have
+            others than its configuration.
     """
     import torch
 
     use_free_processors()
     from_pretrained = _from_pretrained("AutoModelForCausalLM")
-    options = {"quantization_config": _nf4(nf4)} if nf4 else {}
-    model = _load(
-        name,
-        lambda path: from_pretrained(
-            path, dtype=torch_dtype(dtype), trust_remote_code=False, use_safetensors=True, **options
-        ),
-    )
+    options: dict[str, Any] = {"quantization_config": _nf4(nf4)} if nf4 else {}
+    options |= {"dtype": torch_dtype(dtype), "use_safetensors": True}
+    base = base_of(name)
+
+    def load(path: str) -> Any:
+        with _errors_only():
+            # Mismatched tensors are reported below, with their names.
+            return from_pretrained(
+                path, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+
+    model, report = checked(base or name, load)
+    check_tensors(model, report, base or name)
+    if base is not None:
+
+        def adapted(path: str) -> Any:
+            with _errors_only():
+                return model.load_adapter(path)
+
+        info = checked(name, adapted)
+        check_tensors(model, info.to_dict(), name)
     if nf4:
         # On some CPUs a forward pass in eval mode would repack the weights, and the repacked ones have no gradient.
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return cast("PreTrainedModel", model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Without the warnings of transformers and peft, such as a report of missing tensors."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def source_dtype(name: str) -> Any:
+    """The torch dtype of a model's weights: of its configuration, else of its files, else float32.
+
+    Args:
+        name: a folder, a hub id or a built-in model; of an adapter, the base model counts.
+    """
+    import torch
+
+    base = base_of(name) or name
+    config, _ = load_configs(base)
+    dtype = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    if dtype is not None:
+        return dtype
+    folder = Path(resolve(base))
+    if not folder.is_dir():
+        from transformers.utils.hub import cached_file
+
+        folder = Path(str(cached_file(base, "config.json"))).parent  # the files of the hub model in the cache
+    return getattr(torch, stored_dtype(folder) or "float32")
 
 
 def _nf4(compute: str) -> Any:
@@ -268,30 +357,31 @@ def _from_pretrained(kind: str) -> Any:
     return getattr(transformers, kind).from_pretrained
 
 
-def _load(name: str, load: Callable[[str], Any]) -> Any:
-    """Load a part of a model with transformers.
+def checked(name: str, load: Callable[[str], Any]) -> Any:
+    """The result of a function of transformers, with its errors about the model as errors of the user.
 
     Raises:
-        UserError: it cannot be loaded. The files come from outside, so that every exception is about them, except for
-            a lack of memory.
+        UserError: the model cannot be loaded. The files come from outside, so that every exception is about them,
+            except for a lack of memory.
     """
     path = resolve(name)
     try:
         return load(path)
-    except MemoryError:
+    except (MemoryError, SpotError):
         raise
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        # Only a first line that ends with a colon needs the next one.
+        reason = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         if _needs_code(error):
-            raise UserError(
-                "the model needs Python code from its own files, which is never run",
-                where=name,
-                cure="use a model whose architecture is part of transformers",
-            ) from None
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            reason = "it needs custom code from its own files, which is never run"
+        cure = next((cure for words, cure in _CURES if re.search(words, reason, re.IGNORECASE)), None)
         raise UserError(
-            f"failed to load the model: {reason[:300]}", where=name, cure="use the folder of a model, or a hub id"
+            f"failed to load the model: {reason[:300]}",
+            where=name,
+            cure=cure or "use the folder of a model, or a hub id",
         ) from None
 
 
@@ -300,24 +390,12 @@ def _needs_code(error: Exception) -> bool:
     return "trust_remote_code" in str(error)
 
 
-def _base_of(folder: Path) -> str | None:
-    """The base model of a folder with only an adapter; None for other folders.
-
-    Raises:
-        UserError: the adapter does not name its base model.
-    """
-    adapter = folder / "adapter_config.json"
-    if not adapter.is_file() or (folder / "config.json").is_file():
-        return None
-    settings = read_json(adapter)
-    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
-    if not isinstance(base, str) or not base:
-        raise UserError(
-            "the adapter does not name its base model",
-            where=str(adapter),
-            cure="add base_model_name_or_path to adapter_config.json",
-        )
-    return base
+_CURES = (
+    ("custom code", "use a model that transformers supports; spot runs no code of a model"),
+    (r"does not recognize this architecture", "update transformers, or use a model that it supports"),
+    (r"deserializ|incomplete|corrupt|invalid header", "download or copy the weights again"),
+)
+"""Patterns of errors of transformers and safetensors, each with its cure."""
 
 
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
@@ -332,7 +410,9 @@ def _refuse_other_weights(folder: Path, name: str) -> None:
     """
     names = sorted(path.name for path in folder.iterdir())
     others = [file for file in names if file.endswith(_OTHER_WEIGHTS) and file != "training_args.bin"]
-    if others and not any(file.endswith(".safetensors") for file in names):
+    # An adapter in a pickle would be read although other weights are in safetensors.
+    pickled = {"adapter_model.bin"} & {*names} and "adapter_model.safetensors" not in names
+    if others and (pickled or not any(file.endswith(".safetensors") for file in names)):
         raise UserError(
             f"the weights are not in the format safetensors, but in {others[0]}",
             where=name,

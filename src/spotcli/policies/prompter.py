@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from spotcli.errors import RecipeError
-from spotcli.policies import PromptFacts
-from spotcli.policies.chat_template import DATE, dated, render
+from spotcli.errors import DataError, RecipeError
+from spotcli.policies import PromptFacts, Request
+from spotcli.policies.chat_template import DATE, dated, end_of_turn, render
 from spotcli.policies.models import load_configs, load_tokenizer
 from spotcli.records import Message
 
@@ -46,22 +46,42 @@ class Prompter:
         template = str(self.tokenizer.chat_template or "")
         self.template_kwargs = switch(template, thinking) | template_kwargs
         self.date = DATE.date().isoformat() if dated(template) else None
-        ends = generation.get("eos_token_id")
-        self.ends: set[int] = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
+        ends = generation.get("eos_token_id") or getattr(config.get_text_config(), "eos_token_id", None)
+        stops = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
+        self.end = end_of_turn(self.tokenizer, stops, self.template_kwargs)
+        self.ends: set[int] = {*stops, *self.end.ids[-1:]}
+        """Every token that stops generation: those of the model, and the one that its template ends a turn with."""
         self.context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.defaults = {name: generation[name] for name in SAMPLED if generation.get(name) is not None}
 
-    def ids(self, messages: list[Message]) -> list[int]:
-        """Token ids of a chat, up to where the answer starts, with at most one BOS."""
-        return render(self.tokenizer, messages, self.template_kwargs)
+    def ids(self, messages: list[Message], tools: list[Any] | None = None) -> list[int]:
+        """Token ids of a chat, up to where the answer starts, with at most one BOS.
+
+        Raises:
+            UserError: the model has no chat template.
+            DataError: the template rejects the messages, or has no place for the tools.
+        """
+        return render(self.tokenizer, messages, self.template_kwargs, tools)
+
+    def prompt(self, request: Request) -> list[int]:
+        """Token ids of a request's chat.
+
+        Raises:
+            UserError: as ``ids``, with the problem's id.
+        """
+        try:
+            return self.ids(request.messages, request.tools)
+        except DataError as error:
+            error.where = f"problem {request.key[0]}"
+            raise
 
     def room(self, prompt: list[int], wanted: int) -> int:
         """Tokens that an answer may have: ``wanted``, or what the context leaves; 0 if the prompt fills it."""
         return wanted if self.context is None else max(0, min(wanted, self.context - len(prompt)))
 
-    def facts(self, messages: list[Message]) -> PromptFacts:
+    def facts(self, messages: list[Message], tools: list[Any] | None = None) -> PromptFacts:
         """How this chat, the first of a run, is rendered."""
-        ids = self.ids(messages)
+        ids = self.ids(messages, tools)
         return PromptFacts(
             prompt_tail=self._tail(ids),
             prompt_bos=sum(token == self.tokenizer.bos_token_id for token in ids[:2]),

@@ -100,7 +100,7 @@ class TransformersPolicy:
 
     def facts(self, first: Request) -> TransformersFacts:
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return TransformersFacts(dtype=dtype, prompts=self.prompter.facts(first.messages))
+        return TransformersFacts(dtype=dtype, prompts=self.prompter.facts(first.messages, first.tools))
 
     def stop(self) -> None:
         self._stopped = True
@@ -119,7 +119,7 @@ class TransformersPolicy:
         size = self.batch_size * (BLOCK if self._full_attention else 1)
         for _, same_trial in groupby(requests, key=lambda request: request.trial):
             while window := list(islice(same_trial, WINDOW)):
-                prompts = {request.key: self.prompter.ids(request.messages) for request in window}
+                prompts = {request.key: self.prompter.prompt(request) for request in window}
                 window.sort(key=lambda request: (len(prompts[request.key]), str(request.key)))
                 for start in range(0, len(window), size):
                     block = window[start : start + size]
@@ -176,7 +176,7 @@ class TransformersPolicy:
         import torch
 
         assert answer.token_ids is not None
-        ids = [*self.prompter.ids(answer.request.messages), *answer.token_ids]
+        ids = [*self.prompter.prompt(answer.request), *answer.token_ids]
         with torch.inference_mode():
             logits: torch.Tensor = self.model(
                 input_ids=torch.tensor([ids], device=self.model.device), logits_to_keep=len(answer.token_ids) + 1

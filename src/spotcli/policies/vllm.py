@@ -93,7 +93,7 @@ class VllmPolicy:
             raise UserError(
                 "the vllm engine does not load adapters without their base model",
                 where=model,
-                cure="merge the adapter into its base model, or use --engine transformers",
+                cure="merge it into its base model with `spot merge`, or use --engine transformers",
             )
         sampling = sampling.without_gaps()
         config = WorkerConfig(
@@ -121,7 +121,7 @@ class VllmPolicy:
             workers=len(self._jobs),
             interpreter=self._jobs[0].command[0],
             effective=self._jobs[0].config.sampling | (vars(ready) if ready else {}),
-            prompts=self.prompter.facts(first.messages),
+            prompts=self.prompter.facts(first.messages, first.tools),
         )
 
     def answers(
@@ -132,7 +132,7 @@ class VllmPolicy:
 
         def rendered() -> Iterator[WorkerRequest]:
             for number, request in enumerate(request for request in requests if not done(request)):
-                ids = self.prompter.ids(request.messages)
+                ids = self.prompter.prompt(request)
                 pending[number] = request, len(ids)
                 yield WorkerRequest(number, ids, request.seed)
 

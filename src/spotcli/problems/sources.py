@@ -63,7 +63,7 @@ def iter_problems(
 
         yield from arithmetic.take(seed, "train", limit or 600)
         return
-    rows = _hub(name, folder) if name.startswith("hf:") else _file(folder / name)
+    rows = _hub(name, folder) if name.startswith("hf:") else file_rows(folder / name)
     source = name if name.startswith("hf:") else Path(name).name
     renamed: dict[str, str] = {}
     prompts, ids, references = Seen(), Seen(), Seen()
@@ -113,7 +113,7 @@ def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]
     """
     renamed: dict[str, str] = {}
     keys: set[tuple[str, int]] = set()
-    for where, number, row in _file(path):
+    for where, number, row in file_rows(path):
         jsonl.refuse_other_kind(row, UngradedSample, path)
         jsonl.refuse_evaluated(row, where)
         answer = _record({"source": f"{path.name}#{number}"} | row, UngradedSample, where, renamed)
@@ -145,7 +145,7 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
     if row.get("id", "") is None:
         del row["id"]
     if isinstance(row.get("id"), int | float):
-        row["id"] = _as_text(row["id"])
+        row["id"] = as_text(row["id"])
     if isinstance(row.get("prompt"), list):
         # In Parquet, every message has every field that any message has.
         row["prompt"] = [
@@ -157,7 +157,7 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
     for source, reference in _references(row, where):
         # A placeholder for a missing value must not hide the reference answer in another field.
         if reference is not None and not (isinstance(reference, str) and is_placeholder(reference)):
-            row["answer"] = _as_text(reference)
+            row["answer"] = as_text(reference)
             if source != "answer":
                 renamed[source] = "answer"
             if source in Problem.aliases:
@@ -201,7 +201,7 @@ def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
             row["answer"] = None
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """A number as text, 27.0 as "27"; any other value unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
@@ -210,8 +210,12 @@ def _as_text(value: Any) -> Any:
     return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
 
 
-def _file(path: Path) -> Rows:
-    """The rows of a file, read by its content; the ending decides only between kinds of text."""
+def file_rows(path: Path) -> Rows:
+    """The rows of a file, read by its content; the ending decides only between kinds of text.
+
+    Raises:
+        UserError: the file is not found or cannot be read.
+    """
     if path.is_dir():
         raise UserError(
             "expected a file of problems, got a folder",

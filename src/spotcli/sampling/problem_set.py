@@ -158,7 +158,7 @@ class ProblemSet:
             for trial in range(self.trials):
                 for problem in part:
                     key = (problem.id, trial)
-                    yield problem, Request(key, problem.messages, answer_seed(seed, *key), trial)
+                    yield problem, Request(key, problem.messages, answer_seed(seed, *key), trial, problem.tools)
 
     def __len__(self) -> int:
         return self._number

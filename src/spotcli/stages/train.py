@@ -25,6 +25,7 @@ import time
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spotcli import recipe_yaml
 from spotcli.console import progress, say
@@ -37,9 +38,16 @@ from spotcli.training.dry_run import estimate_cost, show_estimate
 from spotcli.training.model_card import card
 from spotcli.training.plan import TrainPlan, show_plan
 from spotcli.training.progress import Metrics, Report, counter
-from spotcli.training.rank import Ranks, run_as_rank
-from spotcli.training.run_folder import RunFolder, step_of
+from spotcli.training.rank import Ranks, phase, run_as_rank
+from spotcli.training.run_folder import RunFolder, RunMeta, step_of
+from spotcli.training.starting_model import inspect_model
 from spotcli.training.summary import TrainSummary
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from spotcli.training.reference import PairLogps
+    from spotcli.training.session import PreparedModel
 
 __all__ = ["TrainSummary", "train"]
 
@@ -67,14 +75,17 @@ def train(
         RecipeError: the model is missing, a key is unknown or reserved, or settings contradict each other.
         DataError: a row is invalid, or no pair is left to train on.
         SettingsChanged: the output folder holds a run with other settings.
+        UserError: the model cannot be trained, its files are damaged, or the run diverged.
         SpotError: the first loss differs from the expected one, or training failed.
     """
     started = time.monotonic()
-    recipe = _checked(recipe, launching=not dry_run)
-    data = load_data(recipe, folder / recipe.train.data, rough=dry_run)
-    sharing = decide_sharing(recipe.train, recipe.model or "", data.pairs)
-    layout = plan_layout(recipe.train, data.pairs, share=sharing.on, seed=recipe.seed)
-    plan = TrainPlan(recipe, folder, data, sharing, layout, Ranks.of(os.environ))
+    with recipe_yaml.located(recipe):
+        recipe = _checked(recipe, launching=not dry_run)
+        start = inspect_model(recipe.model or "", recipe.train)
+        data = load_data(recipe, folder / recipe.train.data, rough=dry_run, start=start)
+        sharing = decide_sharing(recipe.train, recipe.model or "", data.pairs)
+        layout = plan_layout(recipe.train, data.pairs, share=sharing.on, seed=recipe.seed)
+    plan = TrainPlan(recipe, folder, start, data, sharing, layout, Ranks.of(os.environ))
     summary = plan.summary()
     if plan.ranks.is_main:
         show_plan(plan, summary)
@@ -84,12 +95,15 @@ def train(
         return replace(summary, estimate=estimate)
     run = RunFolder(plan.output)
     # Launched processes and further machines work for the command that has the lock.
-    with run.lock() if not plan.ranks.launched and not recipe.train.node else nullcontext():
+    leads = not plan.ranks.launched and not plan.section.node
+    with run.lock() if leads else nullcontext():
         if fresh:
             run.set_aside()
         if (complete := run.finished(plan.identity)) is not None:
             say(f"{run.path}: already trained with these settings; nothing to do")
             return complete
+        if leads:
+            run.remove_damaged()
         if plan.needs_launch:
             return _launch(plan, run, summary, started)
         return _train(plan, run, summary, started)
@@ -115,7 +129,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
 
     from spotcli.training import session
     from spotcli.training.generation_check import load_check
-    from spotcli.training.reference import reference_logps
+    from spotcli.training.saving import Saver
     from spotcli.training.trainer import PairTrainer
 
     arguments = session.training_arguments(plan)
@@ -126,21 +140,18 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         if plan.ranks.is_main:
             metrics = stack.enter_context(closing(Metrics(run.metrics)))
             display = stack.enter_context(progress("pairs", lines=False))
-            meta = run.start(plan.identity, recipe_yaml.dump(plan.recipe))
-            metrics.keep_until(resumed_from)
-            run.remove_checkpoints(after=resumed_from)
-            if checkpoint is not None:
-                say(f"resuming after step {resumed_from} of {plan.steps}")
-        prepared = session.load_model(plan)
-        model, reference = prepared.model, None
-        if plan.objective.reference:
-            reference = reference_logps(plan, model, counter(display, "reference", len(plan.pairs)))
-        if plan.section.lora is not None:
-            model = session.add_adapters(model, plan.section.lora, plan.recipe.seed)
-        check = load_check(plan, model, prepared)
+            meta = _start(plan, run, metrics, resumed_from)
+        prepared, reference = _prepare(plan, display)
+        saver = Saver.of(plan, prepared.model, prepared.saved)
+        check = load_check(plan, prepared.model, prepared)
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
-        trainer = PairTrainer(model=model, args=arguments, plan=plan, reference=reference, check=check, report=report)
+        if plan.ranks.launched:
+            phase("training")
+        trainer = PairTrainer(
+            model=prepared.model, args=arguments, plan=plan, reference=reference, check=check, report=report
+        )
+        trainer.rounded = prepared.rounded
         try:
             trainer.resume(checkpoint)
         except KeyboardInterrupt:
@@ -148,7 +159,7 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
         except (torch.OutOfMemoryError, MemoryError) as error:
             first_line = str(error).splitlines()[0]
             raise SpotError(f"out of memory: {first_line}", cure=settings.MEMORY_CURE) from error
-        session.save_model(trainer, plan, prepared.saved)
+        survival = saver.save(trainer)
         if report is None or meta is None:
             return summary
         if not keys.keeps_checkpoints(plan.section):
@@ -160,10 +171,38 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             first_loss=trainer.first_loss,
             final=report.final,
             resumed_from=resumed_from or None,
+            saved=survival,
         )
         meta = meta.completed(summary)
         run.finish(meta, card(meta, lora=plan.section.lora is not None))
         return summary
+
+
+def _prepare(plan: TrainPlan, display: Progress | None) -> tuple[PreparedModel, list[PairLogps] | None]:
+    """Load the starting policy, with its adapters, and compute the reference if the objective has one."""
+    from spotcli.training import session
+    from spotcli.training.reference import reference_logps
+
+    phase(f"loading {plan.model}")
+    prepared = session.load_model(plan)
+    reference = None
+    if plan.objective.reference:
+        phase(f"computing the reference of {len(plan.pairs)} pairs")
+        reference = reference_logps(plan, prepared.model, counter(display, "reference", len(plan.pairs)))
+    if plan.section.lora is not None:
+        model = session.add_adapters(prepared.model, plan.section.lora, plan.recipe.seed)
+        prepared = replace(prepared, model=model)
+    return prepared, reference
+
+
+def _start(plan: TrainPlan, run: RunFolder, metrics: Metrics, resumed_from: int) -> RunMeta:
+    """Write the settings of the run, and remove what an interrupted start wrote after its last checkpoint."""
+    meta = run.start(plan.identity, recipe_yaml.dump(plan.recipe))
+    metrics.keep_until(resumed_from)
+    run.remove_checkpoints(after=resumed_from)
+    if resumed_from:
+        phase(f"resuming after step {resumed_from} of {plan.steps}")
+    return meta
 
 
 def _launch(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: float) -> TrainSummary:
@@ -176,7 +215,7 @@ def _launch(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: flo
     say(f"{section.ranks} processes, {kind}{machine}")
     with progress("pairs", lines=False) as display:
         try:
-            launch(plan, metrics=run.metrics, on_row=Report(display, summary, run.last_step()))
+            launch(plan, metrics=run.metrics, on_row=Report(display, summary, run.last_step()), on_phase=say)
         except KeyboardInterrupt:
             raise _interrupted(plan, run) from None
     complete = run.finished(plan.identity)

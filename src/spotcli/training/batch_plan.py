@@ -82,6 +82,13 @@ def total_steps(section: TrainSection, pairs: int, batch: int) -> int:
     return math.ceil(float(argument(section, "num_train_epochs")) * math.ceil(pairs / batch))
 
 
+def epochs(section: TrainSection, pairs: int, batch: int) -> float:
+    """Epochs of the whole run; the arguments are those of ``total_steps``."""
+    if int(argument(section, "max_steps") or -1) > 0:
+        return round(total_steps(section, pairs, batch) / math.ceil(pairs / batch), 2)
+    return float(argument(section, "num_train_epochs"))
+
+
 def plan_layout(section: TrainSection, pairs: Sequence[EncodedPair], *, share: bool, seed: int) -> Layout:
     """How each training step is cut into micro-batches.
 

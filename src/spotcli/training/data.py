@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spotcli import jsonl
 from spotcli.console import say
 from spotcli.core.forward.encoding import Encoded, EncodedPair, Encoder, rough_pairs
 from spotcli.errors import DataError, RecipeError, UserError
 from spotcli.policies import chat_template, models
+from spotcli.policies.chat_template import EndOfTurn
 from spotcli.policies.prompter import Prompter
+from spotcli.problems.sources import file_rows
 from spotcli.recipe import Recipe, TrainSection
-from spotcli.records import Contrast, Pair
+from spotcli.records import Contrast, Message, Pair
+from spotcli.training.rows import CHAT, INVALID, TABLES, InvalidRows, read_pairs
+from spotcli.training.starting_model import StartingModel
 
 CHOSEN_ONLY = ("sft", "dft")
 """Objectives that do not use the rejected answer; they also train on rows without one."""
@@ -29,6 +34,10 @@ class TrainingData:
     """The date that the chat template got as today's date; None where it asks for none."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Fields that were read under another name: name in the file -> name of the field."""
+    end: EndOfTurn | None = None
+    """The tokens that answers end with; None without a tokenizer."""
+    invalid: InvalidRows = field(default_factory=InvalidRows)
+    """The rows that are not pairs."""
 
     @property
     def pairs(self) -> list[EncodedPair]:
@@ -44,23 +53,27 @@ class PrefixSharing:
     """Why not; None where sharing is on or the recipe turns it off."""
 
 
-def load_data(recipe: Recipe, path: Path, *, rough: bool) -> TrainingData:
+def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) -> TrainingData:
     """Read and encode the pairs.
 
     Args:
-        recipe: model, chat template settings, objective and ``max_length``.
+        recipe: model, chat template settings, objective, ``max_length`` and ``max_bad_rows``.
         path: the file of the pairs.
         rough: count words and signs instead of tokens if the model has no tokenizer within reach.
+        start: facts about the model.
 
     Raises:
-        DataError: a row is invalid, or no pair is left to train on.
+        DataError: too many rows are invalid, or no pair is left to train on.
         RecipeError: ``sample.thinking`` is on, and the chat template has no switch for it.
         UserError: the file, the tokenizer or the chat template is missing.
     """
     section, name = recipe.train, recipe.model or ""
-    jsonl.count(path)  # a missing file stops the run before the tokenizer is loaded
+    _check_file(path)
     kind = Pair if section.objective in CHOSEN_ONLY else Contrast
     template_kwargs = recipe.sample.chat_template_kwargs | section.chat_template_kwargs
+    invalid = InvalidRows(section.max_bad_rows)
+    renamed: dict[str, str] = {}
+    rows = read_pairs(path, kind, invalid=invalid.add, renamed=renamed)
     try:
         prompter = Prompter(name, template_kwargs, recipe.sample.thinking)
     except RecipeError:
@@ -69,28 +82,84 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool) -> TrainingData:
         if not rough:
             raise
         say(f"{name}: failed to load a tokenizer; token counts are those of words and signs")
-        return TrainingData(rough_pairs(jsonl.read(path, kind), max_length=section.max_length))
-    tokenizer = prompter.tokenizer
-    if tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no end-of-turn token", where=tokenizer.name_or_path)
-    renamed: dict[str, str] = {}
-    encoder = Encoder(
-        tokenizer=tokenizer,
-        render=prompter.ids,
-        follows=lambda messages, answer: chat_template.follows(tokenizer, messages, answer, prompter.template_kwargs),
-        end_ids=[tokenizer.eos_token_id],
-        stop_ids=prompter.ends,
-        max_length=section.max_length,
-    )
-    encoded = encoder.encode(jsonl.read(path, kind, renamed=renamed, refuse_evaluation=True))
-    if not encoded.pairs:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.dropped.items())
-        raise DataError(
-            f"no pair is left to train on ({reasons or 'the file is empty'})",
-            where=str(path),
-            cure="add pairs, or raise train.max_length",
+        encoded = rough_pairs((pair for _, pair in rows), max_length=section.max_length)
+        return TrainingData(_counted(encoded, invalid, path), invalid=invalid)
+    chat_template.require_template(prompter.tokenizer)
+    if not prompter.end.ids:
+        raise UserError(
+            "the policy's turn has no end: the chat template writes no end-of-turn token, and the tokenizer has none",
+            where=prompter.tokenizer.name_or_path,
+            cure="set eos_token in tokenizer_config.json",
         )
-    return TrainingData(encoded, prompter.date, renamed)
+    encoder = _encoder(prompter, section, start)
+    encoded = Encoded()
+    for where, pair in rows:
+        try:
+            encoder.add(pair, encoded)
+        except UserError as error:
+            error.where = where
+            if not isinstance(error, DataError):
+                raise
+            invalid.add(error)
+    return TrainingData(_counted(encoded, invalid, path), prompter.date, renamed, prompter.end, invalid)
+
+
+def _check_file(path: Path) -> None:
+    """Check that the file exists, before the tokenizer is loaded.
+
+    Raises:
+        UserError: it does not.
+    """
+    if path.suffix.lower() in TABLES:
+        file_rows(path)
+    else:
+        jsonl.count(path)
+
+
+def _encoder(prompter: Prompter, section: TrainSection, start: StartingModel) -> Encoder:
+    """The encoder of a run: prompts as in sampling, answers with the end of turn of the chat template."""
+    tokenizer = prompter.tokenizer
+
+    def given(pair: Pair) -> tuple[list[Message], dict[str, Any], list[Any] | None]:
+        """Messages, arguments for the template, and tools of a row."""
+        extra = pair.model_extra or {}
+        own = extra.get("chat_template_kwargs")
+        kwargs = prompter.template_kwargs | (own if isinstance(own, dict) else {})
+        return extra.get(CHAT) or pair.messages, kwargs, pair.tools
+
+    def follows(pair: Pair, answer: str) -> bool:
+        messages, kwargs, tools = given(pair)
+        return chat_template.follows(tokenizer, messages, answer, kwargs, tools)
+
+    return Encoder(
+        tokenizer=tokenizer,
+        render=lambda pair: chat_template.render(tokenizer, *given(pair)),
+        follows=follows,
+        end_ids=prompter.end.ids,
+        stop_ids=prompter.ends,
+        max_length=min(section.max_length, start.positions or section.max_length),
+        vocabulary=start.vocabulary,
+        rejected=section.objective not in CHOSEN_ONLY,
+    )
+
+
+def _counted(encoded: Encoded, invalid: InvalidRows, path: Path) -> Encoded:
+    """The encoded rows with the invalid ones counted.
+
+    Raises:
+        DataError: no pair is left to train on, or most rows are invalid.
+    """
+    if invalid.count:
+        encoded.read += invalid.count
+        encoded.dropped[INVALID] += invalid.count
+        invalid.check_share(encoded.read)
+    if encoded.pairs:
+        return encoded
+    reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.dropped.items())
+    message = f"no pair is left to train on ({reasons or 'the file is empty'})"
+    if invalid.count:
+        raise invalid.error(message)
+    raise DataError(message, where=str(path), cure="add pairs, or raise train.max_length")
 
 
 def decide_sharing(section: TrainSection, model: str, pairs: Sequence[EncodedPair]) -> PrefixSharing:

@@ -14,11 +14,17 @@ from spotcli.core import costs
 from spotcli.core.costs import DEVICES, Setup, Shape, Work, row_work
 from spotcli.errors import RecipeError
 from spotcli.policies import models
+from spotcli.policies.weight_files import WeightFiles
 from spotcli.recipe import LoraSection, TrainSection, suggest
+from spotcli.training import keys
 from spotcli.training.cluster import Sharding
 from spotcli.training.plan import TrainPlan
 from spotcli.training.settings import MEMORY_CURE
-from spotcli.training.summary import CostEstimate
+from spotcli.training.starting_model import empty_model
+from spotcli.training.summary import CostEstimate, UpdateEstimate
+
+ROWS = 64
+"""Rows of each matrix whose weights are compared with the updates."""
 
 
 def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> CostEstimate:
@@ -60,7 +66,55 @@ def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> CostEs
         memory=memory,
         memory_total=sum(memory.values()),
         memory_available=DEVICES[device].memory,
+        updates=estimate_updates(plan) if plan.section.lora is None else None,
     )
+
+
+def estimate_updates(plan: TrainPlan) -> UpdateEstimate | None:
+    """Compare the largest possible updates with bfloat16's spacing; None without weights on this machine.
+
+    Args:
+        plan: the run. At most ``ROWS`` rows of each matrix of its model are read.
+    """
+    import torch
+
+    from spotcli.core.rounding import half_spacings
+
+    rates = _learning_rates(plan)
+    step, run = max(rates), sum(rates)
+    files = WeightFiles(models.resolve(plan.model))
+    weights = above_step = above_run = 0.0
+    for name in files.names():
+        whole, part = files.size(name), files.get(name, rows=ROWS)
+        if part is None or not part.is_floating_point() or not part.numel():
+            continue
+        halves = half_spacings(part, torch.bfloat16)
+        weights += whole
+        above_step += whole * float((halves < step).float().mean())
+        above_run += whole * float((halves < run).float().mean())
+    return UpdateEstimate(step, run, above_step / weights, above_run / weights) if weights else None
+
+
+def _learning_rates(plan: TrainPlan) -> list[float]:
+    """The learning rate of each training step."""
+    import torch
+    from transformers import get_scheduler
+
+    warmup = float(keys.argument(plan.section, "warmup_steps"))
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=float(keys.argument(plan.section, "learning_rate")))
+    scheduler = get_scheduler(
+        keys.argument(plan.section, "lr_scheduler_type"),
+        optimizer,
+        num_warmup_steps=math.ceil(warmup * plan.steps) if warmup < 1 else int(warmup),
+        num_training_steps=plan.steps,
+        scheduler_specific_kwargs=plan.section.training_arguments.get("lr_scheduler_kwargs"),
+    )
+    rates = []
+    for _ in range(plan.steps):
+        rates.append(float(scheduler.get_last_lr()[0]))
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def _work(plan: TrainPlan) -> list[Work]:
@@ -79,13 +133,9 @@ def _work(plan: TrainPlan) -> list[Work]:
 def shape_of(name: str, section: TrainSection) -> Shape:
     """The sizes of a model, with the adapters and the quantisation of the train section."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    config, _ = models.load_configs(name)
-    empty: Any = AutoModelForCausalLM.from_config
-    with torch.device("meta"):
-        model = empty(config, trust_remote_code=False)
-    text = config.get_text_config()
+    model = empty_model(name)
+    text = model.config.get_text_config()
     head = model.get_output_embeddings()
     linear = {
         path: module
@@ -169,5 +219,11 @@ def show_estimate(estimate: CostEstimate) -> None:
         f"{estimate.memory_total:.1f} of {estimate.memory_available:g} GiB per device: "
         + ", ".join(f"{name} {value:.1f}" for name, value in estimate.memory.items())
     )
+    if (updates := estimate.updates) is not None:
+        say(
+            f"a training step moves a weight by at most about {updates.step:.2g}, the whole run by {updates.run:.2g}; "
+            f"rounding to the nearest bfloat16 would keep that for {updates.step_share:.1%} and "
+            f"{updates.run_share:.1%} of the weights"
+        )
     if estimate.memory_total > estimate.memory_available:
         warn(f"estimated memory exceeds the device; try {MEMORY_CURE}")

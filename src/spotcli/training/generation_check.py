@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spotcli import jsonl
+from spotcli.errors import DataError
 from spotcli.grading.answers import Completion, grade_answer
 from spotcli.grading.kinds import grader_of
 from spotcli.policies import NO_LIMIT, Answer, Failure, Request, Sampling
@@ -25,7 +25,9 @@ from spotcli.policies.prompter import Prompter
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.records import Pair, key_hash
 from spotcli.training.plan import TrainPlan
-from spotcli.training.session import PreparedModel, bare_model
+from spotcli.training.rows import read_pairs
+from spotcli.training.saving import bare_model
+from spotcli.training.session import PreparedModel
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,20 @@ def load_check(plan: TrainPlan, model: Any, prepared: PreparedModel) -> Check | 
         lengths[pair.prompt_ids] = max(lengths.get(pair.prompt_ids, 0), len(pair.chosen_ids))
     prompter = Prompter(plan.model, template_kwargs, sample.thinking)
     # The same problems for any order of the rows and on every process; those with a reference answer first.
-    rows = sorted(jsonl.read(plan.data_file, Pair), key=lambda row: (row.reference is None, key_hash(row.id)))
+    pairs = (pair for _, pair in read_pairs(plan.data_file, Pair, invalid=lambda error: None))
+    rows = sorted(pairs, key=lambda row: (row.reference is None, key_hash(row.id)))
     problems: dict[tuple[int, ...], Pair] = {}
     for row in rows:
-        ids = tuple(prompter.ids(row.messages))
+        try:
+            ids = tuple(prompter.ids(row.messages))
+        except DataError:
+            continue  # the row is left out of training too
         if ids in lengths:
             problems.setdefault(ids, row)
         if len(problems) == section.check_problems:
             break
+    if not problems:
+        return None
     for grader in {problem.grader for problem in problems.values()}:
         grader_of(grader, plan.recipe.grader)
     policy = TransformersPolicy(

@@ -31,7 +31,7 @@ from spotcli.jsonl import read_json, write_json
 from spotcli.locks import PARENT
 from spotcli.recipe import Recipe
 from spotcli.training.plan import TrainPlan
-from spotcli.training.rank import SCRATCH, first_error
+from spotcli.training.rank import PHASES, SCRATCH, first_error
 from spotcli.training.settings import MEMORY_CURE
 
 PORT = 29_500
@@ -44,13 +44,16 @@ _GRACE = 15.0
 """Seconds that processes get to end by themselves."""
 
 
-def launch(plan: TrainPlan, *, metrics: Path, on_row: Callable[[dict[str, Any]], None]) -> None:
+def launch(
+    plan: TrainPlan, *, metrics: Path, on_row: Callable[[dict[str, Any]], None], on_phase: Callable[[str], None]
+) -> None:
     """Run the train stage in the processes of a plan and wait for them.
 
     Args:
         plan: the run.
         metrics: the run's metrics.jsonl.
         on_row: called with each new row of it.
+        on_phase: called with what the main process starts to do.
 
     Raises:
         SpotError: a process failed; the first error, in its own class.
@@ -65,7 +68,7 @@ def launch(plan: TrainPlan, *, metrics: Path, on_row: Callable[[dict[str, Any]],
         "-m", "spotcli.stages.train", str(scratch / "recipe.yaml"), str(plan.folder),
     ]  # fmt: skip
     environment = os.environ | {SCRATCH: str(scratch), PARENT: str(os.getpid())}
-    new_rows = _follow(metrics)
+    new_rows, phases = _follow(metrics), _new_lines(scratch / PHASES)
     with log.open("wb") as out:
         launcher = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
@@ -73,6 +76,8 @@ def launch(plan: TrainPlan, *, metrics: Path, on_row: Callable[[dict[str, Any]],
     failed_at: float | None = None
     try:
         while launcher.poll() is None:
+            for line in next(phases):
+                on_phase(line)
             for row in next(new_rows):
                 on_row(row)
             if failed_at is None and list(scratch.glob("rank-*.error")):
@@ -186,6 +191,15 @@ def _follow(metrics: Path) -> Iterator[list[dict[str, Any]]]:
             last = rows[-1]["step"]
         yield rows
         last = min(last, _last_step(metrics))
+
+
+def _new_lines(path: Path) -> Iterator[list[str]]:
+    """At each step, the whole lines that were added to a file since the previous one."""
+    shown = 0
+    while True:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        yield lines[shown:]
+        shown = len(lines)
 
 
 def _last_step(metrics: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from spotcli.console import safe
 from spotcli.training.run_folder import RunMeta
 from spotcli.training.step_metrics import LOGP_CHANGES
+from spotcli.training.summary import Survival
 
 _SETTINGS = (
     "objective",
@@ -88,9 +89,30 @@ def card(meta: RunMeta, *, lora: bool) -> str:
         "Rewards are beta * (log pi - log pi_ref). `logp_change` is the change of log-probabilities since the start, "
         "in nats per token: on tokens that both answers have, on tokens of the correction only, on tokens of the wrong "
         "answer only. `metrics.jsonl` has every logged step.", "",
+        *_saved(summary.saved),
         "## Versions", "", ", ".join(f"{package} {version}" for package, version in meta.versions.items()), "",
     ]  # fmt: skip
     return "\n".join(parts)
+
+
+def _saved(survival: Survival | None) -> list[str]:
+    """What the format of the file left of the training."""
+    if survival is None:
+        return []
+    how = "without rounding" if survival.rounding == "none" else f"rounded from float32 ({survival.rounding})"
+    margin = (
+        f" and {survival.margin:.0%} of the change of the margin ({survival.margin_change:+.3g} nats, measured on "
+        f"{survival.pairs} of the pairs with float32 products)"
+        if survival.margin is not None
+        else ""
+    )
+    return [
+        "## Saved weights", "",
+        f"The weights are {survival.dtype}, {how}. The file has {survival.update:.0%} of the update{margin}. "
+        f"{survival.moved_in_training:.1%} of the weights differ from the starting policy's before rounding, "
+        f"{survival.moved:.1%} in the file. The forward pass of training computed with {survival.seen:.0%} of the "
+        "update.", "",
+    ]  # fmt: skip
 
 
 def _table(values: Mapping[str, Any]) -> list[str]:

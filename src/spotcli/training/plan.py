@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spotcli import jsonl
-from spotcli.console import note_renamed_fields, say
+from spotcli.console import note_renamed_fields, say, warn
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.policies import models
 from spotcli.policies.fingerprint import fingerprint
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.training import cluster, keys, settings
-from spotcli.training.batch_plan import total_steps
+from spotcli.training.batch_plan import epochs, total_steps
 from spotcli.training.data import CHOSEN_ONLY, PrefixSharing, TrainingData
 from spotcli.training.rank import Ranks
 from spotcli.training.run_folder import RunIdentity
+from spotcli.training.starting_model import StartingModel
 from spotcli.training.summary import TrainSummary
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _NOT_IDENTITY = {
     "data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size", "check_every",
-    "check_problems",
+    "check_problems", "max_bad_rows",
 }  # fmt: skip
 """Keys of the train section that do not change the weights, or that the identity holds in another form."""
 
@@ -40,6 +41,7 @@ class TrainPlan:
     recipe: Recipe
     folder: Path
     """The folder that the paths of the recipe are relative to."""
+    start: StartingModel
     data: TrainingData
     sharing: PrefixSharing
     layout: Layout
@@ -107,7 +109,10 @@ class TrainPlan:
     @cached_property
     def weights_digest(self) -> str:
         """Fingerprint of the starting policy's weights; reads them on first use."""
-        return fingerprint(models.resolve(self.model))
+        own = fingerprint(models.resolve(self.model))
+        if self.start.base is None:
+            return own
+        return f"{own} on {fingerprint(models.resolve(self.start.base))}"
 
     @cached_property
     def identity(self) -> RunIdentity:
@@ -137,7 +142,7 @@ class TrainPlan:
             rows=encoded.read,
             dropped=dict(encoded.dropped),
             emitted=encoded.emitted,
-            epochs=float(keys.argument(section, "num_train_epochs")),
+            epochs=epochs(section, len(encoded.pairs), self.layout.step),
             batch_size=self.layout.step,
             steps=self.steps,
             tokens=tokens,
@@ -160,19 +165,36 @@ class TrainPlan:
 
 def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     """Show what will be trained."""
-    if plan.data.template_date:
-        say(f"the chat template asks for today's date and gets {plan.data.template_date}, as in sampling")
-    note_renamed_fields(plan.data_file, plan.data.renamed)
+    data = plan.data
+    if data.template_date:
+        say(f"the chat template asks for today's date and gets {data.template_date}, as in sampling")
+    note_renamed_fields(plan.data_file, data.renamed)
+    for error in data.invalid.first:
+        warn(f"left out: {error.where}: {error.message}")
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items()))
     emitted = f", {summary.emitted} of them with the emitted token ids" if summary.emitted else ""
-    say(f"{summary.pairs} of {summary.rows} pairs{emitted}" + (f"; left out: {dropped}" if dropped else ""))
+    end = f"; answers end with {data.end.text!r}" if data.end else ""
+    say(f"{summary.pairs} of {summary.rows} pairs{emitted}{end}" + (f"; left out: {dropped}" if dropped else ""))
+    if data.end and data.end.note:
+        warn(f"{data.end.note}; answers end with the tokenizer's {data.end.text!r}")
     epochs = "epoch" if summary.epochs == 1 else "epochs"
+    shared = (
+        f", or {summary.shared_tokens:,} with common beginnings counted once "
+        f"({summary.tokens / summary.shared_tokens:.2f} times fewer)"
+    )
     say(
         f"{summary.steps} training steps of {summary.batch_size} pairs, {summary.epochs:g} {epochs}; tokens per epoch: "
-        f"{summary.tokens:,}, or {summary.shared_tokens:,} with common beginnings counted once "
-        f"({summary.tokens / summary.shared_tokens:.2f} times fewer)"
+        f"{summary.tokens:,}{shared if plan.share else ''}"
     )
     if plan.sharing.reason:
         say(f"prompt and common beginning are computed twice: {plan.sharing.reason}")
+    if plan.start.dropouts:
+        values = ", ".join(f"{name} {value:g}" for name, value in plan.start.dropouts.items())
+        say(f"dropout is switched off while training ({values}): it would make the policy differ from its reference")
+    if plan.start.unnamed_dtype is not None:
+        say(f"config.json names no number format; the weights are read as {plan.start.unnamed_dtype} and saved so")
+    if plan.start.base is not None:
+        how = "is trained on" if plan.section.lora is not None else "is merged into it, and all weights are trained"
+        say(f"the model is an adapter of {plan.start.base}; it {how}")
     if plan.section.check_every and plan.divided:
         say("generation checks are off: with ZeRO-3 and FSDP no process has the whole weights to answer with")

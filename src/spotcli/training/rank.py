@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from spotcli import errors
+from spotcli.console import say
 from spotcli.errors import SpotError
 from spotcli.locks import PARENT
 from spotcli.training.settings import MEMORY_CURE
 
 Item = TypeVar("Item")
+
+PHASES = "phases.log"
+"""The file in the scratch folder with what the main process is doing, one line each."""
 
 SCRATCH = "SPOT_RANKS"
 """Environment variable of a launched process: the folder for its process id and its error."""
@@ -92,6 +96,18 @@ class RankError:
         if isinstance(kind, type) and issubclass(kind, SpotError):
             error.__class__ = kind
         return error
+
+
+def phase(text: str) -> None:
+    """Show what the main process starts to do; a launched process writes it for the process that shows the progress."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    folder = os.environ.get(SCRATCH)
+    if folder is None:
+        say(text)
+        return
+    with (Path(folder) / PHASES).open("a", encoding="utf-8") as file:
+        file.write(" ".join(text.split()) + "\n")
 
 
 def first_error(folder: Path) -> RankError | None:

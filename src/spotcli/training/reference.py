@@ -9,6 +9,7 @@ objective or another learning rate keep the cached rows valid.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from spotcli.appender import Appender
 from spotcli.core.forward.encoding import EncodedPair
+from spotcli.training.finite import not_finite_start
 from spotcli.training.plan import TrainPlan
 
 VERSION = "2"
@@ -78,6 +80,9 @@ def _compute(
         keys: of each pair, by its index; the longest pair first.
         cache: the file.
         advance: called with the number of pairs that are done.
+
+    Raises:
+        UserError: a log-probability is not finite.
     """
     from spotcli.core.forward.batches import micro_batches, sizes
 
@@ -88,6 +93,8 @@ def _compute(
         for members in micro_batches(list(keys), sizes(plan.pairs, share=plan.share), plan.layout):
             remaining -= len(members)
             logps = _score(plan, model, [plan.pairs[index] for index in members])
+            if not all(math.isfinite(value) for pair in logps for value in pair):
+                raise not_finite_start(model, plan.model, "a log-probability")
             scored = {keys[index]: value for index, value in zip(members, logps, strict=True)}
             computed |= scored
             unsaved += [_row(key, value) for key, value in scored.items()]
@@ -133,6 +140,7 @@ def _cached(cache: Path) -> dict[str, PairLogps]:
     with Appender(cache) as file:
         for row in file.rows():
             key, logps = row.get("key"), [row.get(name, 0.0) for name in PairLogps._fields]
+            # NaN, which earlier versions wrote, is read as null.
             if isinstance(key, str) and all(isinstance(value, float) for value in logps):
                 values[key] = PairLogps(*logps)
     return values

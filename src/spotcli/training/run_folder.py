@@ -5,27 +5,34 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spotcli import files, jsonl, outputs
-from spotcli.console import note_renamed_fields, say
+from spotcli.console import note_renamed_fields, say, warn
 from spotcli.errors import DataError, SettingsChanged, SpotError, UserError
 from spotcli.locks import Lock, check_free
 from spotcli.training.summary import RENAMED, TrainSummary
 
 META = "spot-train.json"
 STATE = "spot-state.json"
-"""The file of a checkpoint that is written last; it lists the other files with their sizes."""
+"""The file of a checkpoint that is written last; it lists the other files with their sizes and digests."""
+
+_DIGESTS_AT_ONCE = 4
+"""Files that are read at the same time."""
 
 _TYPES = {"settings": dict, "inputs": dict, "versions": dict, "started": str, "complete": bool, "summary": dict}
 """Types of the values in spot-train.json."""
 
 _OWN = {META, "recipe.yaml", "metrics.jsonl", ".metrics.jsonl.lock"}
 """What a start that was killed at once leaves in its folder."""
+
+_ADDED = {"save_dtype", "rounding"}
+"""Settings that runs of earlier versions do not have; such a run resumes with today's values."""
 
 _CURE = "--fresh restarts (the old folder is kept), -s train.output=... writes to another folder"
 
@@ -45,7 +52,7 @@ class RunIdentity:
             f"{name} was {json.dumps(old.get(name))}, now {json.dumps(new.get(name))}"
             for old, new in pairs
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
+            if old.get(name) != new.get(name) and not (name in _ADDED and name not in old)
         ]
 
 
@@ -207,6 +214,20 @@ class RunFolder:
         """The newest whole checkpoint."""
         return next((path for path in reversed(checkpoints(self.path)) if _is_whole(path)), None)
 
+    def remove_damaged(self) -> None:
+        """Delete the newest checkpoints until one is as it was written, and name what is damaged.
+
+        The caller holds the lock of the folder: otherwise another run may be writing a checkpoint.
+        """
+        for checkpoint in reversed(checkpoints(self.path)):
+            if not _is_whole(checkpoint):
+                shutil.rmtree(checkpoint)  # a kill interrupted it
+            elif damaged := _damaged(checkpoint):
+                warn(f"{checkpoint}: removed, because {', '.join(damaged)} changed after it was written")
+                shutil.rmtree(checkpoint)
+            else:
+                return
+
     def last_step(self) -> int:
         """The training step after which the run resumes; 0 without a whole checkpoint."""
         checkpoint = self.last_checkpoint()
@@ -226,21 +247,45 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def seal_checkpoint(checkpoint: Path, state: Mapping[str, Any]) -> None:
     """Write the state file of a checkpoint, which makes it a whole one."""
-    files = {
-        str(path.relative_to(checkpoint)): path.stat().st_size
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file()
+    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    entries = {
+        str(path.relative_to(checkpoint)): {"bytes": path.stat().st_size, "sha256": digest}
+        for path, digest in zip(paths, _digests(paths), strict=True)
     }
-    jsonl.write_json(checkpoint / STATE, {**state, "files": files})
+    jsonl.write_json(checkpoint / STATE, {**state, "files": entries})
+
+
+def _digests(paths: Sequence[Path]) -> list[str]:
+    """The SHA-256 of files; several are read at once, because one can have tens of gigabytes."""
+    with ThreadPoolExecutor(_DIGESTS_AT_ONCE) as pool:
+        return list(pool.map(jsonl.digest, paths))
+
+
+def _files(checkpoint: Path) -> dict[str, Any]:
+    """The files of a checkpoint by name, each with ``bytes`` and ``sha256``; of earlier versions, with ``bytes``.
+
+    Raises:
+        SpotError: the state file is not a JSON object.
+        KeyError: there is none.
+    """
+    entries = jsonl.read_json(checkpoint / STATE)["files"]
+    return {name: {"bytes": entry} if isinstance(entry, int) else entry for name, entry in entries.items()}
 
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether all files of a checkpoint exist with the sizes in its state file."""
     try:
-        files = jsonl.read_json(checkpoint / STATE)["files"]
-        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (SpotError, KeyError, OSError, AttributeError, TypeError):
+        entries = _files(checkpoint).items()
+        return all((checkpoint / name).stat().st_size == entry["bytes"] for name, entry in entries)
+    except (SpotError, KeyError, TypeError, AttributeError, OSError):
         return False
+
+
+def _damaged(checkpoint: Path) -> list[str]:
+    """The files of a whole checkpoint whose content is not the one that was written."""
+    expected = {name: entry["sha256"] for name, entry in _files(checkpoint).items() if "sha256" in entry}
+    digests = _digests([checkpoint / name for name in expected])
+    return [name for (name, digest), read in zip(expected.items(), digests, strict=True) if digest != read]
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""The model of a run: loaded and prepared for training, with adapters or without, and saved."""
+"""The model of a run: loaded and prepared for training, with adapters or without."""
 
 from __future__ import annotations
 
@@ -7,25 +7,17 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from spotcli.errors import MissingExtra, RecipeError
-from spotcli.policies import models
+from spotcli.errors import RecipeError
+from spotcli.policies import adapters, models
+from spotcli.policies.chat_template import EndOfTurn
 from spotcli.recipe import LoraSection
 from spotcli.training import keys
 from spotcli.training.plan import TrainPlan
+from spotcli.training.saving import SavedConfig
+from spotcli.training.starting_model import lora_config, switch_dropout_off
 
 if TYPE_CHECKING:
-    from transformers import Trainer
-
-
-@dataclass(frozen=True)
-class SavedConfig:
-    """Values of the model's configuration that training changes, and that saving restores."""
-
-    attention: str
-    use_cache: bool
-    dtype: Any
-    """The torch dtype of the source's weights, and of the saved ones: with float32 copies of bfloat16 weights the file
-    would be twice as large, without a gain on loading."""
+    from spotcli.core.forward.rounded_weights import RoundedWeights
 
 
 @dataclass(frozen=True)
@@ -34,6 +26,8 @@ class PreparedModel:
 
     model: Any
     saved: SavedConfig
+    rounded: RoundedWeights | None
+    """None where the products use the weights as they are, or their nearest numbers."""
 
 
 def training_arguments(plan: TrainPlan) -> Any:
@@ -70,10 +64,12 @@ def training_arguments(plan: TrainPlan) -> Any:
     }
     try:
         arguments = TrainingArguments(**values)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"transformers rejects a training argument: {error}", where="train") from None
+    except (ValueError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"transformers rejects a training argument: {reason}", where="train") from None
     if not plan.ranks.launched:
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one process uses one GPU
+    keys.check_optimizer(arguments, plan.steps)
     return arguments
 
 
@@ -90,78 +86,78 @@ def _compile_nothing() -> None:
 def load_model(plan: TrainPlan) -> PreparedModel:
     """The starting policy with the output layer, the rounding and the attention that training uses.
 
+    An adapter is loaded with its base model. With LoRA it is trained on; otherwise it is merged.
+
     Raises:
-        UserError: the model is not found, or its log-probabilities cannot be computed.
+        UserError: the model is not found, its files are damaged, or its log-probabilities cannot be computed.
     """
     import torch
 
     from spotcli.core.forward import logps, rounded_operands, shared_attention
+    from spotcli.core.forward.rounded_weights import RoundedWeights
 
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
         torch.cuda.set_device(plan.ranks.local_rank)
-    precision = plan.precision
+    precision, base = plan.precision, plan.start.base
     nf4 = precision.compute if plan.section.quantize else None
-    model: Any = models.load_model(plan.model, precision.weights, nf4)
-    dtype = models.load_configs(plan.model)[0].dtype
-    saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype or torch.float32)
+    model: Any = models.load_model(base or plan.model, precision.weights, nf4)
+    source = models.source_dtype(base or plan.model)
+    dtype = source if plan.section.save_dtype == "auto" else getattr(torch, plan.section.save_dtype)
+    saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype)
+    if base is not None and plan.section.lora is None:
+        model = adapters.merged(model, plan.model).requires_grad_(True)
+    switch_dropout_off(model)
+    _stop_at(model, plan.data.end)
     logps.install(model)
     rounded_operands.install(model)
+    trains_rounded = precision.autocast and precision.weights == "float32" and plan.section.rounding == "stochastic"
+    rounded = RoundedWeights(model, plan.recipe.seed, keep=not plan.divided) if trains_rounded else None
     if plan.share:
         shared_attention.register()
         model.set_attn_implementation(shared_attention.NAME)
-    return PreparedModel(model, saved)
+    if base is not None and plan.section.lora is not None:
+        model.enable_input_require_grads()
+        model = adapters.attach(model, plan.model, trainable=True)
+        _train_in_float32(model)
+    return PreparedModel(model, saved, rounded)
+
+
+def _stop_at(model: Any, end: EndOfTurn | None) -> None:
+    """Have generation_config.json stop at the token that answers are trained to end with."""
+    if end is None:
+        return
+    config = model.generation_config
+    stops = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if end.ids[-1] not in stops:
+        config.eos_token_id = [*(token for token in stops if token is not None), end.ids[-1]]
 
 
 def add_adapters(model: Any, lora: LoraSection, seed: int) -> Any:
-    """The model wrapped by peft, with LoRA adapters to train and frozen weights.
+    """The model wrapped by peft, with LoRA adapters to train and frozen weights; unchanged if it is wrapped already.
 
     Raises:
         MissingExtra: peft is not installed.
+        RecipeError: peft rejects a setting.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise MissingExtra("train", "LoRA") from None
+    config = lora_config(lora)
     import torch
+    from peft import PeftModel, get_peft_model
 
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
+    if isinstance(model, PeftModel):
+        return model
     torch.manual_seed(seed)
     # The base is frozen: without this, no input of a checkpointed layer would require gradients.
     model.enable_input_require_grads()
     with warnings.catch_warnings():
-        # peft reads a property of transformers under its deprecated name.
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, config)
+        # peft reads a property of transformers under its deprecated name, and warns of what `starting_model` checks.
+        warnings.simplefilter("ignore")
+        adapted = get_peft_model(model, config)
+    _train_in_float32(adapted)
+    return adapted
 
 
-def save_model(trainer: Trainer, plan: TrainPlan, saved: SavedConfig) -> None:
-    """Save the model in a form that transformers and vLLM load; with LoRA, the adapters alone."""
-    from transformers.utils import logging
-
-    model: Any = trainer.model
-    # Under ZeRO-3 and FSDP every process must take part in gathering the weights.
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if plan.divided else None
-    if not plan.ranks.is_main:
-        return
-    bare = bare_model(model)
-    bare.set_attn_implementation(saved.attention)
-    bare.config.use_cache = saved.use_cache
-    if bare is model and state is None:
-        model.to(saved.dtype)
-    elif bare is model and state is not None:
-        tied = model.all_tied_weights_keys
-        state = {name: weight.to(saved.dtype) for name, weight in state.items() if name not in tied}
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model.save_pretrained(plan.output, state_dict=state)
-    models.load_tokenizer(plan.model).save_pretrained(plan.output)
-
-
-def bare_model(model: Any) -> Any:
-    """The model without peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def _train_in_float32(model: Any) -> None:
+    """Have float32 copies of every weight that is trained: peft's ``modules_to_save`` have the base's precision."""
+    for weight in model.parameters():
+        if weight.requires_grad and weight.is_floating_point():
+            weight.data = weight.data.float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -68,5 +69,7 @@ def quiet_libraries() -> None:
         raise MissingExtra("train", "training") from None
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would warn on stdout
-    # It warns of a missing kernel for CPUs even if nothing is quantised.
+    # peft warns at every checkpoint that it saves an output layer that has an adapter.
+    warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
+    # bitsandbytes warns of a missing kernel for CPUs even if nothing is quantised.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

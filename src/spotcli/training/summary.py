@@ -19,6 +19,23 @@ RENAMED_METRICS = {
 
 
 @dataclass(frozen=True)
+class UpdateEstimate:
+    """How large the updates of a run can be, compared with bfloat16's spacing around the weights of the policy.
+
+    AdamW moves a weight by at most about the learning rate in a training step.
+    """
+
+    step: float
+    """The largest learning rate of the schedule."""
+    run: float
+    """The sum of the learning rates of all training steps."""
+    step_share: float
+    """Share of the weights where ``step`` is above half the spacing, so that rounding to nearest can keep it."""
+    run_share: float
+    """The same share for ``run``."""
+
+
+@dataclass(frozen=True)
 class CostEstimate:
     """The estimated cost of a run."""
 
@@ -41,6 +58,39 @@ class CostEstimate:
     """GiB per device."""
     memory_available: float
     """GiB of the device."""
+    updates: UpdateEstimate | None = None
+    """None if the weights are not on this machine, or adapters are trained."""
+
+
+@dataclass(frozen=True)
+class Survival:
+    """What the format of the saved file left of the training; shares are 1 if nothing was lost."""
+
+    dtype: str
+    """Format of the saved weights."""
+    rounding: str
+    """``train.rounding``, or ``none`` where the weights had this format already."""
+    update: float
+    """Share of the update: the length of saved - start along trained - start."""
+    cosine: float
+    """Cosine of the angle between saved - start and trained - start."""
+    moved: float
+    """Share of the saved weights that differ from the starting policy's."""
+    moved_in_training: float
+    """The same share before rounding."""
+    seen: float
+    """Share of the update that the last forward passes of training were computed with."""
+    margin: float | None = None
+    """Share of the change of the mean log-probability margin; None if it was not measured, or did not change."""
+    margin_change: float | None = None
+    """The change of the margin before rounding, in nats."""
+    pairs: int = 0
+    """Pairs that the margin was measured on."""
+
+    @property
+    def smallest(self) -> float:
+        """The smaller one of the two shares."""
+        return self.update if self.margin is None else min(self.update, self.margin)
 
 
 @dataclass(frozen=True)
@@ -76,6 +126,8 @@ class TrainSummary:
     """Metrics of the last training step."""
     resumed_from: int | None = None
     """The training step after which this start resumed."""
+    saved: Survival | None = None
+    """What saving left of the training; None for adapters, which are saved as they were trained."""
     estimate: CostEstimate | None = None
     """Estimated cost; of a dry run."""
 
@@ -88,6 +140,8 @@ class TrainSummary:
         """From the summary in spot-train.json; names of earlier versions are accepted."""
         known = {RENAMED.get(name, name): value for name, value in values.items()}
         known["final"] = with_new_names(known.get("final", {}))
+        if known.get("saved") is not None:
+            known["saved"] = Survival(**known["saved"])
         return cls(**known)
 
 

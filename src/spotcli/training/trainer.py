@@ -7,8 +7,9 @@ Differences from the Trainer:
 - The order of the pairs depends on seed and epoch alone (``core.forward.batches.plan_epoch``), so a resumed run
   continues with the right pair.
 - A checkpoint is whole only with ``spot-state.json``, which is written last, lists all other files with their sizes and
-  holds the reward shift. Older checkpoints are removed after that, never before.
+  digests, and holds the reward shift. Older checkpoints are removed after that, never before.
 - The first loss is compared with the expected one (policy equals reference) before the first update.
+- A loss, gradient or weight that is not finite stops the run before it reaches the weights or a checkpoint.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from spotcli.core.forward.batches import MicroBatch, plan_epoch, sizes
 from spotcli.core.forward.packing import Batch, pack
+from spotcli.core.forward.rounded_weights import RoundedWeights
 from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
+from spotcli.training.finite import check_step, diverged, not_finite_weights
 from spotcli.training.generation_check import Check, CheckCounts
 from spotcli.training.keys import keeps_checkpoints
 from spotcli.training.plan import TrainPlan
@@ -105,6 +108,8 @@ class PairTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
     """The loss is normalised over the whole training step already."""
+    rounded: RoundedWeights | None = None
+    """The weights of the products, if they are rounded stochastically."""
 
     def __init__(
         self,
@@ -133,6 +138,7 @@ class PairTrainer(Trainer):
         self._step: StepMetrics | None = None
         self._unlogged: list[StepMetrics] = []
         self._checked: dict[str, float] = {}
+        self._grad_norm: float | None = None
         self._started = time.monotonic()
 
     # --- data ---------------------------------------------------------------------------------------------------
@@ -165,6 +171,8 @@ class PairTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         batch: Batch = inputs["batch"].to(self.args.device)
+        if self.rounded is not None:
+            self.rounded.step = self.state.global_step
         with self.plan.precision():
             logps_N = model(**batch.model_inputs())
         chosen_B, rejected_B = batch.sequence_logps(logps_N)
@@ -205,19 +213,37 @@ class PairTrainer(Trainer):
 
     # --- steps --------------------------------------------------------------------------------------------------
 
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._grad_norm = None if norm is None else float(norm.item() if hasattr(norm, "item") else norm)
+        return norm
+
     def before_update(self) -> None:
         """Sum up the training step when its gradients are complete; check the loss of the first one.
 
         Raises:
+            UserError: the loss or the gradients are not finite.
             SpotError: the first loss differs from the expected one.
         """
         assert self._totals is not None
         shift = self.shift.value if self.objective.shifted else None
         self._step = StepMetrics.of(self._sum_over_ranks(self._totals), self._size, shift)
         self._totals = None
+        check_step(self.plan, self.model, self.state.global_step + 1, self._step.loss, self._grad_norm)
         if self.state.global_step == 0:
             self.first_loss = self._step.loss
             self._check_first_loss(self._step.loss)
+
+    def _check_weights(self) -> None:
+        """Check that every weight is finite, before weights are saved.
+
+        Raises:
+            UserError: one is not, on any process.
+        """
+        names = not_finite_weights(self.model)
+        if self._sum_over_ranks(Totals.of({"count": len(names)}))["count"]:
+            what = f"a weight is not finite ({names[0]})" if names else "a weight is not finite"
+            raise diverged(self.plan, what, self.state.global_step)
 
     def _check_first_loss(self, loss: float) -> None:
         expected = self.objective.first_loss
@@ -249,6 +275,8 @@ class PairTrainer(Trainer):
         check = self.check
         if check is None or not check.due(self.state.global_step, self.state.max_steps):
             return False
+        if self.rounded is not None:
+            self.rounded.step = self.state.global_step
         counts = CheckCounts(**self._sum_over_ranks(Totals.of(check.counts().as_dict())))
         self._checked = counts.metrics(ranks=self.args.world_size)
         return True
@@ -275,6 +303,7 @@ class PairTrainer(Trainer):
         # The finished model follows the last step, so its checkpoint is only written if checkpoints are kept.
         if self.state.global_step >= self.state.max_steps and not keeps_checkpoints(self.plan.section):
             return
+        self._check_weights()
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)  # not whole: a kill interrupted it
@@ -293,12 +322,18 @@ class PairTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def resume(self, checkpoint: Path | None) -> None:
-        """Train, from a checkpoint if there is one."""
+        """Train, from a checkpoint if there is one.
+
+        Raises:
+            UserError: the loss, the gradients or the weights are not finite.
+            SpotError: the first loss differs from the expected one.
+        """
         if checkpoint is not None:
             state = read_json(checkpoint / STATE)
             self.shift.load_state_dict(state["shift"])
             self.first_loss = state["first_loss"]
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self._check_weights()
 
 
 def _logp_changes(batch: Batch, logps_N: torch.Tensor, reference_B4: torch.Tensor) -> dict[str, Any]:

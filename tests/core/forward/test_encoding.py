@@ -9,7 +9,7 @@ import pytest
 from spotcli.core.forward.encoding import FOREIGN, IDENTICAL, Encoded, EncodedPair, Encoder
 from spotcli.errors import UserError
 from spotcli.policies import chat_template
-from spotcli.records import Message, Pair
+from spotcli.records import Pair
 
 # Like Qwen3: an empty think block turns thinking off, and the last answer of a chat gets one too.
 QWEN3 = (
@@ -54,13 +54,13 @@ def tokenizer(template: str = QWEN3, *, bos: str = "<|im_start|>", eos: str = "<
 
 
 def encoded(made: Any, row: dict[str, Any], *, stop_ids: tuple[int, ...] = (), **kwargs: Any) -> Encoded:
-    def render(messages: list[Message]) -> list[int]:
-        return chat_template.render(made, messages, kwargs)
+    def render(pair: Pair) -> list[int]:
+        return chat_template.render(made, pair.messages, kwargs)
 
     encoder = Encoder(
         tokenizer=made,
         render=render,
-        follows=lambda messages, answer: chat_template.follows(made, messages, answer, kwargs),
+        follows=lambda pair, answer: chat_template.follows(made, pair.messages, answer, kwargs),
         end_ids=[made.eos_token_id],
         stop_ids=stop_ids,
         max_length=1000,

@@ -21,14 +21,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from typing import Any
 
 from rapidfuzz.distance import LCSseq
 
 from spotcli.core.edits import MAX_CELLS, words
-from spotcli.errors import UserError
-from spotcli.records import Message, Pair
+from spotcli.errors import DataError, UserError
+from spotcli.records import Pair
 
 REJECTED_IN_REVIEW = "rejected in review"
 """Reason: a person rejected the pair."""
@@ -137,7 +137,7 @@ def rough_pairs(pairs: Iterable[Pair], *, max_length: int) -> Encoded:
 
     for pair in pairs:
         encoded.read += 1
-        prompt = numbered("\n".join(message["content"] for message in pair.messages))
+        prompt = numbered("\n".join(message["content"] or "" for message in pair.messages))
         rough = EncodedPair(prompt or (-1,), numbered(pair.chosen), numbered(pair.rejected or ""))
         reason = REJECTED_IN_REVIEW if pair.is_rejected else TOO_LONG if rough.longest > max_length else None
         if reason:
@@ -153,33 +153,46 @@ class Encoder:
 
     tokenizer: Any
     """The policy's tokenizer."""
-    render: Callable[[list[Message]], list[int]]
-    """Chat messages -> the ids of the prompt, which end where the answer starts."""
-    follows: Callable[[list[Message], str], bool]
-    """Chat messages and an answer -> whether the chat template with the answer begins with the same prompt."""
+    render: Callable[[Pair], list[int]]
+    """A row -> the ids of its prompt, which end where the answer starts."""
+    follows: Callable[[Pair, str], bool]
+    """A row and an answer -> whether the chat template with the answer begins with the same prompt."""
     end_ids: Sequence[int]
-    """The tokens that end the policy's turn."""
+    """The tokens that end the policy's turn; the last one stops generation."""
     stop_ids: Collection[int]
     """All tokens at which the policy stops."""
     max_length: int
     """Most tokens of prompt and answer together."""
+    vocabulary: int | None = None
+    """Rows of the model's embedding; None if unknown."""
+    rejected: bool = True
+    """Whether the objective uses y-; otherwise a pair whose answers are the same trains too."""
 
     def encode(self, pairs: Iterable[Pair]) -> Encoded:
         """Encode pairs; drop and count by reason what cannot be trained on.
 
         Raises:
-            UserError: the chat template changes the prompt once it has an answer, and the row has no ``response_ids``.
+            UserError: as ``add``.
         """
         result = Encoded()
         for pair in pairs:
-            result.read += 1
-            encoded = self._encoded(pair)
-            if isinstance(encoded, str):
-                result.dropped[encoded] += 1
-            else:
-                result.pairs.append(encoded[0])
-                result.emitted += encoded[1]
+            self.add(pair, result)
         return result
+
+    def add(self, pair: Pair, result: Encoded) -> None:
+        """Encode one pair into the result, or count there why it is dropped.
+
+        Raises:
+            UserError: the chat template changes the prompt once it has an answer, and the row has no ``response_ids``.
+            DataError: the chat template rejects the messages, or a token has no embedding; the row is not counted.
+        """
+        encoded = self._encoded(pair)
+        result.read += 1
+        if isinstance(encoded, str):
+            result.dropped[encoded] += 1
+        else:
+            result.pairs.append(encoded[0])
+            result.emitted += encoded[1]
 
     @cached_property
     def _stops(self) -> frozenset[int]:
@@ -190,7 +203,9 @@ class Encoder:
         if pair.is_rejected:
             return REJECTED_IN_REVIEW
         if pair.chosen == pair.rejected:
-            return IDENTICAL
+            if self.rejected:
+                return IDENTICAL
+            pair = pair.model_copy(update={"rejected": None})
         extra = pair.model_extra or {}
         emitted = self._emitted(extra.get("response_ids"), pair.original)
         if emitted is None and extra.get("response_ids") is not None and pair.rejected is not None:
@@ -203,15 +218,30 @@ class Encoder:
             sides = self._corrected(pair.chosen, emitted)
         if isinstance(sides, str):
             return sides
-        if emitted is None and not self.follows(pair.messages, pair.original):
+        if emitted is None and not self.follows(pair, pair.original):
             raise UserError(
                 "the prompt is not a prefix of prompt and response: the chat template changes the end of the prompt "
                 "if an answer follows, so the prompt that the policy read is unknown",
                 where=f"pair {pair.id}",
                 cure="sample with keep_tokens: true, or set train.chat_template_kwargs to the values used in sampling",
             )
-        encoded = EncodedPair(tuple(self.render(pair.messages)), *sides)
+        encoded = EncodedPair(tuple(self.render(pair)), *sides)
+        self._check_embedding(encoded)
         return TOO_LONG if encoded.longest > self.max_length else (encoded, emitted is not None)
+
+    def _check_embedding(self, encoded: EncodedPair) -> None:
+        """Check that the model has an embedding for every token.
+
+        Raises:
+            DataError: it has none for a token that was added to the tokenizer only.
+        """
+        highest = max(chain(encoded.prompt_ids, encoded.chosen_ids, encoded.rejected_ids))
+        if self.vocabulary is not None and highest >= self.vocabulary:
+            raise DataError(
+                f"token {highest} ({self._text([highest], skip_special=False)!r}) is beyond the model's embedding of "
+                f"{self.vocabulary} tokens",
+                cure="use the tokenizer of this model, or resize the embedding (model.resize_token_embeddings) first",
+            )
 
     def _tokenized(self, pair: Pair, *, truncated: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
         """Return the ids of y+ and y- from their texts, or the reason to drop the pair."""
@@ -231,19 +261,26 @@ class Encoder:
             return None
         if not 0 <= min(ids) <= max(ids) < len(self.tokenizer):
             return None
-        content = ids[:-1] if ids[-1] in self._stops else ids
+        content = ids[: len(ids) - self._closing(ids)]
         return tuple(ids) if _same(text, self._text(content)) else None
+
+    def _closing(self, emitted: Sequence[int]) -> int:
+        """Return how many of the last emitted tokens end the turn."""
+        own = len(self.end_ids)
+        if own and tuple(emitted[-own:]) == tuple(self.end_ids):
+            return own
+        return int(emitted[-1] in self._stops)
 
     def _corrected(self, text: str, emitted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
         """Return y+, with the end token of the emitted y-, and y-; or the reason to drop the pair."""
-        stopped = emitted[-1] in self._stops
-        content = list(emitted[:-1] if stopped else emitted)
+        closing = self._closing(emitted)
+        content = list(emitted[: len(emitted) - closing])
         ids = response_ids(self.tokenizer, text)
         if not _same(text, self._text(ids, skip_special=False)):
             return CHANGED
         if content != response_ids(self.tokenizer, self._text(content)):
             ids = self._spliced(content, ids, text)
-        chosen = (*ids, *(emitted[-1:] if stopped else self.end_ids))
+        chosen = (*ids, *(emitted[-closing:] if closing else self.end_ids))
         return IDENTICAL if chosen == emitted else (chosen, emitted)
 
     def _spliced(self, emitted: list[int], own: list[int], text: str) -> list[int]:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spotcli.core.forward.rounded_weights import OPERAND
 from spotcli.errors import UserError
 
 CHUNK = 256
@@ -158,11 +159,47 @@ def token_logps(
     return logps_N
 
 
+def check(model: Any) -> None:
+    """Check that the log-probabilities of a causal language model can be computed from its output layer alone.
+
+    Args:
+        model: a transformers causal language model; its weights are not read.
+
+    Raises:
+        UserError: the model changes its logits after the output layer, or has no linear output layer.
+    """
+    config = model.config.get_text_config()
+    changed = [name for name in _LOGIT_CHANGES if getattr(config, name, None) not in (None, 1, 1.0)]
+    head = model.get_output_embeddings()
+    if changed or not isinstance(head, torch.nn.Linear) or model.base_model is model:
+        why = f"the model sets {', '.join(changed)}" if changed else "the head is not a linear layer"
+        raise UserError(
+            f"cannot compute log-probabilities of a {config.model_type} model from its head alone: {why}",
+            cure="use a Llama, Qwen, Mistral or SmolLM model",
+        )
+
+
+def unsupported_head(head: Any) -> str | None:
+    """Return why log-probabilities cannot be computed with peft's wrapper of an output layer; None if they can.
+
+    Args:
+        head: the output layer after peft has added its adapters.
+    """
+    if hasattr(head, "lora_A"):
+        variants = [*getattr(head, "lora_variant", {}).values()]
+        bias = any(getattr(head, "lora_bias", {}).values())
+        return "the adapter of the output layer must be plain LoRA" if variants or bias else None
+    if isinstance(head, torch.nn.Linear) or hasattr(head, "modules_to_save"):
+        return None
+    return f"the output layer cannot be a {type(head).__name__}"
+
+
 def install(model: Any, *, chunk: int = CHUNK) -> None:
     """Add scoring to a causal language model: ``model(..., rows_N=..., targets_N=...) -> logps_N``.
 
     ``rows_N`` are positions in the flattened [batch * length] input. The result is the log-probability of
-    ``targets_N``, the tokens after these positions. Without ``rows_N`` the model behaves as before.
+    ``targets_N``, the tokens after these positions. Without ``rows_N`` the model behaves as before. Adapters that peft
+    adds to the output layer later count.
 
     Scoring runs inside ``lm_head.forward``, because under ZeRO-3 the weight of the head is only gathered there.
 
@@ -173,27 +210,26 @@ def install(model: Any, *, chunk: int = CHUNK) -> None:
     Raises:
         UserError: the model changes its logits after the head, or has no linear head.
     """
+    check(model)
     config = model.config.get_text_config()
-    changed = [name for name in _LOGIT_CHANGES if getattr(config, name, None) not in (None, 1, 1.0)]
     head = model.get_output_embeddings()
-    decoder = model.base_model
-    if changed or not isinstance(head, torch.nn.Linear) or decoder is model:
-        why = f"the model sets {', '.join(changed)}" if changed else "the head is not a linear layer"
-        raise UserError(
-            f"cannot compute log-probabilities of a {config.model_type} model from its head alone: {why}",
-            cure="use a Llama, Qwen, Mistral or SmolLM model",
-        )
     # Cohere models multiply their logits by a number; Granite models divide them.
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-    plain_head, plain_model = head.forward, model.forward
+    plain_model = model.forward
 
-    def head_forward(self: Any, hidden: Tensor, targets_N: Tensor | None = None) -> Any:
+    def head_forward(
+        self: Any, hidden: Tensor, targets_N: Tensor | None = None, change_VH: Tensor | None = None
+    ) -> Any:
         if targets_N is None:
-            return plain_head(hidden)
+            return type(self).forward(self, hidden)
         bias_V = self.bias
+        weight_VH = self.weight if change_VH is None else self.weight + change_VH
         if scale != 1:
             hidden, bias_V = hidden * scale, None if bias_V is None else bias_V * scale
-        return token_logps(hidden, self.weight, targets_N, bias_V=bias_V, chunk=chunk)
+        low = _low_precision(hidden)
+        if low is not None and (operand := getattr(self, OPERAND, None)) is not None:
+            weight_VH = operand(weight_VH, low)
+        return token_logps(hidden, weight_VH, targets_N, bias_V=bias_V, chunk=chunk)
 
     def model_forward(
         self: Any, *args: Any, rows_N: Tensor | None = None, targets_N: Tensor | None = None, **kwargs: Any
@@ -201,7 +237,14 @@ def install(model: Any, *, chunk: int = CHUNK) -> None:
         if rows_N is None:
             return plain_model(*args, **kwargs)
         hidden = self.base_model(*args, use_cache=False, **kwargs).last_hidden_state
-        return head(hidden.flatten(0, 1).index_select(0, rows_N), targets_N=targets_N)
+        scored_NH = hidden.flatten(0, 1).index_select(0, rows_N)
+        current = self.get_output_embeddings()
+        if hasattr(current, "lora_A"):
+            # peft's wrapper adds the adapter's output to that of the layer, which is a log-probability here.
+            change_VH = sum(current.get_delta_weight(name) for name in current.active_adapters)
+            change_VH = None if current.disable_adapters else change_VH
+            return current.get_base_layer()(scored_NH, targets_N=targets_N, change_VH=change_VH)
+        return current(scored_NH, targets_N=targets_N)
 
-    head.forward = MethodType(head_forward, head)  # type: ignore[method-assign]
+    head.forward = MethodType(head_forward, head)
     model.forward = MethodType(model_forward, model)

@@ -39,8 +39,6 @@ KNOWN = frozenset({
 })  # fmt: skip
 """Model types whose outputs and gradients the tests compare with two separate forward passes."""
 
-_DROPOUTS = ("attention_dropout", "resid_pdrop", "embd_pdrop")
-
 _LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Layer types that can share a prefix. Recurrent layers would carry the state of A into B."""
 
@@ -56,8 +54,6 @@ def unsupported(config: Any) -> str | None:
         return f"the architecture {config.model_type} is not tested with shared prefixes"
     if others := set(getattr(config, "layer_types", None) or ()) - _LAYERS:
         return f"the model has layers without attention ({', '.join(sorted(others))})"
-    if dropouts := [name for name in _DROPOUTS if getattr(config, name, None)]:
-        return f"{dropouts[0]} is not 0, and both answers would share the dropout of their common tokens"
     if any(getattr(config, name, None) for name in ("attn_logit_softcapping", "use_bidirectional_attention")):
         return "the attention of the model is not plain causal attention"
     return None
