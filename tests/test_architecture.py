@@ -37,7 +37,7 @@ ROOMS = {
     "grading": {"grading", "records", "errors"},
     "problems": {"problems", "grading"} | GROUND,
     "providers": {"providers"} | GROUND,
-    "policies": {"policies", "providers", "interrupts"} | GROUND,
+    "policies": {"policies", "providers", "interrupts", "core"} | GROUND,
     "oracles": {"oracles", "providers", "grading", "core"} | GROUND,
 }
 """Room -> what it may import of the package."""

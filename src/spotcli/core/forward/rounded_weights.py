@@ -51,7 +51,8 @@ class RoundedWeights:
         if copy is None or step != self.step:
             # The reference is computed at step 0, also for runs with another seed.
             rounding: Rounding = "stochastic" if self.step else "nearest"
-            with torch.no_grad():
+            # A generation check runs in inference mode, whose tensors cannot be used by the training step that follows.
+            with torch.inference_mode(False), torch.no_grad():
                 copy = rounded(weight, dtype, rounding, weight_seed(self.seed, name, self.step))
             if self.keep:
                 self._copies[name] = self.step, copy
