@@ -129,6 +129,7 @@ def settings(run: Run) -> list[str]:
         f"seed={run.seed}", f"train.objective={run.objective}", f"train.learning_rate={run.rate}",
         f"train.beta={run.beta or 1.0}", f"train.num_train_epochs={run.epochs}",
         "train.save_strategy='no'", "train.data=../../data.jsonl",
+        "train.rounding=nearest",  # as the published results were measured
     ]  # fmt: skip
 
 
