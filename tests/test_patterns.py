@@ -236,7 +236,8 @@ def test_no_text_from_outside_becomes_a_pattern(name: str) -> None:
             raw.append(ast.unparse(pattern))
     # Of tables of literals in the same file, or escaped before.
     ours = {
-        "grading.latex": ["pattern"], "training.rank": ["words"], "policies.models": ["words"], "providers.permanent_errors": ["word"],
+        "grading.latex": ["pattern"], "training.rank": ["words"], "policies.models": ["words"],
+        "providers.permanent_errors": ["word"],
         "repair.damage": ["re.escape(character)"],
     }  # fmt: skip
     assert raw == ours.get(name, [])
