@@ -20,7 +20,7 @@ from tests.terminals import Terminal
 
 ROWS = 8
 IN_FLIGHT = 4
-GOOD: Step = {"correct": {"6": "5"}, "delay": 1.5}
+GOOD: Step = {"correct": {"6": "5"}, "delay": 0.7}
 OPTIONS = ["-m", "spotcli", "rectify", "--oracle", "openai/gpt-4o", "--concurrency", str(IN_FLIGHT), "--gamma", "1"]
 
 

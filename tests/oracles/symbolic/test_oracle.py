@@ -523,10 +523,10 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_is_declined_quickly(text: str) -> None:
     for problem, answer in (("12 + 30 - 7", text), ("5+5+5+5+5+5+5+5+5", text), (text, "12 + 30 = 42\n\\boxed{42}")):
-        start = time.perf_counter()
+        start = time.process_time()
         assert isinstance(repair_calculation(problem, answer), Declined)
-        # It takes milliseconds; the bound allows for a busy machine.
-        assert time.perf_counter() - start < 1.0
+        # It takes milliseconds of processor time.
+        assert time.process_time() - start < 1.0
 
 
 # --- the oracle ---

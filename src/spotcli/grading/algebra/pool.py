@@ -104,7 +104,7 @@ def _processor_seconds(pid: int) -> float | None:
 
 class _Worker:
     def __init__(self, kind: Kind = "algebra") -> None:
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(__file__).resolve().parents[3])
         # The worker must not see API keys or proxies: it gets only the module search path.
         path = os.pathsep.join(
             [root, *map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
