@@ -249,7 +249,7 @@ def test_no_body_of_an_error_escapes(name: str, status: int) -> None:
         client = LitellmClient(server.format.model, ProviderSettings(base_url=server.base_url, timeout=20))
         results = []
         for body in ODD_BODIES:
-            server.reply_with(lambda outcome, text, body=body: (status, body))  # type: ignore[misc]
+            server.reply_with(lambda outcome, text, body=body: (status, body))  # type: ignore[misc]  # a default binds the loop's value
             try:
                 results.append((await client.chat([{"role": "user", "content": "hi"}], 100)).finish_reason)
             except (RequestFailed, UserError) as error:

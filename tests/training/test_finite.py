@@ -100,7 +100,7 @@ def test_weights_that_are_not_finite_are_not_saved(
         update(trainer)
         if trainer.state.global_step == 2:
             with torch.no_grad():
-                next(iter(trainer.model.parameters())).view(-1)[0] = math.inf  # type: ignore[union-attr]
+                next(iter(trainer.model.parameters())).view(-1)[0] = math.inf  # type: ignore[union-attr]  # is set
 
     update = PairTrainer.after_update
     monkeypatch.setattr(PairTrainer, "after_update", after_update)
