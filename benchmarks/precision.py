@@ -58,6 +58,11 @@ class Run:
     def key(self) -> str:
         return f"{self.forward}-lr{self.rate:g}-s{self.seed}"
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The saved files that are measured: the first three of ``FORMS`` for every seed, the others for one."""
+        return FORMS if self.seed == 0 else FORMS[:3]
+
 
 def runs() -> list[Run]:
     """All runs, the most telling ones first."""
@@ -223,7 +228,7 @@ def run_all(folder: Path, lanes: int) -> None:
         with ProcessPoolExecutor(lanes, mp_context=spawn) as pool:
             jobs = [] if ("start-s0", "") in done else [pool.submit(execute, folder, None, [])]
             for run in runs():
-                if forms := [form for form in FORMS if (run.key, form) not in done]:
+                if forms := [form for form in run.forms if (run.key, form) not in done]:
                     jobs.append(pool.submit(execute, folder, run, forms))
             for job in as_completed(jobs):
                 file.append(job.result())

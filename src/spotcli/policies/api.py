@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.retry import SILENT_SECONDS, Delivery, Retries, show_pause
+from spotcli.providers.retry import Delivery, Retries, show_pause
 from spotcli.providers.sent_parameters import value_sent
 from spotcli.redaction import public_value, without_credentials
 
@@ -184,8 +183,8 @@ class ApiPolicy:
             await asyncio.sleep(0.1)
         limiter.wake()
         self._woken.set()
-        until = time.monotonic() + SILENT_SECONDS
-        while not self._dropped.is_set() and (self._retries.replying or time.monotonic() < until):
+        await self._retries.wait_while_silent()
+        while self._retries.replying and not self._dropped.is_set():
             await asyncio.sleep(0.1)
         for task in tasks:
             task.cancel()

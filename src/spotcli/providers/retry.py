@@ -24,6 +24,8 @@ RATE_LIMIT_WEIGHT = 1 / 4
 
 SILENT_SECONDS = 1.8
 """How long a stopped run waits for requests in flight to a provider that has not answered."""
+_PART = 0.1
+"""Seconds; ``SILENT_SECONDS`` are counted in such parts."""
 SHOWN_PAUSE = 5.0
 """Seconds; shorter pauses are not shown."""
 _NO_ANSWER = {"time-out", "connection"}
@@ -145,6 +147,14 @@ class Retries:
     def asks_for_too_long(self, failure: RequestFailed) -> bool:
         """Whether the provider asks for a pause that this run does not wait for."""
         return (failure.retry_after or 0) > self.longest_wait
+
+    async def wait_while_silent(self) -> None:
+        """Wait until the provider answers, at most ``SILENT_SECONDS`` of time in which this process could work: after
+        each part the replies that have arrived are read, so a busy machine does not lose them."""
+        for _ in range(round(SILENT_SECONDS / _PART)):
+            if self.replying:
+                return
+            await asyncio.sleep(_PART)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep until the run stops, at most."""

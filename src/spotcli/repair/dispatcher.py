@@ -20,7 +20,7 @@ from spotcli.oracles.human import HumanOracle
 from spotcli.oracles.model import ModelOracle
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.retry import SILENT_SECONDS, Retries, show_pause
+from spotcli.providers.retry import Retries, show_pause
 from spotcli.recipe import RectifySection
 from spotcli.repair.budget import Budget
 from spotcli.repair.case_queue import CaseQueue
@@ -118,13 +118,14 @@ class Dispatcher:
         def stop() -> None:
             loop.call_soon_threadsafe(self._stop, KeyboardInterrupt())
             asyncio.run_coroutine_threadsafe(self._limit_judging(), loop)
-            loop.call_soon_threadsafe(loop.call_later, SILENT_SECONDS, drop_if_silent)
+            asyncio.run_coroutine_threadsafe(drop_if_silent(), loop)
 
         def drop() -> None:
             for worker in workers:
                 loop.call_soon_threadsafe(worker.cancel)
 
-        def drop_if_silent() -> None:
+        async def drop_if_silent() -> None:
+            await self._retries.wait_while_silent()
             if self._is_silent():
                 drop()
 
