@@ -163,6 +163,8 @@ LINE_PAUSE = 2.0
 
 ECHO = 4
 """Characters at the end of a progress line that are left to what the terminal echoes: ^C, twice."""
+WIDE = 100
+"""Columns of a terminal on which a progress line shows everything."""
 
 
 @contextmanager
@@ -218,7 +220,9 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
     def whole() -> Column:
         return Column(no_wrap=True)
 
-    # Only the note, and a name of more than a quarter of the line, give way on a narrow terminal.
+    # On a narrow terminal the elapsed time gives way, then the note and a name of more than a quarter of the line.
+    is_wide = console.width >= WIDE
+    elapsed = [TimeElapsedColumn(table_column=whole())] if is_wide else []
     note = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     name = Column(max_width=max(12, console.width // 4), no_wrap=True, overflow="ellipsis")
     with Bars(
@@ -226,8 +230,8 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         BarColumn(bar_width=min(24, max(8, console.width // 8)), table_column=whole()),
         MofNCompleteColumn(table_column=whole()),
         Rate(table_column=whole()),
-        TimeElapsedColumn(table_column=whole()),
-        TextColumn("remaining", style="dim", table_column=whole()),
+        *elapsed,
+        TextColumn("remaining" if is_wide else "ETA", style="dim", table_column=whole()),
         TimeRemainingColumn(table_column=whole()),
         Note(table_column=note),
         console=console,
