@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from re import _constants as codes  # type: ignore[attr-defined]  # typeshed leaves out the module
-from re import _parser as parser  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]  # typeshed leaves out the module
 from typing import Any
 
 import pytest

@@ -67,7 +67,7 @@ class Owner:
     born: str = ""
     """Its start time, in ticks since the machine's start: another process may get the same id later."""
     parent: int = 0
-    """The process that it ends with; 0 if there is none."""
+    """The process whose end releases it; 0 if it depends on no process."""
     flock: bool = True
     """Whether the lock file is locked as well."""
 

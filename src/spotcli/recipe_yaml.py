@@ -57,7 +57,9 @@ def load(path: Path | None, overrides: list[str] | None = None, options: dict[st
     recipe._sources.update(sources)
     for key, number in _numbers(recipe.model_dump()):
         if not math.isfinite(number) or abs(number) > MAX_NUMBER:
-            raise RecipeError("the number is too large", where=_origin(key, sources))
+            raise RecipeError(
+                "the number is too large", where=_origin(key, sources), cure="use a finite number below 2^63"
+            )
     return recipe
 
 

@@ -124,7 +124,7 @@ def _message(error: Exception) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """The message in a JSON object of an error; the text itself if it is none."""
+    """The message in a JSON object of an error; the text itself if it is not such an object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -233,7 +233,7 @@ class Encoder:
         """Check that the model has an embedding for every token.
 
         Raises:
-            DataError: it has none for a token that was added to the tokenizer only.
+            DataError: a token was added to the tokenizer only, so the model has no embedding for it.
         """
         highest = max(chain(encoded.prompt_ids, encoded.chosen_ids, encoded.rejected_ids))
         if self.vocabulary is not None and highest >= self.vocabulary:

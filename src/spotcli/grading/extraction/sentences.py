@@ -8,7 +8,7 @@ FORMULA = re.compile(
     r"\$\$.+?\$\$|\$(?!\s*[\d,.]+\s+[A-Za-z(])[^$\n]*[^$\n=*/+\s(-]\s*\$(?!\d)|\\\((?:(?!\\\)).)+\\\)|\\\[.+?\\\]",
     re.DOTALL,
 )
-"""A formula in its delimiters; ``$5 and $`` in "$5 and $6" is none."""
+"""A formula in its delimiters; ``$5 and $`` in "$5 and $6" is not one."""
 _SENTENCE_END = re.compile(
     r"(\\begin\{(?:align|gather|equation|eqnarray)\w*\*?\}.*?\\end\{\w+\*?\}|\$\$.*?\$\$|\$[^$\n]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\.|\d[.,]\d"
     r"|\b(?:i\.e|e\.g|approx|vs|Rs|sq|cu|resp|etc|Eq|Fig|Dr|Mr|Mrs|St|No)\.)"
