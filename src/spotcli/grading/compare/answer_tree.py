@@ -12,6 +12,7 @@ from typing import Literal
 
 from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.quantities import read_compound
+from spotcli.grading.compare.words import number_of
 from spotcli.grading.latex import balanced, split_top
 
 NodeKind = Literal["list", "tuple", "set", "union", "matrix", "relation", "ratio", "leaf"]
@@ -83,6 +84,7 @@ _PIECEWISE = re.compile(r"&\s*(?!=)|\\text|\\begin")
 _ROW_END = re.compile(r"\\cr(?![a-z])|\\newline")
 _PAIRS = {"(": ")]", "[": ")]"}
 _ANY_SEPARATOR = re.compile(rf"{_COMMA.pattern}|\s*;\s*")
+_EXACTLY = re.compile(r"(?:exactly|precisely|simply)\s*(?=[\d\\(-])")
 _MAX_DEPTH = 12
 _MAX_PLUS_MINUS_DEPTH = 8
 """Each plus-minus sign doubles the tree."""
@@ -110,7 +112,7 @@ def parse_answer(text: str, depth: int = 0) -> Node:
     for read in (_relation, _union, _plus_minus, _bracketed, _ratio):
         if node := read(text, depth):
             return node
-    return Node("leaf", text)
+    return Node("leaf", _EXACTLY.sub("", text))
 
 
 def _parse_all(texts: Iterable[str], depth: int) -> tuple[Node, ...]:
@@ -132,11 +134,17 @@ def _matrix(text: str, depth: int) -> Node | None:
 
 
 _AND_A_HALF = re.compile(r"\band (?:a|one) half\b")
+_LARGE_AND = re.compile(r"\b(?:hundred|thousand|million|billion) and\b", re.IGNORECASE)
+
+
+def _is_one_number(text: str) -> bool:
+    """Whether a text with "and" is one number: ``two hundred and five``."""
+    return bool(_LARGE_AND.search(text)) and number_of(text.lower()) is not None
 
 
 def _list_items(text: str, depth: int) -> tuple[str, tuple[Node, ...]]:
     """The items of a list without brackets; for other texts no items, and the text without separators at its ends."""
-    if read_compound(text) or _AND_A_HALF.search(text):  # 3 hours and 30 minutes
+    if read_compound(text) or _AND_A_HALF.search(text) or _is_one_number(text):  # 3 hours and 30 minutes
         return text, ()
     comma = _COMMA_OUTSIDE_OF_MATRICES if "\\begin" in text else _COMMA
     for separator in (_SEMICOLON, comma):

@@ -302,10 +302,15 @@ class _Comparison:
         """Whether ``90 minutes or 1.5 hours`` states the value ``leaf`` in two ways.
 
         Raises:
-            Undecidable: one of the two equals the leaf, and the other may be its rounding.
+            Undecidable: one of the two equals the leaf, or cannot be compared with it, and the other may be its rounding.
         """
         members = flatten(group.items)
-        if len(members) != 2 or not names_one_value(group) or not any(self.nodes(leaf, member) for member in members):
+        if len(members) != 2 or not names_one_value(group):
+            return False
+        results = [self.nodes(leaf, member) for member in members]
+        if not any(results):
+            if None in results:
+                raise Undecidable("two values, one of which cannot be compared")
             return False
         same = self.nodes(*members)
         if same is None:

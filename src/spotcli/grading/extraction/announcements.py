@@ -35,6 +35,7 @@ _HEARSAY = re.compile(
     re.IGNORECASE,
 )
 """Words before an announcement that somebody else, or nobody, makes."""
+_DENIAL = re.compile(r"not\s+(?=[$\d\\(-])")
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
 _MARKED_LINE = re.compile(
     r"^\s*(?:\*\*)?(?:A|Ans|Answer|Final Answer|Solution)\s*[:\uff1a](?:\*\*)?\s*(.+)$", re.IGNORECASE
@@ -112,6 +113,7 @@ def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
         or (announcement["of"] and _PART.search(announcement["of"]))
         or text[end - 1 : end] == "?"
         or sentence.lower().startswith(("correct", "right", "wrong"))
+        or _DENIAL.match(sentence)
     )
 
 

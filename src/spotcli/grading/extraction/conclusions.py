@@ -16,7 +16,7 @@ _CONCLUDING = re.compile(
 _PREDICATE = re.compile(
     r"(?:\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
     r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
-    r"|leaves?)"
+    r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?)"
     r"|[=:,]|^)[\s*_]*$",
     re.IGNORECASE,
 )
@@ -152,7 +152,7 @@ def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
     if not numbers:
         return None
     before, after = plain[: numbers[-1].start()], plain[numbers[-1].end() :]
-    if not (_IS if len(numbers) > 1 else _PREDICATE).search(before):
+    if not (_PREDICATE if len(numbers) == 1 or _CONCLUDING.search(before) else _IS).search(before):
         return None
     last_clause = re.split(r"[.;:\n]|,\s", before)[-1]
     sure = (
