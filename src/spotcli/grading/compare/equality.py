@@ -302,7 +302,7 @@ class _Comparison:
         """Whether ``90 minutes or 1.5 hours`` states the value ``leaf`` in two ways.
 
         Raises:
-            Undecidable: one of the two equals the leaf or cannot be compared with it, and the other may be its rounding.
+            Undecidable: one of the two equals the leaf and the other may be its rounding, or none can be compared.
         """
         members = flatten(group.items)
         if len(members) != 2 or not names_one_value(group):
