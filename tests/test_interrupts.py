@@ -99,3 +99,27 @@ def test_a_signal_before_the_work_begins_is_one_message(tmp_path: Path, number: 
     os.close(reader)
     assert "interrupted before the work began" in terminal.text()
     assert "Traceback" not in terminal.text()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "threading.Thread(target=time.sleep, args=(8,)).start()",  # Python waits for its threads
+        "atexit.register(time.sleep, 2)",
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_message_does_not_change_the_exit_code(
+    ending: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    code = f"import atexit, sys, threading, time\n{ending}\nfrom spotcli.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "inspect", "absent.jsonl"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline(), process.stderr.readline()]
+        time.sleep(0.2)
+        process.send_signal(number)
+        assert process.wait(5) == 2
+        assert "file not found" in lines[0]
+        assert lines[1].startswith("  cure:")
+        assert process.stderr.read() == ""

@@ -360,7 +360,12 @@ def main() -> None:
 
 
 def _fail(error: SpotError) -> None:
-    from spotcli.console import show_error
+    import signal
 
+    from spotcli.console import show_error
+    from spotcli.interrupts import end_with
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would interrupt the message
     show_error(error)
+    end_with(error.exit_code)
     sys.exit(error.exit_code)

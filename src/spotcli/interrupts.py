@@ -6,6 +6,7 @@ connection that is lost, sends SIGHUP. Under ``nohup``, SIGHUP stays ignored.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import stat
@@ -95,6 +96,24 @@ def _handle(handler: _Handler, numbers: Iterable[signal.Signals]) -> Callable[[]
                 signal.signal(number, former)
 
     return restore
+
+
+def end_with(code: int) -> None:
+    """Keep the exit code of a command that has ended, whatever signal still comes while Python ends."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os._exit(code)
+
+    def ignore() -> None:
+        # Python's own end resets each handler but this one, and the signal would be the exit code.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    signal.signal(signal.SIGINT, end)
+    for number in SIGNALS[1:]:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+    atexit.register(ignore)
 
 
 def leave_closed_terminal() -> bool:
