@@ -381,6 +381,8 @@ class EvalSection(Section):
     """Number format of the weights, as in ``sample``."""
     drift: bool = True
     """Measure the drift: mean KL divergence per token from the base model on neutral prompts (with ``--against``)."""
+    drift_answers: Natural = 64
+    """Right answers of the base model to the trained tasks on which drift is measured too; 0 is none."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments for the chat template; use the values of ``sample``."""
 

@@ -94,9 +94,7 @@ def token_kl(base_logits_CV: Tensor, policy_logits_CV: Tensor) -> Tensor:
     Returns:
         float32, [C]; at least 0, except for rounding.
     """
-    return _kl_in_place(
-        base_logits_CV.to(torch.float32, copy=True), policy_logits_CV.to(torch.float32, copy=True)
-    )
+    return _kl_in_place(base_logits_CV.to(torch.float32, copy=True), policy_logits_CV.to(torch.float32, copy=True))
 
 
 def _kl_in_place(base_CV: Tensor, policy_CV: Tensor) -> Tensor:
@@ -123,7 +121,9 @@ def hidden_kl(base: tuple[Head, Tensor], policy: tuple[Head, Tensor], *, chunk: 
     base_head, head = base_head.first(rows), head.first(rows)
     return torch.cat(
         [
-            _kl_in_place(base_head.logits(base_NH[start : start + chunk]), head.logits(policy_NH[start : start + chunk]))
+            _kl_in_place(
+                base_head.logits(base_NH[start : start + chunk]), head.logits(policy_NH[start : start + chunk])
+            )
             for start in range(0, len(base_NH), chunk)
         ]
     )

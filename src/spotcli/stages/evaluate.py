@@ -71,11 +71,13 @@ def _evaluate(
     started = time.monotonic()
     base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
     tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
-    drift = None
-    if against and recipe.eval.drift:
-        drift = measure_drift(recipe, model=model, base=against, folder=folder)
     facts = {name: TaskFacts("in-domain" if name == "arithmetic" else "other") for name in tasks}
     trained = trained_tasks(facts)
+    drift = None
+    if against and base and recipe.eval.drift:
+        drift = measure_drift(
+            recipe, model=model, base=against, folder=folder, base_rows=base.rows, trained=trained, fresh=fresh
+        )
     answered = [(name, answers) for name, answers in ((against, base), (model, tuned)) if name and answers]
     return EvalSummary(
         model=model,

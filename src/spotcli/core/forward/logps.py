@@ -92,7 +92,9 @@ class _TokenLogps(torch.autograd.Function):
                 if part.stop <= kept:
                     others_CV = others_MV
                 else:
-                    exact_CV = head_logits(hidden_NH[part], head_VH, bias_V, ctx.exact).sub_(totals_N[part, None]).exp_()
+                    exact_CV = (
+                        head_logits(hidden_NH[part], head_VH, bias_V, ctx.exact).sub_(totals_N[part, None]).exp_()
+                    )
                     others_CV = exact_CV.scatter_(1, targets_N[part, None], 0.0).to(factor_VH.dtype)
                 if grad_hidden_NH is not None:
                     away_CH = torch.mm(others_CV, factor_VH).to(ctx.exact).mul_(grad_C[:, None])
