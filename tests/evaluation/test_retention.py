@@ -207,6 +207,7 @@ def test_other_weights_under_the_same_name_are_measured_again(
     assert len(rows_of(tmp_path)) == 2 * (first.neutral.prompts + 2)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
 def test_an_adapter_drifts_like_the_merged_model(tiny_model: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -288,7 +289,7 @@ def test_a_killed_measurement_goes_on(tiny_model: Path, changed_model: Path, tmp
     )
     command = [sys.executable, "-c", script, str(changed_model), str(tiny_model)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         journal = next(tmp_path.glob("scores/*.drift.jsonl"), None)
         if journal and journal.stat().st_size:
