@@ -367,6 +367,13 @@ class EvalSection(Section):
     """Answers per problem: k of avg@k."""
     limit: Annotated[Positive | None, Option("Evaluation", unset="all")] = None
     """Only the first N problems of each task."""
+    margin: Annotated[float, Field(gt=0, le=100), Option("Evaluation")] = 2.0
+    """Largest loss, in percentage points, that does not matter in tasks that were not trained.
+
+    A task is kept if a larger loss is excluded."""
+    trained: list[str] = Field(default_factory=list)
+    """Tasks that the model was trained for; all others test retention. Default: those of the group ``in-domain``, else
+    the first task."""
     temperature: Amount = 0.7
     """Sampling temperature; 0 is greedy decoding."""
     top_p: Probability = 0.8
