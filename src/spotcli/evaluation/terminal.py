@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MODELS = 4
 """Models side by side in one table."""
-NAME = 18
+NAME = 17
 """Characters of a model's name in a table; longer names keep their end."""
 
 
@@ -71,7 +71,10 @@ def _gains(summary: EvalSummary) -> Table:
     pooled = summary.pooled
     if pooled and len(pooled.tasks) > 1:
         interval = f"{_points(pooled.low)}…{_points(pooled.high)}"
-        table.add_row("all untrained", "", "", _points(pooled.difference), interval, "", pooled.retention.verdict)
+        # A gain in one task must not cover up the loss in another one.
+        lost = any(item.retention.verdict == "lost" and not item.trained for item in summary.comparisons.values())
+        verdict = "" if lost else pooled.retention.verdict
+        table.add_row("all untrained", "", "", _points(pooled.difference), interval, "", verdict)
     if summary.drift is not None:
         table.add_row("drift (nats/token)", "0", f"{summary.drift.mean:.4f}", *[""] * 4)
     table.caption = "% and points; p: paired test, corrected for the number of tasks (Holm)"
@@ -140,7 +143,7 @@ def _metrics(models: Sequence[ModelScores]) -> Table:
 
 def _answers(models: Sequence[ModelScores]) -> Table:
     columns = ("avg@k", "95 % interval", "pass@k", "maj@k", "undec.", "trunc.", "failed")
-    table = _table("Answers, in %", "task and model", *columns)
+    table = _table("Answers, in %", "problems×trials", *columns)
     for name, score in _by_task(models, table):
         estimate, answers = score.estimate, max(score.answers, 1)
         table.add_row(
@@ -157,7 +160,7 @@ def _answers(models: Sequence[ModelScores]) -> Table:
 
 def _verdicts(models: Sequence[ModelScores]) -> Table:
     columns = ("right", "wrong", "undecided", "truncated", "failed", "tokens", "seconds")
-    table = _table("Verdicts", "task and model", *columns)
+    table = _table("Verdicts", "problems×trials", *columns)
     for name, score in _by_task(models, table):
         counts = (score.right, score.wrong, score.undecided, score.truncated, score.failed)
         seconds = "-" if score.seconds is None else f"{score.seconds:,.0f}"
@@ -171,7 +174,8 @@ def _by_task(models: Sequence[ModelScores], table: Table) -> Iterator[tuple[str,
     for task in dict.fromkeys(task for model in models for task in model.scores):
         scores = [(model, model.scores[task]) for model in models if task in model.scores]
         estimate = scores[0][1].estimate
-        table.add_row(f"{one_line(task)}, {_trials(estimate.trials, estimate.problems)} of {estimate.problems}")
+        size = f"{estimate.problems}×{_trials(estimate.trials, estimate.problems)}"
+        table.add_row(f"{one_line(task)}, {size}")
         yield from ((f"  {_name(model)}", score) for model, score in scores)
 
 
@@ -183,7 +187,7 @@ def _table(title: str, *columns: str) -> Table:
     table.caption_justify = "left"
     for column in table.columns:
         column.no_wrap = True
-    table.columns[0].overflow = "ellipsis"
+    table.columns[0].max_width = 19
     return table
 
 

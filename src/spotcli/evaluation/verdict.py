@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from spotcli.core.stats import problems_needed
 from spotcli.evaluation.scores import EvalSummary, ModelScores, PooledRetention, TaskComparison, TaskScore
 
 LEVEL = 0.05
 """A difference is significant if its p-value, corrected for the number of tasks, is below this."""
-NOTED = 0.01
+NOTED = 0.02
 """Shares of truncated or undecided answers above this are noted."""
 
 
@@ -61,35 +62,34 @@ def _retention(comparisons: Sequence[TaskComparison], pooled: PooledRetention | 
     lost = [item for item in untrained if item.retention.verdict == "lost"]
     kept = [item.task for item in untrained if item.retention.verdict == "kept"]
     unknown = [item for item in untrained if item.retention.verdict == "cannot tell"]
-    margin = f"{100 * pooled.retention.margin:.1f}"
-    result = [f"{_loss(item)}." for item in lost] or [_no_loss(pooled)]
+    margin = f"{100 * pooled.retention.margin:.1f} points"
+    result = [f"{_loss(item)}." for item in lost] or [_no_loss(untrained, pooled)]
     if kept:
-        result.append(f"Kept within the margin of {margin} points: {_listed(kept)}.")
+        result.append(f"Kept within {margin}: {_listed(kept)}.")
     if unknown:
-        parts = [f"{item.task} ({100 * item.retention.largest_loss:.1f} points)" for item in unknown]
-        result.append(
-            f"Cannot tell for a margin of {margin} points: larger losses are not excluded in {_listed(parts)}."
-        )
-    if len(untrained) > 1:
-        result.append(_together(pooled))
-    if pooled.retention.verdict == "cannot tell":
-        comparison = untrained[0].comparison
-        trials = max(1, round(comparison.trials / comparison.problems))
+        parts = [f"{item.task} (up to {100 * item.retention.largest_loss:.1f} points)" for item in unknown]
+        result.append(f"Cannot tell within {margin}; a loss is possible in {_listed(parts)}.")
+        trials = max(1, round(fmean(item.comparison.trials / item.comparison.problems for item in unknown)))
         needed = problems_needed(pooled.retention.margin, trials)
-        result.append(
-            f"About {needed:,} problems with {_counted(trials, 'trial')} each are needed to exclude a loss of {margin} "
-            "points."
-        )
+        result.append(f"To exclude a loss of {margin}, about {needed:,} problems with {trials} trials each are needed.")
     return result
 
 
-def _no_loss(pooled: PooledRetention) -> str:
-    largest = pooled.retention.largest_loss
+def _no_loss(untrained: Sequence[TaskComparison], pooled: PooledRetention) -> str:
+    """What the answers exclude: a gain in one task must not hide the loss that another one can have."""
     tasks = _listed(pooled.tasks) if len(pooled.tasks) < 4 else f"the {len(pooled.tasks)} untrained tasks"
-    together = "together, " if len(pooled.tasks) > 1 else ""
     if pooled.retention.verdict == "lost":
-        return f"No loss shown in {tasks} alone, but in all of them together."
-    return f"No loss shown in {tasks}: {together}a loss above {100 * largest:.1f} points would have been detected."
+        size = f"{-100 * pooled.difference:.1f} points ({-100 * pooled.high:.1f} to {-100 * pooled.low:.1f})"
+        return f"No single loss shown in {tasks}, but a loss of {size} in all of them together."
+    largest = max(item.retention.largest_loss for item in untrained)
+    if not largest:
+        return f"No loss in {tasks}: every loss is excluded."
+    above = f"a loss above {100 * largest:.1f} points"
+    if len(untrained) > 1:
+        above += " in one of them"
+        if pooled.retention.largest_loss:
+            above += f", or above {100 * pooled.retention.largest_loss:.1f} points in all of them together,"
+    return f"No loss shown in {tasks}: {above} would have been detected."
 
 
 def _loss(item: TaskComparison) -> str:
@@ -99,12 +99,6 @@ def _loss(item: TaskComparison) -> str:
     if not _significant(item):
         text += f"; not significant after correction for the number of tasks (p = {item.p_holm:.2g})"
     return text
-
-
-def _together(pooled: PooledRetention) -> str:
-    """The pooled verdict."""
-    change = f"{_signed(pooled.difference)} points, {_signed(pooled.low)} to {_signed(pooled.high)}"
-    return f"All {pooled.problems:,} problems that were not trained, as one set: {pooled.retention.verdict} ({change})."
 
 
 def _limits(models: Sequence[ModelScores], comparisons: Iterable[TaskComparison]) -> list[str]:
@@ -194,7 +188,3 @@ def _listed(words: Sequence[str]) -> str:
 
 def _is_or_are(items: Sequence[object]) -> str:
     return "it was" if len(items) == 1 else "they were"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
