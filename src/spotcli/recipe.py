@@ -352,13 +352,37 @@ class TrainSection(Section):
         return dict(self.model_extra or {})
 
 
+class TaskSettings(Section):
+    """Settings of one evaluation task; keys that are not set keep the task's own value."""
+
+    problems: str | None = None
+    """The problem set to use instead of the task's own: a file, or ``hf:org/name[:config][:split]``."""
+    grader: str | None = None
+    """Grader of problems that name none."""
+    trials: Positive | None = None
+    """Answers per problem; ``eval.trials`` is used instead if it is set."""
+    max_new_tokens: Tokens | None = None
+    """Truncate an answer at this many tokens; at most ``eval.max_new_tokens``."""
+    instruction: str | None = None
+    """Text appended to every prompt; an empty text removes the task's own."""
+    group: Literal["in-domain", "OOD", "IFEval", "other"] | None = None
+    """The average that the score belongs to."""
+
+
 class EvalSection(Section):
     """``spot eval``: gains and drift of a trained model."""
 
     tasks: Annotated[list[str], Option("Evaluation", "NAME", flag="--task")] = Field(
         default_factory=lambda: ["arithmetic"]
     )
-    """Evaluation task, such as ``arithmetic`` or ``connect4``; repeatable."""
+    """A task (``aime24``, ``math500``, ``ifeval``, ``connect4`` ...), a problem set (JSONL, Parquet or CSV file,
+    ``hf:org/name[:config][:split]``) or a task file (YAML); repeatable.
+
+    docs/evaluation.md lists the tasks."""
+    data_dir: Annotated[str | None, Option("Evaluation", "FOLDER", unset="none")] = None
+    """Read published problem sets from files in this folder, such as ``aime24.jsonl``, before the hub is asked."""
+    task_settings: dict[str, TaskSettings] = Field(default_factory=dict)
+    """Settings of single tasks, by name: ``aime24: {trials: 4}``."""
     output: Annotated[str, Option("Input and output", "FOLDER", short="-o")] = "scores"
     """Write the scores to this folder.
 

@@ -20,7 +20,7 @@ from spotcli.errors import RecipeError, require
 from spotcli.evaluation.answers import answer_tasks, slug
 from spotcli.evaluation.retention import measure_drift
 from spotcli.evaluation.scores import EvalSummary, outcomes, score_task
-from spotcli.evaluation.tasks import Task, load_task
+from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 
@@ -49,7 +49,7 @@ def evaluate(
             "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
         )
     require("train", "evaluation", "torch", "transformers")
-    tasks = {name: load_task(name) for name in recipe.eval.tasks}
+    tasks = load_tasks(recipe.eval.tasks, TaskContext.of(recipe, folder))
     path = folder / recipe.eval.output / f"{slug(model)}.summary.json"
     files.make_parent(path)
     with Lock(path):
@@ -59,7 +59,7 @@ def evaluate(
 
 
 def _evaluate(
-    recipe: Recipe, tasks: Mapping[str, Task], model: str, against: str | None, *, folder: Path, fresh: bool
+    recipe: Recipe, tasks: Mapping[str, LoadedTask], model: str, against: str | None, *, folder: Path, fresh: bool
 ) -> EvalSummary:
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
