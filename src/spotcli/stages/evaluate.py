@@ -19,9 +19,9 @@ from spotcli import files, jsonl
 from spotcli.errors import RecipeError, require
 from spotcli.evaluation.answers import answer_tasks, slug
 from spotcli.evaluation.retention import measure_drift
-from spotcli.evaluation.scores import IN_DOMAIN, EvalSummary, ModelRows, TaskFacts
+from spotcli.evaluation.scores import EvalSummary, ModelRows, TaskFacts
 from spotcli.evaluation.summary import summarise, trained_tasks
-from spotcli.evaluation.tasks import Task, load_task
+from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
 from spotcli.evaluation.terminal import show
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
@@ -51,7 +51,7 @@ def evaluate(
             "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
         )
     require("train", "evaluation", "torch", "transformers")
-    tasks = {name: load_task(name) for name in recipe.eval.tasks}
+    tasks = load_tasks(recipe.eval.tasks, TaskContext.of(recipe, folder))
     path = folder / recipe.eval.output / f"{slug(model)}.summary.json"
     files.make_parent(path)
     with Lock(path):
@@ -61,11 +61,11 @@ def evaluate(
 
 
 def _evaluate(
-    recipe: Recipe, tasks: Mapping[str, Task], model: str, against: str | None, *, folder: Path, fresh: bool
+    recipe: Recipe, tasks: Mapping[str, LoadedTask], model: str, against: str | None, *, folder: Path, fresh: bool
 ) -> EvalSummary:
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
-    facts = {name: _facts(name, task) for name, task in tasks.items()}
+    facts = {name: _facts(loaded) for name, loaded in tasks.items()}
     trained = trained_tasks(facts, recipe.eval.trained)
     base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
     tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
@@ -86,5 +86,5 @@ def _evaluate(
     return replace(summary, drift=drift, seconds=time.monotonic() - started)
 
 
-def _facts(name: str, task: Task) -> TaskFacts:
-    return TaskFacts(IN_DOMAIN if name == "arithmetic" else "other")
+def _facts(loaded: LoadedTask) -> TaskFacts:
+    return TaskFacts(loaded.task.group, loaded.task.chance)
