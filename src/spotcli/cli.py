@@ -202,6 +202,7 @@ def evaluate(
     given: Given,
     model: flags.Model,
     against: flags.Against = None,
+    dry_run: flags.PlanAnswers = False,
     recipe: flags.RecipeFile = None,
     overrides: flags.Overrides = None,
     fresh: flags.Fresh = False,
@@ -209,9 +210,16 @@ def evaluate(
 ) -> None:
     """Measure gains and drift: checkpoint -> scores."""
     from spotcli.stages.evaluate import evaluate as stage
-    from spotcli.stages.evaluate import show
+    from spotcli.stages.evaluate import plan, show, show_plan
 
     settings = _load(recipe, overrides, given)
+    if dry_run:
+        planned = _reported(lambda: plan(settings, model=model, against=against))
+        if as_json:
+            _show("Plan", planned.as_dict(), as_json)
+        else:
+            show_plan(planned)
+        return
     summary = _work(lambda: stage(settings, model=model, against=against, fresh=fresh))
     if as_json:
         _show("Scores", summary.as_dict(), as_json)

@@ -5,12 +5,12 @@ ModelRows of each model -> ModelScores -> TaskComparison per task -> verdict in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spotcli.core.stats import Comparison, Estimate, Retention
-from spotcli.records import Score
+from spotcli.records import Problem, Score
 
 if TYPE_CHECKING:
     from spotcli.evaluation.retention import Drift
@@ -26,6 +26,8 @@ class TaskFacts:
     group: str = "other"
     chance: Mapping[str, float] = field(default_factory=dict)
     """What a constant answer would score, by metric; ``score`` is the main outcome."""
+    weights: Callable[[Problem], dict[str, float]] | None = None
+    """Weight of a problem in the mean of a metric; 1 for metrics without one."""
 
 
 @dataclass(frozen=True)
