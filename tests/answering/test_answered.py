@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spotcli.sampling.answered import Answered, Remaining, Work, count_remaining
+
 from spotcli.policies import Answer, Failure, Request
 from spotcli.recipe_yaml import load
-from spotcli.sampling.answered import Answered, Remaining, Work, count_remaining
 from spotcli.sampling.problem_set import ProblemSet
 from tests.conftest import write_rows
 
