@@ -78,6 +78,10 @@ Model = Annotated[
 ]
 Against = Annotated[str | None, _option("Evaluation", "Base model, for a paired test and the drift.", metavar="MODEL")]
 
+PlanAnswers = Annotated[
+    bool, _option("Run", "Show the requests and the losses that they can exclude; ask no model.", "--dry-run")
+]
+
 # spot merge
 
 Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="The folder of the LoRA adapter.", show_default=False)]

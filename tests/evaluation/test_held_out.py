@@ -9,8 +9,7 @@ import pytest
 
 from spotcli.errors import UserError
 from spotcli.evaluation.held_out import Evaluations
-from spotcli.evaluation.tasks import arithmetic as arithmetic_task
-from spotcli.evaluation.tasks import connect4
+from spotcli.evaluation.tasks import TaskContext, connect4, load_task
 from spotcli.problems import arithmetic
 from spotcli.problems.sources import iter_problems
 from spotcli.records import Message, Problem
@@ -99,7 +98,7 @@ def test_the_first_set_that_contains_the_problem_is_named(tmp_path: Path) -> Non
     held_out = Evaluations(["one.jsonl", "two.jsonl", "three.jsonl", "arithmetic"], folder=tmp_path, seed=3)
     assert held_out.holder(Problem(prompt=f"Solve: {LONG}")) == "one.jsonl"
     assert held_out.holder(Problem(prompt=SHORT)) == "two.jsonl"
-    assert held_out.holder(arithmetic_task.problems(3)[5]) == "arithmetic"
+    assert held_out.holder(load_task("arithmetic").load(TaskContext(seed=3))[5]) == "arithmetic"
     with pytest.raises(UserError, match=r"nowhere\.jsonl: file not found"):
         Evaluations(["nowhere.jsonl"], folder=tmp_path, seed=0)
 
@@ -109,7 +108,7 @@ def test_train_splits_have_no_test_problems(tmp_path: Path) -> None:
     assert not any(held_out.holder(problem) for problem in arithmetic.take(0, "train", 600))
     # All boards share the rules and most of their lines, but no board is in both splits.
     assert not any(held_out.holder(problem) for problem in connect4.take(0, "train", 300))
-    assert [held_out.holder(problem) for problem in connect4.problems(0, 5)] == ["connect4"] * 5
+    assert [held_out.holder(problem) for problem in connect4.problems(TaskContext(limit=5))] == ["connect4"] * 5
 
 
 def test_published_sets(shared: Path) -> None:

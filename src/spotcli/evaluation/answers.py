@@ -11,8 +11,8 @@ from pathlib import Path
 from spotcli import jsonl, outputs
 from spotcli.console import progress
 from spotcli.errors import UserError
-from spotcli.evaluation.tasks import Task
-from spotcli.grading.answers import Completion, grade_answer, graded_fields
+from spotcli.evaluation.tasks import LoadedTask, Task
+from spotcli.grading.answers import Completion, grade_answers, graded_fields
 from spotcli.policies import Answer, Failure, Request, Sampling, answer_seed
 from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import resolve
@@ -42,7 +42,9 @@ class _TaskRequests:
     """With keys (task, id, trial), as ``Score.key``."""
 
 
-def answer_tasks(recipe: Recipe, tasks: Mapping[str, Task], model: str, *, folder: Path, fresh: bool) -> TaskAnswers:
+def answer_tasks(
+    recipe: Recipe, tasks: Mapping[str, LoadedTask], model: str, *, folder: Path, fresh: bool
+) -> TaskAnswers:
     """Answer and grade what the model's file does not have yet.
 
     Raises:
@@ -80,11 +82,12 @@ def _open(settings: EvalSection, seed: int, model: str, *, folder: Path, fresh: 
     )
 
 
-def _requests(recipe: Recipe, name: str, task: Task) -> _TaskRequests:
-    problems = {problem.id: problem for problem in task.problems(recipe.seed, recipe.eval.limit)}
+def _requests(recipe: Recipe, name: str, loaded: LoadedTask) -> _TaskRequests:
+    task = loaded.task
+    problems = {problem.id: problem for problem in loaded.problems}
     requests = [
         Request((name, id, trial), problem.messages, answer_seed(recipe.seed, f"{name}:{id}", trial), trial)
-        for trial in range(recipe.eval.trials or task.TRIALS)
+        for trial in range(recipe.eval.trials or task.trials)
         for id, problem in problems.items()
     ]
     return _TaskRequests(name, task, problems, requests)
@@ -99,7 +102,7 @@ def _answer_missing(
     policy = TransformersPolicy.load(
         model_path(model, folder),
         Sampling(
-            min(settings.max_new_tokens, asked.task.MAX_NEW_TOKENS),
+            min(settings.max_new_tokens, asked.task.max_new_tokens),
             settings.temperature,
             settings.top_p,
             settings.top_k,
@@ -130,7 +133,7 @@ def _graded(asked: _TaskRequests, answer: Answer) -> Score:
             "split": EVALUATION,
             "task": asked.name,
             "trial": trial,
-            **graded_fields(completion, grade_answer(completion, asked.task.grade)),
+            **graded_fields(completion, grade_answers([completion], asked.task.grader)[0]),
             "tokens": answer.tokens,
         }
     )

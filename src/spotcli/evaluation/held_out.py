@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spotcli.evaluation import tasks
+from spotcli.evaluation.tasks import TaskContext
 from spotcli.problems.sources import iter_problems
 from spotcli.records import Problem
 
@@ -83,8 +84,8 @@ class Evaluations:
 
 
 def _problems(name: str, folder: Path, seed: int) -> Iterable[Problem]:
-    if name in tasks.NAMES:
-        return tasks.load_task(name).problems(seed)
+    if name in tasks.BUILTIN:
+        return tasks.load_task(name).load(TaskContext(folder, seed))
     return iter_problems(name, folder=folder, seed=seed, limit=None, quiet=True)
 
 

@@ -12,25 +12,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from spotcli import files, jsonl
 from spotcli.errors import RecipeError, require
 from spotcli.evaluation.answers import answer_tasks, slug
+from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
 from spotcli.evaluation.retention import measure_drift
-from spotcli.evaluation.scores import (
-    EvalSummary,
-    ModelRows,
-    TaskFacts,
-    compare_models,
-    summarise_model,
-    trained_tasks,
-)
-from spotcli.evaluation.tasks import Task, load_task
+from spotcli.evaluation.scores import EvalSummary, ModelRows, TaskFacts
+from spotcli.evaluation.summary import summarise, trained_tasks
+from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
+from spotcli.evaluation.terminal import show, show_plan
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 
-__all__ = ["EvalSummary", "evaluate"]
+__all__ = ["EvalPlan", "EvalSummary", "evaluate", "plan", "show", "show_plan"]
 
 
 def evaluate(
@@ -50,12 +47,8 @@ def evaluate(
         UserError: a task is unknown, a model is not found, or another process evaluates the model.
         SettingsChanged: the scores were made with other settings or weights.
     """
-    if not recipe.eval.tasks:
-        raise RecipeError(
-            "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
-        )
+    tasks = _load_tasks(recipe, folder)
     require("train", "evaluation", "torch", "transformers")
-    tasks = {name: load_task(name) for name in recipe.eval.tasks}
     path = folder / recipe.eval.output / f"{slug(model)}.summary.json"
     files.make_parent(path)
     with Lock(path):
@@ -65,28 +58,67 @@ def evaluate(
 
 
 def _evaluate(
-    recipe: Recipe, tasks: Mapping[str, Task], model: str, against: str | None, *, folder: Path, fresh: bool
+    recipe: Recipe, tasks: Mapping[str, LoadedTask], model: str, against: str | None, *, folder: Path, fresh: bool
 ) -> EvalSummary:
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
+    facts = {name: _facts(loaded) for name, loaded in tasks.items()}
+    trained = trained_tasks(facts, recipe.eval.trained)
     base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
     tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
     drift = None
     if against and recipe.eval.drift:
         drift = measure_drift(recipe, model=model, base=against, folder=folder)
-    facts = {name: TaskFacts("in-domain" if name == "arithmetic" else "other") for name in tasks}
-    trained = trained_tasks(facts)
-    answered = [(name, answers) for name, answers in ((against, base), (model, tuned)) if name and answers]
-    return EvalSummary(
-        model=model,
-        against=against,
-        models=[
-            summarise_model(ModelRows(name, str(answers.path), answers.rows), facts, trained)
-            for name, answers in answered
+    summary = summarise(
+        [
+            ModelRows(name, str(part.path), part.rows)
+            for name, part in ((against, base), (model, tuned))
+            if name and part
         ],
-        comparisons=compare_models(base.rows, tuned.rows, tasks, trained=trained, margin=0.02) if base else {},
-        verdict=[],
-        drift=drift,
-        seconds=time.monotonic() - started,
-        files=[str(answers.path) for _, answers in answered],
+        facts,
+        compared=against is not None,
+        trained=trained,
+        margin=recipe.eval.margin / 100,
     )
+    return replace(summary, drift=drift, seconds=time.monotonic() - started)
+
+
+def plan(recipe: Recipe, *, model: str, against: str | None, folder: Path = Path()) -> EvalPlan:
+    """Return what would be asked and which losses the answers could exclude; load and check the tasks, ask no model.
+
+    Raises:
+        RecipeError: `eval.tasks` is empty, or `eval.trained` has an unknown name.
+        UserError: a task is unknown, or its problems are missing.
+        DataError: a task has an invalid row.
+    """
+    tasks = _load_tasks(recipe, folder)
+    trained = trained_tasks({name: _facts(loaded) for name, loaded in tasks.items()}, recipe.eval.trained)
+    limit = recipe.eval.max_new_tokens
+    return EvalPlan(
+        models=[name for name in (against, model) if name],
+        tasks=[
+            PlannedTask(
+                task=name,
+                group=loaded.task.group,
+                trained=name in trained,
+                problems=len(loaded.problems),
+                trials=recipe.eval.trials or loaded.task.trials,
+                max_new_tokens=min(limit or loaded.task.max_new_tokens, loaded.task.max_new_tokens),
+            )
+            for name, loaded in tasks.items()
+        ],
+        margin=recipe.eval.margin / 100,
+    )
+
+
+def _load_tasks(recipe: Recipe, folder: Path) -> dict[str, LoadedTask]:
+    """The tasks with their problems, checked."""
+    if not recipe.eval.tasks:
+        raise RecipeError(
+            "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
+        )
+    return load_tasks(recipe.eval.tasks, TaskContext.of(recipe, folder))
+
+
+def _facts(loaded: LoadedTask) -> TaskFacts:
+    return TaskFacts(loaded.task.group, loaded.task.chance, loaded.task.weights)

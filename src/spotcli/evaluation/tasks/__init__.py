@@ -1,42 +1,55 @@
-"""Benchmarks, one module each: their problems, and how an answer is graded.
+"""Evaluation tasks by name: ``load_task`` returns the declaration, ``load_tasks`` the checked problems too.
 
-A task is a module with the members of ``Task`` whose name is in ``NAMES``.
+Everything that can be wrong with a task's data is found here, before a model is loaded.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Protocol, cast
+from collections.abc import Iterable
 
 from spotcli.errors import UserError
-from spotcli.grading import Grade
+from spotcli.evaluation.tasks.builtin import BUILTIN
+from spotcli.evaluation.tasks.task import MAIN, Group, LoadedTask, Task, TaskContext
 from spotcli.recipe import suggest
-from spotcli.records import Problem
+from spotcli.records import Message, Problem
 
-NAMES = ("arithmetic", "connect4")
-
-
-class Task(Protocol):
-    """The members of a task's module."""
-
-    TRIALS: int
-    """Default number of answers per problem: k of avg@k."""
-    MAX_NEW_TOKENS: int
-    """Maximum tokens that an answer needs."""
-
-    def problems(self, seed: int, limit: int | None = None) -> list[Problem]:
-        """The held-out problems; the same for the same seed."""
-
-    def grade(self, response: str, reference: str, /) -> Grade:
-        """Grade one answer against the reference answer of its problem."""
+__all__ = ["BUILTIN", "MAIN", "Group", "LoadedTask", "Task", "TaskContext", "load_task", "load_tasks"]
 
 
 def load_task(name: str) -> Task:
-    """Load a task by name.
+    """Return the declaration of a task.
 
     Raises:
         UserError: the task is unknown; the cure suggests the nearest name.
     """
-    if name not in NAMES:
-        raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=suggest(name, list(NAMES)))
-    return cast(Task, import_module(f"spotcli.evaluation.tasks.{name}"))
+    if name not in BUILTIN:
+        raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=suggest(name, list(BUILTIN)))
+    return BUILTIN[name]
+
+
+def load_tasks(names: Iterable[str], context: TaskContext) -> dict[str, LoadedTask]:
+    """Load and check the problems of tasks.
+
+    Returns:
+        The tasks by ``Task.name``, in the order of the names.
+
+    Raises:
+        UserError: a task is unknown, or its problems are missing or empty.
+        DataError: an invalid row.
+    """
+    loaded = {}
+    for task in map(load_task, names):
+        problems = task.load(context)[: context.limit]
+        loaded[task.name] = LoadedTask(task, [_instructed(problem, task.instruction) for problem in problems])
+    return loaded
+
+
+def _instructed(problem: Problem, instruction: str | None) -> Problem:
+    """The problem with the instruction appended to its last message; its id stays the same."""
+    if not instruction:
+        return problem
+    if isinstance(problem.prompt, str):
+        return problem.model_copy(update={"prompt": f"{problem.prompt}\n\n{instruction}"})
+    messages: list[Message] = [{**message} for message in problem.prompt]
+    messages[-1]["content"] = f"{messages[-1]['content']}\n\n{instruction}"
+    return problem.model_copy(update={"prompt": messages})

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Literal
 
-from spotcli.grading import Grade
+from spotcli.evaluation.tasks.task import Task, TaskContext
 from spotcli.grading.coordinates import write_cells
-from spotcli.grading.kinds import get_grader
 from spotcli.records import Problem
 
 Split = Literal["train", "test"]
@@ -23,9 +22,6 @@ Move = tuple[int, int]
 """Row from the bottom and column from the left, both from 0."""
 Columns = tuple[str, ...]
 """The board: the pieces of each column, the lowest first."""
-
-TRIALS = 5
-MAX_NEW_TOKENS = 8192
 
 ROWS, COLUMNS, LINE = 6, 7, 4
 TEST_SHARE = 0.25
@@ -148,15 +144,21 @@ def take(seed: int, split: Split, number: int) -> list[Problem]:
     return [as_problem(columns, f"builtin:connect4/{split}") for columns in islice(boards(seed, split), number)]
 
 
-def problems(seed: int, limit: int | None = None) -> list[Problem]:
-    """The held-out problems: 500 by default."""
-    return take(seed, "test", limit or 500)
+PROBLEMS = 500
+"""Number of held-out boards; ``eval.limit`` may ask for more."""
 
 
-def grade(response: str, reference: str) -> Grade:
-    """Right when both sets of moves equal the reference's, wrong when either one differs.
+def problems(context: TaskContext) -> list[Problem]:
+    """The held-out boards."""
+    return take(context.seed, "test", context.limit or PROBLEMS)
 
-    The last line of each label counts. Blanks, brackets, emphasis, order and repetition are ignored. Undecided where a
-    line is missing or contains anything but moves or ``None``: a missing answer is not an empty set.
-    """
-    return get_grader("coordinates")(response, reference)
+
+TASK = Task(
+    "connect4",
+    problems,
+    trials=5,
+    max_new_tokens=8192,
+    grader="coordinates",
+    group="OOD",
+    constant_response="Own: None\nOpponent: None",
+)
