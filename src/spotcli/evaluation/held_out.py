@@ -84,8 +84,8 @@ class Evaluations:
 
 
 def _problems(name: str, folder: Path, seed: int) -> Iterable[Problem]:
-    if name in tasks.BUILTIN:
-        return tasks.load_task(name).load(TaskContext(folder, seed))
+    if tasks.is_task(name):
+        return tasks.load_task(name, TaskContext(folder, seed)).load(TaskContext(folder, seed))
     return iter_problems(name, folder=folder, seed=seed, limit=None, quiet=True)
 
 
