@@ -19,7 +19,7 @@ from spotcli.evaluation.tasks.published import SetNotFound, refuse_missing
 from spotcli.evaluation.tasks.task import MAIN, Group, LoadedTask, Task, TaskContext
 from spotcli.grading.answers import Completion, grade_answers, graded_fields
 from spotcli.grading.kinds import grader_of
-from spotcli.recipe import suggest
+from spotcli.recipe import TaskSettings, suggest
 from spotcli.records import Message, Problem, Score
 
 __all__ = ["BUILTIN", "MAIN", "Group", "LoadedTask", "Task", "TaskContext", "is_task", "load_task", "load_tasks"]
@@ -48,12 +48,11 @@ def load_task(name: str, context: TaskContext | None = None) -> Task:
         return _installed(registered[name])
     if is_problem_set(name, context.folder):
         return task_of_set(name, context)
-    near = suggest(name, [*BUILTIN, *registered])
-    raise UserError(
-        f"unknown task '{name}'",
-        where="eval.tasks",
-        cure=near.replace("known keys", "known tasks") + "; a problem set is FILE.jsonl, .parquet, .csv or hf:org/name",
-    )
+    known = [*BUILTIN, *registered]
+    cure = suggest(name, known)
+    if not cure.startswith("did you mean"):
+        cure = f"use {', '.join(known)}, a file (.jsonl, .parquet, .csv), hf:org/name, or a task file (.yaml)"
+    raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=cure)
 
 
 def is_task(name: str) -> bool:
@@ -72,22 +71,20 @@ def load_tasks(names: Iterable[str], context: TaskContext) -> dict[str, LoadedTa
         DataError: an invalid row.
     """
     settings = {load_task(name, context).name: given for name, given in context.settings.items()}
-    tasks = {task.name: task for task in (load_task(name, context) for name in names)}
     loaded: dict[str, LoadedTask] = {}
     missing: list[SetNotFound] = []
-    for name, task in tasks.items():
-        own_context = context
-        if given := settings.get(name):
-            task, own_context = with_settings(task, given), replace(context, problems=given.problems)
+    for task in (load_task(name, context) for name in names):
         try:
-            loaded[name] = _load(task, own_context)
+            loaded[task.name] = _load(task, settings.get(task.name), context)
         except SetNotFound as error:
             missing.append(error)
     refuse_missing(missing)
     return loaded
 
 
-def _load(task: Task, context: TaskContext) -> LoadedTask:
+def _load(task: Task, settings: TaskSettings | None, context: TaskContext) -> LoadedTask:
+    if settings:
+        task, context = with_settings(task, settings), replace(context, problems=settings.problems)
     problems = task.load(context)[: context.limit]
     if not problems:
         raise UserError("the task has no problems", where=task.name, cure="use another problem set")

@@ -1,8 +1,9 @@
 """Connect Four: which moves win at once, for the player to move and for the opponent.
 
-The boards are generated from a seed, or the published ones are read. Generated boards are positions of two players who drop pieces at random, before either of them has won. The answer is two sets
-of moves, and both must be exactly right. Only one of a board and its mirror image is used. A hash assigns both to the
-train or the test split, so the splits are disjoint for any seed.
+The boards are generated from a seed, or the published ones are read. Generated boards are positions of two players who
+drop pieces at random, before either of them has won. The answer is two sets of moves, and both must be exactly right.
+Only one of a board and its mirror image is used. A hash assigns both to the train or the test split, so the splits are
+disjoint for any seed.
 """
 
 from __future__ import annotations

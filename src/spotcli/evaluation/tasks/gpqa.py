@@ -14,7 +14,7 @@ from spotcli.evaluation.tasks.published import PublishedSet, column_error, load_
 from spotcli.evaluation.tasks.task import Task, TaskContext
 from spotcli.records import Problem
 
-SET = PublishedSet("gpqa", ("Idavidrein/gpqa:gpqa_diamond:train",), 198, files=("gpqa-diamond",))
+SET = PublishedSet("gpqa", ("Idavidrein/gpqa:gpqa_diamond:train",), 198, example="gpqa_diamond.csv")
 
 QUESTION = "Question"
 CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")

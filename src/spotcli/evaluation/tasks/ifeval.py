@@ -11,7 +11,6 @@ import json
 from statistics import fmean
 from typing import Any
 
-from spotcli.errors import require
 from spotcli.evaluation.tasks.published import PublishedSet, column_error, load_converted
 from spotcli.evaluation.tasks.task import Task, TaskContext
 from spotcli.grading.answers import TRUNCATED
@@ -30,10 +29,9 @@ def load(context: TaskContext) -> list[Problem]:
     """The prompts; the reference of each is the JSON text that the checkers take.
 
     Raises:
-        UserError: the set or the checkers are missing, or the set has another number of prompts.
+        UserError: the set is missing, or has another number of prompts.
         DataError: a column is missing or invalid.
     """
-    require("eval", "the task ifeval", "if_verifiable", "punkt")
     return load_converted(SET, context, as_problem)
 
 

@@ -38,6 +38,8 @@ class PublishedSet:
     """Published number of problems."""
     files: tuple[str, ...] = ()
     """More names that its file can have, without the ending."""
+    example: str | None = None
+    """The file as its publishers name it, for messages; by default the task's name with ``.jsonl``."""
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -54,16 +56,28 @@ class SetNotFound(UserError):
         self.published = published
         self.data_dir = data_dir
         self.reason = reason
-        searched = f"no file {published.task}.jsonl in {data_dir}, and " if data_dir else ""
-        super().__init__(f"the problem set is missing: {searched}{reason}", where=published.task, cure=self._cure())
+        searched = f"no file {self.file} in {data_dir}, and " if data_dir else ""
+        page = published.hub[0].partition(":")[0]
+        hub = (
+            f"accept the terms at https://huggingface.co/datasets/{page} and run `hf auth login`"
+            if self.is_gated
+            else f"connect to the hub ({page})"
+        )
+        super().__init__(
+            f"the problem set is missing: {searched}{reason}",
+            where=published.task,
+            cure=f"{hub}, or set eval.data_dir (--data-dir) to a folder with {self.file}",
+        )
 
-    def _cure(self) -> str:
-        page = self.published.hub[0].partition(":")[0]
-        ending = "csv" if "gated" in self.reason else "jsonl"
-        file = f"--data-dir FOLDER with {self.published.file_names[-2 if ending == 'csv' else 0]}.{ending}"
-        if "gated" in self.reason:
-            return f"accept the terms at https://huggingface.co/datasets/{page} and run `hf auth login`, or {file}"
-        return f"connect to the hub ({page}), or {file}"
+    @property
+    def file(self) -> str:
+        """The name of the file that would be read."""
+        return self.published.example or f"{self.published.task}.jsonl"
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the hub has the set, but its terms have to be accepted."""
+        return "gated" in self.reason
 
 
 def refuse_missing(errors: Sequence[SetNotFound]) -> None:
@@ -75,14 +89,14 @@ def refuse_missing(errors: Sequence[SetNotFound]) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        names = ", ".join(error.published.task for error in errors)
-        files = ", ".join(f"{error.published.task}.jsonl" for error in errors)
+        tasks = ", ".join(error.published.task for error in errors)
         data_dir = errors[0].data_dir
         searched = f"no files in {data_dir}, and " if data_dir else ""
         raise UserError(
-            f"{len(errors)} problem sets are missing ({names}): {searched}{errors[0].reason}",
+            f"{len(errors)} problem sets are missing ({tasks}): {searched}{errors[0].reason}",
             where="eval.tasks",
-            cure=f"connect to the hub, or --data-dir FOLDER with {files} (or .parquet, .csv)",
+            cure="connect to the hub (and log in, for gated sets), or set eval.data_dir (--data-dir) to a folder with "
+            + ", ".join(error.file for error in errors),
         )
 
 
