@@ -118,7 +118,7 @@ def _plan(
             "a model is required", where="model", cure="spot sample --model MODEL, or set `model` in the recipe"
         )
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
-    held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
+    held_out = HeldOut(sets, Evaluations.of_recipe(sets, recipe, folder).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
     files.check_distinct(folder / settings.problems, path)
     check_free(path)
