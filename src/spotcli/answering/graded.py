@@ -48,7 +48,7 @@ def graded_answers(answers: Sequence[KeptAnswer], grader: str, settings: RowSett
     return [
         {
             **kept.problem.model_dump(exclude_unset=True),
-            **_grader_field(kept.problem, grader),
+            **grader_field(kept.problem, grader),
             "trial": kept.answer.request.trial,
             **graded_fields(completion, grade),
             **_answer_fields(kept.answer, settings),
@@ -57,7 +57,8 @@ def graded_answers(answers: Sequence[KeptAnswer], grader: str, settings: RowSett
     ]
 
 
-def _grader_field(problem: Problem, default: str) -> dict[str, str]:
+def grader_field(problem: Problem, default: str) -> dict[str, str]:
+    """The field that names the grader of a row; none for ``math``."""
     grader = problem.grader or default
     return {} if grader == "math" else {"grader": grader}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from types import FrameType
@@ -57,13 +57,20 @@ class Answering(Generic[R]):
         self._answered = answered
         self._grade = grade
 
-    def grade_kept(self) -> None:
-        """Grade the answers of the last run that have no row yet.
+    def grade_kept(self, groups: Container[str] | None = None) -> None:
+        """Grade the answers of earlier runs that have no row yet.
+
+        Args:
+            groups: only answers to requests of these groups; by default all.
 
         Raises:
             DataError: a line of the journal is not an answer.
         """
-        kept = self._journal.read(self._answered.has)
+
+        def skipped(request: Request) -> bool:
+            return self._answered.has(request) or (groups is not None and request.group not in groups)
+
+        kept = self._journal.read(skipped)
         rows: list[R] = []
         while group := list(islice(kept, AT_ONCE_RESUMED)):
             if not rows:
