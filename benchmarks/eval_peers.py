@@ -137,8 +137,8 @@ def describe(answer: Answer, kind: str) -> str:
     """One difference: who counts the answer as right, the reference, what spot extracted, and the answer's end."""
     tail = re.sub(r"[\x00-\x1f\x7f]+", " ", answer.response[-EXCERPT:])
     return (
-        f"{answer.task} {answer.id} {answer.trial}: right for {kind.removeprefix('only ')}; reference {answer.reference!r}, "
-        f"spot: {answer.verdict} {answer.extracted!r}\n    ...{tail}"
+        f"{answer.task} {answer.id} {answer.trial}: right for {kind.removeprefix('only ')}; "
+        f"reference {answer.reference!r}, spot: {answer.verdict} {answer.extracted!r}\n    ...{tail}"
     )
 
 

@@ -21,7 +21,8 @@ from spotcli.core.drift import token_kl
 from spotcli.errors import UserError
 from spotcli.evaluation import retention
 from spotcli.evaluation.passages import passages
-from spotcli.evaluation.retention import DriftRow, measure_drift
+from spotcli.evaluation.retention import DriftRow, measure_drift, saved_drift
+from spotcli.evaluation.scores import ModelRows
 from spotcli.evaluation.tasks import neutral
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.recipe import Recipe
@@ -70,9 +71,7 @@ ROWS = [
 
 
 def measure(model: Path, base: Path, folder: Path, **keys: Any) -> retention.Drift:
-    result = measure_drift(
-        recipe(**keys), model=str(model), base=str(base), folder=folder, base_rows=ROWS, trained=["sums"]
-    )
+    result = measure_drift(recipe(**keys), str(model), ModelRows(str(base), "", ROWS), ["sums"], folder=folder)
     assert result is not None
     return result
 
@@ -181,6 +180,34 @@ def test_only_missing_answers_are_measured(
     assert not list(tmp_path.glob("scores/*.states"))
 
 
+def test_a_saved_measurement_is_shown_without_a_model(
+    tiny_model: Path, changed_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = measure(changed_model, tiny_model, tmp_path)
+    monkeypatch.setattr(TransformersPolicy, "load", None)
+    rows = [*ROWS, score("9 - 5")]  # right for another grader
+
+    def saved(model: str) -> retention.Drift | None:
+        return saved_drift(recipe(), model, ModelRows(str(tiny_model), "", rows), ["sums"], folder=tmp_path)
+
+    assert saved(str(changed_model)) == first
+    assert saved(str(tiny_model)) is None
+    (changed_model / "config.json").rename(changed_model / "config.old")
+    assert saved(str(changed_model)) is None
+
+
+def test_kept_tokens_are_used(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
+    ids = TransformersPolicy.load(str(tiny_model), retention.SAMPLING, batch_size=1).prompter.tokenizer.encode(
+        "It is 4"
+    )
+    for kept, tokens in ((ids, len(ids)), ([*ids[:-1], 10**6], len("It is 4") + 1), (ids[:3], len("It is 4") + 1)):
+        base = ModelRows(str(tiny_model), "", [score("2 + 2", "It is 4", response_ids=kept)])
+        result = measure_drift(recipe(), str(changed_model), base, ["sums"], folder=tmp_path, fresh=True)
+        assert result is not None
+        assert result.own_right is not None
+        assert result.own_right.tokens == tokens
+
+
 def test_only_one_model_is_in_memory(
     tiny_model: Path, changed_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +261,9 @@ def test_models_with_other_vocabularies_have_no_drift(
     ids = vocabulary["model"]["vocab"]
     ids["a"], ids["b"] = ids["b"], ids["a"]
     path.write_text(json.dumps(vocabulary))
-    assert measure_drift(recipe(), model=str(changed_model), base=str(tiny_model), folder=tmp_path) is None
+    assert (
+        measure_drift(recipe(), str(changed_model), ModelRows(str(tiny_model), "", ROWS), [], folder=tmp_path) is None
+    )
     assert "the models have different vocabularies" in capsys.readouterr().err
 
 
@@ -284,8 +313,9 @@ def test_capped_logits_are_supported(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_killed_measurement_goes_on(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from spotcli.evaluation.retention import measure_drift\n"
-        "from spotcli.recipe_yaml import load\n"
-        "measure_drift(load(None, None, {'eval.batch_size': 1}), model=sys.argv[1], base=sys.argv[2], folder=Path())"
+        "from spotcli.recipe_yaml import load; from spotcli.evaluation.scores import ModelRows\n"
+        "base = ModelRows(sys.argv[2], '', [])\n"
+        "measure_drift(load(None, None, {'eval.batch_size': 1}), sys.argv[1], base, [], folder=Path())"
     )
     command = [sys.executable, "-c", script, str(changed_model), str(tiny_model)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -58,12 +58,24 @@ class Passage:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def answer_ids(self, prompter: Prompter, prompt: list[int]) -> list[int]:
-        """Token ids of the graded answer, with the end of its turn unless it was truncated."""
+        """Token ids of the graded answer: those that were kept, else the text's, with the end of a finished turn."""
         assert self.row is not None
-        ids: list[int] = prompter.tokenizer(self.row.response, add_special_tokens=False)["input_ids"]
-        if self.row.finish_reason == "stop":
-            ids = [*ids, *prompter.end.ids]
+        ids = _kept_ids(self.row, prompter)
+        if ids is None:
+            ids = prompter.tokenizer(self.row.response, add_special_tokens=False)["input_ids"]
+            if self.row.finish_reason == "stop":
+                ids = [*ids, *prompter.end.ids]
         return ids[: max(1, prompter.room(prompt, MAX_TOKENS))]
+
+
+def _kept_ids(row: Score, prompter: Prompter) -> list[int] | None:
+    """The row's ``response_ids``, if they are tokens of its answer."""
+    ids = (row.model_extra or {}).get("response_ids")
+    size = len(prompter.tokenizer)
+    if not isinstance(ids, list) or not all(type(id) is int and 0 <= id < size for id in ids):
+        return None
+    text = prompter.tokenizer.decode(ids, skip_special_tokens=True)
+    return ids if ids and text == row.response else None
 
 
 def passages(recipe: Recipe, rows: Iterable[Score], trained: Collection[str]) -> list[Passage]:

@@ -9,26 +9,29 @@ measured anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from spotcli import jsonl
 from spotcli.appender import Appender
 from spotcli.console import progress, warn
 from spotcli.core.stats.per_token import PerToken, mean_per_token
-from spotcli.evaluation.answers import expect_answer, model_path, slug
+from spotcli.errors import UserError
+from spotcli.evaluation.answers import expect_answer, model_path, scores_path
 from spotcli.evaluation.hidden_states import HiddenStates, answer_states, checked_head, free_memory, number_format
 from spotcli.evaluation.passages import SAMPLING, Passage, PassageKind, passages
+from spotcli.evaluation.scores import ModelRows
 from spotcli.locks import Lock
 from spotcli.outputs import set_aside
 from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import Dtype, base_of, load_tokenizer, resolve
+from spotcli.policies.prompter import Thinking
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.recipe import Recipe
-from spotcli.records import Row, Score
+from spotcli.records import Row
 
 if TYPE_CHECKING:
     import torch
@@ -107,29 +110,44 @@ class _Measurement:
     weights: str
     dtype: Dtype
     template_kwargs: Mapping[str, Any]
+    thinking: Thinking
     batch_size: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, base: str, model: str) -> Self:
+        """What is measured with these folders or hub ids of models."""
+        settings = recipe.eval
+        return cls(
+            base=base,
+            model=model,
+            base_weights=_weights(base),
+            weights=_weights(model),
+            dtype=number_format(settings.dtype),
+            template_kwargs=settings.chat_template_kwargs,
+            thinking=settings.thinking,
+            batch_size=settings.batch_size,
+        )
 
     def base_key(self, passage: Passage) -> str:
         """Identifies the base model's states on an answer."""
-        return passage.key(self.base_weights, self.dtype, repr(sorted(self.template_kwargs.items())))
+        return passage.key(self.base_weights, self.dtype, self.thinking, repr(sorted(self.template_kwargs.items())))
 
     def key(self, passage: Passage) -> str:
         """Identifies the divergence on an answer."""
-        return passage.key(self.base_weights, self.weights, self.dtype, repr(sorted(self.template_kwargs.items())))
+        return passage.key(self.base_key(passage), self.weights)
 
     @property
     def head_key(self) -> str:
         return f"head-{self.base_weights[:24]}-{self.dtype}"
 
 
-def measure_drift(  # noqa: PLR0913  # both models, what is measured on, and whether to resume
+def measure_drift(
     recipe: Recipe,
-    *,
     model: str,
-    base: str,
+    base: ModelRows,
+    trained: Collection[str],
+    *,
     folder: Path,
-    base_rows: Sequence[Score] = (),
-    trained: Sequence[str] = (),
     fresh: bool = False,
 ) -> Drift | None:
     """Measure the drift of a model on answers of its base model.
@@ -137,10 +155,9 @@ def measure_drift(  # noqa: PLR0913  # both models, what is measured on, and whe
     Args:
         recipe: the whole recipe.
         model: a folder, a hub id or a built-in model, of the same vocabulary as the base model.
-        base: the base model.
-        folder: for relative paths.
-        base_rows: graded answers of the base model.
+        base: the base model and its graded answers.
         trained: the tasks whose right answers count.
+        folder: for relative paths.
         fresh: rename earlier results and measure everything again.
 
     Returns:
@@ -149,9 +166,9 @@ def measure_drift(  # noqa: PLR0913  # both models, what is measured on, and whe
     Raises:
         UserError: a model is not found, cannot answer a prompt, or has an output layer that is not supported.
     """
-    measurement = _measurement(recipe, model_path(base, folder), model_path(model, folder))
-    wanted = passages(recipe, base_rows, trained)
-    path = folder / recipe.eval.output / f"{slug(model)}.drift.jsonl"
+    measurement = _Measurement.of(recipe, model_path(base.model, folder), model_path(model, folder))
+    wanted = passages(recipe, base.rows, trained)
+    path = _journal_path(recipe, model, folder)
     if fresh and path.parent.is_dir():
         with Lock(path):
             set_aside(path)
@@ -171,17 +188,27 @@ def measure_drift(  # noqa: PLR0913  # both models, what is measured on, and whe
     return summarise([rows[measurement.key(passage)] for passage in wanted])
 
 
-def _measurement(recipe: Recipe, base: str, model: str) -> _Measurement:
-    settings = recipe.eval
-    return _Measurement(
-        base=base,
-        model=model,
-        base_weights=_weights(base),
-        weights=_weights(model),
-        dtype=number_format(settings.dtype),
-        template_kwargs=settings.chat_template_kwargs,
-        batch_size=settings.batch_size,
-    )
+def saved_drift(recipe: Recipe, model: str, base: ModelRows, trained: Collection[str], *, folder: Path) -> Drift | None:
+    """The drift of an earlier measurement, without loading a model; None if there is none with these weights.
+
+    Another grader may count other answers as right; of those, only the measured ones are part of the result.
+    """
+    path = _journal_path(recipe, model, folder)
+    if not path.exists():
+        return None
+    try:
+        measurement = _Measurement.of(recipe, model_path(base.model, folder), model_path(model, folder))
+    except UserError:
+        return None  # the weights were moved, so that nothing shows which ones were measured
+    rows = {row.key: row for row in jsonl.read(path, DriftRow)}
+    keys = {measurement.key(passage): passage.kind for passage in passages(recipe, base.rows, trained)}
+    if any(kind == "neutral" and key not in rows for key, kind in keys.items()):
+        return None
+    return summarise([rows[key] for key in keys if key in rows])
+
+
+def _journal_path(recipe: Recipe, model: str, folder: Path) -> Path:
+    return scores_path(recipe, model, folder).with_suffix(".drift.jsonl")
 
 
 def _weights(model: str) -> str:
@@ -207,6 +234,7 @@ def _loaded(measurement: _Measurement, model: str) -> Iterator[TransformersPolic
         batch_size=measurement.batch_size,
         dtype=measurement.dtype,
         chat_template_kwargs=dict(measurement.template_kwargs),
+        thinking=measurement.thinking,
     )
     try:
         yield policy
