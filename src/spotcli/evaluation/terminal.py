@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 MODELS = 4
 """Models side by side in one table."""
-CHANGED = 6
-"""Most changed answers that are listed."""
+CHANGED = 3
+"""Most changed answers that are listed, of each kind."""
 NAME = 17
 """Characters of a model's name in a table; longer names keep their end."""
 
@@ -141,7 +142,13 @@ def _most_changed(prompts: Sequence[WorstPrompt]) -> Table:
     """The prompts with the largest drift, each with the place in the answer that changed most."""
     table = _table("Most changed answers", "nats/token", "task", "problem", "largest change in")
     table.columns[3].no_wrap = False
-    for prompt in prompts[:CHANGED]:
+    for column in table.columns[1:]:
+        column.justify = "left"
+    kinds = Counter[str]()
+    for prompt in prompts:
+        kinds[prompt.part] += 1
+        if kinds[prompt.part] > CHANGED:
+            continue
         table.add_row(
             f"{prompt.kl:.4f}", one_line(prompt.task or "neutral"), one_line(prompt.id)[:16], one_line(prompt.passage)
         )
