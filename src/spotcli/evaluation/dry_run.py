@@ -90,6 +90,6 @@ class EvalPlan:
         trials = f"{task.trials} trial{'' if task.trials == 1 else 's'}"
         return (
             f"{task.task} {'cannot' if hopeless else 'is not likely to'} prove retention within {100 * self.margin:g} "
-            f"points: {task.problems:,} problems with {trials} can exclude a loss above {100 * task.excludable:.1f} points "
-            f"if nothing was lost; about {problems_needed(self.margin, task.trials):,} problems are needed."
+            f"points: {task.problems:,} problems with {trials} can exclude a loss above {100 * task.excludable:.1f} "
+            f"points if nothing was lost; about {problems_needed(self.margin, task.trials):,} problems are needed."
         )
