@@ -202,6 +202,8 @@ def evaluate(
     given: Given,
     model: flags.Model,
     against: flags.Against = None,
+    also: flags.Also = None,
+    rescore: flags.Rescore = False,
     dry_run: flags.PlanAnswers = False,
     recipe: flags.RecipeFile = None,
     overrides: flags.Overrides = None,
@@ -220,11 +222,14 @@ def evaluate(
         else:
             show_plan(planned)
         return
-    summary = _work(lambda: stage(settings, model=model, against=against, fresh=fresh))
+    summary = _work(
+        lambda: stage(settings, model=model, against=against, also=also or (), fresh=fresh, rescore=rescore)
+    )
     if as_json:
         _show("Scores", summary.as_dict(), as_json)
     else:
         show(summary)
+    summary.raise_if_unfinished()
 
 
 @app.command(cls=Command, epilog="[cyan]spot merge checkpoint -o merged[/cyan]")
@@ -264,6 +269,7 @@ def run(
         tables.facts("Pairs", summary.rectify.as_dict())
         tables.seconds_per_stage(summary.seconds)
         show(summary.eval)
+    summary.eval.raise_if_unfinished()
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:

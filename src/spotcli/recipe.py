@@ -25,6 +25,7 @@ __all__ = [
     "LoraSection",
     "Objective",
     "Option",
+    "Positive",
     "Recipe",
     "RectifySection",
     "SampleSection",

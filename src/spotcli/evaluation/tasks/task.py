@@ -27,6 +27,8 @@ class TaskContext:
     """Seed of generated problems and of the order of choices."""
     data_dir: Path | None = None
     """Folder with files of published problem sets."""
+    grader: str = "math"
+    """Grader of problem sets that name none."""
     limit: int | None = None
     """Number of problems that are asked. A task of a published set loads and checks all of its problems."""
     problems: str | None = None
@@ -39,7 +41,7 @@ class TaskContext:
         """The context of a recipe's tasks; relative paths are relative to ``folder``."""
         section = recipe.eval
         data_dir = folder / section.data_dir if section.data_dir is not None else None
-        return cls(folder, recipe.seed, data_dir, section.limit, settings=section.task_settings)
+        return cls(folder, recipe.seed, data_dir, recipe.grader, section.limit, settings=section.task_settings)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Task:
     """Weight of a problem in the mean of a metric; 1 for metrics without one."""
     constant_response: str | None = None
     """A response that needs no thought, such as ``None`` to every question about a board."""
-    chance: dict[str, float] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
     """What the constant response scores on the loaded problems, by metric; ``score`` is the share of right answers."""
 
 
