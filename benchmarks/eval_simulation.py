@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
@@ -31,7 +31,8 @@ Loss = Literal["even", "concentrated"]
 PROBLEMS = (30, 198, 500)
 TRIALS = (1, 5, 16)
 SHAPES = {"half solved": (0.5, 0.5), "a quarter solved": (0.25, 0.75), "nearly all solved": (0.9, 0.1)}
-"""Beta distributions of the difficulty; the mean score is a / (a + b)."""
+"""Beta distributions of the difficulty; the mean score is a / (a + b). Plans assume the first one."""
+KINDS: tuple[Loss, ...] = ("even", "concentrated")
 MARGIN = 0.02
 WIDE = {30: 0.1, 198: 0.05, 500: 0.03}
 """A second margin for each number of problems: 30 problems never prove retention within 2 points."""
@@ -212,43 +213,46 @@ def rows(replicates: int, seed: int) -> Iterator[Row]:
 
 
 def _row(problems: int, trials: int, replicates: int, generator: np.random.Generator) -> Row:
-    kinds: tuple[Loss, ...] = ("even", "concentrated")
     excludable, wide = excludable_loss([(problems, trials)]), WIDE[problems]
-    coverage, scores, narrow_rates, wide_rates, student, false_lost, power, found, plain = ([] for _ in range(9))
-    excludable_power = 0.0
-    for shape in SHAPES.values():
-        same = simulate(Setting(problems, trials, shape, 0.0, "even"), replicates, generator)
-        scores.append(same.covers_score(shape[0] / sum(shape)))
-        coverage.append(same.covers(0.0))
-        plain.append(same.plainly_covers(0.0))
-        false_lost.append(same.lost())
-        power.append(same.kept(MARGIN))
-        if shape == SHAPES["half solved"]:
-            excludable_power = same.kept(excludable)
-        for kind in kinds:
-            for loss, rates in ((MARGIN, narrow_rates), (wide, wide_rates)):
-                results = simulate(Setting(problems, trials, shape, loss, kind), replicates, generator)
-                coverage.append(results.covers(-loss))
-                plain.append(results.plainly_covers(-loss))
-                rates.append(results.kept(loss))
-                student.append(float((results.plain_low > -loss).mean()))
-            if excludable < shape[0] / sum(shape):
-                found.append(simulate(Setting(problems, trials, shape, excludable, kind), replicates, generator).lost())
+    shapes = SHAPES.values()
+
+    def simulated(loss: float) -> list[Results]:
+        """Every shape whose score is larger than the loss, with both kinds of loss."""
+        return [
+            simulate(Setting(problems, trials, shape, loss, kind), replicates, generator)
+            for shape in shapes
+            if loss < _score(shape)
+            for kind in KINDS
+        ]
+
+    same = [simulate(Setting(problems, trials, shape, 0.0, "even"), replicates, generator) for shape in shapes]
+    small, large = simulated(MARGIN), simulated(wide)
+    cases = [(0.0, same), (MARGIN, small), (wide, large)]
     return Row(
         problems=problems,
         trials=trials,
-        score_coverage=(min(scores), max(scores)),
-        coverage=(min(coverage), max(coverage)),
-        student_coverage=(min(plain), max(plain)),
-        false_kept=max(narrow_rates),
-        false_kept_wide=max(wide_rates),
-        student_kept=max(student),
-        false_lost=max(false_lost),
-        power=(min(power), max(power)),
+        score_coverage=_range(part.covers_score(_score(shape)) for part, shape in zip(same, shapes, strict=True)),
+        coverage=_range(part.covers(-loss) for loss, parts in cases for part in parts),
+        student_coverage=_range(part.plainly_covers(-loss) for loss, parts in cases for part in parts),
+        false_kept=max(part.kept(MARGIN) for part in small),
+        false_kept_wide=max(part.kept(wide) for part in large),
+        student_kept=max(float((part.plain_low > -loss).mean()) for loss, parts in cases[1:] for part in parts),
+        false_lost=max(part.lost() for part in same),
+        power=_range(part.kept(MARGIN) for part in same),
         excludable=excludable,
-        excludable_power=excludable_power,
-        found=(min(found), max(found)),
+        excludable_power=same[0].kept(excludable),
+        found=_range(part.lost() for part in simulated(excludable)),
     )
+
+
+def _score(shape: tuple[float, float]) -> float:
+    """The mean of a beta distribution."""
+    return shape[0] / sum(shape)
+
+
+def _range(shares: Iterable[float]) -> tuple[float, float]:
+    values = list(shares)
+    return min(values), max(values)
 
 
 Columns = tuple[tuple[str, Callable[[Row], str]], ...]
