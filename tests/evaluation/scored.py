@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spotcli.evaluation.scores import EvalSummary, ModelRows, TaskFacts
+from spotcli.evaluation.asked_tasks import ModelRows
+from spotcli.evaluation.scores import EvalSummary, TaskFacts
 from spotcli.evaluation.summary import summarise
 from spotcli.records import Score
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
-from spotcli.evaluation.scores import ModelRows, TaskFacts
+from spotcli.evaluation.scores import TaskFacts
 from spotcli.evaluation.summary import summarise
 from spotcli.evaluation.terminal import show, show_plan
 from tests.evaluation.scored import compared, model, rows

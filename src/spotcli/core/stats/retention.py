@@ -86,8 +86,8 @@ def _loss_bound(changes: Sequence[float], z: float) -> float:
     The first part is the lower limit of Bonett and Price (2012). Student's interval is not enough for a proof: a skill
     that few problems need can be lost unseen, and more trials do not help against it. So n problems exclude no loss
     below z * sqrt(2) / N, as the rule of three for events that were never seen. The last part corrects for skewness
-    (Hall 1992, "On the removal of skewness by transformation"; first order): where few problems are lost completely,
-    a sample with fewer of them than expected has a smaller variance too.
+    (Edgeworth expansion of the studentized mean, first order; Hall, "The Bootstrap and Edgeworth Expansion", 1992):
+    where few problems are lost completely, a sample with fewer of them than expected has a smaller variance too.
     """
     number = len(changes) + 2
     mean, error = adjusted_mean(changes)
