@@ -7,7 +7,12 @@ from typing import Any
 
 def aime24(number: int) -> list[dict[str, Any]]:
     return [
-        {"id": 60 + index, "problem": f"Find the number of cows on meadow {index}.", "solution": "...", "answer": f"{index:03d}"}
+        {
+            "id": 60 + index,
+            "problem": f"Find the number of cows on meadow {index}.",
+            "solution": "...",
+            "answer": f"{index:03d}",
+        }
         for index in range(number)
     ]
 
