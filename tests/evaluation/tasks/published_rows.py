@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from spotcli.evaluation.tasks.connect4 import Columns, to_move, winning_moves
+
 
 def aime24(number: int) -> list[dict[str, Any]]:
     return [
@@ -95,3 +97,14 @@ Current valid moves for player X: ['(0,0)', '(0,4)']
 You are player X, please choose the best move considering the current board state.
 """
 """X wins at (0, 0) and (0, 4), O on top of its column at (3, 5)."""
+
+
+def connect4(columns: Columns) -> dict[str, Any]:
+    """A board in the published form."""
+    player, opponent = to_move(columns)
+    places = (
+        " ".join(f"({row},{column}):{columns[column][row : row + 1] or '_'}" for column in range(7))
+        for row in reversed(range(6))
+    )
+    state = "\nCurrent Game Board: \n" + " \n".join(places) + f" \n\nYou are player {player}, please choose.\n"
+    return {"state": state, "answer": [sorted(map(list, winning_moves(columns, side))) for side in (player, opponent)]}
