@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_overlaps_count_problems_and_rows(tmp_path: Path) -> None:
     write_rows(tmp_path / "two.jsonl", [{"id": "short", "prompt": SHORT, "answer": "70"}])
     (tmp_path / "two.yaml").write_text("problems: two.jsonl\ninstruction: End with a box.\n")
     tasks = load_tasks(["one.jsonl", "two.yaml", "arithmetic"], TaskContext(tmp_path, seed=3))
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"prompt": f"Solve this.\n\n{LONG}", "rejected": "2", "chosen": "1"},
         {"prompt": LONG.upper(), "rejected": "3", "chosen": "1"},
         {"question": SHORT, "rejected": "71", "chosen": "70"},
