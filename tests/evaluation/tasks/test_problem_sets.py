@@ -246,6 +246,22 @@ def test_an_evaluation_answers_a_file_and_a_task_file(tiny_model: Path, tmp_path
     }
 
 
+def test_the_overlap_with_the_training_file_is_reported(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "mine.jsonl", ROWS)
+    pairs = [{"id": f"pair-{n}", "prompt": f"{n} + 1?", "rejected": "0", "chosen": str(n + 1)} for n in (2, 3, 77)]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    overrides = ["eval.tasks=[mine.jsonl]", "eval.max_new_tokens=2", "eval.dtype=float32"]
+    summary = evaluate(load_recipe(None, overrides), model=str(tiny_model), against=None, folder=tmp_path)
+    assert summary.overlaps == {}  # there is no data.jsonl
+    recipe = load_recipe(None, [*overrides, "train.data=pairs.jsonl"])
+    summary = evaluate(recipe, model=str(tiny_model), against=None, folder=tmp_path)
+    assert summary.overlaps == {"mine.jsonl": 2}
+    ids = [problem.id for problem in load("mine.jsonl", tmp_path).problems[2:4]]
+    assert f"2 rows contain 2 problems of mine.jsonl ({', '.join(ids)})" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
