@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 from pyarrow import parquet
 
 from spotcli.errors import DataError, UserError
-from spotcli.evaluation.tasks import BUILTIN, LoadedTask, TaskContext, load_task, load_tasks
+from spotcli.evaluation.tasks import BUILTIN, LoadedTask, TaskContext, gpqa, ifeval, load_task, load_tasks
+from spotcli.evaluation.tasks.builtin import MATHEMATICS
 from spotcli.grading import grade
 from spotcli.recipe import TaskSettings
 from spotcli.records import Problem
-from tests.conftest import write_rows
+from tests.conftest import ROOT, write_rows
 from tests.evaluation.tasks import published_rows
 
 IN_DOMAIN = ["aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench"]
@@ -241,6 +243,20 @@ def test_names_of_tasks() -> None:
         load_task("mth500")
     with pytest.raises(UserError, match=r"cure: use aime24, .*, a file \(\.jsonl, \.parquet, \.csv\), hf:org/name, or"):
         load_task("chess")
+
+
+def test_the_documentation_lists_the_tasks() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)`[^|]*\|([^|]*)\| (\d+) \| (\d+) \| (\S+) \|$", text, re.MULTILINE)
+    listed = {name: (int(number), int(trials), group) for name, _, number, trials, group in rows}
+    generated = {"arithmetic": 400, "connect4": 500}
+    assert listed == {
+        name: (task.published_rows or generated[name], task.trials, task.group) for name, task in BUILTIN.items()
+    }
+    sets = {
+        published.task: list(published.hub) for published in (*(row[0] for row in MATHEMATICS), gpqa.SET, ifeval.SET)
+    }
+    assert {name: re.findall(r"`([^`]*/[^`]*)`", hub) for name, hub, *_ in rows if "/" in hub} == sets
 
 
 def test_the_published_files(shared: Path) -> None:
