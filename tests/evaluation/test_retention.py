@@ -20,9 +20,9 @@ from spotcli import jsonl
 from spotcli.core.drift import token_kl
 from spotcli.errors import UserError
 from spotcli.evaluation import retention
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.passages import SAMPLING, passages
 from spotcli.evaluation.retention import DriftRow, measure_drift, saved_drift
-from spotcli.evaluation.scores import ModelRows
 from spotcli.evaluation.tasks import neutral
 from spotcli.policies import Answer
 from spotcli.policies.transformers import TransformersPolicy
@@ -325,7 +325,7 @@ def test_capped_logits_are_supported(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_killed_measurement_goes_on(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from spotcli.evaluation.retention import measure_drift\n"
-        "from spotcli.recipe_yaml import load; from spotcli.evaluation.scores import ModelRows\n"
+        "from spotcli.recipe_yaml import load; from spotcli.evaluation.asked_tasks import ModelRows\n"
         "base = ModelRows(sys.argv[2], '', [])\n"
         "measure_drift(load(None, None, {'eval.batch_size': 1}), sys.argv[1], base, [], folder=Path())"
     )

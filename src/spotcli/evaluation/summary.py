@@ -12,10 +12,10 @@ from spotcli.core.stats import Estimate, Outcomes, avg_at_k, compare, holm, maj_
 from spotcli.core.stats.paired import paired_changes, paired_interval
 from spotcli.core.stats.repeated import RIGHT
 from spotcli.errors import RecipeError
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.scores import (
     IN_DOMAIN,
     EvalSummary,
-    ModelRows,
     ModelScores,
     PooledRetention,
     TaskComparison,
@@ -97,8 +97,8 @@ def _majority(answers: Iterable[Score]) -> float | None:
     votes: dict[str, list[str | tuple[str] | None]] = defaultdict(list)
     decided = extracted = False
     for row in answers:
-        decided |= row.verdict != "undecided"
-        extracted |= bool(row.extracted)
+        if row.verdict != "undecided":
+            decided, extracted = True, extracted or bool(row.extracted)
         other = ("".join(row.extracted.split()),) if row.extracted and row.finish_reason != "length" else None
         votes[row.id].append(RIGHT if row.verdict == "right" else other)
     return None if decided and not extracted else maj_at_k(votes)
