@@ -18,11 +18,12 @@ from pathlib import Path
 
 from spotcli import files, jsonl
 from spotcli.answering.answered import failed
-from spotcli.console import say
+from spotcli.console import say, warn
 from spotcli.errors import RecipeError, UserError, require
 from spotcli.evaluation.answers import ModelEvaluation, scores_path
 from spotcli.evaluation.asked_tasks import ModelRows, saved_rows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
+from spotcli.evaluation.held_out import overlaps
 from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
 from spotcli.evaluation.retention import Drift, measure_drift
 from spotcli.evaluation.scores import EvalSummary, TaskFacts
@@ -102,6 +103,7 @@ def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str
         compared=against is not None,
         trained=trained,
         margin=settings.margin / 100,
+        overlaps=_overlaps(start),
     )
     failures = sum((Counter(part.failures) for part in rows.values()), Counter[str]())
     return replace(summary, drift=drift, failures=dict(failures), seconds=time.monotonic() - started)
@@ -135,6 +137,19 @@ def _rows(start: _Start, names: Sequence[str]) -> dict[str, ModelRows]:
     return rows
 
 
+def _overlaps(start: _Start) -> dict[str, int]:
+    """Task -> problems that also occur in the recipe's training file; empty without such a file."""
+    training_file = start.folder / start.recipe.train.data
+    if not training_file.is_file():
+        return {}
+    measured = overlaps(start.tasks, training_file)
+    for name, overlap in measured.items():
+        if overlap.problems:
+            examples = ", ".join(overlap.examples) + (" ..." if overlap.problems > len(overlap.examples) else "")
+            warn(f"{training_file}: {overlap.rows} rows contain {overlap.problems} problems of {name} ({examples})")
+    return {name: overlap.problems for name, overlap in measured.items()}
+
+
 def _drift(start: _Start, model: str, against: str) -> Drift | None:
     """The drift of a model; None, with a message, if an endpoint answers for one of the two models."""
     for name in (against, model):
@@ -145,7 +160,9 @@ def _drift(start: _Start, model: str, against: str) -> Drift | None:
     return measure_drift(start.recipe, model=model, base=against, folder=start.folder)
 
 
-def plan(recipe: Recipe, *, model: str, against: str | None, folder: Path = Path()) -> EvalPlan:
+def plan(
+    recipe: Recipe, *, model: str, against: str | None, also: Sequence[str] = (), folder: Path = Path()
+) -> EvalPlan:
     """Return what would be asked and which losses the answers could exclude; load and check the tasks, ask no model.
 
     Raises:
@@ -157,7 +174,8 @@ def plan(recipe: Recipe, *, model: str, against: str | None, folder: Path = Path
     trained = trained_tasks({name: _facts(loaded) for name, loaded in tasks.items()}, recipe.eval.trained)
     limit = recipe.eval.max_new_tokens
     return EvalPlan(
-        models=[name for name in (against, model) if name],
+        models=list(dict.fromkeys(name for name in (against, model, *also) if name and not (folder / name).is_file())),
+        compared=against is not None,
         tasks=[
             PlannedTask(
                 task=name,
