@@ -35,7 +35,9 @@ class EvalPlan:
     """The result of ``spot eval --dry-run``."""
 
     models: list[str]
-    """The base model if there is one, and the evaluated model."""
+    """The base model if there is one, the evaluated model, and further models."""
+    compared: bool
+    """Whether there is a base model."""
     tasks: list[PlannedTask]
     margin: float
     """The largest loss that does not matter, as a share."""
@@ -72,7 +74,7 @@ class EvalPlan:
 
     def notes(self) -> list[str]:
         """What the planned answers cannot show, in sentences."""
-        if len(self.models) < 2:
+        if not self.compared:
             return ["Gains and retention are not measured: they require a base model (--against)."]
         if not self.untrained:
             return ["Retention is not measured: it requires a task that was not trained (--task, eval.trained)."]
@@ -90,6 +92,6 @@ class EvalPlan:
         trials = f"{task.trials} trial{'' if task.trials == 1 else 's'}"
         return (
             f"{task.task} {'cannot' if hopeless else 'is not likely to'} prove retention within {100 * self.margin:g} "
-            f"points: {task.problems:,} problems with {trials} can exclude a loss above {100 * task.excludable:.1f} points "
-            f"if nothing was lost; about {problems_needed(self.margin, task.trials):,} problems are needed."
+            f"points: {task.problems:,} problems with {trials} can exclude a loss above {100 * task.excludable:.1f} "
+            f"points if nothing was lost; about {problems_needed(self.margin, task.trials):,} problems are needed."
         )

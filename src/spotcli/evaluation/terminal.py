@@ -49,7 +49,7 @@ def show_plan(plan: EvalPlan) -> None:
     table.caption = "excludable: the smallest loss, in points, that can be excluded with a chance of 80 %"
     console.print(table)
     console.print()
-    models = " and ".join(map(one_line, plan.models))
+    models = ", ".join(map(one_line, plan.models))
     console.print(f"{plan.requests:,} requests to {models}, at most {_count(plan.tokens)} tokens. Nothing was sent.")
     for note in plan.notes():
         console.print(one_line(note))
@@ -201,6 +201,7 @@ def _table(title: str, *columns: str) -> Table:
     """A table without edges, so that all columns fit into 80 characters."""
     table = new_table(title, *columns)
     table.show_edge = table.pad_edge = False
+    table.min_width = len(title)
     table.padding = (0, 1, 0, 0)
     table.caption_justify = "left"
     for column in table.columns:

@@ -9,7 +9,8 @@ from spotcli.core.stats import problems_needed
 from spotcli.evaluation.scores import EvalSummary, ModelScores, PooledRetention, TaskComparison, TaskScore
 
 LEVEL = 0.05
-"""A difference is significant if its p-value, corrected for the number of tasks, is below this."""
+"""A difference is significant if its p-value, corrected for the number of tasks, is below this, and if its interval
+does not contain 0."""
 NOTED = 0.02
 """Shares of truncated or undecided answers above this are noted."""
 
@@ -71,7 +72,8 @@ def _retention(comparisons: Sequence[TaskComparison], pooled: PooledRetention | 
         result.append(f"Cannot tell within {margin}; a loss is possible in {_listed(parts)}.")
         trials = max(1, round(fmean(item.comparison.trials / item.comparison.problems for item in unknown)))
         needed = problems_needed(pooled.retention.margin, trials)
-        result.append(f"To exclude a loss of {margin}, about {needed:,} problems with {trials} trials each are needed.")
+        each = f"{trials} trial{'' if trials == 1 else 's'}"
+        result.append(f"To exclude a loss of {margin}, about {needed:,} problems with {each} each are needed.")
     return result
 
 
@@ -149,7 +151,7 @@ def _overlaps(overlaps: dict[str, int], scores: Sequence[TaskScore]) -> list[str
 
 
 def _significant(item: TaskComparison) -> bool:
-    return item.p_holm < LEVEL
+    return item.p_holm < LEVEL and not item.comparison.low <= 0 <= item.comparison.high
 
 
 def _changes(items: Iterable[TaskComparison]) -> str:

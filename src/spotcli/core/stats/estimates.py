@@ -35,13 +35,15 @@ def avg_at_k(outcomes: Outcomes, *, weights: Mapping[str, float] | None = None, 
     the number of problems:
 
         error    = sqrt( n / (n - 1) * sum w_p^2 (m_p - m)^2 ) / W
-        interval = Wilson's, with n_eff instead of n:  n_eff = m (1 - m) W^2 / sum w_p^2 (m_p - m)^2
+        interval = Wilson's, with n_eff instead of n and, for several trials, Student's quantile t(n - 1):
+                   n_eff = (n + 1) / n * m (1 - m) W^2 / (sum w_p^2 (m_p - m)^2 + m (1 - m) sum w_p^2 / n)
 
     The error is the clustered standard error of Miller, "Adding Error Bars to Evals" (arXiv 2411.00640), for clusters
     of equal size, and that of a ratio for others. The interval is Wilson's score interval (1927) with the effective
     sample size, as Dean and Pagano (2015) recommend for proportions in clustered samples: it is inside [0, 1] and is
     not a point if the mean is 0 or 1. With one trial per problem and equal weights n_eff is n, so the result is the
-    plain Wilson interval. n_eff is at most the number of answers; it is n if the mean is 0 or 1.
+    plain Wilson interval. The last term of n_eff is one more problem, as variable as a single trial: with few problems
+    the observed variance is often too small. n_eff is at most the number of answers; it is n if the mean is 0 or 1.
 
     Args:
         outcomes: the outcomes of each problem.
@@ -59,10 +61,11 @@ def avg_at_k(outcomes: Outcomes, *, weights: Mapping[str, float] | None = None, 
     mean = sum(share * problem_mean for share, problem_mean in zip(shares, means, strict=True)) / total
     squares = sum((share * (problem_mean - mean)) ** 2 for share, problem_mean in zip(shares, means, strict=True))
     spread = mean * (1 - mean)
-    effective = float(n) if spread <= 0 else min(float(trials), spread * total**2 / squares if squares else trials)
-    z = normal_quantile(confidence)
-    centre = (mean + z * z / (2 * effective)) / (1 + z * z / effective)
-    half = z / (1 + z * z / effective) * sqrt(max(spread, 0) / effective + z * z / (4 * effective**2))
+    one_more = spread * fmean(share**2 for share in shares)
+    effective = min(float(trials), (n + 1) / n * spread * total**2 / (squares + one_more)) if spread > 0 else float(n)
+    q = student_quantile(confidence, n - 1) if trials > n > 1 else normal_quantile(confidence)
+    centre = (mean + q * q / (2 * effective)) / (1 + q * q / effective)
+    half = q / (1 + q * q / effective) * sqrt(max(spread, 0) / effective + q * q / (4 * effective**2))
     error = sqrt(squares * n / (n - 1)) / total if n > 1 else 0.0
     return Estimate(mean, max(centre - half, 0.0), min(centre + half, 1.0), error, n, trials)
 
