@@ -13,12 +13,20 @@ from pydantic import BaseModel
 
 from spotcli import recipe as recipes
 from spotcli.errors import RecipeError
+from spotcli.evaluation.published_scores import GROUPS, TABLES
+from spotcli.evaluation.tasks.builtin import BUILTIN
 from spotcli.recipe import LoraSection, Recipe, flag, known_keys, section, suggest
 from spotcli.recipe_yaml import dump, load
 
 ROOT = Path(__file__).parent.parent
 
-RECIPES = ["llama-3.1-8b-instruct.yaml", "qwen3-8b-lora.yaml", "qwen3-8b.yaml", "smollm2-135m.yaml"]
+RECIPES = [
+    "llama-3.1-8b-instruct.yaml",
+    "qwen3-8b-lora.yaml",
+    "qwen3-8b.yaml",
+    "reproduce-qwen3-8b.yaml",
+    "smollm2-135m.yaml",
+]
 """All recipes, listed so that a new one is not missed."""
 
 
@@ -57,6 +65,18 @@ def test_every_recipe_loads_and_its_dump_loads_again(tmp_path: Path) -> None:
         again.write_text(dump(recipe), encoding="utf-8")
         assert load(again).model_dump() == recipe.model_dump()
         assert f"recipes/{path.name}" in path.read_text(encoding="utf-8"), "the comment at the top contains the command"
+
+
+def test_the_reproduction_has_the_settings_of_the_paper() -> None:
+    settings = load(ROOT / "recipes" / "reproduce-qwen3-8b.yaml").eval
+    assert (settings.temperature, settings.top_p, settings.top_k, settings.max_new_tokens) == (0.7, 0.8, 20, 32768)
+    assert settings.chat_template_kwargs == {"enable_thinking": False}
+    assert settings.trials is None
+    trials = {name: BUILTIN[name].trials for name in settings.tasks}
+    assert {name for name, count in trials.items() if count == 16} == {"aime24", "aime25", "amc23"}
+    assert {name for name, count in trials.items() if count == 5} == {*trials} - {"aime24", "aime25", "amc23"}
+    assert set(trials) == set(GROUPS["overall"])
+    assert settings.published in TABLES
 
 
 def test_keys_of_training_arguments_are_accepted(file: Path) -> None:
@@ -182,6 +202,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(file: Path) -> None:
         ("train.shift=mean", "input should be 'ema', 'running' or 'none', got 'mean'"),
         ("train.lora.target_modules=5", "input should be a valid string, got 5"),
         ("train.lora={r: 0}", "input should be greater than 0, got 0"),
+        ("eval.task_settings.aime24.trails=3", "unknown key\n  cure: did you mean 'trials'?"),
+        ("eval.task_settings={a.jsonl: {trails: 3}}", "unknown key\n  cure: did you mean 'trials'?"),
+        ("eval.task_settings.aime24.trials=0", "input should be greater than 0, got 0"),
         ("eval.tasks=[1]", "input should be a valid string, got 1"),
     ],
 )
@@ -245,6 +268,8 @@ def test_the_cure_of_an_unknown_key_is_the_nearest_name() -> None:
     assert suggest("learning_rat", ["learning_rate", "beta"]) == "did you mean 'learning_rate'?"
     assert suggest("zzz", ["learning_rate", "beta"]) == "known keys: learning_rate, beta"
     assert known_keys("train.lora") == ["r", "alpha", "dropout", "target_modules"]
+    assert "trials" in known_keys("eval.task_settings.aime24")
+    assert known_keys("eval.task_settings") == known_keys("eval.task_settings.aime24.trials") == []
     assert known_keys("train.beta") == known_keys("nowhere.at.all") == []
 
 

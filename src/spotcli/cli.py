@@ -202,21 +202,34 @@ def evaluate(
     given: Given,
     model: flags.Model,
     against: flags.Against = None,
+    also: flags.Also = None,
+    rescore: flags.Rescore = False,
+    dry_run: flags.PlanAnswers = False,
     recipe: flags.RecipeFile = None,
     overrides: flags.Overrides = None,
     fresh: flags.Fresh = False,
     as_json: flags.AsJson = False,
 ) -> None:
     """Measure gains and drift: checkpoint -> scores."""
-    from spotcli import tables
     from spotcli.stages.evaluate import evaluate as stage
+    from spotcli.stages.evaluate import plan, show, show_plan
 
     settings = _load(recipe, overrides, given)
-    summary = _work(lambda: stage(settings, model=model, against=against, fresh=fresh))
+    if dry_run:
+        planned = _work(lambda: plan(settings, model=model, against=against, also=also or ()))
+        if as_json:
+            _show("Plan", planned.as_dict(), as_json)
+        else:
+            show_plan(planned)
+        return
+    summary = _work(
+        lambda: stage(settings, model=model, against=against, also=also or (), fresh=fresh, rescore=rescore)
+    )
     if as_json:
         _show("Scores", summary.as_dict(), as_json)
     else:
-        tables.scores(summary)
+        show(summary)
+    summary.raise_if_unfinished()
 
 
 @app.command(cls=Command, epilog="[cyan]spot merge checkpoint -o merged[/cyan]")
@@ -245,6 +258,7 @@ def run(
     """Run every stage of a recipe in order: sample, rectify, train, eval."""
     from spotcli import tables
     from spotcli.run import run as stages
+    from spotcli.stages.evaluate import show
 
     settings = _load(recipe, overrides, given)
     folder = output or Path("runs") / settings.name
@@ -253,8 +267,9 @@ def run(
         _show("Run", summary.as_dict(), as_json)
     else:
         tables.facts("Pairs", summary.rectify.as_dict())
-        tables.scores(summary.eval)
         tables.seconds_per_stage(summary.seconds)
+        show(summary.eval)
+    summary.eval.raise_if_unfinished()
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:

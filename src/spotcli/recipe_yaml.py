@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from spotcli import files
 from spotcli.dataset_lines import close_name, utf16_or_32
 from spotcli.errors import RecipeError
-from spotcli.recipe import Recipe, flag, known_keys, section, suggest
+from spotcli.recipe import Recipe, flag, keys_at, section, suggest, walk
 from spotcli.records import Row, kind_of
 from spotcli.redaction import may_have_secret, public_value, without_credentials
 from spotcli.yaml_nodes import compose, construct, key_lines
@@ -83,10 +83,10 @@ def _recipe_error(error: ValidationError, sources: dict[str, str]) -> RecipeErro
     """Return the first error of a validation with the source of the value that caused it."""
     first = error.errors(include_url=False, include_context=False)[0]
     key = _dotted(first["loc"])
-    parent, _, name = key.rpartition(".")
     where = _origin(key, sources)
     if first["type"] == "extra_forbidden":
-        return RecipeError("unknown key", where=where, cure=suggest(name, known_keys(parent)))
+        *parents, name = map(str, first["loc"])
+        return RecipeError("unknown key", where=where, cure=suggest(name, keys_at(parents)))
     if first["type"] == "model_type":
         return RecipeError("expected a section of keys, got a value", where=where)
     message = first["msg"].removeprefix("Value error, ")
@@ -131,12 +131,10 @@ def _origin(key: str, sources: dict[str, str]) -> str:
 def _dotted(location: tuple[int | str, ...]) -> str:
     """Return the dotted key of an error's location, without the parts that unions and lists append to it."""
     parts: list[str] = []
-    model: type[BaseModel] | None = Recipe
-    for part in location:
+    for part, (model, _) in zip(location, walk(map(str, location)), strict=False):
         if model is None or isinstance(part, int):
             break
         parts.append(part)
-        model = section(model, part)
     return ".".join(parts)
 
 
@@ -146,7 +144,7 @@ def dump(recipe: Recipe) -> str:
     Secrets are left out: keys in ``params`` become digests, and addresses lose their passwords.
     """
     values = recipe.model_dump(mode="json")
-    for part in ("sample", "rectify"):
+    for part in ("sample", "rectify", "eval"):
         values[part]["params"] = public_value(values[part]["params"])
         values[part]["base_url"] = without_credentials(values[part]["base_url"])
     return "".join(_dump_section(values, public_sources(recipe), "", 0))
@@ -195,28 +193,57 @@ def _indented(depth: int, text: str) -> str:
     return "".join(f"{'  ' * depth}{line}" for line in text.splitlines(keepends=True))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of a recipe file and the line of each key."""
+S = TypeVar("S", bound=BaseModel)
+
+
+def load_section(path: Path, model: type[S], kind: str) -> S:
+    """Read a YAML file with the keys of one section.
+
+    Args:
+        path: the file.
+        model: the section.
+        kind: what the file is, for messages: ``a task file``.
+
+    Raises:
+        RecipeError: the file is missing or not YAML, a key is unknown or missing, or a value is invalid.
+    """
+    values, places = _read(path, kind)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        where = f"{places[key]}: {key}" if key in places else str(path)
+        if first["type"] == "extra_forbidden":
+            raise RecipeError("unknown key", where=where, cure=suggest(key, list(model.model_fields))) from None
+        if first["type"] == "missing":
+            raise RecipeError(f"the key `{key}` is missing", where=where, cure=f"add `{key}:`") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{message[:1].lower()}{message[1:]}, got {_shown(first['input'])}", where=where) from None
+
+
+def _read(path: Path, kind: str = "a recipe") -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of a YAML file and the line of each key."""
     try:
         files.check_readable(path)
         content = path.read_bytes()
     except FileNotFoundError:
         near = close_name(path)
-        cure = f"did you mean '{near}'?" if near else "recipes/ contains examples"
-        raise RecipeError("recipe not found", where=str(path), cure=cure) from None
+        cure = f"did you mean '{near}'?" if near else "recipes/ contains examples" if kind == "a recipe" else None
+        raise RecipeError(f"{kind.partition(' ')[2]} not found", where=str(path), cure=cure) from None
     except IsADirectoryError:
-        raise RecipeError("expected a recipe, got a folder", where=str(path), cure="name a YAML file in it") from None
+        raise RecipeError(f"expected {kind}, got a folder", where=str(path), cure="name a YAML file in it") from None
     if encoding := utf16_or_32(content[:16]):
         cure = f"iconv -f {encoding} -t UTF-8 {path.name} > utf8.yaml"
         raise RecipeError(f"expected UTF-8, got {encoding}", where=str(path), cure=cure)
     if len(content) > MAX_BYTES:
-        raise RecipeError(f"expected a recipe, got a file of {len(content):,} bytes", where=str(path))
+        raise RecipeError(f"expected {kind}, got a file of {len(content):,} bytes", where=str(path))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RecipeError("not a text file", where=str(path)) from None
     if path.suffix.lower() in DATASETS or _is_json_row(text):
-        raise RecipeError("expected a recipe (YAML), got a dataset", where=str(path), cure=DATASET_CURE)
+        raise RecipeError(f"expected {kind} (YAML), got a dataset", where=str(path), cure=DATASET_CURE)
     node = compose(text, str(path))
     if node is None:
         return {}, {}

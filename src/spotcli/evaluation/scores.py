@@ -1,27 +1,141 @@
-"""Scores: graded answers as numbers with intervals, and the summary of an evaluation."""
+"""Scores: graded answers as numbers with intervals, and the summary of an evaluation.
+
+ModelRows of each model -> ModelScores -> TaskComparison per task -> verdict in sentences -> EvalSummary
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from spotcli.core.stats import Comparison, Estimate, avg_at_k
-from spotcli.records import Score
+from spotcli.answering.answered import failed
+from spotcli.core.stats import Comparison, Estimate, Retention
+from spotcli.records import Problem
+
+if TYPE_CHECKING:
+    from spotcli.evaluation.drift import Drift
+
+IN_DOMAIN = "in-domain"
+"""The group of the tasks that are trained unless ``eval.trained`` names others."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the scores need to know about a task."""
+
+    group: str = "other"
+    chance: Mapping[str, float] = field(default_factory=dict)
+    """What a constant answer would score, by metric; ``score`` is the main outcome."""
+    weights: Callable[[Problem], dict[str, float]] | None = None
+    """Weight of a problem in the mean of a metric; 1 for metrics without one."""
 
 
 @dataclass(frozen=True)
 class TaskScore:
     """One model on one task."""
 
+    task: str
+    group: str
+    """``in-domain``, ``OOD``, ``IFEval`` or ``other``: the averages of the paper's table."""
+    trained: bool
     estimate: Estimate
     """avg@k with its interval; undecided answers count as not right."""
+    pass_at_k: float
+    """Chance of a right answer among k, with k the number of trials."""
+    maj_at_k: float | None
+    """How often the most frequent answer is right; None if the grader does not extract answers that can be compared."""
     right: int
     wrong: int
     undecided: int
     truncated: int
     """Undecided answers that reached the token limit."""
+    failed: int
+    """Answers that could not be had; they are in no other number."""
+    tokens: int
+    """Generated tokens of all answers."""
+    seconds: float | None
+    metrics: dict[str, Estimate]
+    """Further numbers of the task, such as IFEval's four."""
+    chance: dict[str, float]
+    """What a constant answer would score, by metric."""
+
+    @property
+    def trials(self) -> int:
+        """Answers per problem: k."""
+        return self.estimate.trials // self.estimate.problems
+
+    @property
+    def answers(self) -> int:
+        return self.right + self.wrong + self.undecided
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """One model on all tasks."""
+
+    model: str
+    path: str
+    """The file of its graded answers."""
+    scores: dict[str, TaskScore]
+    averages: dict[str, float]
+    """Mean over the tasks of each group, and ``overall``: the mean over all tasks."""
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """The tuned model against the base model on one task."""
+
+    task: str
+    trained: bool
+    comparison: Comparison
+    p_holm: float
+    """The p-value corrected for the number of tasks."""
+    retention: Retention
+    unpaired: int
+    """Answers of either model that are left out because the other model has no answer for the same trial."""
+    won: list[str]
+    """Ids of the problems that the tuned model answers better."""
+    lost: list[str]
+    both: int
+    """Problems that both models answer equally well, with at least one right answer each."""
+    neither: int
+    """Problems without a right answer of either model."""
+
+
+@dataclass(frozen=True)
+class PooledRetention:
+    """The tuned model against the base model on all problems of the tasks that were not trained, as one set."""
+
+    tasks: list[str]
+    problems: int
+    difference: float
+    """After minus before; every problem has the same weight."""
+    low: float
+    high: float
+    retention: Retention
+
+
+Role = Literal["base", "tuned"]
+
+
+@dataclass(frozen=True)
+class PublishedComparison:
+    """A published score beside the score of this evaluation; all numbers are shares."""
+
+    name: str
+    """Task or group."""
+    role: Role
+    model: str
+    """The published model."""
+    published: float
+    mean: float | None
+    """The score of this evaluation; None if a task of the group was not evaluated."""
+    low: float | None
+    high: float | None
+    inside: bool | None
+    """Whether the published score, within its rounding, is inside the 95 % interval of this evaluation."""
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,38 +144,64 @@ class EvalSummary:
 
     model: str
     against: str | None
-    scores: dict[str, TaskScore]
-    base: dict[str, TaskScore]
-    """Scores of the model ``against``; empty without one, as ``comparisons``."""
-    comparisons: dict[str, Comparison]
-    drift: float | None
-    """Mean KL(base || model) in nats per token on neutral prompts."""
-    drift_tokens: int
-    seconds: float
-    base_seconds: float
-    """Part of ``seconds`` that the base model's answers took."""
+    models: list[ModelScores]
+    """The base model if there is one, the evaluated model, then earlier results."""
+    comparisons: dict[str, TaskComparison]
+    """Empty without a base model."""
+    verdict: list[str]
+    """The result in sentences."""
+    drift: Drift | None
+    """KL(base || model) in nats per token."""
+    overlaps: dict[str, int] = field(default_factory=dict)
+    """Task -> problems that also occur in the training file."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
     files: list[str] = field(default_factory=list)
+    page: str | None = None
+    pooled: PooledRetention | None = None
+    """None without a base model, or if every task was trained."""
+    published: list[PublishedComparison] = field(default_factory=list)
+    """Published scores beside these ones (``eval.published``)."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Requests of all models without an answer, by reason."""
+
+    def raise_if_unfinished(self) -> None:
+        """Raise where answers are missing.
+
+        Raises:
+            Unfinished: requests failed.
+        """
+        if self.failures:
+            answers = sum(score.answers for model in self.models for score in model.scores.values())
+            raise failed(self.models[0].path, answers=answers, failures=self.failures)
+
+    @property
+    def scores(self) -> dict[str, TaskScore]:
+        """The evaluated model's scores by task."""
+        return self.models[1 if self.against else 0].scores
+
+    @property
+    def base(self) -> dict[str, TaskScore]:
+        """The base model's scores by task; empty without a base model."""
+        return self.models[0].scores if self.against else {}
+
+    @property
+    def main(self) -> TaskComparison | None:
+        """The comparison on the first trained task, else on the first task; None without a base model."""
+        comparisons = list(self.comparisons.values())
+        return next((item for item in comparisons if item.trained), comparisons[0] if comparisons else None)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def score_task(rows: Iterable[Score], task: str) -> TaskScore:
-    """The score of one task out of the answers to all tasks."""
-    answers = [row for row in rows if row.task == task]
-    verdicts = Counter(row.verdict for row in answers)
-    return TaskScore(
-        estimate=avg_at_k(outcomes(answers, task)),
-        right=verdicts["right"],
-        wrong=verdicts["wrong"],
-        undecided=verdicts["undecided"],
-        truncated=sum(row.finish_reason == "length" for row in answers),
-    )
-
-
-def outcomes(rows: Iterable[Score], task: str) -> dict[str, list[float]]:
-    """For each problem of a task, 1 for every right answer and 0 for any other, in the order of the trials."""
-    by_problem: dict[str, list[float]] = defaultdict(list)
-    for row in sorted((row for row in rows if row.task == task), key=lambda row: row.key):
-        by_problem[row.id].append(float(row.verdict == "right"))
-    return by_problem
+        """Return everything as a dictionary; the top level repeats the main comparison and the drift."""
+        main = self.main.comparison if self.main else None
+        return {
+            "before": main.before if main else None,
+            "after": main.after if main else None,
+            "difference": main.difference if main else None,
+            "interval": [main.low, main.high] if main else None,
+            "p_value": main.p_value if main else None,
+            **asdict(self),
+            "drift": self.drift.mean if self.drift else None,
+            "drift_parts": asdict(self.drift) if self.drift else None,
+        }

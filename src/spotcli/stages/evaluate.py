@@ -11,75 +11,204 @@ that would make the test split part of the training.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spotcli import files, jsonl
-from spotcli.core.stats import compare
-from spotcli.errors import RecipeError, require
-from spotcli.evaluation.answers import answer_tasks, slug
-from spotcli.evaluation.retention import measure_drift
-from spotcli.evaluation.scores import EvalSummary, outcomes, score_task
-from spotcli.evaluation.tasks import Task, load_task
+from spotcli.answering.answered import failed
+from spotcli.console import say, warn
+from spotcli.errors import RecipeError, UserError, require
+from spotcli.evaluation.answers import ModelEvaluation, scores_path
+from spotcli.evaluation.asked_tasks import ModelRows, saved_rows
+from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
+from spotcli.evaluation.held_out import overlaps
+from spotcli.evaluation.published_scores import PublishedTable, compare_published, published_table
+from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
+from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
+from spotcli.evaluation.scores import EvalSummary, TaskFacts
+from spotcli.evaluation.summary import summarise, trained_tasks
+from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
+from spotcli.evaluation.terminal import show, show_plan
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 
-__all__ = ["EvalSummary", "evaluate"]
+__all__ = ["EvalPlan", "EvalSummary", "evaluate", "plan", "show", "show_plan"]
 
 
-def evaluate(
-    recipe: Recipe, *, model: str, against: str | None, folder: Path = Path(), fresh: bool = False
+def evaluate(  # noqa: PLR0913  # the models, and how the run starts
+    recipe: Recipe,
+    *,
+    model: str,
+    against: str | None = None,
+    also: Sequence[str] = (),
+    folder: Path = Path(),
+    fresh: bool = False,
+    rescore: bool = False,
 ) -> EvalSummary:
     """Score a model on the recipe's tasks, and compare it with a base model if one is given.
 
     Args:
         recipe: the whole recipe.
-        model: a folder, a hub id or a built-in model.
+        model: a folder, a hub id, a built-in model, or a model of the endpoint.
         against: the base model.
+        also: more models for the tables, or files of scores.
         folder: for relative paths.
         fresh: set existing scores aside and start over.
+        rescore: grade the saved answers again; no model is asked.
 
     Raises:
-        RecipeError: `eval.tasks` is empty.
+        RecipeError: `eval.tasks` is empty, or `eval.published` is unknown.
         UserError: a task is unknown, a model is not found, or another process evaluates the model.
-        SettingsChanged: the scores were made with other settings or weights.
+        SettingsChanged: the scores were made with other settings, weights or problems.
+        Unfinished: the run was stopped, or a model answered nothing.
     """
-    if not recipe.eval.tasks:
-        raise RecipeError(
-            "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
-        )
-    require("train", "evaluation", "torch", "transformers")
-    tasks = {name: load_task(name) for name in recipe.eval.tasks}
-    path = folder / recipe.eval.output / f"{slug(model)}.summary.json"
+    if fresh and rescore:
+        raise UserError("--fresh and --rescore are mutually exclusive", where="--rescore", cure="remove one of them")
+    context, table = _context(recipe, folder), published_table(recipe.eval.published)
+    tasks = load_saved_tasks(recipe.eval.tasks, context) if rescore else load_tasks(recipe.eval.tasks, context)
+    start = _Start(recipe, tasks, folder, table, fresh=fresh, rescore=rescore)
+    path = scores_path(recipe, model, folder).with_suffix(".summary.json")
     files.make_parent(path)
     with Lock(path):
-        summary = _evaluate(recipe, tasks, model, against, folder=folder, fresh=fresh)
+        summary = _evaluate(start, model, against, also)
         jsonl.write_json(path, summary.as_dict())
     return summary
 
 
-def _evaluate(
-    recipe: Recipe, tasks: Mapping[str, Task], model: str, against: str | None, *, folder: Path, fresh: bool
-) -> EvalSummary:
+@dataclass(frozen=True)
+class _Start:
+    """What is evaluated, and how the run starts."""
+
+    recipe: Recipe
+    tasks: Mapping[str, LoadedTask]
+    folder: Path
+    published: PublishedTable | None
+    fresh: bool
+    rescore: bool
+    """Grade saved answers again; ask no model."""
+
+
+def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str]) -> EvalSummary:
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
-    base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
-    base_seconds = time.monotonic() - started
-    tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
-    drift = None
-    if against and recipe.eval.drift:
-        drift = measure_drift(recipe, model=model, base=against, folder=folder)
-    return EvalSummary(
-        model=model,
-        against=against,
-        scores={name: score_task(tuned.rows, name) for name in tasks},
-        base={name: score_task(base.rows, name) for name in tasks} if base else {},
-        comparisons={name: compare(outcomes(base.rows, name), outcomes(tuned.rows, name)) for name in tasks}
-        if base
-        else {},
-        drift=drift.mean if drift else None,
-        drift_tokens=drift.tokens if drift else 0,
-        seconds=time.monotonic() - started,
-        base_seconds=base_seconds,
-        files=[str(answers.path) for answers in (base, tuned) if answers],
+    settings = start.recipe.eval
+    facts = {name: _facts(loaded) for name, loaded in start.tasks.items()}
+    trained = trained_tasks(facts, settings.trained)
+    pair = [name for name in (against, model) if name]
+    rows = _rows(start, [*pair, *also])
+    drift = _drift(start, pair, rows[against], trained) if against and settings.drift else None
+    summary = summarise(
+        [rows[name] for name in [*pair, *(name for name in rows if name not in pair)]],
+        facts,
+        compared=against is not None,
+        trained=trained,
+        margin=settings.margin / 100,
+        overlaps=_overlaps(start),
     )
+    published = compare_published(start.published, [*summary.models[: len(pair)]]) if start.published else []
+    failures = sum((Counter(part.failures) for part in rows.values()), Counter[str]())
+    return replace(
+        summary, drift=drift, published=published, failures=dict(failures), seconds=time.monotonic() - started
+    )
+
+
+def _rows(start: _Start, names: Sequence[str]) -> dict[str, ModelRows]:
+    """The graded answers of each model, or of each file of scores, by name.
+
+    Raises:
+        Unfinished: one of them has none.
+    """
+    files_of_scores = {name for name in names if (start.folder / name).is_file()}
+    models = {
+        name: ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder)
+        for name in dict.fromkeys(names)
+        if name not in files_of_scores
+    }
+    if not start.rescore:
+        for evaluation in models.values():
+            evaluation.check(fresh=start.fresh)
+    rows: dict[str, ModelRows] = {}
+    for name in dict.fromkeys(names):
+        if name in files_of_scores:
+            rows[name] = saved_rows(start.recipe, start.tasks, start.folder / name)
+        elif start.rescore:
+            rows[name] = rescored_rows(start.recipe, start.tasks, name, folder=start.folder)
+        else:
+            rows[name] = models[name].answer(fresh=start.fresh)
+        if not rows[name].rows:
+            raise failed(rows[name].path, answers=0, failures=rows[name].failures)
+    return rows
+
+
+def _overlaps(start: _Start) -> dict[str, int]:
+    """Task -> problems that also occur in the recipe's training file; empty without such a file."""
+    training_file = start.folder / start.recipe.train.data
+    if not training_file.is_file():
+        return {}
+    measured = overlaps(start.tasks, training_file)
+    for name, overlap in measured.items():
+        if overlap.problems:
+            examples = ", ".join(overlap.examples) + (" ..." if overlap.problems > len(overlap.examples) else "")
+            warn(f"{training_file}: {overlap.rows} rows contain {overlap.problems} problems of {name} ({examples})")
+    return {name: overlap.problems for name, overlap in measured.items()}
+
+
+def _drift(start: _Start, pair: Sequence[str], base: ModelRows, trained: Sequence[str]) -> Drift | None:
+    """The drift of a model; None, with a message, if the weights of one of the two models are not here."""
+    for name in pair:
+        if (start.folder / name).is_file():
+            say(f"drift is not measured: it requires the weights of both models, and {name} is a file of scores")
+            return None
+        if ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder).engine.name == "api":
+            say(f"drift is not measured: it requires the weights of {name}, and an endpoint answers for this model")
+            return None
+    model = pair[-1]
+    if start.rescore:
+        return saved_drift(start.recipe, model, base, trained, folder=start.folder)
+    require("train", "measuring drift", "torch", "transformers")
+    return measure_drift(start.recipe, model, base, trained, folder=start.folder, fresh=start.fresh)
+
+
+def plan(
+    recipe: Recipe, *, model: str, against: str | None, also: Sequence[str] = (), folder: Path = Path()
+) -> EvalPlan:
+    """Return what would be asked and which losses the answers could exclude; load and check the tasks, ask no model.
+
+    Raises:
+        RecipeError: `eval.tasks` is empty, or `eval.trained` has an unknown name.
+        UserError: a task is unknown, or its problems are missing.
+        DataError: a task has an invalid row.
+    """
+    tasks = load_tasks(recipe.eval.tasks, _context(recipe, folder))
+    trained = trained_tasks({name: _facts(loaded) for name, loaded in tasks.items()}, recipe.eval.trained)
+    limit = recipe.eval.max_new_tokens
+    return EvalPlan(
+        models=list(dict.fromkeys(name for name in (against, model, *also) if name and not (folder / name).is_file())),
+        compared=against is not None,
+        tasks=[
+            PlannedTask(
+                task=name,
+                group=loaded.task.group,
+                trained=name in trained,
+                problems=len(loaded.problems),
+                trials=recipe.eval.trials or loaded.task.trials,
+                max_new_tokens=min(limit or loaded.task.max_new_tokens, loaded.task.max_new_tokens),
+            )
+            for name, loaded in tasks.items()
+        ],
+        margin=recipe.eval.margin / 100,
+    )
+
+
+def _context(recipe: Recipe, folder: Path) -> TaskContext:
+    if not recipe.eval.tasks:
+        raise RecipeError(
+            "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
+        )
+    return TaskContext.of(recipe, folder)
+
+
+def _facts(loaded: LoadedTask) -> TaskFacts:
+    return TaskFacts(loaded.task.group, loaded.task.chance, loaded.task.weights)
