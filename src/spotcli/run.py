@@ -43,16 +43,17 @@ class RunSummary:
     """Time per stage, summed over all restarts of the run."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as a dictionary; the top level repeats the main results of the first task."""
-        first = next(iter(self.eval.comparisons.values()))
+        """Return everything as a dictionary; the top level repeats the main results."""
+        assert self.eval.main is not None
+        main = self.eval.main.comparison
         return {
             "pairs": self.rectify.pairs,
-            "before": first.before,
-            "after": first.after,
-            "difference": first.difference,
-            "interval": [first.low, first.high],
-            "p_value": first.p_value,
-            "drift": self.eval.drift,
+            "before": main.before,
+            "after": main.after,
+            "difference": main.difference,
+            "interval": [main.low, main.high],
+            "p_value": main.p_value,
+            "drift": self.eval.drift.mean if self.eval.drift else None,
             "seconds": sum(self.seconds.values()),
             "stage_seconds": self.seconds,
             "folder": self.folder,

@@ -29,6 +29,22 @@ class TaskResult(Protocol):
     def truncated(self) -> int: ...
 
 
+class TaskDifference(Protocol):
+    """What the tables show of two models on one task."""
+
+    @property
+    def comparison(self) -> Comparison: ...
+
+
+class MeasuredDrift(Protocol):
+    """What the tables show of the drift."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def tokens(self) -> int: ...
+
+
 class EvalResult(Protocol):
     """What the tables show of an evaluation; the class that has it belongs to the stage."""
 
@@ -41,11 +57,9 @@ class EvalResult(Protocol):
     @property
     def base(self) -> Mapping[str, TaskResult]: ...
     @property
-    def comparisons(self) -> Mapping[str, Comparison]: ...
+    def comparisons(self) -> Mapping[str, TaskDifference]: ...
     @property
-    def drift(self) -> float | None: ...
-    @property
-    def drift_tokens(self) -> int: ...
+    def drift(self) -> MeasuredDrift | None: ...
 
 
 def as_json(values: dict[str, Any]) -> None:
@@ -70,7 +84,8 @@ def scores(summary: EvalResult) -> None:
 
 def _comparisons(summary: EvalResult) -> Table:
     table = _table("Gains and drift", "task", "before", "after", "difference", "95 % interval", "p")
-    for name, comparison in summary.comparisons.items():
+    for name, item in summary.comparisons.items():
+        comparison = item.comparison
         table.add_row(
             f"{one_line(name)}, avg@{comparison.trials // comparison.problems} of {comparison.problems}",
             percent(comparison.before),
@@ -81,7 +96,7 @@ def _comparisons(summary: EvalResult) -> Table:
         )
         table.add_row("", "", "", "", f"{comparison.wins} won, {comparison.losses} lost", comparison.test, style="dim")
     if summary.drift is not None:
-        table.add_row("drift (nats/token)", "0", f"{summary.drift:.4f}", "", f"{summary.drift_tokens} tokens", "")
+        table.add_row("drift (nats/token)", "0", f"{summary.drift.mean:.4f}", "", f"{summary.drift.tokens} tokens", "")
     return table
 
 

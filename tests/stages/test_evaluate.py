@@ -48,11 +48,12 @@ def changed_model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_a_model_against_itself_has_no_gain_and_no_drift(tiny_model: Path, tmp_path: Path) -> None:
     summary = evaluate(recipe(), model=str(tiny_model), against=str(tiny_model), folder=tmp_path)
-    comparison = summary.comparisons["arithmetic"]
+    comparison = summary.comparisons["arithmetic"].comparison
     assert (comparison.difference, comparison.p_value, comparison.wins, comparison.losses) == (0, 1, 0, 0)
-    assert summary.drift == 0
+    assert summary.drift is not None
+    assert summary.drift.mean == 0
     # 32 prompts, each with at least one token of answer.
-    assert summary.drift_tokens >= 32
+    assert summary.drift.tokens >= 32
     score = summary.scores["arithmetic"]
     assert score.right + score.wrong + score.undecided == 6
 
@@ -60,9 +61,9 @@ def test_a_model_against_itself_has_no_gain_and_no_drift(tiny_model: Path, tmp_p
 def test_drift_is_positive_for_changed_weights(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
     summary = evaluate(recipe(), model=str(changed_model), against=str(tiny_model), folder=tmp_path)
     assert summary.drift is not None
-    assert summary.drift > 1e-3
+    assert summary.drift.mean > 1e-3
     written = json.loads((tmp_path / "scores" / f"{slug(str(changed_model))}.summary.json").read_text())
-    assert written["drift"] == summary.drift
+    assert written["drift"] == summary.drift.mean
 
 
 def test_scores_resume_and_more_trials_add_only_new_answers(tiny_model: Path, tmp_path: Path) -> None:

@@ -15,11 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from spotcli import files, jsonl
-from spotcli.core.stats import compare
 from spotcli.errors import RecipeError, require
 from spotcli.evaluation.answers import answer_tasks, slug
 from spotcli.evaluation.retention import measure_drift
-from spotcli.evaluation.scores import EvalSummary, outcomes, score_task
+from spotcli.evaluation.scores import (
+    EvalSummary,
+    ModelRows,
+    TaskFacts,
+    compare_models,
+    summarise_model,
+    trained_tasks,
+)
 from spotcli.evaluation.tasks import Task, load_task
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
@@ -64,22 +70,23 @@ def _evaluate(
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
     base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
-    base_seconds = time.monotonic() - started
     tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
     drift = None
     if against and recipe.eval.drift:
         drift = measure_drift(recipe, model=model, base=against, folder=folder)
+    facts = {name: TaskFacts("in-domain" if name == "arithmetic" else "other") for name in tasks}
+    trained = trained_tasks(facts)
+    answered = [(name, answers) for name, answers in ((against, base), (model, tuned)) if name and answers]
     return EvalSummary(
         model=model,
         against=against,
-        scores={name: score_task(tuned.rows, name) for name in tasks},
-        base={name: score_task(base.rows, name) for name in tasks} if base else {},
-        comparisons={name: compare(outcomes(base.rows, name), outcomes(tuned.rows, name)) for name in tasks}
-        if base
-        else {},
-        drift=drift.mean if drift else None,
-        drift_tokens=drift.tokens if drift else 0,
+        models=[
+            summarise_model(ModelRows(name, str(answers.path), answers.rows), facts, trained)
+            for name, answers in answered
+        ],
+        comparisons=compare_models(base.rows, tuned.rows, tasks, trained=trained, margin=0.02) if base else {},
+        verdict=[],
+        drift=drift,
         seconds=time.monotonic() - started,
-        base_seconds=base_seconds,
-        files=[str(answers.path) for answers in (base, tuned) if answers],
+        files=[str(answers.path) for _, answers in answered],
     )

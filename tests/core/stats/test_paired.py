@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotcli.core import stats
-from spotcli.core.stats import avg_at_k, compare, mcnemar, sign_flip
+from spotcli.core.stats import avg_at_k, compare, mcnemar, paired, sign_flip
+from spotcli.core.stats.estimates import student_quantile
 
 near: Any = pytest.approx
 
@@ -176,7 +176,7 @@ def test_very_many_problems_use_the_normal_limit(monkeypatch: pytest.MonkeyPatch
     changes = [Fraction(place % 5 - 1, 4) for place in range(200)]
     name, exact = sign_flip(changes)
     assert name == "sign flip, exact"
-    monkeypatch.setattr(stats, "MAX_BYTES", 0)
+    monkeypatch.setattr(paired, "MAX_BYTES", 0)
     # 40 rounds of -1, 0, 1, 2, 3 quarters: sum 50, sum of squares 40 * 15 / 16 = 37.5; the unit is a quarter:
     # z = (50 - 0.25) / sqrt(37.5) = 8.124, and the normal distribution has 4.5e-16 beyond it on both sides.
     name, limit = sign_flip(changes)
@@ -202,11 +202,11 @@ def test_shares_of_instructions_are_compared_exactly() -> None:
 
 @pytest.mark.parametrize(("degrees", "expected"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (29, 2.0452), (120, 1.9799)])
 def test_student_quantiles_equal_the_printed_table(degrees: int, expected: float) -> None:
-    assert stats._student(0.95, degrees) == near(expected, abs=5e-5)
+    assert student_quantile(0.95, degrees) == near(expected, abs=5e-5)
 
 
 def test_student_quantiles_meet_the_normal_quantile_without_a_jump() -> None:
-    assert stats._student(0.95, 2000) == near(stats._student(0.95, 2001), abs=2e-3)
+    assert student_quantile(0.95, 2000) == near(student_quantile(0.95, 2001), abs=2e-3)
     # The error of the mean of the two values 0 and 1 is half their distance; t(1) = 12.7062.
     result = compare({"a": [0, 0], "b": [0, 0]}, {"a": [0, 0], "b": [1, 1]})
     assert result.error == near(sqrt(0.5 / 2))

@@ -1,39 +1,18 @@
-"""Confidence intervals of scores, and paired tests between two models. The unit is the problem.
-
-    k trials per problem -> the mean of the problem -> mean over problems, interval, paired test
-
-Repeated answers to one problem are not independent, so trials are never counted as if they were problems. Outcomes are
-numbers in [0, 1], usually 1 for a right answer and 0 for any other; all results are shares in the same unit.
-"""
+"""Two models on the same problems: the difference, its interval, paired tests, and the correction for many tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import atan, cos, erfc, gcd, lcm, pi, sin, sqrt
-from statistics import NormalDist, fmean
+from math import erfc, gcd, lcm, sqrt
+from statistics import fmean
 
-Outcomes = Mapping[str, Sequence[float]]
-"""The outcomes of all trials of each problem, by the key of the problem."""
+from spotcli.core.stats.estimates import Outcomes, normal_quantile, problem_means, student_quantile
 
 MAX_BYTES = 4 * 10**9
 """Bytes that the exact sign-flip test may add up, with one addition per problem. Above it the test uses the normal
 limit, which is accurate for so many problems."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over problems with its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-    error: float
-    """Standard error, clustered by problem."""
-    problems: int
-    trials: int
-    """Answers to all problems together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +42,6 @@ class Comparison:
     """Answers of each model to all problems together."""
 
 
-def avg_at_k(outcomes: Outcomes, *, confidence: float = 0.95) -> Estimate:
-    """Return the mean over problems of each problem's mean over trials, with an interval clustered by problem.
-
-    With m_p the mean of problem p, m the mean of all m_p and n the number of problems:
-
-        error    = sqrt( sum (m_p - m)^2 / (n (n - 1)) )
-        interval = Wilson's, with n_eff instead of n:  n_eff = n * m (1 - m) / (sum (m_p - m)^2 / n)
-
-    The error is the clustered standard error of Miller, "Adding Error Bars to Evals" (arXiv 2411.00640), for clusters
-    of equal size. The interval is Wilson's score interval (1927) with the effective sample size, as Dean and Pagano
-    (2015) recommend for proportions in clustered samples: it is inside [0, 1] and is not a point if the mean is 0 or 1.
-    With one trial per problem n_eff is n, so the result is the plain Wilson interval. n_eff is at most the number of
-    answers; it is n if the mean is 0 or 1.
-
-    Raises:
-        ValueError: no problem is given, or a problem has no outcome.
-    """
-    means = _means(outcomes)
-    n, trials = len(means), sum(map(len, outcomes.values()))
-    mean = fmean(means)
-    squares = sum((problem_mean - mean) ** 2 for problem_mean in means)
-    spread = mean * (1 - mean)
-    effective = float(n) if spread <= 0 else min(float(trials), n * spread * n / squares if squares else float(trials))
-    z = _quantile(confidence)
-    centre = (mean + z * z / (2 * effective)) / (1 + z * z / effective)
-    half = z / (1 + z * z / effective) * sqrt(max(spread, 0) / effective + z * z / (4 * effective**2))
-    error = sqrt(squares / (n * (n - 1))) if n > 1 else 0.0
-    return Estimate(mean, max(centre - half, 0.0), min(centre + half, 1.0), error, n, trials)
-
-
 def compare(before: Outcomes, after: Outcomes, *, confidence: float = 0.95) -> Comparison:
     """Compare two models on the same problems: the difference after - before, its interval, and a paired test.
 
@@ -117,7 +66,7 @@ def compare(before: Outcomes, after: Outcomes, *, confidence: float = 0.95) -> C
     uneven = [key for key in before if len(before[key]) != len(after[key])]
     if uneven:
         raise ValueError(f"{len(uneven)} problems have different numbers of trials, such as {uneven[0]!r}")
-    pairs = list(zip(_means(before), _means({key: after[key] for key in before}), strict=True))
+    pairs = list(zip(problem_means(before), problem_means({key: after[key] for key in before}), strict=True))
     changes = [new - old for old, new in pairs]
     n, trials = len(pairs), sum(map(len, before.values()))
     difference = fmean(changes)
@@ -127,9 +76,9 @@ def compare(before: Outcomes, after: Outcomes, *, confidence: float = 0.95) -> C
     if single or squares < 1e-18:
         centre = sum(changes) / (n + 2)
         second = (sum(change**2 for change in changes) + 2) / (n + 2)
-        half = _quantile(confidence) * sqrt((second - centre**2) / (n + 2))
+        half = normal_quantile(confidence) * sqrt((second - centre**2) / (n + 2))
     else:
-        centre, half = difference, _student(confidence, n - 1) * error
+        centre, half = difference, student_quantile(confidence, n - 1) * error
     # Fractions, so that a tie is a tie.
     steps = [_change(before[key], after[key]) for key in before]
     wins, losses = sum(step > 0 for step in steps), sum(step < 0 for step in steps)
@@ -202,13 +151,17 @@ def sign_flip(changes: Sequence[Fraction]) -> tuple[str, float]:
     return "sign flip, exact", min(1.0, float(Fraction(2 * tail, 1 << len(whole))))
 
 
-def _means(outcomes: Outcomes) -> list[float]:
-    if not outcomes:
-        raise ValueError("expected at least one problem, got none")
-    for key, trials in outcomes.items():
-        if not trials:
-            raise ValueError(f"problem {key!r} has no outcomes")
-    return [fmean(trials) for trials in outcomes.values()]
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return the p-values corrected for their number (Holm 1979): at most ``alpha`` chance of any false finding.
+
+    The i-th smallest of m p-values is multiplied by m - i + 1; no result is smaller than the one before, or above 1.
+    """
+    corrected: dict[str, float] = {}
+    largest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        corrected[name] = largest
+    return {name: corrected[name] for name in p_values}
 
 
 def _change(before: Sequence[float], after: Sequence[float]) -> Fraction:
@@ -218,31 +171,3 @@ def _change(before: Sequence[float], after: Sequence[float]) -> Fraction:
 def _total(trials: Iterable[float]) -> Fraction:
     # An outcome such as 2/3 (instructions followed) is a float with a denominator of up to 2^53.
     return sum((Fraction(outcome).limit_denominator(1000) for outcome in trials), Fraction(0))
-
-
-def _quantile(confidence: float) -> float:
-    """Return z such that a share ``confidence`` of the normal distribution is between -z and z."""
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def _student(confidence: float, degrees: int) -> float:
-    """Return t such that a share ``confidence`` of Student's distribution is between -t and t."""
-    if degrees > 2000:
-        return _quantile(confidence)
-    low, high = 0.0, 1e6
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_share(middle, degrees) < confidence else (low, middle)
-    return high
-
-
-def _student_share(t: float, degrees: int) -> float:
-    """Return the share of Student's distribution between -t and t (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
-    angle = atan(t / sqrt(degrees))
-    odd = degrees % 2
-    term = cos(angle) if odd else 1.0
-    total = term if degrees > 1 else 0.0
-    for place in range(2 + odd, degrees - 1, 2):
-        term *= cos(angle) ** 2 * (place - 1) / place
-        total += term
-    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
