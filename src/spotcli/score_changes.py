@@ -8,7 +8,7 @@ Only trials that both files have are compared. The files are read row by row; of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -50,6 +50,15 @@ class ProblemChange:
     def tuned_key(self) -> tuple[str, str, int]:
         """``Score.key`` of the tuned model's answer to show."""
         return self.task, self.id, self.tuned_trial
+
+
+@dataclass(frozen=True)
+class ComparedAnswers:
+    """The two answers that show the change of a problem."""
+
+    problem: ProblemChange
+    base: Score
+    tuned: Score
 
 
 @dataclass
@@ -102,6 +111,21 @@ def answers(path: Path, keys: Iterable[tuple[str, str, int]]) -> dict[tuple[str,
     """
     keys = set(keys)
     return {row.key: row for row in jsonl.read(path, Score) if row.key in keys} if keys else {}
+
+
+def compared_answers(base: Path, tuned: Path, problems: Iterable[ProblemChange]) -> Iterator[ComparedAnswers]:
+    """Yield the answers of some problems, in the order of the tuned model's file; the base's are kept in memory.
+
+    Raises:
+        UserError: a file does not exist or is no file of scores.
+        DataError: a row is invalid.
+    """
+    by_key = {problem.tuned_key: problem for problem in problems}
+    before = answers(base, (problem.base_key for problem in by_key.values()))
+    for row in jsonl.read(tuned, Score) if by_key else ():
+        problem = by_key.get(row.key)
+        if problem is not None and problem.base_key in before:
+            yield ComparedAnswers(problem, before[problem.base_key], row)
 
 
 def base_scores(path: Path) -> Path | None:

@@ -60,6 +60,9 @@ details, .answer { padding: .5rem 1.25rem 0; font-size: .9rem; }
 summary { color: var(--soft); cursor: pointer; }
 pre { padding: .8rem 1.25rem 1rem; }
 details pre { padding: .5rem 0 0; }
+.counts th { text-align: left; font-weight: normal; padding: .12rem .75rem .12rem 0; }
+.counts thead th { color: var(--soft); }
+.counts td, .counts thead th:not(:first-child) { text-align: right; padding-left: .75rem; }
 """
 
 
@@ -73,7 +76,7 @@ def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> Non
     html_pages.write(path, parts)
 
 
-def _head(title: str) -> str:
+def page_head(title: str) -> str:
     """The beginning of a page, given its title as HTML."""
     return _HEAD.format(policy=html_pages.content_policy(), title=title, theme=html_pages.THEME, style=_STYLE)
 
@@ -81,7 +84,7 @@ def _head(title: str) -> str:
 def _overview(summary: ReviewSummary) -> Iterator[str]:
     name = text(Path(summary.path).name)
     pairs = count_noun(summary.pairs, "pair")
-    yield _head(f"{name}: {pairs}")
+    yield page_head(f"{name}: {pairs}")
     selected = f", {summary.matching:,} selected" if summary.matching < summary.pairs else ""
     yield f"<h1>{name} <span>{pairs}{selected}</span></h1>\n<div class='overview'>\n"
     yield from _ratio_section(summary)
