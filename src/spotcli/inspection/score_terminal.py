@@ -28,9 +28,11 @@ def print_score_overview(console: Console, summary: ScoreSummary) -> None:
         (one_line(summary.path), "bold"), f"  {count_noun(summary.answers, 'answer')} of an evaluation"
     )
     if summary.matching < summary.answers:
-        title.append(f", {summary.matching:,} selected", style="yellow")
+        selected = count_noun(summary.matching, "problem") if summary.against else f"{summary.matching:,}"
+        title.append(f", {selected} selected", style="yellow")
     console.print(title, soft_wrap=True)
-    for task, counts in summary.tasks.items():
+    # Of problems that are compared, one answer each is selected: its verdicts are no score.
+    for task, counts in () if summary.against else summary.tasks.items():
         line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(counts['problems'], 'problem')}")
         for name in ("right", "wrong", "undecided"):
             line.append(", ").append(name, style=VERDICT_STYLES[name]).append(f" {counts[name]:,}")

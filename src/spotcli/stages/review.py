@@ -108,7 +108,7 @@ def review(
         if selection.id is None:
             terminal.print_overview(console, summary)
         if summary.html is not None:
-            console.print(f"page written to {one_line(summary.html)}")
+            console.print(f"page written to {one_line(summary.html)}", soft_wrap=True)
         else:
             total = view.shown(summary.matching)
             terminal.show_pairs(console, selected(view.limit), total, whole=selection.id is not None)
@@ -150,7 +150,7 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
             score_terminal.print_score_overview(console, summary)
         total, whole = view.shown(summary.matching), selection.id is not None
         if html is not None:
-            console.print(f"page written to {one_line(str(html))}")
+            console.print(f"page written to {one_line(str(html))}", soft_wrap=True)
         elif compared is not None:
             score_terminal.show_changes(console, compared, total, whole=whole)
         else:
