@@ -29,7 +29,18 @@ WING_OF = {
 GUESTS = {("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones"}
 """Imports of a wing by another stage, each with its reason."""
 
-GROUND = {"records", "errors", "console", "files", "jsonl", "dataset_lines", "recipe", "redaction", "work_time"}
+GROUND = {
+    "records",
+    "errors",
+    "console",
+    "files",
+    "jsonl",
+    "dataset_lines",
+    "recipe",
+    "recipe_keys",
+    "redaction",
+    "work_time",
+}
 """Top-level modules that any room may import."""
 
 ROOMS = {

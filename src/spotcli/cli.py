@@ -215,15 +215,15 @@ def evaluate(
     as_json: flags.AsJson = False,
 ) -> None:
     """Measure gains and drift: checkpoint -> scores."""
-    from spotcli import tables
     from spotcli.stages.evaluate import evaluate as stage
+    from spotcli.stages.evaluate import show
 
     settings = _load(recipe, overrides, given)
     summary = _work(lambda: stage(settings, model=model, against=against, fresh=fresh))
     if as_json:
         _show("Scores", summary.as_dict(), as_json)
     else:
-        tables.scores(summary)
+        show(summary)
 
 
 @app.command(cls=Command, epilog="[cyan]spot merge checkpoint -o merged[/cyan]")
@@ -252,6 +252,7 @@ def run(
     """Run every stage of a recipe in order: sample, rectify, train, eval."""
     from spotcli import tables
     from spotcli.run import run as stages
+    from spotcli.stages.evaluate import show
 
     settings = _load(recipe, overrides, given)
     folder = output or Path("runs") / settings.name
@@ -260,8 +261,8 @@ def run(
         _show("Run", summary.as_dict(), as_json)
     else:
         tables.facts("Pairs", summary.rectify.as_dict())
-        tables.scores(summary.eval)
         tables.seconds_per_stage(summary.seconds)
+        show(summary.eval)
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:

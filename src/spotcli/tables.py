@@ -3,63 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from spotcli.console import json_escaped, one_line, out
 from spotcli.records import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from spotcli.core.stats import Comparison, Estimate
-
-
-class TaskResult(Protocol):
-    """What the tables show of one model on one task."""
-
-    @property
-    def estimate(self) -> Estimate: ...
-    @property
-    def right(self) -> int: ...
-    @property
-    def wrong(self) -> int: ...
-    @property
-    def undecided(self) -> int: ...
-    @property
-    def truncated(self) -> int: ...
-
-
-class TaskDifference(Protocol):
-    """What the tables show of two models on one task."""
-
-    @property
-    def comparison(self) -> Comparison: ...
-
-
-class MeasuredDrift(Protocol):
-    """What the tables show of the drift."""
-
-    @property
-    def mean(self) -> float: ...
-    @property
-    def tokens(self) -> int: ...
-
-
-class EvalResult(Protocol):
-    """What the tables show of an evaluation; the class that has it belongs to the stage."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def against(self) -> str | None: ...
-    @property
-    def scores(self) -> Mapping[str, TaskResult]: ...
-    @property
-    def base(self) -> Mapping[str, TaskResult]: ...
-    @property
-    def comparisons(self) -> Mapping[str, TaskDifference]: ...
-    @property
-    def drift(self) -> MeasuredDrift | None: ...
 
 
 def as_json(values: dict[str, Any]) -> None:
@@ -69,64 +19,18 @@ def as_json(values: dict[str, Any]) -> None:
 
 def facts(title: str, values: dict[str, Any]) -> None:
     """Print names and values, one per line; null and empty values are left out."""
-    table = _table(title, "", "")
+    table = new_table(title, "", "")
     for name, value in values.items():
         if value is not None and value != {}:
             table.add_row(one_line(name).replace("_", " "), one_line(_formatted(value)))
     out().print(table)
 
 
-def scores(summary: EvalResult) -> None:
-    """Print the scores of a model and its verdicts; with a base model: before, after and the difference."""
-    out().print(_comparisons(summary) if summary.against else _estimates(summary))
-    out().print(_verdicts(summary))
-
-
-def _comparisons(summary: EvalResult) -> Table:
-    table = _table("Gains and drift", "task", "before", "after", "difference", "95 % interval", "p")
-    for name, item in summary.comparisons.items():
-        comparison = item.comparison
-        table.add_row(
-            f"{one_line(name)}, avg@{comparison.trials // comparison.problems} of {comparison.problems}",
-            percent(comparison.before),
-            percent(comparison.after),
-            f"{100 * comparison.difference:+.1f}",
-            f"{100 * comparison.low:+.1f} … {100 * comparison.high:+.1f}",
-            f"{comparison.p_value:.2g}",
-        )
-        table.add_row("", "", "", "", f"{comparison.wins} won, {comparison.losses} lost", comparison.test, style="dim")
-    if summary.drift is not None:
-        table.add_row("drift (nats/token)", "0", f"{summary.drift.mean:.4f}", "", f"{summary.drift.tokens} tokens", "")
-    return table
-
-
-def _estimates(summary: EvalResult) -> Table:
-    table = _table("Scores", "task", "avg@k", "95 % interval", "problems")
-    for name, score in summary.scores.items():
-        estimate = score.estimate
-        interval = f"{100 * estimate.low:.1f} … {100 * estimate.high:.1f} %"
-        table.add_row(one_line(name), percent(estimate.mean), interval, str(estimate.problems))
-    return table
-
-
-def _verdicts(summary: EvalResult) -> Table:
-    table = _table("Verdicts", "task", "model", "right", "wrong", "undecided", "truncated")
-    for model, scores_by_task in ((summary.against, summary.base), (summary.model, summary.scores)):
-        for name, score in scores_by_task.items():
-            counts = (score.right, score.wrong, score.undecided, score.truncated)
-            table.add_row(one_line(name), one_line(str(model)), *map(str, counts))
-    return table
-
-
 def seconds_per_stage(seconds: Mapping[str, float]) -> None:
     """Print the time of each stage and their total."""
-    table = _table("Seconds per stage", *seconds, "total")
+    table = new_table("Seconds per stage", *seconds, "total")
     table.add_row(*(f"{value:.0f}" for value in seconds.values()), f"{sum(seconds.values()):.0f}")
     out().print(table)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _formatted(value: Any) -> str:
@@ -137,7 +41,8 @@ def _formatted(value: Any) -> str:
     return str(value)
 
 
-def _table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
+    """Return an empty table; the first column is text, the others are numbers."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -1,29 +1,15 @@
 """Scores: graded answers as numbers with intervals, and the summary of an evaluation.
 
-rows of each model -> ModelScores -> TaskComparison per task -> sentences (verdict.py)
+ModelRows of each model -> ModelScores -> TaskComparison per task -> verdict in sentences -> EvalSummary
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from spotcli.core.stats import (
-    Comparison,
-    Estimate,
-    Outcomes,
-    Retention,
-    avg_at_k,
-    compare,
-    holm,
-    maj_at_k,
-    pass_at_k,
-    retained,
-)
-from spotcli.core.stats.repeated import RIGHT
+from spotcli.core.stats import Comparison, Estimate, Retention
 from spotcli.records import Score
 
 if TYPE_CHECKING:
@@ -116,6 +102,8 @@ class TaskComparison:
     p_holm: float
     """The p-value corrected for the number of tasks."""
     retention: Retention
+    unpaired: int
+    """Answers of either model that are left out because the other model has no answer for the same trial."""
     won: list[str]
     """Ids of the problems that the tuned model answers better."""
     lost: list[str]
@@ -123,6 +111,19 @@ class TaskComparison:
     """Problems that both models answer equally well, with at least one right answer each."""
     neither: int
     """Problems without a right answer of either model."""
+
+
+@dataclass(frozen=True)
+class PooledRetention:
+    """The tuned model against the base model on all problems of the tasks that were not trained, as one set."""
+
+    tasks: list[str]
+    problems: int
+    difference: float
+    """After minus before; every problem has the same weight."""
+    low: float
+    high: float
+    retention: Retention
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ class EvalSummary:
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     page: str | None = None
-    retention: Retention | None = None
-    """All problems of the tasks that were not trained, as one set; None without a base model or such a task."""
+    pooled: PooledRetention | None = None
+    """None without a base model, or if every task was trained."""
 
     @property
     def scores(self) -> dict[str, TaskScore]:
@@ -178,130 +179,3 @@ class EvalSummary:
             "drift": self.drift.mean if self.drift else None,
             "drift_parts": asdict(self.drift) if self.drift else None,
         }
-
-
-def score_task(rows: Iterable[Score], task: str) -> TaskScore:
-    """The score of one task out of the answers to all tasks."""
-    return _task_score(ModelRows("", "", list(rows)), task, TaskFacts(), trained=True)
-
-
-def summarise_model(rows: ModelRows, tasks: Mapping[str, TaskFacts], trained: Iterable[str]) -> ModelScores:
-    """The scores of a model on the tasks that it has answers to, and their averages."""
-    answered, trained = {row.task for row in rows.rows}, set(trained)
-    scores = {
-        name: _task_score(rows, name, facts, trained=name in trained)
-        for name, facts in tasks.items()
-        if name in answered
-    }
-    return ModelScores(rows.model, rows.path, scores, averages(scores))
-
-
-def averages(scores: Mapping[str, TaskScore]) -> dict[str, float]:
-    """The mean score over the tasks of each group except ``other``, and over all tasks (``overall``)."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    for score in scores.values():
-        if score.group != "other":
-            groups[score.group].append(score.estimate.mean)
-    means = {group: fmean(values) for group, values in groups.items()}
-    return means | ({"overall": fmean(score.estimate.mean for score in scores.values())} if scores else {})
-
-
-def _task_score(model: ModelRows, task: str, facts: TaskFacts, *, trained: bool) -> TaskScore:
-    answers = sorted((row for row in model.rows if row.task == task), key=lambda row: row.key)
-    verdicts = Counter(row.verdict for row in answers)
-    results = outcomes(answers, task)
-    further: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in answers:
-        for name, value in (_extra(row, "metrics") or {}).items():
-            further[name][row.id].append(float(value))
-    return TaskScore(
-        task=task,
-        group=facts.group,
-        trained=trained,
-        estimate=avg_at_k(results),
-        pass_at_k=pass_at_k(results),
-        maj_at_k=_majority(answers),
-        right=verdicts["right"],
-        wrong=verdicts["wrong"],
-        undecided=verdicts["undecided"],
-        truncated=sum(row.finish_reason == "length" for row in answers),
-        failed=model.failed.get(task, 0),
-        tokens=sum(_extra(row, "tokens") or 0 for row in answers),
-        seconds=model.seconds.get(task),
-        metrics={name: avg_at_k(values) for name, values in further.items()},
-        chance=dict(facts.chance),
-    )
-
-
-def _extra(row: Score, name: str) -> Any:
-    """A field that not every row has."""
-    return getattr(row, name, None)
-
-
-def _majority(answers: Iterable[Score]) -> float | None:
-    """maj@k; None if a right or wrong answer has no extracted answer. Truncated answers do not vote."""
-    votes: dict[str, list[str | tuple[str] | None]] = defaultdict(list)
-    for row in answers:
-        if row.verdict != "undecided" and not row.extracted:
-            return None
-        votes[row.id].append(
-            RIGHT if row.verdict == "right" else ("".join(row.extracted.split()),) if row.extracted else None
-        )
-    return maj_at_k(votes)
-
-
-def outcomes(rows: Iterable[Score], task: str) -> dict[str, list[float]]:
-    """For each problem of a task, 1 for every right answer and 0 for any other, in the order of the trials."""
-    by_problem: dict[str, list[float]] = defaultdict(list)
-    for row in sorted((row for row in rows if row.task == task), key=lambda row: row.key):
-        by_problem[row.id].append(float(row.verdict == "right"))
-    return by_problem
-
-
-def compare_models(
-    before: Sequence[Score], after: Sequence[Score], tasks: Iterable[str], *, trained: Iterable[str], margin: float
-) -> dict[str, TaskComparison]:
-    """Compare two models on every task.
-
-    Args:
-        before: answers of the base model to all tasks.
-        after: answers of the tuned model.
-        tasks: names of the tasks.
-        trained: names of the tasks that were trained.
-        margin: the largest loss that does not matter, as a share.
-    """
-    pairs = {task: (outcomes(before, task), outcomes(after, task)) for task in tasks}
-    comparisons = {task: compare(*pair) for task, pair in pairs.items()}
-    corrected = holm({task: comparison.p_value for task, comparison in comparisons.items()})
-    trained = set(trained)
-    return {
-        task: _task_comparison(task, pairs[task], comparison, corrected[task], task in trained, margin)
-        for task, comparison in comparisons.items()
-    }
-
-
-def _task_comparison(
-    task: str, pair: tuple[Outcomes, Outcomes], comparison: Comparison, p_holm: float, trained: bool, margin: float
-) -> TaskComparison:
-    before, after = pair
-    changes = {id: sum(after[id]) - sum(before[id]) for id in before}
-    equal = [id for id, change in changes.items() if not change]
-    both = sum(any(before[id]) for id in equal)
-    return TaskComparison(
-        task=task,
-        trained=trained,
-        comparison=comparison,
-        p_holm=p_holm,
-        retention=retained(before, after, margin=margin),
-        won=[id for id, change in changes.items() if change > 0],
-        lost=[id for id, change in changes.items() if change < 0],
-        both=both,
-        neither=len(equal) - both,
-    )
-
-
-def trained_tasks(tasks: Mapping[str, TaskFacts], named: Iterable[str] | None = None) -> list[str]:
-    """The tasks that were trained: those named, else those in the domain, else the first one."""
-    if named:
-        return [task for task in tasks if task in set(named)]
-    return [task for task, facts in tasks.items() if facts.group == IN_DOMAIN] or list(tasks)[:1]

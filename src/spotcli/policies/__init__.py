@@ -27,6 +27,15 @@ class Request:
     trial: int = 0
     tools: list[Any] | None = None
     """The JSON schemas of the tools that the prompt offers; the api engine refuses them."""
+    group: str = ""
+    """Requests of different groups are not in one batch, so an answer does not depend on which other groups are
+    asked."""
+    max_new_tokens: int | None = None
+    """The limit of this answer, if it is lower than that of all answers."""
+
+    def limit(self, sampling: Sampling) -> int:
+        """New tokens that the answer may have."""
+        return min(sampling.max_new_tokens, self.max_new_tokens or sampling.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,8 @@ class Policy(Protocol):
     """An engine that answers requests."""
 
     engine: str
+    background: bool
+    """Whether answers arrive while the caller does something else, so that they can wait for it."""
     trials_together: bool
     """Whether the engine is faster when trials of one problem are adjacent (the shared prompt is computed once)."""
 

@@ -22,18 +22,18 @@ from spotcli.providers.sent_parameters import value_sent
 from spotcli.redaction import public_value, without_credentials
 
 if TYPE_CHECKING:
-    from spotcli.recipe import SampleSection
+    from spotcli.recipe import EngineSection
     from spotcli.records import Message
 
 _UNSET = {
-    "temperature": "leave it out: -s sample.temperature=null",
-    "top_p": "leave it out: -s sample.top_p=null",
-    "top_k": "leave it out: -s sample.top_k=0",
-    "seed": "leave it out: -s sample.send_seed=false",
-    "chat_template_kwargs": "leave it out: --thinking auto -s sample.chat_template_kwargs={}",
-    "return_token_ids": "leave it out: -s sample.keep_tokens=false",
+    "temperature": "leave it out: -s {key}.temperature=null",
+    "top_p": "leave it out: -s {key}.top_p=null",
+    "top_k": "leave it out: -s {key}.top_k=0",
+    "seed": "leave it out: -s {key}.send_seed=false",
+    "chat_template_kwargs": "leave it out: --thinking auto -s {key}.chat_template_kwargs={{}}",
+    "return_token_ids": "leave it out: -s {key}.keep_tokens=false",
 }
-"""Parameter of a request -> what leaves it out."""
+"""Parameter of a request -> what leaves it out; ``key`` is the section of the recipe."""
 SENT = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"})
 """Fields of a message that are sent; endpoints reject others, such as notes of a dataset."""
 TOOLS_NOT_SENT = "the api engine sends no tools"
@@ -53,13 +53,14 @@ class ApiPolicy:
     """Sends messages unchanged; the endpoint renders them, with its own chat template and its own defaults.
 
     Raises:
-        RecipeError: ``sample.params`` contains a reserved parameter.
+        RecipeError: ``params`` contains a reserved parameter.
     """
 
     engine = "api"
+    background = True
     trials_together = True
 
-    def __init__(self, model: str, sampling: Sampling, settings: SampleSection) -> None:
+    def __init__(self, model: str, sampling: Sampling, settings: EngineSection) -> None:
         self.sampling = sampling
         self._settings = settings
         # A bare name with an address is a model of an OpenAI-compatible server, such as `vllm serve`.
@@ -71,9 +72,9 @@ class ApiPolicy:
                 temperature=sampling.temperature,
                 timeout=settings.timeout,
                 base_url=settings.base_url,
-                section="sample",
+                section=settings.key,
                 model_key="model",
-                unset=_UNSET,
+                unset={name: cure.format(key=settings.key) for name, cure in _UNSET.items()},
             ),
         )
         self._parameters = self._request_parameters()
@@ -209,7 +210,7 @@ class ApiPolicy:
             return
         seed = {"seed": request.seed} if self._settings.send_seed else {}
         delivery = _ChatDelivery(
-            self._client, request, limit_or_none(self.sampling.max_new_tokens), self._parameters | seed
+            self._client, request, limit_or_none(request.limit(self.sampling)), self._parameters | seed
         )
         try:
             reply = await self._retries.deliver(delivery, limiter)
@@ -230,9 +231,9 @@ class ApiPolicy:
         if self._retries.asks_for_too_long(failure):
             raise Unfinished(
                 f"the endpoint asks to wait {duration(failure.retry_after or 0)} before the next request, longer than "
-                f"sample.max_wait ({duration(self._settings.max_wait)})",
+                f"{self._settings.key}.max_wait ({duration(self._settings.max_wait)})",
                 where=without_credentials(self._settings.base_url) or self._client.model,
-                cure="run the same command again after that time, or raise sample.max_wait",
+                cure=f"run the same command again after that time, or raise {self._settings.key}.max_wait",
             )
         if self._failed_in_a_row >= HOPELESS:
             raise Unfinished(
@@ -251,19 +252,19 @@ class ApiPolicy:
         if self._settings.keep_tokens and reply.token_ids is None:
             raise UserError(
                 "the endpoint does not return the tokens of its answers",
-                where="sample.keep_tokens",
+                where=f"{self._settings.key}.keep_tokens",
                 cure="use the vllm engine, or remove keep_tokens",
             )
         truncated = reply.finish_reason == "length"
         # An answer that was truncated below its limit has filled the endpoint's context.
-        limit = min(tokens or self.sampling.max_new_tokens, self.sampling.max_new_tokens)
+        limit = request.limit(self.sampling)
         return Answer(
             request,
             reply.text,
             "length" if truncated else "stop",
             reply.token_ids,
             tokens,
-            limit if truncated else self.sampling.max_new_tokens,
+            min(tokens or limit, limit) if truncated else limit,
             cost,
             reply.reasoning,
             self._sent(reply),

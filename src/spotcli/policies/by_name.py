@@ -9,14 +9,14 @@ from spotcli.errors import require
 from spotcli.policies import Policy, Sampling
 
 if TYPE_CHECKING:
-    from spotcli.recipe import SampleSection
+    from spotcli.recipe import EngineSection
 
 
-def check_engine(engine: str, settings: SampleSection) -> None:
+def check_engine(engine: str, settings: EngineSection) -> None:
     """Check that the packages of an engine are installed, before anything is written.
 
     Raises:
-        UserError: a package is missing, or the interpreter of ``sample.python`` is not found.
+        UserError: a package is missing, or the interpreter of ``python`` is not found.
     """
     if engine == "vllm":
         from spotcli.policies.vllm import check_installed
@@ -28,7 +28,7 @@ def check_engine(engine: str, settings: SampleSection) -> None:
         require("train", f"the {engine} engine", "torch", "transformers")
 
 
-def check_endpoint(engine: str, model: str, sampling: Sampling, settings: SampleSection) -> None:
+def check_endpoint(engine: str, model: str, sampling: Sampling, settings: EngineSection) -> None:
     """Check, without a request, that an endpoint can be asked; other engines have none.
 
     Raises:
@@ -40,14 +40,14 @@ def check_endpoint(engine: str, model: str, sampling: Sampling, settings: Sample
         ApiPolicy(model, sampling, settings).check_environment()
 
 
-def load_policy(engine: str, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> Policy:
+def load_policy(engine: str, model: str, sampling: Sampling, settings: EngineSection, *, log: Path) -> Policy:
     """Load the policy of an engine; the engine's packages are imported here.
 
     Args:
         engine: ``vllm``, ``api`` or ``transformers``.
         model: a folder or a hub id; the model's name at the endpoint for ``api``.
         sampling: the parameters of every answer.
-        settings: the ``sample`` section.
+        settings: the ``sample`` or the ``eval`` section.
         log: the output of the stage; worker logs are written next to it.
 
     Raises:

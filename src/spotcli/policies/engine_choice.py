@@ -1,4 +1,4 @@
-"""Choose the engine that ``sample.engine: auto`` stands for."""
+"""Choose the engine that ``engine: auto`` stands for in a section of the recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spotcli.recipe import SampleSection
+    from spotcli.recipe import EngineSection
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,37 @@ class EngineChoice:
     reason: str
 
 
-def choose_engine(settings: SampleSection) -> EngineChoice:
-    """The engine that the user set, else the fastest one available."""
+def choose_engine(settings: EngineSection, *, local: bool = False) -> EngineChoice:
+    """The engine that the user set, else the fastest one available.
+
+    Args:
+        settings: a section of the recipe.
+        local: the model is known to be in a local folder, so that an endpoint does not have it by this name.
+    """
+    key = settings.key
     if settings.engine != "auto":
-        return EngineChoice(settings.engine, "set by sample.engine")
+        return EngineChoice(settings.engine, f"set by {key}.engine")
+    if settings.base_url and not local:
+        return EngineChoice("api", f"{key}.base_url is set")
+    choice = _local_engine(settings)
     if settings.base_url:
-        return EngineChoice("api", "sample.base_url is set")
+        reason = f"the model is a local folder, so {key}.base_url is not used; {choice.reason}"
+        return EngineChoice(choice.name, reason)
+    return choice
+
+
+def _local_engine(settings: EngineSection) -> EngineChoice:
+    key = settings.key
     gpus = len(visible_gpus())
     visible = "1 GPU is visible" if gpus == 1 else f"{gpus} GPUs are visible"
     if not gpus:
         return EngineChoice("transformers", "no GPU is visible")
     if settings.python:
-        return EngineChoice("vllm", f"sample.python is set and {visible}")
+        return EngineChoice("vllm", f"{key}.python is set and {visible}")
     if find_spec("vllm"):
         return EngineChoice("vllm", f"vLLM is installed and {visible}")
     return EngineChoice(
-        "transformers", f"{visible}, but vLLM is not installed (sample.python can name an interpreter that has it)"
+        "transformers", f"{visible}, but vLLM is not installed ({key}.python can name an interpreter that has it)"
     )
 
 

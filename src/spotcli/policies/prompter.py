@@ -114,7 +114,7 @@ def switch(template: str, thinking: Thinking) -> dict[str, Any]:
     if thinking == "on":
         raise RecipeError(
             "the chat template has no switch for thinking",
-            where="sample.thinking",
-            cure="use auto, or set the template's own parameter in sample.chat_template_kwargs",
+            where="thinking",
+            cure="use --thinking auto, or set the template's own parameter in chat_template_kwargs",
         )
     return {}

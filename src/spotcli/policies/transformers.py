@@ -62,6 +62,7 @@ class TransformersPolicy:
     """
 
     engine = "transformers"
+    background = False
     trials_together = False
 
     @classmethod
@@ -117,7 +118,7 @@ class TransformersPolicy:
         not on which of them are done, and a run that was stopped and resumed writes the same file as one that was not.
         """
         size = self.batch_size * (BLOCK if self._full_attention else 1)
-        for _, same_trial in groupby(requests, key=lambda request: request.trial):
+        for _, same_trial in groupby(requests, key=lambda request: (request.group, request.trial)):
             while window := list(islice(same_trial, WINDOW)):
                 prompts = {request.key: self.prompter.prompt(request) for request in window}
                 window.sort(key=lambda request: (len(prompts[request.key]), str(request.key)))
@@ -134,7 +135,8 @@ class TransformersPolicy:
         """Answer one block; finished answers are yielded within about ``PATIENCE`` seconds."""
         import torch
 
-        rooms = [self.prompter.room(prompt, self.sampling.max_new_tokens) for prompt in prompts]
+        limits = [request.limit(self.sampling) for request in block]
+        rooms = [self.prompter.room(prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)]
         finished: list[Answer | Failure] = [
             Failure(request, "the prompt fills the context")
             for request, room in zip(block, rooms, strict=True)
@@ -145,7 +147,7 @@ class TransformersPolicy:
             # The same count of numbers for every row, so that an answer does not depend on its own limit.
             uniforms_NT = torch.stack(
                 [
-                    torch.rand(self.sampling.max_new_tokens, generator=torch.Generator().manual_seed(block[index].seed))
+                    torch.rand(max(limits), generator=torch.Generator().manual_seed(block[index].seed))
                     for index in fitting
                 ]
             )

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import RecipeError, UserError, install_command
+from spotcli.jsonl import read_json
 from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling
 from spotcli.policies.engine_choice import visible_gpus
-from spotcli.policies.models import resolve
+from spotcli.policies.models import base_of, resolve
 from spotcli.policies.prompter import Prompter
 from spotcli.policies.vllm_worker import WorkerConfig, WorkerFailure, WorkerRequest
 from spotcli.policies.worker_pool import WorkerJob, WorkerPool, WorkerResult
 
 if TYPE_CHECKING:
-    from spotcli.recipe import SampleSection
+    from spotcli.recipe import EngineSection
     from spotcli.records import FinishReason
 
 WORKER = Path(__file__).with_name("vllm_worker.py")
@@ -28,6 +29,11 @@ WORKER = Path(__file__).with_name("vllm_worker.py")
 RESERVED = {"model", "trust_remote_code", "generation_config", "tensor_parallel_size", "dtype"}
 """Parameters of ``vllm.LLM`` with a recipe key of their own, or that would let a model run its own code or use its own
 sampling defaults."""
+
+NOT_IN_VLLM = ("modules_to_save", "use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication")
+"""Keys of an adapter's configuration that vLLM 0.32 refuses if they are set."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values of vLLM's ``max_lora_rank``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +44,23 @@ class VllmFacts(EngineFacts):
     """Sampling parameters as vLLM gets them, and what a started engine reported of itself."""
 
 
-def _interpreter(settings: SampleSection) -> tuple[str, dict[str, str]]:
+def _interpreter(settings: EngineSection) -> tuple[str, dict[str, str]]:
     """The Python of the workers, and its environment.
 
     Raises:
-        UserError: the interpreter of ``sample.python`` is not found.
+        UserError: the interpreter of ``python`` is not found.
     """
     python = shutil.which(settings.python or sys.executable)
     if python is None:
         raise UserError(
-            "interpreter not found", where=f"sample.python: {settings.python}", cure="use the path of a python3"
+            "interpreter not found", where=f"{settings.key}.python: {settings.python}", cure="use the path of a python3"
         )
     # Another interpreter must not search for packages in the paths of this one.
     own = {"PYTHONPATH", "PYTHONHOME"} if settings.python else set()
     return python, {name: value for name, value in os.environ.items() if name not in own}
 
 
-def check_installed(settings: SampleSection) -> None:
+def check_installed(settings: EngineSection) -> None:
     """Check that the workers' Python has vLLM, without importing it.
 
     Raises:
@@ -63,42 +69,62 @@ def check_installed(settings: SampleSection) -> None:
     python, env = _interpreter(settings)
     probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     if subprocess.run([python, "-P", "-c", probe], env=env, capture_output=True, check=False).returncode:
-        where = f"sample.python: {settings.python}" if settings.python else "sample.engine"
+        where = f"{settings.key}.python: {settings.python}" if settings.python else f"{settings.key}.engine"
         command = install_command("vllm") if not settings.python else f"{python} -m pip install vllm"
-        cure = f"{command}, or set sample.python to an interpreter that has it"
+        cure = f"{command}, or set {settings.key}.python to an interpreter that has it"
         raise UserError("the vllm engine requires vLLM, which is not installed", where=where, cure=cure)
+
+
+def adapter_parameters(folder: str) -> dict[str, Any]:
+    """Parameters of ``vllm.LLM`` for a LoRA adapter.
+
+    Raises:
+        UserError: vLLM does not support adapters of this kind.
+    """
+    config = read_json(Path(folder) / "adapter_config.json")
+    unsupported = [name for name in NOT_IN_VLLM if config.get(name)]
+    ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
+    rank = max((rank for rank in ranks if isinstance(rank, int)), default=0)
+    if not 0 < rank <= RANKS[-1]:
+        unsupported.append(f"r: {rank}")
+    if unsupported:
+        raise UserError(
+            f"vLLM does not support this adapter ({', '.join(unsupported)})",
+            where=folder,
+            cure="merge it into its base model with `spot merge`, or use --engine transformers",
+        )
+    return {"enable_lora": True, "max_lora_rank": next(limit for limit in RANKS if limit >= rank)}
 
 
 class VllmPolicy:
     """Workers that pull from one queue; prompts are rendered here, once, and sent to them as token ids.
 
     Raises:
-        UserError: the model or the interpreter of ``sample.python`` is not found; the model is a bare adapter.
-        RecipeError: a reserved key in ``sample.vllm``; fewer GPUs than the workers need.
+        UserError: the model or the interpreter of ``python`` is not found; vLLM cannot load the adapter.
+        RecipeError: a reserved key in ``vllm``; fewer GPUs than the workers need.
     """
 
     engine = "vllm"
+    background = True
     trials_together = True
 
-    def __init__(self, model: str, sampling: Sampling, settings: SampleSection, *, log: Path) -> None:
+    def __init__(self, model: str, sampling: Sampling, settings: EngineSection, *, log: Path) -> None:
         if reserved := sorted(RESERVED & settings.vllm.keys()):
             raise RecipeError(
-                f"'{reserved[0]}' cannot be set here", where="sample.vllm", cure="remove it; `sample` has a key for it"
+                f"'{reserved[0]}' cannot be set here",
+                where=f"{settings.key}.vllm",
+                cure=f"remove it; `{settings.key}` has a key for it",
             )
         self.prompter = Prompter(model, settings.chat_template_kwargs, settings.thinking)
         self.sampling = sampling
         python, env = _interpreter(settings)
-        location = resolve(model)
-        if Path(location, "adapter_config.json").is_file():
-            raise UserError(
-                "the vllm engine does not load adapters without their base model",
-                where=model,
-                cure="merge it into its base model with `spot merge`, or use --engine transformers",
-            )
+        base = base_of(model)
+        adapter = resolve(model) if base else None
         sampling = sampling.without_gaps()
+        engine = {"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype}
         config = WorkerConfig(
-            model=location,
-            engine={"tensor_parallel_size": settings.tensor_parallel, "dtype": settings.dtype} | settings.vllm,
+            model=resolve(base or model),
+            engine=engine | (adapter_parameters(adapter) if adapter else {}) | settings.vllm,
             sampling={
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
@@ -106,9 +132,16 @@ class VllmPolicy:
                 "max_tokens": sampling.max_new_tokens,
                 "stop_token_ids": sorted(self.prompter.ends),
             },
+            adapter=adapter,
         )
         self._jobs = [
-            WorkerJob([python, "-P", str(WORKER)], env | devices, config, log.with_suffix(f".worker-{number}.log"))
+            WorkerJob(
+                [python, "-P", str(WORKER)],
+                env | devices,
+                config,
+                log.with_suffix(f".worker-{number}.log"),
+                f"{settings.key}.python",
+            )
             for number, devices in enumerate(_devices(settings))
         ]
         self._pool: WorkerPool | None = None
@@ -134,7 +167,7 @@ class VllmPolicy:
             for number, request in enumerate(request for request in requests if not done(request)):
                 ids = self.prompter.prompt(request)
                 pending[number] = request, len(ids)
-                yield WorkerRequest(number, ids, request.seed)
+                yield WorkerRequest(number, ids, request.seed, request.max_new_tokens)
 
         for job in self._jobs:
             job.log.unlink(missing_ok=True)
@@ -152,7 +185,7 @@ class VllmPolicy:
             return Failure(request, result.reason)
         assert self._pool
         assert self._pool.ready
-        limit = min(self.sampling.max_new_tokens, self._pool.ready.context - prompt_tokens)
+        limit = min(request.limit(self.sampling), self._pool.ready.context - prompt_tokens)
         finish_reason: FinishReason = "length" if result.finish_reason == "length" else "stop"
         return Answer(request, result.text, finish_reason, result.token_ids, len(result.token_ids), limit)
 
@@ -169,7 +202,7 @@ class VllmPolicy:
                 job.log.unlink(missing_ok=True)
 
 
-def _devices(settings: SampleSection) -> list[dict[str, str]]:
+def _devices(settings: EngineSection) -> list[dict[str, str]]:
     """Environment variables that give each worker its own GPUs or CPU cores.
 
     Raises:
@@ -181,8 +214,8 @@ def _devices(settings: SampleSection) -> list[dict[str, str]]:
         if workers * width > len(gpus) or not workers:
             raise RecipeError(
                 f"{workers or 1} workers of {width} GPUs need {(workers or 1) * width}, but {len(gpus)} are visible",
-                where="sample.tensor_parallel",
-                cure="lower sample.workers or sample.tensor_parallel",
+                where=f"{settings.key}.tensor_parallel",
+                cure=f"lower {settings.key}.workers or {settings.key}.tensor_parallel",
             )
         groups = [gpus[worker * width : (worker + 1) * width] for worker in range(workers)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]

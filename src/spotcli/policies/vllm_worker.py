@@ -39,6 +39,8 @@ class WorkerConfig:
     """Parameters of ``vllm.LLM``."""
     sampling: dict[str, Any]
     """Parameters of ``vllm.SamplingParams``; ``max_tokens`` is the limit where the context leaves as much."""
+    adapter: str | None = None
+    """The folder of a LoRA adapter for ``model``."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class WorkerRequest:
     number: int
     prompt_ids: list[int]
     seed: int
+    max_tokens: int | None = None
+    """The limit of this answer, if it is lower than that of all answers."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ def serve(answers: TextIO) -> None:
     # generation_config="vllm" ignores the model's own sampling defaults.
     llm = LLM(config.model, trust_remote_code=False, generation_config="vllm", **config.engine)
     engine = llm.llm_engine
+    lora = adapter_arguments(config.adapter)
     context = llm.model_config.max_model_len
     ready = EngineReady(engine.vllm_config.scheduler_config.max_num_seqs, context, vllm.__version__)
     send(answers, [{"ready": vars(ready)}])
@@ -155,18 +160,29 @@ def serve(answers: TextIO) -> None:
             if not line:
                 return
             request = WorkerRequest(**json.loads(line))
-            room = min(config.sampling["max_tokens"], context - len(request.prompt_ids))
+            wanted = config.sampling["max_tokens"]
+            room = min(wanted, request.max_tokens or wanted, context - len(request.prompt_ids))
             if room <= 0:
                 send(answers, [vars(WorkerFailure(request.number, "the prompt fills the context"))])
                 continue
             sampling = SamplingParams(**config.sampling | {"max_tokens": room}, seed=request.seed)
             try:
-                engine.add_request(str(request.number), TokensPrompt(prompt_token_ids=request.prompt_ids), sampling)
+                prompt = TokensPrompt(prompt_token_ids=request.prompt_ids)
+                engine.add_request(str(request.number), prompt, sampling, **lora)
             except ValueError as error:
                 print(f"request {request.number}: {error}", file=sys.stderr, flush=True)
                 send(answers, [vars(WorkerFailure(request.number, "rejected by the engine"))])
         if engine.has_unfinished_requests():
             send(answers, [vars(result_of(output)) for output in engine.step() if output.finished])
+
+
+def adapter_arguments(folder: str | None) -> dict[str, Any]:
+    """Arguments of each request for a LoRA adapter; none without one."""
+    if folder is None:
+        return {}
+    from vllm.lora.request import LoRARequest
+
+    return {"lora_request": LoRARequest("adapter", 1, folder)}
 
 
 def result_of(output: Any) -> WorkerAnswer | WorkerFailure:

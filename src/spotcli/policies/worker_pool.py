@@ -58,6 +58,8 @@ class WorkerJob:
     env: Mapping[str, str]
     config: WorkerConfig
     log: Path
+    python_key: str = "sample.python"
+    """The recipe's key that names the interpreter, for errors."""
 
 
 @dataclass
@@ -295,7 +297,7 @@ async def _start(job: WorkerJob) -> asyncio.subprocess.Process:
             raise UserError(
                 f"failed to start the interpreter: {error.strerror}",
                 where=job.command[0],
-                cure="set sample.python to a python3 that can be executed",
+                cure=f"set {job.python_key} to a python3 that can be executed",
             ) from None
 
 
@@ -342,6 +344,6 @@ def _engine_error(job: WorkerJob, *, started: bool) -> UserError:
     reason = (errors or [line for line in lines if line] or ["its log is empty"])[-1]
     cure = f"read {job.log}"
     if "No module named 'vllm'" in reason:
-        cure = f"{job.command[0]} -m pip install vllm, or set sample.python to an interpreter that has it"
+        cure = f"{job.command[0]} -m pip install vllm, or set {job.python_key} to an interpreter that has it"
     problem = "keeps crashing" if started else "failed to start"
     return UserError(f"the engine {problem}: {reason[:300]}", where=str(job.log), cure=cure)

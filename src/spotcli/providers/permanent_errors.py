@@ -24,7 +24,7 @@ class RequestSettings:
 
     @property
     def model_flag(self) -> str:
-        return "--model" if self.section == "sample" else "--oracle"
+        return {"sample": "--model", "eval": "MODEL"}.get(self.section, "--oracle")
 
     @property
     def where(self) -> str:

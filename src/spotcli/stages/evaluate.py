@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from spotcli import files, jsonl
 from spotcli.errors import RecipeError, require
 from spotcli.evaluation.answers import answer_tasks, slug
 from spotcli.evaluation.retention import measure_drift
-from spotcli.evaluation.scores import (
-    EvalSummary,
-    ModelRows,
-    TaskFacts,
-    compare_models,
-    summarise_model,
-    trained_tasks,
-)
+from spotcli.evaluation.scores import IN_DOMAIN, EvalSummary, ModelRows, TaskFacts
+from spotcli.evaluation.summary import summarise, trained_tasks
 from spotcli.evaluation.tasks import Task, load_task
+from spotcli.evaluation.terminal import show
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 
-__all__ = ["EvalSummary", "evaluate"]
+__all__ = ["EvalSummary", "evaluate", "show"]
 
 
 def evaluate(
@@ -69,24 +65,26 @@ def _evaluate(
 ) -> EvalSummary:
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
+    facts = {name: _facts(name, task) for name, task in tasks.items()}
+    trained = trained_tasks(facts, recipe.eval.trained)
     base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
     tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
     drift = None
     if against and recipe.eval.drift:
         drift = measure_drift(recipe, model=model, base=against, folder=folder)
-    facts = {name: TaskFacts("in-domain" if name == "arithmetic" else "other") for name in tasks}
-    trained = trained_tasks(facts)
-    answered = [(name, answers) for name, answers in ((against, base), (model, tuned)) if name and answers]
-    return EvalSummary(
-        model=model,
-        against=against,
-        models=[
-            summarise_model(ModelRows(name, str(answers.path), answers.rows), facts, trained)
-            for name, answers in answered
+    summary = summarise(
+        [
+            ModelRows(name, str(part.path), part.rows)
+            for name, part in ((against, base), (model, tuned))
+            if name and part
         ],
-        comparisons=compare_models(base.rows, tuned.rows, tasks, trained=trained, margin=0.02) if base else {},
-        verdict=[],
-        drift=drift,
-        seconds=time.monotonic() - started,
-        files=[str(answers.path) for _, answers in answered],
+        facts,
+        compared=against is not None,
+        trained=trained,
+        margin=recipe.eval.margin / 100,
     )
+    return replace(summary, drift=drift, seconds=time.monotonic() - started)
+
+
+def _facts(name: str, task: Task) -> TaskFacts:
+    return TaskFacts(IN_DOMAIN if name == "arithmetic" else "other")

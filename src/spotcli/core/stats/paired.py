@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import erfc, gcd, lcm, sqrt
 from statistics import fmean
+from typing import NamedTuple
 
 from spotcli.core.stats.estimates import Outcomes, normal_quantile, problem_means, student_quantile
 
@@ -45,16 +46,80 @@ class Comparison:
 def compare(before: Outcomes, after: Outcomes, *, confidence: float = 0.95) -> Comparison:
     """Compare two models on the same problems: the difference after - before, its interval, and a paired test.
 
-    The unit is the problem p with d_p = its mean in ``after`` - its mean in ``before``. n is the number of problems, d
-    the mean of all d_p.
+    The interval is that of ``paired_interval``. The test is McNemar's exact test for one trial per problem, else the
+    sign-flip test.
 
-        one trial per problem   Bonett and Price (2012), adjusted Wald interval for paired proportions: the interval of
-                                the mean of all d_p and of one added +1 and one added -1; McNemar's exact test
+    Raises:
+        ValueError: no problem is given, the two sides have different problems, or a problem has a different number of
+            trials on the two sides, or none.
+    """
+    changes = paired_changes(before, after)
+    n, trials = len(changes), sum(map(len, before.values()))
+    single = trials == n
+    interval = paired_interval(changes, single=single, confidence=confidence)
+    # Fractions, so that a tie is a tie.
+    steps = [_change(before[key], after[key]) for key in before]
+    wins, losses = sum(step > 0 for step in steps), sum(step < 0 for step in steps)
+    if single and all(abs(step) in (0, 1) for step in steps):
+        test, p_value = "McNemar, exact", mcnemar(wins, losses)
+    else:
+        test, p_value = sign_flip(steps)
+    return Comparison(
+        before=fmean(problem_means(before)),
+        after=fmean(problem_means(after)),
+        difference=fmean(changes),
+        low=interval.low,
+        high=interval.high,
+        error=interval.error,
+        p_value=p_value,
+        test=test,
+        wins=wins,
+        losses=losses,
+        ties=n - wins - losses,
+        problems=n,
+        trials=trials,
+    )
+
+
+class Interval(NamedTuple):
+    """An interval of a mean of paired changes, and the standard error of the mean."""
+
+    low: float
+    high: float
+    error: float
+
+
+def paired_interval(changes: Sequence[float], *, single: bool, confidence: float = 0.95) -> Interval:
+    """Return the interval of the mean d of the changes d_p of n problems.
+
+        one trial per problem   adjusted Wald interval for paired proportions (Bonett and Price 2012): the interval of
+                                the mean of all d_p and of one added +1 and one added -1
         more trials             d -+ t(n - 1) * sqrt( sum (d_p - d)^2 / (n (n - 1)) ), the paired interval of Miller
-                                (arXiv 2411.00640) with Student's quantile; the exact sign-flip test
+                                (arXiv 2411.00640) with Student's quantile
 
     If all d_p are equal, Student's interval would be a point; the interval of Bonett and Price is used instead.
-    ``error`` is the square root above in both cases.
+    The standard error is the square root above in both cases.
+    """
+    n, difference = len(changes), fmean(changes)
+    squares = sum((change - difference) ** 2 for change in changes)
+    error = sqrt(squares / (n * (n - 1))) if n > 1 else 0.0
+    if single or squares < 1e-18:
+        centre, adjusted = adjusted_mean(changes)
+        half = normal_quantile(confidence) * adjusted
+    else:
+        centre, half = difference, student_quantile(confidence, n - 1) * error
+    return Interval(max(centre - half, -1.0), min(centre + half, 1.0), error)
+
+
+def adjusted_mean(changes: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error after one +1 and one -1 are added to the changes."""
+    n = len(changes) + 2
+    mean = sum(changes) / n
+    return mean, sqrt(((sum(change**2 for change in changes) + 2) / n - mean**2) / n)
+
+
+def paired_changes(before: Outcomes, after: Outcomes) -> list[float]:
+    """Return each problem's mean in ``after`` minus its mean in ``before``, in the order of ``before``.
 
     Raises:
         ValueError: no problem is given, the two sides have different problems, or a problem has a different number of
@@ -66,41 +131,8 @@ def compare(before: Outcomes, after: Outcomes, *, confidence: float = 0.95) -> C
     uneven = [key for key in before if len(before[key]) != len(after[key])]
     if uneven:
         raise ValueError(f"{len(uneven)} problems have different numbers of trials, such as {uneven[0]!r}")
-    pairs = list(zip(problem_means(before), problem_means({key: after[key] for key in before}), strict=True))
-    changes = [new - old for old, new in pairs]
-    n, trials = len(pairs), sum(map(len, before.values()))
-    difference = fmean(changes)
-    squares = sum((change - difference) ** 2 for change in changes)
-    error = sqrt(squares / (n * (n - 1))) if n > 1 else 0.0
-    single = trials == n
-    if single or squares < 1e-18:
-        centre = sum(changes) / (n + 2)
-        second = (sum(change**2 for change in changes) + 2) / (n + 2)
-        half = normal_quantile(confidence) * sqrt((second - centre**2) / (n + 2))
-    else:
-        centre, half = difference, student_quantile(confidence, n - 1) * error
-    # Fractions, so that a tie is a tie.
-    steps = [_change(before[key], after[key]) for key in before]
-    wins, losses = sum(step > 0 for step in steps), sum(step < 0 for step in steps)
-    if single and all(abs(step) in (0, 1) for step in steps):
-        test, p_value = "McNemar, exact", mcnemar(wins, losses)
-    else:
-        test, p_value = sign_flip(steps)
-    return Comparison(
-        before=fmean(old for old, _ in pairs),
-        after=fmean(new for _, new in pairs),
-        difference=difference,
-        low=max(centre - half, -1.0),
-        high=min(centre + half, 1.0),
-        error=error,
-        p_value=p_value,
-        test=test,
-        wins=wins,
-        losses=losses,
-        ties=n - wins - losses,
-        problems=n,
-        trials=trials,
-    )
+    old, new = problem_means(before), problem_means({key: after[key] for key in before})
+    return [later - earlier for earlier, later in zip(old, new, strict=True)]
 
 
 def mcnemar(wins: int, losses: int) -> float:

@@ -1,17 +1,20 @@
 """A fake vLLM for worker processes: the same calls, and real processes to kill, without a model.
 
 A prompt ``[length, ...]`` gets ``length`` tokens, one per step; a rendered prompt, which starts with the token 0, gets
-1 to 30. The text is the id of the engine's process. A prompt may also contain POISON, HANG or REFUSED. As in vLLM, a
+1 to 30. The text is the id of the engine's process, and the ranks of a
+LoRA adapter. A prompt may also contain POISON, HANG or REFUSED. As in vLLM, a
 child process does the work and does not notice when its parent dies.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +46,8 @@ class LLM:
         max_model_len: int = 2000,
         pace: float = 0.001,
         start: str = "",
+        enable_lora: bool = False,
+        max_lora_rank: int = 16,
     ) -> None:
         assert not trust_remote_code
         assert generation_config == "vllm"
@@ -52,12 +57,21 @@ class LLM:
             time.sleep(3600)
         self.core = subprocess.Popen([sys.executable, "-c", CORE])
         self.pace = pace
+        self.max_lora_rank = max_lora_rank if enable_lora else 0
         self.model_config = SimpleNamespace(max_model_len=max_model_len)
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=max_num_seqs))
         self.llm_engine = self
+        self.adapter = ""
         self.open: dict[str, list[Any]] = {}
 
-    def add_request(self, name: str, prompt: dict[str, list[int]], sampling: SamplingParams) -> None:
+    def add_request(
+        self, name: str, prompt: dict[str, list[int]], sampling: SamplingParams, lora_request: Any = None
+    ) -> None:
+        if lora_request is not None:
+            adapter = json.loads((Path(lora_request.lora_path) / "adapter_config.json").read_text())
+            assert lora_request.lora_int_id > 0
+            assert adapter["r"] <= self.max_lora_rank
+            self.adapter = f" with rank {adapter['r']} of at most {self.max_lora_rank}"
         ids = prompt["prompt_token_ids"]
         if REFUSED in ids:
             raise ValueError("Token id 668 is out of vocabulary")
@@ -82,6 +96,8 @@ class LLM:
             if said + 1 == length:
                 del self.open[name]
                 finish = "stop" if length == wanted else "length"
-                answer = SimpleNamespace(finish_reason=finish, text=f"{os.getpid()}", token_ids=[7] * length)
+                answer = SimpleNamespace(
+                    finish_reason=finish, text=f"{os.getpid()}{self.adapter}", token_ids=[7] * length
+                )
                 outputs.append(SimpleNamespace(request_id=name, finished=True, outputs=[answer]))
         return outputs

@@ -1,0 +1,219 @@
+"""From the graded answers of several models to their scores, their comparison and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from spotcli.core.stats import Outcomes, avg_at_k, compare, holm, maj_at_k, pass_at_k, retained
+from spotcli.core.stats.paired import paired_changes, paired_interval
+from spotcli.core.stats.repeated import RIGHT
+from spotcli.errors import RecipeError
+from spotcli.evaluation.scores import (
+    IN_DOMAIN,
+    EvalSummary,
+    ModelRows,
+    ModelScores,
+    PooledRetention,
+    TaskComparison,
+    TaskFacts,
+    TaskScore,
+)
+from spotcli.evaluation.verdict import sentences
+from spotcli.recipe import suggest
+from spotcli.records import Score
+
+
+def summarise_model(rows: ModelRows, tasks: Mapping[str, TaskFacts], trained: Iterable[str]) -> ModelScores:
+    """The scores of a model on the tasks that it has answers to, and their averages."""
+    answered, trained = {row.task for row in rows.rows}, set(trained)
+    scores = {
+        name: _task_score(rows, name, facts, trained=name in trained)
+        for name, facts in tasks.items()
+        if name in answered
+    }
+    return ModelScores(rows.model, rows.path, scores, averages(scores))
+
+
+def averages(scores: Mapping[str, TaskScore]) -> dict[str, float]:
+    """The mean score over the tasks of each group except ``other``, and over all tasks (``overall``)."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for score in scores.values():
+        if score.group != "other":
+            groups[score.group].append(score.estimate.mean)
+    means = {group: fmean(values) for group, values in groups.items()}
+    return means | ({"overall": fmean(score.estimate.mean for score in scores.values())} if scores else {})
+
+
+def _task_score(model: ModelRows, task: str, facts: TaskFacts, *, trained: bool) -> TaskScore:
+    answers = sorted((row for row in model.rows if row.task == task), key=lambda row: row.key)
+    verdicts = Counter(row.verdict for row in answers)
+    results = outcomes(answers, task)
+    further: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in answers:
+        for name, value in (_extra(row, "metrics") or {}).items():
+            further[name][row.id].append(float(value))
+    return TaskScore(
+        task=task,
+        group=facts.group,
+        trained=trained,
+        estimate=avg_at_k(results),
+        pass_at_k=pass_at_k(results),
+        maj_at_k=_majority(answers),
+        right=verdicts["right"],
+        wrong=verdicts["wrong"],
+        undecided=verdicts["undecided"],
+        truncated=sum(row.finish_reason == "length" for row in answers),
+        failed=model.failed.get(task, 0),
+        tokens=sum(_extra(row, "tokens") or 0 for row in answers),
+        seconds=model.seconds.get(task),
+        metrics={name: avg_at_k(values) for name, values in further.items()},
+        chance=dict(facts.chance),
+    )
+
+
+def _extra(row: Score, name: str) -> Any:
+    """A field that not every row has."""
+    return getattr(row, name, None)
+
+
+def _majority(answers: Iterable[Score]) -> float | None:
+    """maj@k; None if a right or wrong answer has no extracted answer. Truncated answers do not vote."""
+    votes: dict[str, list[str | tuple[str] | None]] = defaultdict(list)
+    for row in answers:
+        if row.verdict != "undecided" and not row.extracted:
+            return None
+        votes[row.id].append(
+            RIGHT if row.verdict == "right" else ("".join(row.extracted.split()),) if row.extracted else None
+        )
+    return maj_at_k(votes)
+
+
+def outcomes(rows: Iterable[Score], task: str) -> dict[str, list[float]]:
+    """For each problem of a task, 1 for every right answer and 0 for any other, in the order of the trials."""
+    by_problem: dict[str, list[float]] = defaultdict(list)
+    for row in sorted((row for row in rows if row.task == task), key=lambda row: row.key):
+        by_problem[row.id].append(float(row.verdict == "right"))
+    return by_problem
+
+
+def compare_models(
+    base: ModelRows, tuned: ModelRows, tasks: Iterable[str], *, trained: Collection[str], margin: float
+) -> tuple[dict[str, TaskComparison], PooledRetention | None]:
+    """Compare two models on every task, and on all tasks that were not trained together.
+
+    Only trials that both models have are compared. A task without any is left out.
+
+    Args:
+        base: the base model.
+        tuned: the tuned model.
+        tasks: names of the tasks.
+        trained: names of the tasks that were trained.
+        margin: the largest loss that does not matter, as a share.
+    """
+    pairs = {task: paired_outcomes(base.rows, tuned.rows, task) for task in tasks}
+    pairs = {task: pair for task, pair in pairs.items() if pair.before}
+    comparisons = {task: compare(pair.before, pair.after) for task, pair in pairs.items()}
+    corrected = holm({task: comparison.p_value for task, comparison in comparisons.items()})
+    results = {}
+    for task, (before, after, unpaired) in pairs.items():
+        changes = {id: sum(after[id]) - sum(before[id]) for id in before}
+        equal = [id for id, change in changes.items() if not change]
+        both = sum(any(before[id]) for id in equal)
+        results[task] = TaskComparison(
+            task=task,
+            trained=task in trained,
+            comparison=comparisons[task],
+            p_holm=corrected[task],
+            retention=retained(before, after, margin=margin),
+            unpaired=unpaired,
+            won=[id for id, change in changes.items() if change > 0],
+            lost=[id for id, change in changes.items() if change < 0],
+            both=both,
+            neither=len(equal) - both,
+        )
+    return results, _pooled({task: pair for task, pair in pairs.items() if task not in trained}, margin)
+
+
+class PairedOutcomes(NamedTuple):
+    """The outcomes of two models on one task, trial by trial."""
+
+    before: Outcomes
+    after: Outcomes
+    unpaired: int
+    """Answers without a counterpart."""
+
+
+def paired_outcomes(before: Sequence[Score], after: Sequence[Score], task: str) -> PairedOutcomes:
+    """The outcomes of the trials that both models have."""
+    keys = [{row.key for row in rows if row.task == task} for rows in (before, after)]
+    common = keys[0] & keys[1]
+    first, second = (outcomes((row for row in rows if row.key in common), task) for rows in (before, after))
+    return PairedOutcomes(first, second, len(keys[0] ^ keys[1]))
+
+
+def _pooled(pairs: Mapping[str, PairedOutcomes], margin: float) -> PooledRetention | None:
+    if not pairs:
+        return None
+    before, after = (
+        {f"{task}:{id}": trials for task, pair in pairs.items() for id, trials in pair[side].items()} for side in (0, 1)
+    )
+    changes = paired_changes(before, after)
+    single = sum(map(len, before.values())) == len(changes)
+    low, high, _ = paired_interval(changes, single=single)
+    return PooledRetention(list(pairs), len(changes), fmean(changes), low, high, retained(before, after, margin=margin))
+
+
+def trained_tasks(tasks: Mapping[str, TaskFacts], named: Sequence[str] = ()) -> list[str]:
+    """The tasks that were trained: those named, else those of the group ``in-domain``, else the first one.
+
+    Raises:
+        RecipeError: a name is not among the tasks.
+    """
+    for name in named:
+        if name not in tasks:
+            raise RecipeError(
+                f"'{name}' is not among the evaluated tasks", where="eval.trained", cure=suggest(name, list(tasks))
+            )
+    return list(named) or [task for task, facts in tasks.items() if facts.group == IN_DOMAIN] or list(tasks)[:1]
+
+
+def summarise(
+    models: Sequence[ModelRows],
+    tasks: Mapping[str, TaskFacts],
+    *,
+    compared: bool,
+    trained: Collection[str],
+    margin: float,
+    overlaps: Mapping[str, int] | None = None,
+) -> EvalSummary:
+    """Return the scores of every model, the comparison of the first two, and the verdict in sentences.
+
+    Args:
+        models: the base model if ``compared``, the evaluated model, then earlier results.
+        tasks: name -> facts, in the order of the tables.
+        compared: whether the first model is the base model.
+        trained: names of the trained tasks; all others are tests of retention.
+        margin: the largest loss that does not matter, as a share.
+        overlaps: task -> problems that also occur in the training file.
+    """
+    scores = [summarise_model(model, tasks, trained) for model in models]
+    comparisons: dict[str, TaskComparison] = {}
+    pooled = None
+    if compared:
+        comparisons, pooled = compare_models(*models[:2], tasks, trained=trained, margin=margin)
+    summary = EvalSummary(
+        model=models[1 if compared else 0].model,
+        against=models[0].model if compared else None,
+        models=scores,
+        comparisons=comparisons,
+        verdict=[],
+        drift=None,
+        overlaps=dict(overlaps or {}),
+        files=[model.path for model in models],
+        pooled=pooled,
+    )
+    return replace(summary, verdict=sentences(summary))

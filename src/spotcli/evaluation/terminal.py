@@ -1,0 +1,217 @@
+"""What ``spot eval`` shows: the verdict in sentences, then the tables. Readable at a width of 80 columns."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spotcli.console import one_line, out
+from spotcli.core.stats import Retention
+from spotcli.evaluation.scores import EvalSummary, ModelScores, TaskScore
+from spotcli.tables import new_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MODELS = 4
+"""Models side by side in one table."""
+NAME = 17
+"""Characters of a model's name in a table; longer names keep their end."""
+
+
+def show(summary: EvalSummary) -> None:
+    """Print the verdict and the tables."""
+    console = out()
+    console.print()
+    for sentence in summary.verdict:
+        console.print(one_line(sentence))
+    for table in _tables(summary):
+        console.print()
+        console.print(table)
+    if any(item.lost for item in summary.comparisons.values()):
+        file = shlex.quote(summary.files[1])
+        console.print(f"Show the lost problems: spot inspect {one_line(file)} --where lost", soft_wrap=True)
+    if summary.page:
+        console.print(one_line(summary.page), soft_wrap=True)
+
+
+def _tables(summary: EvalSummary) -> Iterator[Table]:
+    if summary.against:
+        yield _gains(summary)
+        yield _problems(summary)
+    for models in _side_by_side(summary.models):
+        yield _scores(models)
+    if any(score.metrics for model in summary.models for score in model.scores.values()):
+        for models in _side_by_side(summary.models):
+            yield _metrics(models)
+    yield _answers(summary.models)
+    yield _verdicts(summary.models)
+
+
+def _side_by_side(models: Sequence[ModelScores]) -> Iterator[Sequence[ModelScores]]:
+    for start in range(0, len(models), MODELS):
+        yield models[start : start + MODELS]
+
+
+def _gains(summary: EvalSummary) -> Table:
+    table = _table("Gains and retention", "task", "before", "after", "difference", "95 % interval", "p", "retention")
+    for name, item in summary.comparisons.items():
+        comparison = item.comparison
+        table.add_row(
+            one_line(name),
+            _percent(comparison.before),
+            _percent(comparison.after),
+            _points(comparison.difference),
+            f"{_points(comparison.low)}…{_points(comparison.high)}",
+            "<1e-4" if item.p_holm < 1e-4 else f"{item.p_holm:.2g}",
+            "trained" if item.trained else item.retention.verdict,
+        )
+    pooled = summary.pooled
+    if pooled and len(pooled.tasks) > 1:
+        interval = f"{_points(pooled.low)}…{_points(pooled.high)}"
+        # A gain in one task must not cover up the loss in another one.
+        lost = any(item.retention.verdict == "lost" and not item.trained for item in summary.comparisons.values())
+        verdict = "" if lost else pooled.retention.verdict
+        table.add_row("all untrained", "", "", _points(pooled.difference), interval, "", verdict)
+    if summary.drift is not None:
+        table.add_row("drift (nats/token)", "0", f"{summary.drift.mean:.4f}", *[""] * 4)
+    table.caption = "% and points; p: paired test, corrected for the number of tasks (Holm)"
+    return table
+
+
+def _problems(summary: EvalSummary) -> Table:
+    """The problems behind the differences, and the losses that they exclude."""
+    table = _table("Problems", "task", "avg@k", "won", "lost", "both", "neither", "loss <", "excludable")
+    for name, item in summary.comparisons.items():
+        comparison, retention = item.comparison, item.retention
+        table.add_row(
+            one_line(name),
+            f"{_trials(comparison.trials, comparison.problems)} of {comparison.problems}",
+            *map(str, (len(item.won), len(item.lost), item.both, item.neither)),
+            *_losses(retention),
+        )
+    if summary.pooled and len(summary.pooled.tasks) > 1:
+        table.add_row("all untrained", *[""] * 5, *_losses(summary.pooled.retention))
+    table.caption = (
+        "loss <: larger losses are excluded, in points; excludable: what this number of answers can exclude with a "
+        "chance of 80 % if nothing was lost"
+    )
+    return table
+
+
+def _losses(retention: Retention) -> tuple[str, str]:
+    return f"{100 * retention.largest_loss:.1f}", f"{100 * retention.excludable:.1f}"
+
+
+def _scores(models: Sequence[ModelScores]) -> Table:
+    """avg@k of every task and the averages of the groups, one column per model."""
+    table = _table("Scores, avg@k in %", "task", *map(_name, models))
+    tasks = dict.fromkeys(task for model in models for task in model.scores)
+    for task in tasks:
+        scores = [model.scores.get(task) for model in models]
+        table.add_row(one_line(task), *(_percent(score.estimate.mean) if score else "-" for score in scores))
+    table.add_section()
+    groups = dict.fromkeys(group for model in models for group in model.averages)
+    for group in sorted(groups, key="overall".__eq__):
+        table.add_row(
+            one_line(group), *(_percent(model.averages[group]) if group in model.averages else "-" for model in models)
+        )
+    return table
+
+
+def _metrics(models: Sequence[ModelScores]) -> Table:
+    """Further numbers of the tasks, and what a constant answer scores."""
+    table = _table("Further numbers, in %", "task", "metric", *map(_name, models), "constant")
+    metrics = dict.fromkeys(
+        (task, metric) for model in models for task, score in model.scores.items() for metric in score.metrics
+    )
+    for task, metric in metrics:
+        scores = [model.scores.get(task) for model in models]
+        estimates = [score.metrics.get(metric) if score else None for score in scores]
+        chance = next((score.chance[metric] for score in scores if score and metric in score.chance), None)
+        table.add_row(
+            one_line(task),
+            one_line(metric),
+            *(_percent(estimate.mean) if estimate else "-" for estimate in estimates),
+            "" if chance is None else _percent(chance),
+        )
+    table.caption = "constant: what the same answer to every problem would score"
+    return table
+
+
+def _answers(models: Sequence[ModelScores]) -> Table:
+    columns = ("avg@k", "95 % interval", "pass@k", "maj@k", "undec.", "trunc.", "failed")
+    table = _table("Answers, in %", "problems×trials", *columns)
+    for name, score in _by_task(models, table):
+        estimate, answers = score.estimate, max(score.answers, 1)
+        table.add_row(
+            name,
+            _percent(estimate.mean),
+            f"{_percent(estimate.low)}…{_percent(estimate.high)}",
+            _percent(score.pass_at_k),
+            "-" if score.maj_at_k is None else _percent(score.maj_at_k),
+            *(_percent(count / answers) for count in (score.undecided, score.truncated)),
+            _percent(score.failed / max(score.answers + score.failed, 1)),
+        )
+    return table
+
+
+def _verdicts(models: Sequence[ModelScores]) -> Table:
+    columns = ("right", "wrong", "undecided", "truncated", "failed", "tokens", "seconds")
+    table = _table("Verdicts", "problems×trials", *columns)
+    for name, score in _by_task(models, table):
+        counts = (score.right, score.wrong, score.undecided, score.truncated, score.failed)
+        seconds = "-" if score.seconds is None else f"{score.seconds:,.0f}"
+        table.add_row(name, *map(str, counts), _count(score.tokens), seconds)
+    table.caption = "truncated answers are undecided too"
+    return table
+
+
+def _by_task(models: Sequence[ModelScores], table: Table) -> Iterator[tuple[str, TaskScore]]:
+    """The scores of each task by the name of the model; a row with the task's name is added before them."""
+    for task in dict.fromkeys(task for model in models for task in model.scores):
+        scores = [(model, model.scores[task]) for model in models if task in model.scores]
+        estimate = scores[0][1].estimate
+        size = f"{estimate.problems}×{_trials(estimate.trials, estimate.problems)}"
+        table.add_row(f"{one_line(task)}, {size}")
+        yield from ((f"  {_name(model)}", score) for model, score in scores)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table without edges, so that all columns fit into 80 characters."""
+    table = new_table(title, *columns)
+    table.show_edge = table.pad_edge = False
+    table.padding = (0, 1, 0, 0)
+    table.caption_justify = "left"
+    for column in table.columns:
+        column.no_wrap = True
+    table.columns[0].max_width = 19
+    return table
+
+
+def _count(number: int) -> str:
+    """A count in at most five characters up to a billion: ``9,345``, ``225k``, ``1.2M``."""
+    if number < 10_000:
+        return f"{number:,}"
+    return f"{number / 1e3:.0f}k" if number < 999_500 else f"{number / 1e6:.1f}M"
+
+
+def _name(model: ModelScores) -> str:
+    """The last part of a model's name: ``Qwen3-8B`` for ``Qwen/Qwen3-8B``."""
+    name = one_line(Path(model.model).name or model.model)
+    return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
+
+
+def _trials(answers: int, problems: int) -> str:
+    trials = answers / problems
+    return f"{trials:.0f}" if trials == round(trials) else f"{trials:.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
