@@ -21,6 +21,7 @@ from spotcli.errors import UserError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 THEME = """\
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #586374; --page: #f6f7f9; --card: #fff; --line: #dfe3e9;
@@ -63,17 +64,29 @@ def content_policy(script: str | None = None) -> str:
     return policy
 
 
-def environment() -> Environment:
-    """An environment for templates: every value is escaped and its invisible characters are shown."""
-    from jinja2 import Environment, StrictUndefined
+def environment(folder: Path) -> Environment:
+    """An environment for the templates in a folder: every value is escaped and its invisible characters are shown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     def visible(value: Any) -> Any:
         return value if isinstance(value, Markup) else safe(str(value))
 
     return Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+
+
+def trusted(markup: str) -> Markup:
+    """Text of ours that a template inserts as it is."""
+    from markupsafe import Markup
+
+    return Markup(markup)
 
 
 def marked_diff(spans: Iterable[Span], *, fold: int | None = None) -> str:

@@ -127,24 +127,20 @@ def _read(summary: EvalSummary, wanted: set[tuple[str, str]]) -> dict[tuple[str,
 
 
 def _flip(pair: ComparedAnswers) -> Flip:
-    from markupsafe import Markup
-
     turns = pair.tuned.messages
     prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" if len(turns) > 1 else turn["content"] for turn in turns)
     spans = html_pages.similar_diff(pair.base.response, pair.tuned.response)
     return Flip(
         problem=pair.problem,
-        prompt=Markup(html_pages.clipped(prompt, LONGEST)),
+        prompt=html_pages.trusted(html_pages.clipped(prompt, LONGEST)),
         reference=pair.tuned.answer or "",
         answers=[_answer("base", pair.base), _answer("tuned", pair.tuned)],
-        diff=None if spans is None else Markup(html_pages.marked_diff(spans, fold=FOLD)),
+        diff=None if spans is None else html_pages.trusted(html_pages.marked_diff(spans, fold=FOLD)),
     )
 
 
 def _answer(name: str, score: Score) -> Answer:
-    from markupsafe import Markup
-
     notes = ["truncated"] if score.finish_reason == "length" else [score.reason] if score.reason else []
     notes += [f"extracted {score.extracted[:200]}"] if score.extracted is not None else []
-    text = Markup(html_pages.clipped(score.response, LONGEST))
+    text = html_pages.trusted(html_pages.clipped(score.response, LONGEST))
     return Answer(name, score.verdict, ", ".join(notes), text)

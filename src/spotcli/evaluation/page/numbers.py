@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spotcli.console import one_line
+
 NONE = "–"
 """Shown for a number that is not known."""
 MINUS = "−"
@@ -55,6 +57,11 @@ def short_time(seconds: float | None) -> str:
 def counted(number: int, noun: str) -> str:
     """A count with its noun: ``1 problem``, ``1,200 problems``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def line(text: str) -> str:
+    """Text from outside on one line."""
+    return one_line(text)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
