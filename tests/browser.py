@@ -69,10 +69,11 @@ class Page:
         shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    async def key(self, name: str, text: str = "") -> None:
-        """Press a key."""
-        await self.call("Input.dispatchKeyEvent", type="keyDown", key=name, code=name, text=text, windowsVirtualKeyCode=13)
-        await self.call("Input.dispatchKeyEvent", type="keyUp", key=name, code=name, windowsVirtualKeyCode=13)
+    async def enter(self) -> None:
+        """Press Enter."""
+        event = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        await self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **event)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
 
 @asynccontextmanager
@@ -111,9 +112,7 @@ async def _load(page: Page, file: Path, width: int, scheme: str) -> None:
     for domain in ("Page", "Runtime", "Log", "Network"):
         await page.call(f"{domain}.enable")
     mobile = width < 600
-    await page.call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=mobile
-    )
+    await page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=mobile)
     await page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     await page.call("Page.navigate", url=file.resolve().as_uri())
     for _ in range(600):

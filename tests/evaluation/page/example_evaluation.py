@@ -138,9 +138,7 @@ def example(folder: Path, tasks: Mapping[str, Any] = SMALL, **more: Any) -> Eval
         replace(write_rows(scores / "checkpoint.jsonl", rows("tuned", tasks, 4, **more)), model="runs/spot/checkpoint"),
         replace(write_rows(scores / "sft.jsonl", rows("sft", tasks, 3)), model="runs/sft/checkpoint"),
     ]
-    facts = {
-        name: TaskFacts(spec[0], {"score": 0.52} if name == "connect4" else {}) for name, spec in tasks.items()
-    }
+    facts = {name: TaskFacts(spec[0], {"score": 0.52} if name == "connect4" else {}) for name, spec in tasks.items()}
     trained = [name for name, spec in tasks.items() if spec[0] == "in-domain"]
     summary = summarise(models, facts, compared=True, trained=trained, margin=0.02)
     return replace(

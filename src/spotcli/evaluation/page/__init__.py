@@ -14,7 +14,7 @@ from spotcli import html_pages
 from spotcli.evaluation.page import numbers
 from spotcli.evaluation.page.differences import difference_plot, drift_plot
 from spotcli.evaluation.page.flips import flip_section
-from spotcli.evaluation.page.score_table import NUMBERS, metric_lines, number_lines, paper_table, short_name
+from spotcli.evaluation.page.score_table import NUMBERS, metric_lines, number_lines, paper_table
 from spotcli.evaluation.scores import EvalSummary
 
 REPORT = "report.html"
@@ -44,14 +44,15 @@ def write_report(path: Path, summary: EvalSummary) -> None:
     script = (_HERE / "sort.js").read_text(encoding="utf-8").strip()
     style = html_pages.THEME + (_HERE / "report.css").read_text(encoding="utf-8")
     template = html_pages.environment(_HERE).get_template("report.html.jinja")
+    paper = paper_table(summary)
     parts = template.generate(
         summary=summary,
         policy=html_pages.content_policy(script),
         script=html_pages.trusted(script),
         style=html_pages.trusted(style),
-        models=[short_name(model.model) for model in summary.models],
+        models=[line.name for line in paper.lines],
         figures=_figures(summary),
-        paper=paper_table(summary),
+        paper=paper,
         differences=difference_plot(summary),
         flips=flip_section(summary),
         drift=drift_plot(summary, path.parent),

@@ -12,7 +12,7 @@ from spotcli.core.stats import Retention
 from spotcli.errors import SpotError
 from spotcli.evaluation.page.numbers import nats, p_value, percent, point_range, points
 from spotcli.evaluation.page.plots import Axis, LogAxis, drift_axis, point_axis
-from spotcli.evaluation.page.score_table import short_name
+from spotcli.evaluation.page.score_table import short_names
 from spotcli.evaluation.scores import EvalSummary, TaskComparison
 
 LEVEL = 0.05
@@ -159,9 +159,10 @@ def drift_plot(summary: EvalSummary, folder: Path) -> DriftPlot | None:
     drifts = [drift for _, drift, _, _ in [*measured, *others]]
     gains = [100 * gain for _, _, gain, _ in [*measured, *others]]
     x, y = drift_axis(drifts), point_axis([*gains, 100 * comparison.low, 100 * comparison.high])
+    short = short_names(model for model, _, _, _ in [*measured, *others])
     marks = [
         DriftPoint(
-            name=short_name(model),
+            name=short[model],
             x=x.place(drift),
             y=round(100 - y.place(100 * gain), 2),
             low=None if interval is None else round(100 - y.place(100 * interval[0]), 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,19 @@ NUMBERS = ("avg@k", "pass@k", "maj@k", "right", "wrong", "undecided", "truncated
 """Columns of the table of all numbers, after task and model."""
 
 
-def short_name(model: str) -> str:
-    """A hub id as it is, of a longer path the last folder."""
-    path = Path(model)
-    return path.name if path.is_absolute() or len(path.parts) > 2 else model
+def short_names(models: Iterable[str]) -> dict[str, str]:
+    """A short name for each model: a hub id as it is, of a path as many of the last parts as make it unique."""
+    models = list(dict.fromkeys(models))
+    names = {}
+    for model in models:
+        parts = Path(model).parts
+        hub_id = len(parts) == 2 and not Path(model).is_absolute()
+        sizes = range(2 if hub_id else 1, len(parts) + 1)
+        endings = ("/".join(parts[-size:]) for size in sizes)
+        others = [f"/{other}" for other in models if other != model]
+        unique = (name for name in endings if not any(other.endswith(f"/{name}") for other in others))
+        names[model] = next(unique, model)
+    return names
 
 
 def paper_table(summary: EvalSummary) -> PaperTable:
@@ -92,11 +101,12 @@ def paper_table(summary: EvalSummary) -> PaperTable:
     scores = _by_task(summary.models)
     groups, columns, names = _columns(scores)
     best = {name: _best([_share(model, name) for model in summary.models]) for name in names}
+    short = short_names(model.model for model in summary.models)
     roles = ["base", "tuned"] if summary.against else ["tuned"]
     lines = [
         ModelLine(
             model=model.model,
-            name=short_name(model.model),
+            name=short[model.model],
             role=roles[index] if index < len(roles) else "",
             cells=[_cell(model, name, best[name]) for name in names],
         )
@@ -109,16 +119,18 @@ def paper_table(summary: EvalSummary) -> PaperTable:
 def number_lines(models: Sequence[ModelScores]) -> list[NumberLine]:
     """Every number, task by task."""
     lines = []
+    short = short_names(model.model for model in models)
     for task in _by_task(models):
         for model in models:
             if score := model.scores.get(task):
-                lines.append(NumberLine(task, short_name(model.model), score, _numbers(score)))
+                lines.append(NumberLine(task, short[model.model], score, _numbers(score)))
     return lines
 
 
 def metric_lines(models: Sequence[ModelScores]) -> list[MetricLine]:
     """The further numbers of the tasks, and what a constant answer would score."""
     lines = []
+    short = short_names(model.model for model in models)
     for task in _by_task(models):
         for model in models:
             score = model.scores.get(task)
@@ -128,7 +140,7 @@ def metric_lines(models: Sequence[ModelScores]) -> list[MetricLine]:
             for metric, estimate in metrics.items():
                 chance = percent(score.chance.get(metric)) if score else NONE
                 interval = percent_range(estimate.low, estimate.high)
-                name = short_name(model.model)
+                name = short[model.model]
                 lines.append(MetricLine(task, name, metric, percent(estimate.mean), interval, chance))
     return lines
 
