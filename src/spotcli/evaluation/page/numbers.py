@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from spotcli import html_pages
 from spotcli.console import one_line
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 NONE = "–"
 """Shown for a number that is not known."""
@@ -31,8 +35,8 @@ def point_range(low: float, high: float) -> str:
 
 
 def percent_range(low: float, high: float) -> str:
-    """The interval of a score: ``29.9 to 59.0``."""
-    return f"{percent(low)} to {percent(high)}"
+    """The interval of a score: ``29.9–59.0``."""
+    return f"{percent(low)}–{percent(high)}"
 
 
 def p_value(value: float) -> str:
@@ -62,6 +66,11 @@ def counted(number: int, noun: str) -> str:
 def line(text: str) -> str:
     """Text from outside on one line."""
     return one_line(text)
+
+
+def name(text: str) -> Markup:
+    """The name of a model or a task as HTML on one line, which may break after a slash."""
+    return html_pages.trusted(html_pages.text(one_line(text)).replace("/", "/<wbr>"))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
