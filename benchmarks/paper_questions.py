@@ -10,7 +10,8 @@ from functools import partial
 
 from paper_plan import WORDY
 
-from spotcli.evaluation.tasks import arithmetic as arithmetic_task
+from spotcli.evaluation.tasks import load_task
+from spotcli.grading import grade
 from spotcli.problems import arithmetic
 from spotcli.records import Message, Problem
 
@@ -74,7 +75,7 @@ def with_examples(setting: str, problems: list[Problem]) -> list[Problem]:
 
 def max_new_tokens(setting: str) -> int:
     """Return the most tokens of an answer in a setting."""
-    return 112 if setting == WORDY else arithmetic_task.MAX_NEW_TOKENS
+    return 112 if setting == WORDY else load_task("arithmetic").max_new_tokens
 
 
 WORDY_EXAMPLES = turns(
@@ -90,7 +91,7 @@ WORDY_EXAMPLES = turns(
 
 
 def _is_right(problem: Problem, response: str) -> bool:
-    return arithmetic_task.grade(response, problem.answer or "").verdict == "right"
+    return grade(response, problem.answer or "").verdict == "right"
 
 
 CAPITALS = (

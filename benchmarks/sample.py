@@ -162,6 +162,7 @@ class Scripted:
     """A policy that answers at once."""
 
     engine = "scripted"
+    background = False
     trials_together = True
 
     def facts(self, first: Request) -> EngineFacts:

@@ -102,7 +102,8 @@ def test_the_list_of_options_is_frozen() -> None:
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common | {"--id", "--where", "--html", "--limit"},
         "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
-        "eval": common | {"--task", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"},
+        "eval": common
+        | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"},
         "merge": {"--json", "--output", "--dtype"},
         "run": {"--json", "--set", "--output", "--seed", "--fresh"},
     }

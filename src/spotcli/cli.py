@@ -209,6 +209,9 @@ def evaluate(
     given: Given,
     model: flags.Model,
     against: flags.Against = None,
+    also: flags.Also = None,
+    rescore: flags.Rescore = False,
+    dry_run: flags.PlanAnswers = False,
     recipe: flags.RecipeFile = None,
     overrides: flags.Overrides = None,
     fresh: flags.Fresh = False,
@@ -216,14 +219,24 @@ def evaluate(
 ) -> None:
     """Measure gains and drift: checkpoint -> scores."""
     from spotcli.stages.evaluate import evaluate as stage
-    from spotcli.stages.evaluate import show
+    from spotcli.stages.evaluate import plan, show, show_plan
 
     settings = _load(recipe, overrides, given)
-    summary = _work(lambda: stage(settings, model=model, against=against, fresh=fresh))
+    if dry_run:
+        planned = _reported(lambda: plan(settings, model=model, against=against))
+        if as_json:
+            _show("Plan", planned.as_dict(), as_json)
+        else:
+            show_plan(planned)
+        return
+    summary = _work(
+        lambda: stage(settings, model=model, against=against, also=also or (), fresh=fresh, rescore=rescore)
+    )
     if as_json:
         _show("Scores", summary.as_dict(), as_json)
     else:
         show(summary)
+    summary.raise_if_unfinished()
 
 
 @app.command(cls=Command, epilog="[cyan]spot merge checkpoint -o merged[/cyan]")
@@ -263,6 +276,7 @@ def run(
         tables.facts("Pairs", summary.rectify.as_dict())
         tables.seconds_per_stage(summary.seconds)
         show(summary.eval)
+    summary.eval.raise_if_unfinished()
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:

@@ -93,6 +93,14 @@ Model = Annotated[
     ),
 ]
 Against = Annotated[str | None, _option("Evaluation", "Base model, for a paired test and the drift.", metavar="MODEL")]
+Also = Annotated[
+    list[str] | None,
+    _option("Evaluation", "Another model for the tables, or a file of its scores; repeatable.", metavar="MODEL"),
+]
+Rescore = Annotated[bool, _option("Run", "Grade the saved answers again; ask no model.", "--rescore")]
+PlanAnswers = Annotated[
+    bool, _option("Run", "Show the requests and the losses that they can exclude; ask no model.", "--dry-run")
+]
 
 # spot merge
 

@@ -19,11 +19,14 @@ from spotcli.locks import Lock
 
 UNGRADED = ".ungraded.jsonl"
 """Ending of the file of answers that are not graded yet, beside X.jsonl."""
+ANSWERS = ".answers.jsonl"
+"""Ending of the file of all answers, graded or not, beside the scores X.jsonl."""
 COMPANIONS = (
     ".meta.json",
     ".torn",
     ".rates.jsonl",
     UNGRADED,
+    ANSWERS,
     ".summary.json",
     ".replies.jsonl",
     ".replies.meta.json",
@@ -173,10 +176,10 @@ class Output(Appender):
             _set_aside_locked(path)
         # JSON turns tuples into lists and keys into strings, as in the file that is compared.
         wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
-        # A meta file whose dataset was removed is ignored.
-        before = read_meta(path) if path.exists() else {}
-        kept = path.with_suffix(UNGRADED).exists()
-        if before and not before.get("complete") and not path.stat().st_size and not kept:
+        # A meta file whose dataset was removed is ignored, unless its journal of answers is there.
+        kept = any(_has_content(path.with_suffix(ending)) for ending in (UNGRADED, ANSWERS))
+        before = read_meta(path) if path.exists() or kept else {}
+        if before and not before.get("complete") and not _has_content(path) and not kept:
             before = {}  # a start that failed before the first row leaves the settings free
         _refuse_other_settings(path, before, wanted)
         super().__init__(path)
@@ -223,6 +226,10 @@ class Output(Appender):
         self.meta.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self._write_meta()
         self.raise_if_disturbed()
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def _refuse_other_settings(path: Path, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 
-from spotcli.recipe_keys import UNSET, EngineSection, Natural, Option, Positive, Section, Seed
+from spotcli.recipe_keys import UNSET, EngineSection, Natural, Option, Positive, Section, Seed, Tokens
 from spotcli.recipe_sections import LoraSection, Objective, RectifySection, ShiftKind, TrainSection
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "LoraSection",
     "Objective",
     "Option",
+    "Positive",
     "Recipe",
     "RectifySection",
     "SampleSection",
@@ -76,6 +77,23 @@ class SampleSection(EngineSection):
     """Text appended to every problem, such as the required format of the final answer."""
 
 
+class TaskSettings(Section):
+    """Settings of one evaluation task; keys that are not set keep the task's own value."""
+
+    problems: str | None = None
+    """The problem set to use instead of the task's own: a file, or ``hf:org/name[:config][:split]``."""
+    grader: str | None = None
+    """Grader of problems that name none."""
+    trials: Positive | None = None
+    """Answers per problem; ``eval.trials`` is used instead if it is set."""
+    max_new_tokens: Tokens | None = None
+    """Truncate an answer at this many tokens; at most ``eval.max_new_tokens``."""
+    instruction: str | None = None
+    """Text appended to every prompt; an empty text removes the task's own."""
+    group: Literal["in-domain", "OOD", "IFEval", "other"] | None = None
+    """The average that the score belongs to."""
+
+
 class EvalSection(EngineSection):
     """``spot eval``: gains and drift of a trained model.
 
@@ -88,7 +106,14 @@ class EvalSection(EngineSection):
     tasks: Annotated[list[str], Option("Evaluation", "NAME", flag="--task")] = Field(
         default_factory=lambda: ["arithmetic"]
     )
-    """Evaluation task, such as ``arithmetic`` or ``connect4``; repeatable."""
+    """A task (``aime24``, ``math500``, ``ifeval``, ``connect4`` ...), a problem set (JSONL, Parquet or CSV file,
+    ``hf:org/name[:config][:split]``) or a task file (YAML); repeatable.
+
+    docs/evaluation.md lists the tasks."""
+    data_dir: Annotated[str | None, Option("Evaluation", "FOLDER", unset="none")] = None
+    """Read published problem sets from files in this folder, such as ``aime24.jsonl``, before the hub is asked."""
+    task_settings: dict[str, TaskSettings] = Field(default_factory=dict)
+    """Settings of single tasks, by name: ``aime24: {trials: 4}``."""
     output: Annotated[str, Option("Input and output", "FOLDER", short="-o")] = "scores"
     """Write the scores to this folder.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -193,28 +193,57 @@ def _indented(depth: int, text: str) -> str:
     return "".join(f"{'  ' * depth}{line}" for line in text.splitlines(keepends=True))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of a recipe file and the line of each key."""
+S = TypeVar("S", bound=BaseModel)
+
+
+def load_section(path: Path, model: type[S], kind: str) -> S:
+    """Read a YAML file with the keys of one section.
+
+    Args:
+        path: the file.
+        model: the section.
+        kind: what the file is, for messages: ``a task file``.
+
+    Raises:
+        RecipeError: the file is missing or not YAML, a key is unknown or missing, or a value is invalid.
+    """
+    values, places = _read(path, kind)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        where = f"{places[key]}: {key}" if key in places else str(path)
+        if first["type"] == "extra_forbidden":
+            raise RecipeError("unknown key", where=where, cure=suggest(key, list(model.model_fields))) from None
+        if first["type"] == "missing":
+            raise RecipeError(f"the key `{key}` is missing", where=where, cure=f"add `{key}:`") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{message[:1].lower()}{message[1:]}, got {_shown(first['input'])}", where=where) from None
+
+
+def _read(path: Path, kind: str = "a recipe") -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of a YAML file and the line of each key."""
     try:
         files.check_readable(path)
         content = path.read_bytes()
     except FileNotFoundError:
         near = close_name(path)
-        cure = f"did you mean '{near}'?" if near else "recipes/ contains examples"
-        raise RecipeError("recipe not found", where=str(path), cure=cure) from None
+        cure = f"did you mean '{near}'?" if near else "recipes/ contains examples" if kind == "a recipe" else None
+        raise RecipeError(f"{kind.partition(' ')[2]} not found", where=str(path), cure=cure) from None
     except IsADirectoryError:
-        raise RecipeError("expected a recipe, got a folder", where=str(path), cure="name a YAML file in it") from None
+        raise RecipeError(f"expected {kind}, got a folder", where=str(path), cure="name a YAML file in it") from None
     if encoding := utf16_or_32(content[:16]):
         cure = f"iconv -f {encoding} -t UTF-8 {path.name} > utf8.yaml"
         raise RecipeError(f"expected UTF-8, got {encoding}", where=str(path), cure=cure)
     if len(content) > MAX_BYTES:
-        raise RecipeError(f"expected a recipe, got a file of {len(content):,} bytes", where=str(path))
+        raise RecipeError(f"expected {kind}, got a file of {len(content):,} bytes", where=str(path))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RecipeError("not a text file", where=str(path)) from None
     if path.suffix.lower() in DATASETS or _is_json_row(text):
-        raise RecipeError("expected a recipe (YAML), got a dataset", where=str(path), cure=DATASET_CURE)
+        raise RecipeError(f"expected {kind} (YAML), got a dataset", where=str(path), cure=DATASET_CURE)
     node = compose(text, str(path))
     if node is None:
         return {}, {}

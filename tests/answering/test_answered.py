@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from spotcli.answering.answered import Answered, Work
 from spotcli.policies import Answer, Failure, Request
 from spotcli.recipe_yaml import load
-from spotcli.sampling.answered import Answered, Remaining, Work, count_remaining
-from spotcli.sampling.problem_set import ProblemSet
+from spotcli.sampling.problem_set import ProblemSet, Remaining, count_remaining
 from tests.conftest import write_rows
 
 
@@ -15,8 +17,12 @@ def request(id: str, trial: int = 0) -> Request:
     return Request((id, trial), [{"role": "user", "content": "?"}], seed=0, trial=trial)
 
 
+def by_id_and_trial(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["id"], row.get("trial", 0)
+
+
 def answered(*keys: tuple[str, int]) -> Answered:
-    answers = Answered()
+    answers = Answered(by_id_and_trial)
     for id, trial in keys:
         answers.read({"id": id, "trial": trial, "verdict": "right", "finish_reason": "stop"})
     answers.sort()
@@ -24,7 +30,7 @@ def answered(*keys: tuple[str, int]) -> Answered:
 
 
 def test_truncated_answers_are_counted_apart() -> None:
-    answers = Answered()
+    answers = Answered(by_id_and_trial)
     answers.read({"id": "a", "verdict": "undecided", "finish_reason": "length"})
     answers.read({"id": "b", "verdict": "undecided", "finish_reason": "stop"})
     answers.read({"id": "c", "verdict": "wrong"})
@@ -36,7 +42,7 @@ def test_answers_are_found_by_id_and_trial() -> None:
     assert len(answers) == 3
     assert answers.has(request("b", 1))
     assert not answers.has(request("b", 0))
-    assert not Answered().has(request("b", 0))
+    assert not Answered(by_id_and_trial).has(request("b", 0))
 
 
 def test_remaining_and_other_answers(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from spotcli.errors import UserError
 from spotcli.evaluation.held_out import Evaluations
-from spotcli.evaluation.tasks import arithmetic as arithmetic_task
-from spotcli.evaluation.tasks import connect4
+from spotcli.evaluation.tasks import TaskContext, connect4, load_task
 from spotcli.problems import arithmetic
 from spotcli.problems.sources import iter_problems
 from spotcli.records import Message, Problem
@@ -26,7 +25,7 @@ SHORT = "Compute $\\dbinom{8}{4}$."
 
 def evaluations(folder: Path, *prompts: str) -> Evaluations:
     write_rows(folder / "eval.jsonl", [{"prompt": prompt} for prompt in prompts])
-    return Evaluations(["eval.jsonl"], folder=folder, seed=0)
+    return Evaluations.of_sets(["eval.jsonl"], TaskContext(folder, seed=0))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_only_the_last_user_turn_counts(tmp_path: Path) -> None:
         ]
 
     write_rows(tmp_path / "eval.jsonl", [{"prompt": chat("1 + 1?")}])
-    held_out = Evaluations(["eval.jsonl"], folder=tmp_path, seed=0)
+    held_out = Evaluations.of_sets(["eval.jsonl"], TaskContext(tmp_path, seed=0))
     assert held_out.holder(Problem(prompt=chat("1 + 2?"))) is None
     assert held_out.holder(Problem(prompt=chat("1 + 1?"))) == "eval.jsonl"
 
@@ -96,25 +95,27 @@ def test_runs_of_three_problems_are_common_wording(tmp_path: Path) -> None:
 def test_the_first_set_that_contains_the_problem_is_named(tmp_path: Path) -> None:
     for name, prompts in {"one": [LONG], "two": [LONG, SHORT], "three": [LONG]}.items():
         write_rows(tmp_path / f"{name}.jsonl", [{"prompt": prompt} for prompt in prompts])
-    held_out = Evaluations(["one.jsonl", "two.jsonl", "three.jsonl", "arithmetic"], folder=tmp_path, seed=3)
+    held_out = Evaluations.of_sets(
+        ["one.jsonl", "two.jsonl", "three.jsonl", "arithmetic"], TaskContext(tmp_path, seed=3)
+    )
     assert held_out.holder(Problem(prompt=f"Solve: {LONG}")) == "one.jsonl"
     assert held_out.holder(Problem(prompt=SHORT)) == "two.jsonl"
-    assert held_out.holder(arithmetic_task.problems(3)[5]) == "arithmetic"
+    assert held_out.holder(load_task("arithmetic").load(TaskContext(seed=3))[5]) == "arithmetic"
     with pytest.raises(UserError, match=r"nowhere\.jsonl: file not found"):
-        Evaluations(["nowhere.jsonl"], folder=tmp_path, seed=0)
+        Evaluations.of_sets(["nowhere.jsonl"], TaskContext(tmp_path, seed=0))
 
 
 def test_train_splits_have_no_test_problems(tmp_path: Path) -> None:
-    held_out = Evaluations(["arithmetic", "connect4"], folder=tmp_path, seed=0)
+    held_out = Evaluations.of_sets(["arithmetic", "connect4"], TaskContext(tmp_path, seed=0))
     assert not any(held_out.holder(problem) for problem in arithmetic.take(0, "train", 600))
     # All boards share the rules and most of their lines, but no board is in both splits.
     assert not any(held_out.holder(problem) for problem in connect4.take(0, "train", 300))
-    assert [held_out.holder(problem) for problem in connect4.problems(0, 5)] == ["connect4"] * 5
+    assert [held_out.holder(problem) for problem in connect4.problems(TaskContext(limit=5))] == ["connect4"] * 5
 
 
 def test_published_sets(shared: Path) -> None:
     tests = ["math500.jsonl", "aime24.jsonl", "aime25.jsonl", "amc23.jsonl", "olympiadbench.jsonl", "gsm8k_test.jsonl"]
-    held_out = Evaluations(tests, folder=shared, seed=0)
+    held_out = Evaluations.of_sets(tests, TaskContext(shared, seed=0))
 
     def holders(name: str) -> Counter[str | None]:
         return Counter(map(held_out.holder, iter_problems(name, folder=shared, seed=0, limit=None, quiet=True)))

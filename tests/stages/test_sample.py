@@ -23,7 +23,7 @@ from spotcli.problems.sources import iter_problems
 from spotcli.recipe_yaml import load
 from spotcli.records import Problem, Sample
 from spotcli.sampling import problem_set
-from spotcli.sampling.graded_rows import PassRate
+from spotcli.sampling.pass_rates import PassRate
 from spotcli.sampling.shards import Shard
 from spotcli.stages.sample import merge_shards, sample
 from tests.conftest import write_rows

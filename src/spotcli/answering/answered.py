@@ -1,34 +1,39 @@
-"""What is answered already, what remains, and what a run has done so far."""
+"""What is answered already, and what a run has done so far."""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
 
+from spotcli.errors import Unfinished
 from spotcli.grading.answers import TRUNCATED
 from spotcli.policies import Answer, Failure, Request
-from spotcli.records import Sample, key_hash
-from spotcli.sampling.problem_set import Counted, ProblemSet
+from spotcli.records import Sample, Score, key_hash
 from spotcli.work_time import work_time
 
 
 class Answered:
-    """The answers in the file, as hashes of eight bytes each, because there can be millions."""
+    """The answers in a file, as hashes of eight bytes each, because there can be millions.
 
-    def __init__(self) -> None:
+    Args:
+        key: the key of a row, as that of its request.
+    """
+
+    def __init__(self, key: Callable[[Mapping[str, Any]], tuple[Any, ...]]) -> None:
         self.verdicts: Counter[str] = Counter()
         """Verdicts of all answers; ``truncated`` are counted apart from the other ``undecided`` ones."""
+        self._key = key
         self._keys = array("Q")
 
-    def read(self, row: dict[str, Any]) -> None:
+    def read(self, row: Mapping[str, Any]) -> None:
         """Add a row of the file."""
-        self._keys.append(key_hash(row["id"], row.get("trial", 0)))
+        self._keys.append(key_hash(*self._key(row)))
         self._count(row["verdict"], row.get("finish_reason"))
 
     def sort(self) -> None:
@@ -45,12 +50,12 @@ class Answered:
         """Answers that were read; those that a run adds are not counted."""
         return len(self._keys)
 
-    def count_new(self, rows: Sequence[Sample]) -> None:
+    def count_new(self, rows: Sequence[Sample | Score]) -> None:
         """Count the verdicts of answers that this run adds."""
         for row in rows:
             self._count(row.verdict, row.finish_reason)
 
-    def add_rows(self, rows: Sequence[Sample]) -> None:
+    def add_rows(self, rows: Sequence[Sample | Score]) -> None:
         """Add rows as if they had been read."""
         self._keys.extend(key_hash(*row.key) for row in rows)
         self.sort()
@@ -58,34 +63,6 @@ class Answered:
 
     def _count(self, verdict: str, finish_reason: str | None) -> None:
         self.verdicts[TRUNCATED if finish_reason == "length" else verdict] += 1
-
-
-@dataclass(frozen=True)
-class Remaining:
-    """What a run still has to answer."""
-
-    missing: int
-    """Answers that it asks for and the file does not have."""
-    others: int
-    """Answers in the file that it does not ask for: to problems beyond its limit, or later trials."""
-
-
-def count_remaining(problems: ProblemSet, answered: Answered, counted: Counted | None) -> Remaining:
-    """Compare the answers in the file with those that a run asks for.
-
-    Args:
-        problems: the counted problems.
-        answered: the answers in the file.
-        counted: what an earlier run with the same settings counted; with it, the problems are not read.
-    """
-    wanted = len(problems) * problems.trials
-    if counted:
-        missing = wanted - (len(answered) - counted.others)
-    elif len(answered):
-        missing = sum(not answered.has(request) for _, request in problems.requests())
-    else:
-        missing = wanted
-    return Remaining(missing, others=len(answered) - (wanted - missing))
 
 
 @dataclass
@@ -100,21 +77,35 @@ class Work:
     """US dollars; None where no answer had a price."""
     failures: Counter[str] = field(default_factory=Counter)
     """By reason."""
+    failed_groups: Counter[str] = field(default_factory=Counter)
+    """The same by ``Request.group``."""
+    group_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Time of the answers by ``Request.group``."""
     only_reasoning: int = 0
     """Answers without a response, whose text is all in ``reasoning``."""
     ungraded: int = 0
     """Answers that a stop left ungraded; they are counted as remaining."""
     started: float = field(default_factory=work_time)
+    _last: float = field(default_factory=work_time)
+    """When the last answers were added."""
 
     @property
     def remaining(self) -> int:
         """Missing answers that were neither answered nor failed."""
         return self.wanted - self.answers - self.failures.total()
 
-    def add(self, group: Sequence[Answer | Failure], *, graded: bool = True) -> None:
-        for item in group:
+    def begin(self) -> None:
+        """The engine is loaded: the time of the answers begins."""
+        self._last = work_time()
+
+    def add(self, items: Sequence[Answer | Failure], *, graded: bool = True) -> None:
+        """Add answers and failures that arrived together."""
+        now = work_time()
+        for item in items:
+            group = item.request.group
             if isinstance(item, Failure):
                 self.failures[item.reason] += 1
+                self.failed_groups[group] += 1
             elif not graded:
                 self.ungraded += 1
             else:
@@ -123,6 +114,8 @@ class Work:
             self.tokens += item.tokens
             if item.cost is not None:
                 self.cost = (self.cost or 0.0) + item.cost
+            self.group_seconds[group] += (now - self._last) / len(items)
+        self._last = now
 
     def note(self, verdicts: Counter[str]) -> str:
         """The end of the progress line."""
@@ -135,3 +128,23 @@ class Work:
         if self.cost is not None:
             parts.append(f"${self.cost:.4f}")
         return " ".join(parts)
+
+
+def stopped(where: str, *, answers: int, remaining: int, ungraded: int) -> Unfinished:
+    """The end of a run that was stopped."""
+    kept = f" ({ungraded} of them only have to be graded)" if ungraded else ""
+    return Unfinished(
+        f"stopped: {answers} answers are saved, {remaining} remain{kept}",
+        where=where,
+        cure="run the same command again to resume",
+    )
+
+
+def failed(where: str, *, answers: int, failures: Mapping[str, int]) -> Unfinished:
+    """The end of a run in which requests failed."""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(failures).most_common())
+    return Unfinished(
+        f"{sum(failures.values())} requests failed ({reasons}); {answers} answers are saved",
+        where=where,
+        cure="run the same command again to retry them",
+    )

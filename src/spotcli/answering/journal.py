@@ -1,145 +1,147 @@
-"""Grading that a stop cuts short: the answers are kept in ``X.ungraded.jsonl`` and graded when the run resumes.
+"""Answers on disk before they are graded: whatever happens while they are graded, no answer is asked for again.
 
-A verdict must not depend on a stop, so an answer whose grading did not end has no row in ``X.jsonl``.
+A verdict must not depend on a stop either, so an answer whose grading did not end has no row in the output: it is in
+the journal, and the next run grades it.
 """
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from spotcli import jsonl
 from spotcli.appender import Appender
-from spotcli.console import say
-from spotcli.errors import DataError
-from spotcli.outputs import UNGRADED, Output
+from spotcli.errors import DataError, UserError
 from spotcli.policies import Answer, Request
-from spotcli.records import Problem, Sample
-from spotcli.sampling.graded_rows import RowSettings, graded_rows
+from spotcli.records import Problem
 
-SECONDS_AFTER_STOP = 1.0
-"""For all grading after a stop; most answers take a few milliseconds."""
-AT_ONCE = 16
-"""Answers that are graded together when a run resumes, and written at once."""
-_ANSWER_KEYS = [field.name for field in fields(Answer) if field.name != "request"]
+MOST_GRADED = 1 << 25
+"""Bytes of graded answers that stay in a journal before they are removed from it."""
+_FIELDS = [field.name for field in fields(Answer) if field.name != "request"]
 
 
-class _TimeUp(BaseException):
-    """The time for grading after a stop is used up."""
+@dataclass(frozen=True)
+class KeptAnswer:
+    """An answer and the problem that it answers."""
+
+    problem: Problem
+    answer: Answer
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.answer.request.key
 
 
-class UngradedAnswers:
-    """The file ``X.ungraded.jsonl`` of the samples ``X.jsonl``."""
+class AnswerJournal(AbstractContextManager["AnswerJournal"]):
+    """The journal of an output, ``X.ungraded.jsonl`` or ``X.answers.jsonl``; created with the first answer.
 
-    def __init__(self, samples: Path) -> None:
-        self.path = samples.with_suffix(UNGRADED)
+    Any thread may add answers.
 
-    def add(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> None:
-        """Append answers to the problems at the same index."""
-        with Appender(self.path) as file:
-            file.append(_row(problem, answer) for problem, answer in zip(problems, answers, strict=True))
+    Args:
+        path: the file.
+        keeps_graded: graded answers stay in the file, so that they can be graded again. Otherwise the file is removed
+            once all of its answers are graded.
+        keeps_tokens: write the generated token ids.
+    """
 
-    def grade(self, settings: RowSettings, output: Output, done: Callable[[Request], bool]) -> list[Sample]:
-        """Grade the answers that are not ``done`` and append them to the output; remove the file in the end.
+    def __init__(self, path: Path, *, keeps_graded: bool, keeps_tokens: bool) -> None:
+        self.path = path
+        self._keeps_graded = keeps_graded
+        self._left_out = () if keeps_tokens else ("token_ids",)
+        self._file: Appender | None = None
+        self._ungraded: dict[tuple[Any, ...], KeptAnswer] = {}
+        self._graded_bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, answers: Sequence[KeptAnswer]) -> None:
+        """Write answers to disk."""
+        if not answers:
+            return
+        with self._lock:
+            self._opened().append(map(self._row, answers))
+            if not self._keeps_graded:
+                self._ungraded.update((answer.key, answer) for answer in answers)
+
+    def graded(self, answers: Iterable[KeptAnswer]) -> None:
+        """Note that answers are graded, and that their rows are on disk."""
+        if self._keeps_graded:
+            return
+        with self._lock:
+            for answer in answers:
+                self._ungraded.pop(answer.key, None)
+                self._graded_bytes += len(answer.answer.response)
+            if self._graded_bytes > MOST_GRADED:
+                self._remove_graded()
+
+    def read(self, done: Callable[[Request], bool]) -> Iterator[KeptAnswer]:
+        """Yield the answers of earlier runs that are not ``done``, each once.
 
         Raises:
-            DataError: a line is no ungraded answer.
+            DataError: a line is not an answer.
         """
         if not self.path.exists():
-            return []
-        rows: list[Sample] = []
-        with Appender(self.path) as file:
-            by_key = {answer.request.key: (problem, answer) for problem, answer in self._read(file.location)}
-            kept = [(problem, answer) for problem, answer in by_key.values() if not done(answer.request)]
-            say(f"{self.path}: grading {len(kept)} answers that arrived when the last run was stopped")
-            for start in range(0, len(kept), AT_ONCE):
-                problems, answers = zip(*kept[start : start + AT_ONCE], strict=True)
-                group = graded_rows(problems, answers, settings)
-                output.append(group)
-                rows += group
-        self.path.unlink(missing_ok=True)
-        return rows
-
-    def _read(self, path: Path) -> Iterator[tuple[Problem, Answer]]:
-        for where, _, row in jsonl.placed(path):
-            try:
-                problem = Problem.model_validate(row["problem"])
-                request = Request((problem.id, row["trial"]), problem.messages, row["seed"], row["trial"])
-                answer = Answer(request, **{name: row[name] for name in _ANSWER_KEYS})
-            except (KeyError, TypeError, ValueError):
-                cure = "remove that line: its answer is requested again then"
-                raise DataError("invalid ungraded answer", where=where, cure=cure) from None
-            yield problem, answer
-
-
-def _row(problem: Problem, answer: Answer) -> dict[str, Any]:
-    return {
-        "problem": problem.model_dump(mode="json", exclude_unset=True),
-        "trial": answer.request.trial,
-        "seed": answer.request.seed,
-        **{name: getattr(answer, name) for name in _ANSWER_KEYS},
-    }
-
-
-class StoppableGrading:
-    """Grades groups of answers; after ``stop`` only for ``SECONDS_AFTER_STOP``, and keeps the rest ungraded."""
-
-    def __init__(self, settings: RowSettings, ungraded: UngradedAnswers) -> None:
-        self._settings = settings
-        self._ungraded = ungraded
-        self._seconds: float | None = None
-        """Left for grading after a stop; None before it."""
-        self._grading = False
-
-    def stop(self) -> None:
-        """Called in the handler of a signal, by the main thread."""
-        self._seconds = SECONDS_AFTER_STOP
-        if self._grading:
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)
-
-    def rows(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Sample] | None:
-        """The graded rows of answers to the problems at the same index; None if the answers are kept ungraded."""
-        try:
-            if self._seconds is None or self._seconds > 0:
-                with self._clock():
-                    return graded_rows(problems, answers, self._settings)
-        except _TimeUp:
-            self._seconds = 0.0
-        except KeyboardInterrupt:  # a second signal
-            self._ungraded.add(problems, answers)
-            raise
-        self._ungraded.add(problems, answers)
-        return None
-
-    @contextmanager
-    def _clock(self) -> Iterator[None]:
-        """Raise ``_TimeUp`` inside the context if the time after a stop is used up."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
             return
+        keys = set()
+        for where, _, row in jsonl.placed(self._opened().location):
+            answer = _read(row, where)
+            if answer.key in keys or done(answer.answer.request):
+                continue
+            keys.add(answer.key)
+            if not self._keeps_graded:
+                self._ungraded[answer.key] = answer
+            yield answer
 
-        def end(number: int, frame: FrameType | None) -> None:
-            if self._grading:
-                self._grading = False
-                raise _TimeUp
+    def _opened(self) -> Appender:
+        if self._file is None:
+            self._file = Appender(self.path)
+        return self._file
 
-        former = signal.signal(signal.SIGALRM, end)
-        started = time.monotonic()
-        self._grading = True
+    def _row(self, kept: KeptAnswer) -> dict[str, Any]:
+        request = kept.answer.request
+        return {
+            "problem": kept.problem.model_dump(mode="json", exclude_unset=True),
+            **({"task": request.group} if request.group else {}),
+            "trial": request.trial,
+            "seed": request.seed,
+            **{name: None if name in self._left_out else getattr(kept.answer, name) for name in _FIELDS},
+        }
+
+    def _remove_graded(self) -> None:
+        assert self._file is not None
+        self._file.replace(map(self._row, self._ungraded.values()))
+        self._graded_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
         try:
-            if self._seconds is not None:
-                signal.setitimer(signal.ITIMER_REAL, self._seconds)
-            yield
+            with contextlib.suppress(*((OSError, UserError) if kind else ())):
+                if not self._keeps_graded and self._ungraded:
+                    self._remove_graded()
+                self._file.raise_if_disturbed()
         finally:
-            self._grading = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, former)
-            if self._seconds is not None:
-                self._seconds = max(0.0, self._seconds - (time.monotonic() - started))
+            self._file.close()
+        if not self._keeps_graded and not self._ungraded:
+            self.path.unlink(missing_ok=True)
+
+
+def _read(row: dict[str, Any], where: str) -> KeptAnswer:
+    try:
+        problem, task = Problem.model_validate(row["problem"]), row.get("task", "")
+        key = (task, problem.id, row["trial"]) if task else (problem.id, row["trial"])
+        request = Request(key, problem.messages, row["seed"], row["trial"], problem.tools, group=task)
+        return KeptAnswer(problem, Answer(request, **{name: row[name] for name in _FIELDS}))
+    except (KeyError, TypeError, ValueError):
+        cure = "remove that line: its answer is requested again then"
+        raise DataError("invalid ungraded answer", where=where, cure=cure) from None

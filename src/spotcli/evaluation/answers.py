@@ -1,143 +1,245 @@
-"""A model's answers to the tasks: missing ones are answered, graded and appended to ``scores/MODEL.jsonl``."""
+"""A model's answers to the tasks: missing ones are answered, graded and appended to ``scores/MODEL.jsonl``.
+
+Every answer is in ``scores/MODEL.answers.jsonl`` before it is graded, and stays there, so it can be graded again.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from spotcli import jsonl, outputs
-from spotcli.console import progress
-from spotcli.errors import UserError
-from spotcli.evaluation.tasks import Task
-from spotcli.grading.answers import Completion, grade_answer, graded_fields
-from spotcli.policies import Answer, Failure, Request, Sampling, answer_seed
+from spotcli.answering.answered import Answered, Work, stopped
+from spotcli.answering.engine import Engine, report_facts
+from spotcli.answering.graded import RowSettings, grader_field, with_instructions
+from spotcli.answering.journal import AnswerJournal
+from spotcli.answering.loop import Answering
+from spotcli.console import say
+from spotcli.errors import SettingsChanged, UserError
+from spotcli.evaluation.graded_scores import ScoreGrading
+from spotcli.evaluation.scores import ModelRows
+from spotcli.evaluation.tasks import LoadedTask, Task
+from spotcli.policies import Answer, Failure, Policy, Request, answer_seed
 from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import resolve
-from spotcli.policies.transformers import TransformersPolicy
-from spotcli.recipe import EvalSection, Recipe
-from spotcli.records import EVALUATION, Problem, Score
+from spotcli.recipe import Recipe
+from spotcli.records import Problem, Score, plain_prompt
 
 
-@dataclass(frozen=True)
-class TaskAnswers:
-    """A model's graded answers to all tasks of an evaluation."""
+class AskedTask:
+    """One task as a model is asked."""
 
-    path: Path
-    """The file, which may have answers to other tasks too."""
-    rows: list[Score]
+    def __init__(self, recipe: Recipe, loaded: LoadedTask) -> None:
+        self.task: Task = loaded.task
+        settings = recipe.eval
+        self.problems: dict[str, Problem] = {
+            problem.id: with_instructions(problem, settings.system, None) for problem in loaded.problems
+        }
+        """By id."""
+        self.trials = settings.trials or self.task.trials
+        self._seed = recipe.seed
+
+    def requests(self) -> Iterator[tuple[Problem, Request]]:
+        """Requests with keys (task, id, trial), as ``Score.key``; first trials before second ones."""
+        name = self.task.name
+        for trial in range(self.trials):
+            for id, problem in self.problems.items():
+                yield (
+                    problem,
+                    Request(
+                        (name, id, trial),
+                        problem.messages,
+                        answer_seed(self._seed, f"{name}:{id}", trial),
+                        trial,
+                        problem.tools,
+                        group=name,
+                        max_new_tokens=self.task.max_new_tokens,
+                    ),
+                )
+
+    def has(self, row: Score) -> bool:
+        """Whether this answer is asked for; of a task whose problems are not known, any answer."""
+        return row.trial < self.trials and (row.id in self.problems or not self.problems)
 
 
-@dataclass(frozen=True)
-class _TaskRequests:
-    """What one task asks a model."""
-
-    name: str
-    task: Task
-    problems: dict[str, Problem]
-    """By id."""
-    requests: list[Request]
-    """With keys (task, id, trial), as ``Score.key``."""
+def wanted_rows(rows: Iterable[Score], asked: Mapping[str, AskedTask]) -> list[Score]:
+    """The rows that the tasks ask for."""
+    return [row for row in rows if row.task in asked and asked[row.task].has(row)]
 
 
-def answer_tasks(recipe: Recipe, tasks: Mapping[str, Task], model: str, *, folder: Path, fresh: bool) -> TaskAnswers:
-    """Answer and grade what the model's file does not have yet.
+def saved_rows(recipe: Recipe, tasks: Mapping[str, LoadedTask], path: Path) -> ModelRows:
+    """The answers to the tasks in a file of scores of an earlier evaluation.
 
     Raises:
-        UserError: the model is not found, or cannot answer a problem.
-        SettingsChanged: the file was made with other settings or weights.
+        DataError: an invalid row.
     """
-    asked = [_requests(recipe, name, task) for name, task in tasks.items()]
-    with _open(recipe.eval, recipe.seed, model, folder=folder, fresh=fresh) as output:
-        for part in asked:
-            _answer_missing(recipe.eval, part, model, folder, output)
-        wanted = {request.key for part in asked for request in part.requests}
-        rows = [row for row in jsonl.read(output.path, Score) if row.key in wanted]
-        output.finish(Counter(row.verdict for row in rows))
-    return TaskAnswers(output.path, rows)
+    asked = {name: AskedTask(recipe, loaded) for name, loaded in tasks.items()}
+    model = outputs.read_meta(path).get("settings", {}).get("model", path.stem)
+    return ModelRows(model, str(path), wanted_rows(jsonl.read(path, Score), asked))
 
 
-def _open(settings: EvalSection, seed: int, model: str, *, folder: Path, fresh: bool) -> outputs.Output:
-    location = model_path(model, folder)
-    return outputs.Output(
-        folder / settings.output / f"{slug(model)}.jsonl",
-        command="spot eval",
-        settings={
-            "model": model,
-            # A hub model is identified by its name.
-            "fingerprint": fingerprint(location, SCORES) if Path(location).is_dir() else None,
-            "seed": seed,
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "top_k": settings.top_k,
-            "max_new_tokens": settings.max_new_tokens,
-            "chat_template_kwargs": settings.chat_template_kwargs,
-        },
-        key=lambda row: (row["task"], row["id"], row["trial"]),
-        fresh=fresh,
-    )
+class ModelEvaluation:
+    """One model and the tasks that it answers.
 
+    Args:
+        recipe: the whole recipe.
+        tasks: the tasks, by name.
+        model: a folder, a hub id, a built-in model, or a model of the endpoint.
+        folder: for relative paths.
+    """
 
-def _requests(recipe: Recipe, name: str, task: Task) -> _TaskRequests:
-    problems = {problem.id: problem for problem in task.problems(recipe.seed, recipe.eval.limit)}
-    requests = [
-        Request((name, id, trial), problem.messages, answer_seed(recipe.seed, f"{name}:{id}", trial), trial)
-        for trial in range(recipe.eval.trials or task.TRIALS)
-        for id, problem in problems.items()
-    ]
-    return _TaskRequests(name, task, problems, requests)
+    def __init__(self, recipe: Recipe, tasks: Mapping[str, LoadedTask], model: str, *, folder: Path) -> None:
+        self._recipe = recipe
+        self._settings = recipe.eval
+        self._asked = {name: AskedTask(recipe, loaded) for name, loaded in tasks.items()}
+        self.model = model
+        self.path = scores_path(recipe, model, folder)
+        self._location = _local_folder(model, folder)
+        is_local = self._location is not None or model.startswith("builtin:")
+        self.engine = Engine(self._settings, self._location or model, is_local=is_local)
 
+    def check(self, *, fresh: bool) -> None:
+        """Check that the model can be asked, unless it has answered all tasks of an earlier evaluation.
 
-def _answer_missing(
-    settings: EvalSection, asked: _TaskRequests, model: str, folder: Path, output: outputs.Output
-) -> None:
-    missing = sum(request.key not in output.done for request in asked.requests)
-    if not missing:
-        return
-    policy = TransformersPolicy.load(
-        model_path(model, folder),
-        Sampling(
-            min(settings.max_new_tokens, asked.task.MAX_NEW_TOKENS),
-            settings.temperature,
-            settings.top_p,
-            settings.top_k,
-        ),
-        batch_size=settings.batch_size,
-        dtype=settings.dtype,
-        chat_template_kwargs=settings.chat_template_kwargs,
-    )
-    verdicts: Counter[str] = Counter()
-    with progress("answers") as display:
-        bar = display.add_task(f"{asked.name}, {Path(model).name}", total=missing, note="")
-        for group in policy.answers(asked.requests, missing, lambda request: request.key in output.done):
-            rows = [_graded(asked, expect_answer(item)) for item in group]
-            output.append(rows)
-            output.done.update(row.key for row in rows)
-            verdicts.update(row.verdict for row in rows)
-            note = " ".join(f"{verdict} {count}" for verdict, count in verdicts.items())
-            display.update(bar, advance=len(rows), note=note)
+        Raises:
+            UserError: the model is not found, a package of its engine is missing, or an endpoint cannot be asked.
+        """
+        if fresh or not (self.path.exists() and outputs.read_meta(self.path).get("complete")):
+            self.engine.check()
+            self.engine.check_endpoint()
 
+    def answer(self, *, fresh: bool) -> ModelRows:
+        """Answer and grade what the model's file does not have yet.
 
-def _graded(asked: _TaskRequests, answer: Answer) -> Score:
-    _, id, trial = answer.request.key
-    problem = asked.problems[id]
-    completion = Completion(problem, answer.response, answer.finish_reason)
-    return Score.model_validate(
-        {
-            **problem.model_dump(exclude_unset=True),
-            "split": EVALUATION,
-            "task": asked.name,
-            "trial": trial,
-            **graded_fields(completion, grade_answer(completion, asked.task.grade)),
-            "tokens": answer.tokens,
+        Raises:
+            UserError: no request can succeed, or another process evaluates the model.
+            SettingsChanged: the file was made with other settings, weights or problems.
+            Unfinished: the run was stopped, or many requests in a row failed.
+        """
+        answered = Answered(lambda row: (row["task"], row["id"], row.get("trial", 0)))
+        with self._open(answered, fresh=fresh) as output, self._journal(output) as journal:
+            answering = Answering(output, journal, answered, self._grading())
+            answering.grade_kept(self._asked)
+            work = Work(sum(not answered.has(request) for _, request in self._requests()))
+            if work.wanted:
+                if len(answered):
+                    say(f"{output.path}: resuming with {len(answered)} answers, {work.wanted} remain")
+                self._load_and_answer(output, answering, work)
+            rows = wanted_rows(jsonl.read(output.path, Score), self._asked)
+            self._finish(output, rows, work)
+            if work.remaining:
+                where = str(output.path)
+                raise stopped(where, answers=len(rows), remaining=work.remaining, ungraded=work.ungraded)
+        seconds = output.meta.notes.get("seconds", {})
+        return ModelRows(self.model, str(output.path), rows, work.failed_groups, work.failures, seconds)
+
+    def _requests(self) -> Iterator[tuple[Problem, Request]]:
+        for asked in self._asked.values():
+            yield from asked.requests()
+
+    def _open(self, answered: Answered, *, fresh: bool) -> outputs.Output:
+        settings = self._settings
+        optional = {
+            "thinking": settings.thinking if settings.thinking != "auto" else None,
+            "system": settings.system,
+            "keep_tokens": settings.keep_tokens or None,
+            "send_seed": None if settings.send_seed else False,
         }
-    )
+
+        def scan(row: dict[str, Any]) -> None:
+            answered.read(row)
+            self._refuse_other_problem(row)
+
+        output = outputs.Output(
+            self.path,
+            command="spot eval",
+            settings={
+                "model": self.model,
+                "fingerprint": self._fingerprint(),
+                "seed": self._recipe.seed,
+                "temperature": settings.temperature,
+                "top_p": settings.top_p,
+                "top_k": settings.top_k,
+                "max_new_tokens": settings.max_new_tokens,
+                "chat_template_kwargs": settings.chat_template_kwargs,
+                **{name: value for name, value in optional.items() if value is not None},
+            },
+            scan=scan,
+            fresh=fresh,
+        )
+        answered.sort()
+        return output
+
+    def _fingerprint(self) -> str | None:
+        """Of a model in a folder; a hub model is identified by its name."""
+        location = self._location or (resolve(self.model) if self.model.startswith("builtin:") else None)
+        return fingerprint(location, SCORES) if location and Path(location).is_dir() else None
+
+    def _refuse_other_problem(self, row: Mapping[str, Any]) -> None:
+        """Refuse an answer to another problem than the task has under this id, and a verdict by another reference.
+
+        Raises:
+            SettingsChanged: the problem has changed.
+        """
+        asked = self._asked.get(row["task"])
+        problem = asked.problems.get(row["id"]) if asked else None
+        if asked is None or problem is None:
+            return
+        where = f"{self.path}: problem {row['id']} of {row['task']}"
+        if plain_prompt(row["prompt"]) != plain_prompt(problem.model_dump()["prompt"]):
+            raise SettingsChanged("the saved answers were given to another prompt", where=where, cure=outputs.CURE)
+        grader = grader_field(problem, asked.task.grader).get("grader")
+        # Earlier versions did not write the grader.
+        other_grader = "sampling" in row and row.get("grader") != grader
+        if other_grader or row.get("answer") != problem.answer:
+            raise SettingsChanged(
+                f"the saved answers were graded by another {'grader' if other_grader else 'reference answer'}",
+                where=where,
+                cure="grade them again with --rescore, which asks no model",
+            )
+
+    def _journal(self, output: outputs.Output) -> AnswerJournal:
+        path = output.path.with_suffix(outputs.ANSWERS)
+        return AnswerJournal(path, keeps_graded=True, keeps_tokens=self._settings.keep_tokens)
+
+    def _grading(self) -> ScoreGrading:
+        sampling = self.engine.sampling
+        settings = RowSettings.of(self.model, self.engine.name, sampling, keeps_tokens=self._settings.keep_tokens)
+        return ScoreGrading({name: asked.task for name, asked in self._asked.items()}, settings)
+
+    def _load_and_answer(self, output: outputs.Output, answering: Answering[Score], work: Work) -> None:
+        """Load the policy and have it answer what is missing."""
+        self.engine.check()
+        policy = self.engine.load(log=output.path)
+        try:
+            self._note_engine(output, policy, first=True)
+            answering.answer(policy, self._requests(), work, label=Path(self.model).name)
+            # Some facts are known only once the engine has started.
+            self._note_engine(output, policy, first=False)
+        finally:
+            policy.close()
+
+    def _note_engine(self, output: outputs.Output, policy: Policy, *, first: bool) -> None:
+        _, request = next(self._requests())
+        facts = policy.facts(request)
+        if first:
+            report_facts(self.engine.sampling, facts)
+        output.note(engine=self.engine.entry(facts), complete=False)
+
+    def _finish(self, output: outputs.Output, rows: Sequence[Score], work: Work) -> None:
+        if work.wanted:
+            before = output.meta.notes.get("seconds", {})
+            seconds = before | {task: before.get(task, 0.0) + time for task, time in work.group_seconds.items()}
+            output.note(seconds=seconds, failures=dict(work.failures))
+        counts: Counter[str] = Counter(row.verdict for row in rows)
+        output.finish(counts, complete=not work.failures and not work.remaining)
 
 
 def expect_answer(item: Answer | Failure) -> Answer:
-    """The answer to a problem of a task. Every model gets the same problems, so a failure is an error, not a score.
+    """The answer to a prompt that every model can answer.
 
     Raises:
         UserError: the item is a failure.
@@ -154,6 +256,18 @@ def expect_answer(item: Answer | Failure) -> Answer:
 def model_path(model: str, folder: Path) -> str:
     """A model's folder relative to ``folder`` if it exists, else what ``models.resolve`` returns."""
     return str(folder / model) if (folder / model).is_dir() else resolve(model)
+
+
+def _local_folder(model: str, folder: Path) -> str | None:
+    """A model's folder, relative to ``folder`` or not; None if there is none."""
+    if (folder / model).is_dir():
+        return str(folder / model)
+    return model if Path(model).expanduser().is_dir() else None
+
+
+def scores_path(recipe: Recipe, model: str, folder: Path) -> Path:
+    """The file of a model's graded answers."""
+    return folder / recipe.eval.output / f"{slug(model)}.jsonl"
 
 
 def slug(model: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spotcli.core.stats import excludable_loss, problems_needed
+from spotcli.core.stats import excludable_loss, least_loss, problems_needed
 
 
 @dataclass(frozen=True)
@@ -77,26 +76,20 @@ class EvalPlan:
             return ["Gains and retention are not measured: they require a base model (--against)."]
         if not self.untrained:
             return ["Retention is not measured: it requires a task that was not trained (--task, eval.trained)."]
-        margin = f"{100 * self.margin:g} points"
         weak = [task for task in self.untrained if task.excludable > self.margin]
-        notes = [
-            f"{task.task} cannot prove retention within {margin}: {task.problems} problems with {_trials(task.trials)} "
-            f"can exclude a loss above {100 * task.excludable:.1f} points, and "
-            f"{problems_needed(self.margin, task.trials):,} problems would be needed."
-            for task in weak
-        ]
+        notes = [self._weakness(task) for task in weak]
         if len(self.untrained) > 1 and self.excludable is not None:
             together = f"can exclude a loss above {100 * self.excludable:.1f} points"
             notes.append(
                 f"All {sum(task.problems for task in self.untrained):,} untrained problems together {together}."
             )
-        return notes or [f"Every untrained task can prove retention within {margin}."]
+        return notes or [f"Every untrained task can prove retention within {100 * self.margin:g} points."]
 
-
-def _trials(number: int) -> str:
-    return f"{number} trial{'' if number == 1 else 's'}"
-
-
-def plan(models: Sequence[str], tasks: Sequence[PlannedTask], *, margin: float) -> EvalPlan:
-    """Return the plan for the models; ``margin`` is a share."""
-    return EvalPlan(list(models), list(tasks), margin)
+    def _weakness(self, task: PlannedTask) -> str:
+        hopeless = least_loss(task.problems) > self.margin
+        trials = f"{task.trials} trial{'' if task.trials == 1 else 's'}"
+        return (
+            f"{task.task} {'cannot' if hopeless else 'is not likely to'} prove retention within {100 * self.margin:g} "
+            f"points: {task.problems:,} problems with {trials} can exclude a loss above {100 * task.excludable:.1f} "
+            f"points if nothing was lost; about {problems_needed(self.margin, task.trials):,} problems are needed."
+        )

@@ -5,12 +5,13 @@ ModelRows of each model -> ModelScores -> TaskComparison per task -> verdict in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spotcli.answering.answered import failed
 from spotcli.core.stats import Comparison, Estimate, Retention
-from spotcli.records import Score
+from spotcli.records import Problem, Score
 
 if TYPE_CHECKING:
     from spotcli.evaluation.retention import Drift
@@ -26,6 +27,8 @@ class TaskFacts:
     group: str = "other"
     chance: Mapping[str, float] = field(default_factory=dict)
     """What a constant answer would score, by metric; ``score`` is the main outcome."""
+    weights: Callable[[Problem], dict[str, float]] | None = None
+    """Weight of a problem in the mean of a metric; 1 for metrics without one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class ModelRows:
     path: str
     rows: Sequence[Score]
     failed: Mapping[str, int] = field(default_factory=dict)
-    """Task -> answers that could not be had."""
+    """Task -> requests without an answer; they are asked again by the next run."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """The same by reason."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Task -> time of all its answers."""
 
@@ -149,6 +154,18 @@ class EvalSummary:
     page: str | None = None
     pooled: PooledRetention | None = None
     """None without a base model, or if every task was trained."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Requests of all models without an answer, by reason."""
+
+    def raise_if_unfinished(self) -> None:
+        """Raise where answers are missing.
+
+        Raises:
+            Unfinished: requests failed.
+        """
+        if self.failures:
+            answers = sum(score.answers for model in self.models for score in model.scores.values())
+            raise failed(self.models[0].path, answers=answers, failures=self.failures)
 
     @property
     def scores(self) -> dict[str, TaskScore]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from spotcli.core.stats import Outcomes, avg_at_k, compare, holm, maj_at_k, pass_at_k, retained
+from spotcli.core.stats import Estimate, Outcomes, avg_at_k, compare, holm, maj_at_k, pass_at_k, retained
 from spotcli.core.stats.paired import paired_changes, paired_interval
 from spotcli.core.stats.repeated import RIGHT
 from spotcli.errors import RecipeError
@@ -52,10 +52,6 @@ def _task_score(model: ModelRows, task: str, facts: TaskFacts, *, trained: bool)
     answers = sorted((row for row in model.rows if row.task == task), key=lambda row: row.key)
     verdicts = Counter(row.verdict for row in answers)
     results = outcomes(answers, task)
-    further: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in answers:
-        for name, value in (_extra(row, "metrics") or {}).items():
-            further[name][row.id].append(float(value))
     return TaskScore(
         task=task,
         group=facts.group,
@@ -70,7 +66,7 @@ def _task_score(model: ModelRows, task: str, facts: TaskFacts, *, trained: bool)
         failed=model.failed.get(task, 0),
         tokens=sum(_extra(row, "tokens") or 0 for row in answers),
         seconds=model.seconds.get(task),
-        metrics={name: avg_at_k(values) for name, values in further.items()},
+        metrics=_metrics(answers, facts),
         chance=dict(facts.chance),
     )
 
@@ -80,16 +76,32 @@ def _extra(row: Score, name: str) -> Any:
     return getattr(row, name, None)
 
 
-def _majority(answers: Iterable[Score]) -> float | None:
-    """maj@k; None if a right or wrong answer has no extracted answer. Truncated answers do not vote."""
-    votes: dict[str, list[str | tuple[str] | None]] = defaultdict(list)
+def _metrics(answers: Sequence[Score], facts: TaskFacts) -> dict[str, Estimate]:
+    """Further numbers of a task, each as a mean over its problems."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    weights: dict[str, dict[str, float]] = defaultdict(dict)
     for row in answers:
-        if row.verdict != "undecided" and not row.extracted:
-            return None
-        votes[row.id].append(
-            RIGHT if row.verdict == "right" else ("".join(row.extracted.split()),) if row.extracted else None
-        )
-    return maj_at_k(votes)
+        weight = facts.weights(row) if facts.weights else {}
+        for name, value in (_extra(row, "metrics") or {}).items():
+            values[name][row.id].append(float(value))
+            weights[name][row.id] = weight.get(name, 1.0)
+    return {name: avg_at_k(of_problems, weights=weights[name]) for name, of_problems in values.items()}
+
+
+def _majority(answers: Iterable[Score]) -> float | None:
+    """maj@k; None if the grader extracts no answers, as for instructions.
+
+    Right answers are one answer, others are equal if their extracted texts are, apart from white space. Truncated
+    answers and those without an extracted text do not vote; another undecided answer votes, and is not right.
+    """
+    votes: dict[str, list[str | tuple[str] | None]] = defaultdict(list)
+    decided = extracted = False
+    for row in answers:
+        decided |= row.verdict != "undecided"
+        extracted |= bool(row.extracted)
+        other = ("".join(row.extracted.split()),) if row.extracted and row.finish_reason != "length" else None
+        votes[row.id].append(RIGHT if row.verdict == "right" else other)
+    return None if decided and not extracted else maj_at_k(votes)
 
 
 def outcomes(rows: Iterable[Score], task: str) -> dict[str, list[float]]:
@@ -119,7 +131,8 @@ def compare_models(
     comparisons = {task: compare(pair.before, pair.after) for task, pair in pairs.items()}
     corrected = holm({task: comparison.p_value for task, comparison in comparisons.items()})
     results = {}
-    for task, (before, after, unpaired) in pairs.items():
+    for task, pair in pairs.items():
+        before, after = pair.before, pair.after
         changes = {id: sum(after[id]) - sum(before[id]) for id in before}
         equal = [id for id, change in changes.items() if not change]
         both = sum(any(before[id]) for id in equal)
@@ -129,7 +142,7 @@ def compare_models(
             comparison=comparisons[task],
             p_holm=corrected[task],
             retention=retained(before, after, margin=margin),
-            unpaired=unpaired,
+            unpaired=pair.unpaired,
             won=[id for id, change in changes.items() if change > 0],
             lost=[id for id, change in changes.items() if change < 0],
             both=both,
@@ -159,7 +172,11 @@ def _pooled(pairs: Mapping[str, PairedOutcomes], margin: float) -> PooledRetenti
     if not pairs:
         return None
     before, after = (
-        {f"{task}:{id}": trials for task, pair in pairs.items() for id, trials in pair[side].items()} for side in (0, 1)
+        {f"{task}:{id}": trials for task, outcomes in sides for id, trials in outcomes.items()}
+        for sides in (
+            [(task, pair.before) for task, pair in pairs.items()],
+            [(task, pair.after) for task, pair in pairs.items()],
+        )
     )
     changes = paired_changes(before, after)
     single = sum(map(len, before.values())) == len(changes)
@@ -200,15 +217,14 @@ def summarise(
         margin: the largest loss that does not matter, as a share.
         overlaps: task -> problems that also occur in the training file.
     """
-    scores = [summarise_model(model, tasks, trained) for model in models]
     comparisons: dict[str, TaskComparison] = {}
     pooled = None
     if compared:
-        comparisons, pooled = compare_models(*models[:2], tasks, trained=trained, margin=margin)
+        comparisons, pooled = compare_models(models[0], models[1], tasks, trained=trained, margin=margin)
     summary = EvalSummary(
         model=models[1 if compared else 0].model,
         against=models[0].model if compared else None,
-        models=scores,
+        models=[summarise_model(model, tasks, trained) for model in models],
         comparisons=comparisons,
         verdict=[],
         drift=None,

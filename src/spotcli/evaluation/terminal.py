@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, out
 from spotcli.core.stats import Retention
+from spotcli.evaluation.dry_run import EvalPlan
 from spotcli.evaluation.scores import EvalSummary, ModelScores, TaskScore
 from spotcli.tables import new_table
 
@@ -35,6 +36,23 @@ def show(summary: EvalSummary) -> None:
         console.print(f"Show the lost problems: spot inspect {one_line(file)} --where lost", soft_wrap=True)
     if summary.page:
         console.print(one_line(summary.page), soft_wrap=True)
+
+
+def show_plan(plan: EvalPlan) -> None:
+    """Print what would be asked, and what it could not show."""
+    console = out()
+    table = _table("Plan", "task", "group", "problems", "trials", "requests", "token limit", "excludable")
+    for task in plan.tasks:
+        excludable = "trained" if task.trained else f"{100 * task.excludable:.1f}"
+        counts = (task.problems, task.trials, task.requests, task.max_new_tokens)
+        table.add_row(one_line(task.task), task.group, *(f"{count:,}" for count in counts), excludable)
+    table.caption = "excludable: the smallest loss, in points, that can be excluded with a chance of 80 %"
+    console.print(table)
+    console.print()
+    models = " and ".join(map(one_line, plan.models))
+    console.print(f"{plan.requests:,} requests to {models}, at most {_count(plan.tokens)} tokens. Nothing was sent.")
+    for note in plan.notes():
+        console.print(one_line(note))
 
 
 def _tables(summary: EvalSummary) -> Iterator[Table]:

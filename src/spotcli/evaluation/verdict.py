@@ -9,7 +9,8 @@ from spotcli.core.stats import problems_needed
 from spotcli.evaluation.scores import EvalSummary, ModelScores, PooledRetention, TaskComparison, TaskScore
 
 LEVEL = 0.05
-"""A difference is significant if its p-value, corrected for the number of tasks, is below this."""
+"""A difference is significant if its p-value, corrected for the number of tasks, is below this, and if its interval
+does not contain 0."""
 NOTED = 0.02
 """Shares of truncated or undecided answers above this are noted."""
 
@@ -149,7 +150,7 @@ def _overlaps(overlaps: dict[str, int], scores: Sequence[TaskScore]) -> list[str
 
 
 def _significant(item: TaskComparison) -> bool:
-    return item.p_holm < LEVEL
+    return item.p_holm < LEVEL and not item.comparison.low <= 0 <= item.comparison.high
 
 
 def _changes(items: Iterable[TaskComparison]) -> str:

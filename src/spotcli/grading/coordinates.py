@@ -51,16 +51,16 @@ def write_cells(cells: Set[tuple[int, int]]) -> str:
 def _grade_labelled(response: str, reference: str, labels: list[str]) -> Grade:
     answer: dict[str, Cells] = {}
     for label in labels:
-        cells = _labelled_cells(response, label)
+        cells = labelled_cells(response, label)
         if isinstance(cells, str):
             return Grade("undecided", cells)
         answer[label] = cells
     extracted = "\n".join(f"{label}: {write_cells(cells)}" for label, cells in answer.items())
-    right = all(_labelled_cells(reference, label) == cells for label, cells in answer.items())
+    right = all(labelled_cells(reference, label) == cells for label, cells in answer.items())
     return Grade("right" if right else "wrong", extracted=extracted)
 
 
-def _labelled_cells(text: str, label: str) -> Cells | str:
+def labelled_cells(text: str, label: str) -> Cells | str:
     """The cells in the last line with a label, or the reason why they cannot be read."""
     lines = _label_pattern(label).findall(text)
     if not lines:

@@ -20,17 +20,17 @@ class EngineChoice:
     reason: str
 
 
-def choose_engine(settings: EngineSection, *, local: bool = False) -> EngineChoice:
+def choose_engine(settings: EngineSection, *, is_local: bool = False) -> EngineChoice:
     """The engine that the user set, else the fastest one available.
 
     Args:
         settings: a section of the recipe.
-        local: the model is known to be in a local folder, so that an endpoint does not have it by this name.
+        is_local: the model is known to be in a local folder, so that an endpoint does not have it by this name.
     """
     key = settings.key
     if settings.engine != "auto":
         return EngineChoice(settings.engine, f"set by {key}.engine")
-    if settings.base_url and not local:
+    if settings.base_url and not is_local:
         return EngineChoice("api", f"{key}.base_url is set")
     choice = _local_engine(settings)
     if settings.base_url:

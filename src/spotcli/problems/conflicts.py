@@ -41,14 +41,19 @@ class Repeats:
 
     def __init__(self) -> None:
         self._rows: dict[int, list[Repeat]] = {}
+        self.skipped = 0
+        """All rows that repeat a prompt, whatever their reference answer."""
 
-    def add(self, prompt: int, repeat: Repeat) -> None:
-        """Note a row.
+    def add(self, prompt: int, repeat: Repeat | None) -> None:
+        """Note a row that repeats a prompt.
 
         Args:
             prompt: ``prompt_key`` of its prompt.
-            repeat: the row.
+            repeat: the row; None if its reference answer is missing or was noted before.
         """
+        self.skipped += 1
+        if repeat is None:
+            return
         rows = self._rows.setdefault(prompt, [])
         if len(rows) <= MOST_REFERENCES:
             rows.append(repeat)

@@ -33,6 +33,11 @@ BATCH = 1024
 ANSWER_LENGTH = 60
 """Maximum characters of a ``solution`` that is the reference answer itself; a longer one has to announce its answer."""
 
+
+class HubError(UserError):
+    """A data set of the hub cannot be loaded: unknown, gated, or the hub cannot be reached."""
+
+
 P = TypeVar("P", bound=Problem)
 Rows = Iterator[tuple[str, int, dict[str, Any]]]
 """Place (``file:line``), number from 1, and fields of each row."""
@@ -63,7 +68,7 @@ def iter_problems(
 
         yield from arithmetic.take(seed, "train", limit or 600)
         return
-    rows = _hub(name, folder) if name.startswith("hf:") else file_rows(folder / name)
+    rows = set_rows(name, folder)
     source = name if name.startswith("hf:") else Path(name).name
     renamed: dict[str, str] = {}
     prompts, ids, references = Seen(), Seen(), Seen()
@@ -75,8 +80,10 @@ def iter_problems(
         is_new_reference = reference is not None and references.add(key_hash(prompt, reference.strip()))
         if not prompts.add(prompt):
             repeated += 1
-            if repeats is not None and reference is not None and is_new_reference:
-                repeats.add(prompt, Repeat(where, reference, problem.grader))
+            if repeats is not None:
+                repeats.add(
+                    prompt, Repeat(where, reference, problem.grader) if reference and is_new_reference else None
+                )
             continue
         if own_id and not ids.add(key_hash(problem.id)):
             raise DataError(
@@ -98,6 +105,20 @@ def iter_problems(
         say(f"{name}: skipped {repeated} rows with a repeated prompt; {kept} problems remain")
     if unanswered:
         say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
+
+
+def set_rows(name: str, folder: Path) -> Rows:
+    """The rows of a problem set as they are published.
+
+    Args:
+        name: a path relative to ``folder``, or ``hf:NAME[:config][:split]``.
+        folder: for relative paths.
+
+    Raises:
+        UserError: the set is not found or cannot be read.
+        HubError: a data set of the hub cannot be loaded.
+    """
+    return _hub(name, folder) if name.startswith("hf:") else file_rows(folder / name)
 
 
 def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]:
@@ -324,7 +345,8 @@ def _hub(name: str, folder: Path) -> Rows:
     """Rows of a data set of the hub or of a folder, through the local cache: a second reading needs no network.
 
     Raises:
-        UserError: the data set cannot be loaded, or has several splits and none is chosen.
+        HubError: the data set cannot be loaded.
+        UserError: it has several splits and none is chosen.
     """
     import datasets
 
@@ -335,7 +357,7 @@ def _hub(name: str, folder: Path) -> Rows:
         loaded = datasets.load_dataset(path, config or None, split=split or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
+        raise HubError(
             f"failed to load the data set: {reason}",
             where=name,
             cure="use hf:NAME, hf:NAME:CONFIG, hf:NAME:CONFIG:SPLIT or hf:NAME::SPLIT; offline, use a local file",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import __version__, jsonl, outputs
+from spotcli.answering.answered import Answered
+from spotcli.answering.graded import with_instructions
 from spotcli.console import say, warn
 from spotcli.errors import UserError
 from spotcli.grading.references import CONFLICTING, SHOWN
@@ -18,7 +20,7 @@ from spotcli.policies import Request, answer_seed
 from spotcli.problems.conflicts import Conflict, Repeats, prompt_key
 from spotcli.problems.sources import iter_problems
 from spotcli.recipe import Recipe
-from spotcli.records import EVALUATION, Message, Problem
+from spotcli.records import EVALUATION, Problem
 from spotcli.sampling.shards import Shard
 
 IN_MEMORY = 20_000
@@ -190,7 +192,7 @@ class ProblemSet:
             if self._conflicts and prompt_key(problem) in self._conflicts:
                 self.conflicting += counting
                 continue
-            yield _with_instructions(problem, settings.system, settings.instruction)
+            yield with_instructions(problem, settings.system, settings.instruction)
 
     def _rows(self, *, quiet: bool, repeats: Repeats | None = None) -> Iterator[Problem]:
         settings = self._recipe.sample
@@ -204,13 +206,29 @@ class ProblemSet:
         )
 
 
-def _with_instructions(problem: Problem, system: str | None, instruction: str | None) -> Problem:
-    """The problem with the recipe's system prompt and instruction: what the policy reads, and is trained on."""
-    if not system and not instruction:
-        return problem
-    messages: list[Message] = [{**message} for message in problem.messages]
-    if instruction:
-        messages[-1]["content"] = f"{messages[-1]['content']}\n\n{instruction}"
-    if system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    return problem.model_copy(update={"prompt": messages})
+@dataclass(frozen=True)
+class Remaining:
+    """What a run still has to answer."""
+
+    missing: int
+    """Answers that it asks for and the file does not have."""
+    others: int
+    """Answers in the file that it does not ask for: to problems beyond its limit, or later trials."""
+
+
+def count_remaining(problems: ProblemSet, answered: Answered, counted: Counted | None) -> Remaining:
+    """Compare the answers in the file with those that a run asks for.
+
+    Args:
+        problems: the counted problems.
+        answered: the answers in the file.
+        counted: what an earlier run with the same settings counted; with it, the problems are not read.
+    """
+    wanted = len(problems) * problems.trials
+    if counted:
+        missing = wanted - (len(answered) - counted.others)
+    elif len(answered):
+        missing = sum(not answered.has(request) for _, request in problems.requests())
+    else:
+        missing = wanted
+    return Remaining(missing, others=len(answered) - (wanted - missing))

@@ -19,7 +19,7 @@ from spotcli.errors import RecipeError, UserError
 from spotcli.problems.seen import Seen
 from spotcli.problems.sources import BATCH
 from spotcli.records import key_hash
-from spotcli.sampling.graded_rows import PassRate, write_pass_rates
+from spotcli.sampling.pass_rates import PassRate, write_pass_rates
 
 _FORM = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spotcli.console import say, warn
-from spotcli.errors import Unfinished
+from spotcli.answering.answered import Answered, Work, failed, stopped
+from spotcli.console import warn
 from spotcli.grading.answers import TRUNCATED
-from spotcli.policies import EngineFacts, Sampling
-from spotcli.sampling.answered import Answered, Work
-from spotcli.sampling.graded_rows import PassRate, write_pass_rates
+from spotcli.sampling.pass_rates import PassRate, write_pass_rates
 from spotcli.sampling.problem_set import ProblemSet
 
 
@@ -80,19 +77,9 @@ class SampleSummary:
             Unfinished: the run was stopped, or requests failed.
         """
         if self.remaining:
-            ungraded = f" ({self.ungraded} of them only have to be graded)" if self.ungraded else ""
-            raise Unfinished(
-                f"stopped: {self.answers} answers are saved, {self.remaining} remain{ungraded}",
-                where=self.path,
-                cure="run the same command again to resume",
-            )
+            raise stopped(self.path, answers=self.answers, remaining=self.remaining, ungraded=self.ungraded)
         if self.failed:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(self.failures).most_common())
-            raise Unfinished(
-                f"{self.failed} requests failed ({reasons}); {self.answers} answers are saved",
-                where=self.path,
-                cure="run the same command again to retry them",
-            )
+            raise failed(self.path, answers=self.answers, failures=self.failures)
 
 
 def summarise(
@@ -122,20 +109,3 @@ def summarise(
         pass_rate=write_pass_rates(path) if problems.trials > 1 else None,
         seconds=time.monotonic() - started,
     )
-
-
-def report_facts(sampling: Sampling, facts: EngineFacts) -> None:
-    """Show how prompts are rendered, and which parameters of the model are not used."""
-    prompts = facts.prompts
-    if prompts is None:
-        return
-    say(f"prompts end with: {prompts.prompt_tail!r}")
-    if prompts.template_date:
-        say(f"the chat template asks for today's date; it gets {prompts.template_date} on every day")
-    requested = sampling.as_dict()
-    ignored = [
-        f"{name} {value}" + (f" (using {requested[name]})" if name in requested else "")
-        for name, value in prompts.model_defaults_not_used.items()
-    ]
-    if ignored:
-        say(f"ignored defaults of the model: {', '.join(ignored)}")

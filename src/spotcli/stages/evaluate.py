@@ -11,80 +11,174 @@ that would make the test split part of the training.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spotcli import files, jsonl
-from spotcli.errors import RecipeError, require
-from spotcli.evaluation.answers import answer_tasks, slug
-from spotcli.evaluation.retention import measure_drift
-from spotcli.evaluation.scores import IN_DOMAIN, EvalSummary, ModelRows, TaskFacts
+from spotcli.answering.answered import failed
+from spotcli.console import say
+from spotcli.errors import RecipeError, UserError, require
+from spotcli.evaluation.answers import ModelEvaluation, saved_rows, scores_path
+from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
+from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
+from spotcli.evaluation.retention import Drift, measure_drift
+from spotcli.evaluation.scores import EvalSummary, ModelRows, TaskFacts
 from spotcli.evaluation.summary import summarise, trained_tasks
-from spotcli.evaluation.tasks import Task, load_task
-from spotcli.evaluation.terminal import show
+from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
+from spotcli.evaluation.terminal import show, show_plan
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 
-__all__ = ["EvalSummary", "evaluate", "show"]
+__all__ = ["EvalPlan", "EvalSummary", "evaluate", "plan", "show", "show_plan"]
 
 
-def evaluate(
-    recipe: Recipe, *, model: str, against: str | None, folder: Path = Path(), fresh: bool = False
+def evaluate(  # noqa: PLR0913  # the models, and how the run starts
+    recipe: Recipe,
+    *,
+    model: str,
+    against: str | None = None,
+    also: Sequence[str] = (),
+    folder: Path = Path(),
+    fresh: bool = False,
+    rescore: bool = False,
 ) -> EvalSummary:
     """Score a model on the recipe's tasks, and compare it with a base model if one is given.
 
     Args:
         recipe: the whole recipe.
-        model: a folder, a hub id or a built-in model.
+        model: a folder, a hub id, a built-in model, or a model of the endpoint.
         against: the base model.
+        also: more models for the tables, or files of scores.
         folder: for relative paths.
         fresh: set existing scores aside and start over.
+        rescore: grade the saved answers again; no model is asked.
 
     Raises:
         RecipeError: `eval.tasks` is empty.
         UserError: a task is unknown, a model is not found, or another process evaluates the model.
-        SettingsChanged: the scores were made with other settings or weights.
+        SettingsChanged: the scores were made with other settings, weights or problems.
+        Unfinished: the run was stopped, or a model answered nothing.
     """
-    if not recipe.eval.tasks:
-        raise RecipeError(
-            "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
-        )
-    require("train", "evaluation", "torch", "transformers")
-    tasks = {name: load_task(name) for name in recipe.eval.tasks}
-    path = folder / recipe.eval.output / f"{slug(model)}.summary.json"
+    if fresh and rescore:
+        raise UserError("--fresh and --rescore are mutually exclusive", where="--rescore", cure="remove one of them")
+    context = _context(recipe, folder)
+    tasks = load_saved_tasks(recipe.eval.tasks, context) if rescore else load_tasks(recipe.eval.tasks, context)
+    start = _Start(recipe, tasks, folder, fresh=fresh, rescore=rescore)
+    path = scores_path(recipe, model, folder).with_suffix(".summary.json")
     files.make_parent(path)
     with Lock(path):
-        summary = _evaluate(recipe, tasks, model, against, folder=folder, fresh=fresh)
+        summary = _evaluate(start, model, against, also)
         jsonl.write_json(path, summary.as_dict())
     return summary
 
 
-def _evaluate(
-    recipe: Recipe, tasks: Mapping[str, Task], model: str, against: str | None, *, folder: Path, fresh: bool
-) -> EvalSummary:
+@dataclass(frozen=True)
+class _Start:
+    """What is evaluated, and how the run starts."""
+
+    recipe: Recipe
+    tasks: Mapping[str, LoadedTask]
+    folder: Path
+    fresh: bool
+    rescore: bool
+    """Grade saved answers again; ask no model."""
+
+
+def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str]) -> EvalSummary:
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
-    facts = {name: _facts(name, task) for name, task in tasks.items()}
-    trained = trained_tasks(facts, recipe.eval.trained)
-    base = answer_tasks(recipe, tasks, against, folder=folder, fresh=fresh) if against else None
-    tuned = answer_tasks(recipe, tasks, model, folder=folder, fresh=fresh)
-    drift = None
-    if against and recipe.eval.drift:
-        drift = measure_drift(recipe, model=model, base=against, folder=folder)
+    settings = start.recipe.eval
+    facts = {name: _facts(loaded) for name, loaded in start.tasks.items()}
+    trained = trained_tasks(facts, settings.trained)
+    pair = [name for name in (against, model) if name]
+    rows = _rows(start, [*pair, *also])
+    drift = _drift(start, model, against) if against and settings.drift and not start.rescore else None
     summary = summarise(
-        [
-            ModelRows(name, str(part.path), part.rows)
-            for name, part in ((against, base), (model, tuned))
-            if name and part
-        ],
+        [rows[name] for name in [*pair, *(name for name in rows if name not in pair)]],
         facts,
         compared=against is not None,
         trained=trained,
+        margin=settings.margin / 100,
+    )
+    failures = sum((Counter(part.failures) for part in rows.values()), Counter[str]())
+    return replace(summary, drift=drift, failures=dict(failures), seconds=time.monotonic() - started)
+
+
+def _rows(start: _Start, names: Sequence[str]) -> dict[str, ModelRows]:
+    """The graded answers of each model, or of each file of scores, by name.
+
+    Raises:
+        Unfinished: one of them has none.
+    """
+    files_of_scores = {name for name in names if (start.folder / name).is_file()}
+    models = {
+        name: ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder)
+        for name in dict.fromkeys(names)
+        if name not in files_of_scores
+    }
+    if not start.rescore:
+        for evaluation in models.values():
+            evaluation.check(fresh=start.fresh)
+    rows: dict[str, ModelRows] = {}
+    for name in dict.fromkeys(names):
+        if name in files_of_scores:
+            rows[name] = saved_rows(start.recipe, start.tasks, start.folder / name)
+        elif start.rescore:
+            rows[name] = rescored_rows(start.recipe, start.tasks, name, folder=start.folder)
+        else:
+            rows[name] = models[name].answer(fresh=start.fresh)
+        if not rows[name].rows:
+            raise failed(rows[name].path, answers=0, failures=rows[name].failures)
+    return rows
+
+
+def _drift(start: _Start, model: str, against: str) -> Drift | None:
+    """The drift of a model; None, with a message, if an endpoint answers for one of the two models."""
+    for name in (against, model):
+        if ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder).engine.name == "api":
+            say(f"drift is not measured: it requires the weights of {name}, and an endpoint answers for this model")
+            return None
+    require("train", "measuring drift", "torch", "transformers")
+    return measure_drift(start.recipe, model=model, base=against, folder=start.folder)
+
+
+def plan(recipe: Recipe, *, model: str, against: str | None, folder: Path = Path()) -> EvalPlan:
+    """Return what would be asked and which losses the answers could exclude; load and check the tasks, ask no model.
+
+    Raises:
+        RecipeError: `eval.tasks` is empty, or `eval.trained` has an unknown name.
+        UserError: a task is unknown, or its problems are missing.
+        DataError: a task has an invalid row.
+    """
+    tasks = load_tasks(recipe.eval.tasks, _context(recipe, folder))
+    trained = trained_tasks({name: _facts(loaded) for name, loaded in tasks.items()}, recipe.eval.trained)
+    limit = recipe.eval.max_new_tokens
+    return EvalPlan(
+        models=[name for name in (against, model) if name],
+        tasks=[
+            PlannedTask(
+                task=name,
+                group=loaded.task.group,
+                trained=name in trained,
+                problems=len(loaded.problems),
+                trials=recipe.eval.trials or loaded.task.trials,
+                max_new_tokens=min(limit or loaded.task.max_new_tokens, loaded.task.max_new_tokens),
+            )
+            for name, loaded in tasks.items()
+        ],
         margin=recipe.eval.margin / 100,
     )
-    return replace(summary, drift=drift, seconds=time.monotonic() - started)
 
 
-def _facts(name: str, task: Task) -> TaskFacts:
-    return TaskFacts(IN_DOMAIN if name == "arithmetic" else "other")
+def _context(recipe: Recipe, folder: Path) -> TaskContext:
+    if not recipe.eval.tasks:
+        raise RecipeError(
+            "at least one task is required", where="eval.tasks", cure="--task arithmetic, or set it in the recipe"
+        )
+    return TaskContext.of(recipe, folder)
+
+
+def _facts(loaded: LoadedTask) -> TaskFacts:
+    return TaskFacts(loaded.task.group, loaded.task.chance, loaded.task.weights)

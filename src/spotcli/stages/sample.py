@@ -11,32 +11,30 @@ answers nor repairs them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from spotcli import files, outputs
-from spotcli.console import progress, say
+from spotcli.answering.answered import Answered, Work
+from spotcli.answering.engine import Engine, report_facts
+from spotcli.answering.graded import RowSettings, graded_answers
+from spotcli.answering.journal import AnswerJournal, KeptAnswer
+from spotcli.answering.loop import Answering
+from spotcli.console import say
 from spotcli.errors import RecipeError
 from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
-from spotcli.interrupts import interruptible
 from spotcli.locks import check_free
-from spotcli.policies import NO_LIMIT, Answer, EngineFacts, Failure, Policy, Request, Sampling
-from spotcli.policies.by_name import check_endpoint, check_engine, load_policy
-from spotcli.policies.engine_choice import EngineChoice, choose_engine
-from spotcli.policies.models import resolve
+from spotcli.policies import Policy, Sampling
 from spotcli.recipe import Recipe
-from spotcli.records import Problem
+from spotcli.records import Sample
 from spotcli.sampling import shards
-from spotcli.sampling.answered import Answered, Work, count_remaining
 from spotcli.sampling.foreign_answers import GradeSummary, grade_file
-from spotcli.sampling.graded_rows import RowSettings
-from spotcli.sampling.problem_set import Counted, HeldOut, ProblemSet, read_counted
+from spotcli.sampling.problem_set import Counted, HeldOut, ProblemSet, count_remaining, read_counted
 from spotcli.sampling.shards import MergeSummary, Shard
-from spotcli.sampling.summary import SampleSummary, report_facts, summarise
-from spotcli.sampling.ungraded import StoppableGrading, UngradedAnswers
+from spotcli.sampling.summary import SampleSummary, summarise
 
 __all__ = ["GradeSummary", "MergeSummary", "SampleSummary", "Shard", "grade_file", "merge_shards", "sample"]
 
@@ -71,17 +69,17 @@ def sample(
     """
     started = time.monotonic()
     plan = _plan(recipe, folder, shard, fresh=fresh, decontaminated=decontaminated, policy=policy)
-    answered = Answered()
-    with _open(plan, answered, fresh=fresh) as output:
-        row_settings = RowSettings.of(recipe, plan.sampling, plan.engine.name)
-        answered.add_rows(UngradedAnswers(output.path).grade(row_settings, output, answered.has))
+    answered = Answered(lambda row: (row["id"], row.get("trial", 0)))
+    with _open(plan, answered, fresh=fresh) as output, _journal(plan, output) as journal:
+        answering = Answering(output, journal, answered, _grading(plan))
+        answering.grade_kept()
         remaining = count_remaining(plan.problems, answered, plan.counted)
         output.note(asked=plan.asked, counted=asdict(plan.problems.counted(remaining.others)))
         work = Work(remaining.missing)
         if remaining.missing:
             if len(answered):
                 say(f"{output.path}: resuming with {len(answered)} answers, {remaining.missing} remain")
-            _load_and_answer(plan, policy, output, answered, work)
+            _load_and_answer(plan, output, answering, work)
         summary = summarise(output.path, plan.engine.name, plan.problems, answered, work, started=started)
         output.finish(summary.counts(), complete=not summary.failed and not summary.remaining)
     summary.warn_about_reasoning()
@@ -107,10 +105,7 @@ class _Plan:
     """How much of the problems; unlike the settings, it may change between runs."""
     counted: Counted | None
     """What an earlier run with the same settings counted."""
-    sampling: Sampling
-    engine: EngineChoice
-    model: str
-    """The name or folder that the engine loads."""
+    engine: Engine
 
 
 def _plan(
@@ -123,29 +118,24 @@ def _plan(
             "a model is required", where="model", cure="spot sample --model MODEL, or set `model` in the recipe"
         )
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
-    held_out = HeldOut(sets, Evaluations(sets, folder=folder, seed=recipe.seed).holder) if sets else None
+    held_out = HeldOut(sets, Evaluations.of_recipe(sets, recipe, folder).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
     files.check_distinct(folder / settings.problems, path)
     check_free(path)
-    engine = EngineChoice(policy.engine, "passed by the caller") if policy else choose_engine(settings)
-    sampling = Sampling(settings.max_new_tokens or NO_LIMIT, settings.temperature, settings.top_p, settings.top_k)
-    if engine.name != "api":
-        sampling = sampling.without_gaps()
-    depends_on = _settings(recipe, sampling, shard, sets)
+    engine = Engine(settings, recipe.model, policy=policy)
+    depends_on = _settings(recipe, engine.sampling, shard, sets)
     asked = {"trials": settings.trials, "limit": settings.limit}
     problems = ProblemSet(recipe, folder, shard, held_out)
     # Counting a million problems takes longer than the rest of a run's start.
     counted = None if fresh else read_counted(path, depends_on, problems.digests, asked)
     problems.count(counted)
-    if not policy:
-        check_engine(engine.name, settings)
-    model = recipe.model if policy or engine.name == "api" else resolve(recipe.model)
+    engine.check()
     for name in problems.graders:
         grader_of(name, recipe.grader)
-    if not policy and (fresh or not path.exists()):
+    if fresh or not path.exists():
         # Before a file is created, or an old one renamed; a run that resumes may need no request.
-        check_endpoint(engine.name, model, sampling, settings)
-    return _Plan(recipe, path, depends_on, problems, asked, counted, sampling, engine, model)
+        engine.check_endpoint()
+    return _Plan(recipe, path, depends_on, problems, asked, counted, engine)
 
 
 def _settings(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out: list[str]) -> dict[str, Any]:
@@ -187,65 +177,35 @@ def _open(plan: _Plan, answered: Answered, *, fresh: bool) -> outputs.Output:
     return output
 
 
-def _load_and_answer(
-    plan: _Plan, policy: Policy | None, output: outputs.Output, answered: Answered, work: Work
-) -> None:
+def _journal(plan: _Plan, output: outputs.Output) -> AnswerJournal:
+    """The journal of answers that are not graded yet."""
+    path = output.path.with_suffix(outputs.UNGRADED)
+    return AnswerJournal(path, keeps_graded=False, keeps_tokens=plan.recipe.sample.keep_tokens)
+
+
+def _grading(plan: _Plan) -> Callable[[Sequence[KeptAnswer]], list[Sample]]:
+    """How answers become rows."""
+    recipe, engine = plan.recipe, plan.engine
+    settings = RowSettings.of(recipe.model, engine.name, engine.sampling, keeps_tokens=recipe.sample.keep_tokens)
+
+    def grade(answers: Sequence[KeptAnswer]) -> list[Sample]:
+        return [Sample.model_validate(row) for row in graded_answers(answers, recipe.grader, settings)]
+
+    return grade
+
+
+def _load_and_answer(plan: _Plan, output: outputs.Output, answering: Answering[Sample], work: Work) -> None:
     """Load the policy and have it answer what is missing."""
-    say(f"engine {plan.engine.name}: {plan.engine.reason}")
-    policy = policy or load_policy(plan.engine.name, plan.model, plan.sampling, plan.recipe.sample, log=output.path)
+    engine = plan.engine
+    policy = engine.load(log=output.path)
     try:
         _, first = next(plan.problems.requests())
         facts = policy.facts(first)
-        output.note(engine=_engine_entry(plan, facts), complete=False)
-        report_facts(plan.sampling, facts)
-        _answer(plan, policy, output, answered, work)
+        output.note(engine=engine.entry(facts), complete=False)
+        report_facts(engine.sampling, facts)
+        requests = plan.problems.requests(round_size=1 if policy.trials_together else ROUND)
+        answering.answer(policy, requests, work, label="sample")
         # Some facts are known only once the engine has started.
-        output.note(engine=_engine_entry(plan, policy.facts(first)))
+        output.note(engine=engine.entry(policy.facts(first)))
     finally:
         policy.close()
-
-
-def _engine_entry(plan: _Plan, facts: EngineFacts) -> dict[str, Any]:
-    """The ``engine`` entry of the meta file."""
-    choice = {"name": plan.engine.name, "why": plan.engine.reason}
-    return choice | {"requested": plan.sampling.as_dict(), **facts.as_dict()}
-
-
-def _answer(plan: _Plan, policy: Policy, output: outputs.Output, answered: Answered, work: Work) -> None:
-    """Answer what is missing; each group of answers is graded and appended at once."""
-    pending: dict[tuple[Any, ...], Problem] = {}
-    settings = RowSettings.of(plan.recipe, plan.sampling, policy.engine)
-    grading = StoppableGrading(settings, UngradedAnswers(output.path))
-
-    def requests() -> Iterator[Request]:
-        for problem, request in plan.problems.requests(round_size=1 if policy.trials_together else ROUND):
-            pending[request.key] = problem
-            yield request
-
-    def done(request: Request) -> bool:
-        if answered.has(request):
-            pending.pop(request.key, None)
-            return True
-        return False
-
-    def stop() -> None:
-        policy.stop()
-        grading.stop()
-
-    def notice() -> str:
-        return "stopping: finished answers are saved (Ctrl-C again drops those in flight)"
-
-    with progress("answers") as display, interruptible(stop, notice=notice):
-        bar = display.add_task("sample", total=work.wanted, note="")
-        for group in policy.answers(requests(), work.wanted, done):
-            answers = [item for item in group if isinstance(item, Answer)]
-            rows = grading.rows([pending.pop(answer.request.key) for answer in answers], answers)
-            output.append(rows or ())
-            if output.disturbed:
-                policy.stop()  # the command fails in the end, so it asks nothing more
-            answered.count_new(rows or ())
-            for item in group:
-                if isinstance(item, Failure):
-                    del pending[item.request.key]
-            work.add(group, graded=rows is not None)
-            display.update(bar, advance=len(group), note=work.note(answered.verdicts))

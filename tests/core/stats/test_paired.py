@@ -11,72 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spotcli.core.stats import avg_at_k, compare, mcnemar, paired, sign_flip
-from spotcli.core.stats.estimates import student_quantile
+from spotcli.core.stats import compare, holm, mcnemar, paired, sign_flip
 
 near: Any = pytest.approx
 
 
 def one_trial(outcomes: str) -> dict[str, list[int]]:
     return {str(place): [int(outcome)] for place, outcome in enumerate(outcomes)}
-
-
-def test_one_trial_per_problem_gives_the_wilson_interval() -> None:
-    # 7 of 10: centre (0.7 + 3.841459 / 20) / (1 + 0.3841459) = 0.892073 / 1.3841459 = 0.644493,
-    # half 1.959964 / 1.3841459 * sqrt(0.21 / 10 + 3.841459 / 400) = 1.416010 * 0.174939 = 0.247716.
-    result = avg_at_k(one_trial("1111111000"))
-    assert (result.mean, result.problems, result.trials) == (near(0.7), 10, 10)
-    assert (result.low, result.high) == (near(0.396777, abs=1e-5), near(0.892209, abs=1e-5))
-    # sum (m_p - m)^2 = 7 * 0.09 + 3 * 0.49 = 2.1; sqrt(2.1 / 90) = 0.152753.
-    assert result.error == near(0.152753, abs=1e-6)
-
-
-def test_trials_of_a_problem_form_a_cluster() -> None:
-    # Means 1, 0.5, 0, 1; m = 0.625; squares 0.140625 + 0.015625 + 0.390625 + 0.140625 = 0.6875.
-    # error sqrt(0.6875 / 12) = 0.239357; n_eff = 4 * 0.234375 / 0.171875 = 5.454545, between 4 problems and 8 answers.
-    # centre (0.625 + 3.841459 / 10.909091) / (1 + 3.841459 / 5.454545) = 0.977134 / 1.704267 = 0.573345,
-    # half 1.150034 * sqrt(0.234375 / 5.454545 + 3.841459 / 119.008264) = 1.150034 * 0.274313 = 0.315469.
-    result = avg_at_k({"a": [1, 1], "b": [1, 0], "c": [0, 0], "d": [1, 1]})
-    assert (result.mean, result.problems, result.trials) == (0.625, 4, 8)
-    assert result.error == near(0.239357, abs=1e-6)
-    assert (result.low, result.high) == (near(0.257876, abs=1e-5), near(0.888814, abs=1e-5))
-
-
-def test_copied_answers_do_not_narrow_the_interval() -> None:
-    # Eight copies of each answer carry no more information than one.
-    once = avg_at_k(one_trial("1101001011"))
-    copied = avg_at_k({key: trials * 8 for key, trials in one_trial("1101001011").items()})
-    assert (copied.low, copied.high, copied.error) == (near(once.low), near(once.high), near(once.error))
-
-
-def test_the_interval_is_not_a_point_when_all_answers_are_right() -> None:
-    # Wilson at 1: low = n / (n + z^2) = 20 / 23.841459 = 0.838875.
-    result = avg_at_k({str(place): [1, 1] for place in range(20)})
-    assert (result.low, result.high) == (near(0.838875, abs=1e-6), near(1.0))
-    result = avg_at_k({str(place): [0, 0] for place in range(20)})
-    assert (result.low, result.high) == (near(0.0, abs=1e-12), near(0.161125, abs=1e-6))
-    # Every problem half right: no spread between problems, and n_eff is at most the 4 answers:
-    # centre 0.5, half 1.959964 / 1.960365 * sqrt(0.0625 + 0.060023) = 0.349962.
-    result = avg_at_k({"a": [1, 0], "b": [0, 1]})
-    assert (result.low, result.high) == (near(0.150038, abs=1e-4), near(0.849962, abs=1e-4))
-
-
-def test_problems_have_equal_weight_whatever_their_number_of_trials() -> None:
-    assert avg_at_k({"a": [1, 1, 1, 1], "b": [0]}).mean == 0.5
-
-
-def test_missing_outcomes_are_an_error() -> None:
-    with pytest.raises(ValueError, match="at least one problem"):
-        avg_at_k({})
-    with pytest.raises(ValueError, match="'a' has no outcomes"):
-        avg_at_k({"a": []})
-
-
-@given(st.dictionaries(st.text(max_size=3), st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=30))
-def test_an_interval_contains_its_mean_and_is_between_0_and_1(outcomes: dict[str, list[bool]]) -> None:
-    result = avg_at_k(outcomes)
-    assert 0 <= result.low <= result.mean + 1e-12
-    assert result.mean - 1e-12 <= result.high <= 1
 
 
 @pytest.mark.parametrize(
@@ -129,10 +70,10 @@ def test_several_trials_per_problem_use_sign_flips() -> None:
     assert (result.test, result.p_value) == ("sign flip, exact", 0.5)
     assert (result.wins, result.losses, result.ties) == (3, 1, 0)
     assert result.difference == 0.375
-    # squares 0.390625 + 0.015625 + 0.015625 + 0.765625 = 1.1875; sqrt(1.1875 / 12) = 0.314576; t(3) = 3.182446:
-    # 0.375 -+ 1.001122, and a difference is at most 1.
+    # squares 0.390625 + 0.015625 + 0.015625 + 0.765625 = 1.1875; sqrt(1.1875 / 12) = 0.314576.
+    # With the added 1/2: sqrt(1.6875 / 12) = 0.375; t(3) = 3.182446: 0.375 -+ 1.193417, and a difference is at most 1.
     assert result.error == near(0.314576, abs=1e-6)
-    assert (result.low, result.high) == (near(-0.626122, abs=1e-5), 1.0)
+    assert (result.low, result.high) == (near(-0.818417, abs=1e-5), 1.0)
 
 
 def test_the_order_of_problems_does_not_matter() -> None:
@@ -144,8 +85,12 @@ def test_equal_scores_do_not_prove_equal_models() -> None:
     same = {str(place): [1, 0] for place in range(10)}
     result = compare(same, same)
     assert (result.difference, result.p_value, result.wins, result.losses) == (0, 1.0, 0, 0)
-    # The two added changes of +1 and -1: variance (2 / 12) / 12, root 0.117851; times z 0.230984.
+    # The two added changes of +1/2 and -1/2: sqrt(0.5 / 90) = 0.074536; times t(9) = 2.262157: 0.168611.
+    assert (result.low, result.high) == (near(-0.168611, abs=1e-6), near(0.168611, abs=1e-6))
+    # With one trial, the two added changes of +1 and -1: variance (2 / 12) / 12, root 0.117851; times z 0.230984.
+    result = compare(one_trial("1" * 10), one_trial("1" * 10))
     assert (result.low, result.high) == (near(-0.230984, abs=1e-6), near(0.230984, abs=1e-6))
+    assert compare({"a": [1, 1]}, {"a": [1, 0]}).low == -1.0
 
 
 def test_comparing_different_problems_is_an_error() -> None:
@@ -200,14 +145,16 @@ def test_shares_of_instructions_are_compared_exactly() -> None:
     assert (result.test, result.p_value) == ("sign flip, exact", 0.75)
 
 
-@pytest.mark.parametrize(("degrees", "expected"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (29, 2.0452), (120, 1.9799)])
-def test_student_quantiles_equal_the_printed_table(degrees: int, expected: float) -> None:
-    assert student_quantile(0.95, degrees) == near(expected, abs=5e-5)
-
-
-def test_student_quantiles_meet_the_normal_quantile_without_a_jump() -> None:
-    assert student_quantile(0.95, 2000) == near(student_quantile(0.95, 2001), abs=2e-3)
+def test_two_problems_have_students_widest_interval() -> None:
     # The error of the mean of the two values 0 and 1 is half their distance; t(1) = 12.7062.
     result = compare({"a": [0, 0], "b": [0, 0]}, {"a": [0, 0], "b": [1, 1]})
     assert result.error == near(sqrt(0.5 / 2))
     assert (result.low, result.high) == (-1.0, 1.0)
+
+
+def test_p_values_are_corrected_for_their_number() -> None:
+    # Sorted 0.01, 0.03, 0.04: 3 * 0.01 = 0.03, 2 * 0.03 = 0.06, and 1 * 0.04 is not below the one before.
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == {"a": near(0.06), "b": near(0.03), "c": near(0.06)}
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert holm({"a": 0.04}) == {"a": 0.04}
+    assert holm({}) == {}

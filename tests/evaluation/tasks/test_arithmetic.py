@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from spotcli.evaluation.tasks import arithmetic as arithmetic_task
+from spotcli.evaluation.tasks import TaskContext, load_task
+from spotcli.grading import grade
 from spotcli.problems import arithmetic
 from spotcli.records import Problem
+
+
+def problems(seed: int, number: int) -> list[Problem]:
+    return load_task("arithmetic").load(TaskContext(seed=seed, limit=number))
 
 
 def expression(problem: Problem) -> str:
@@ -36,15 +41,15 @@ def test_splits_are_disjoint_for_any_two_seeds() -> None:
 
 
 def test_problems_depend_only_on_the_seed() -> None:
-    assert arithmetic_task.problems(0, 50) == arithmetic_task.problems(0, 50)
-    assert arithmetic_task.problems(0, 50) != arithmetic_task.problems(1, 50)
-    assert arithmetic_task.problems(0, 50) == arithmetic_task.problems(0, 400)[:50]
+    assert problems(0, 50) == problems(0, 50)
+    assert problems(0, 50) != problems(1, 50)
+    assert problems(0, 50) == problems(0, 400)[:50]
 
 
 def test_families_alternate_without_repeated_problems() -> None:
-    problems = arithmetic.take(0, "train", 300)
-    assert len({problem.id for problem in problems}) == 300
-    families = Counter((problem.source or "").rpartition("/")[2] for problem in problems)
+    taken = arithmetic.take(0, "train", 300)
+    assert len({problem.id for problem in taken}) == 300
+    families = Counter((problem.source or "").rpartition("/")[2] for problem in taken)
     assert families == dict.fromkeys(arithmetic.FAMILIES, 100)
 
 
@@ -53,7 +58,7 @@ def test_a_split_is_finite() -> None:
 
 
 def test_grading_reads_the_box() -> None:
-    reference = arithmetic_task.problems(0, 1)[0].answer or ""
-    assert arithmetic_task.grade(f"so\n\\boxed{{{reference}}}", reference).verdict == "right"
-    assert arithmetic_task.grade("\\boxed{-1}", reference).verdict == "wrong"
-    assert arithmetic_task.grade("I would rather not.", reference).verdict == "undecided"
+    reference = problems(0, 1)[0].answer or ""
+    assert grade(f"so\n\\boxed{{{reference}}}", reference).verdict == "right"
+    assert grade("\\boxed{-1}", reference).verdict == "wrong"
+    assert grade("I would rather not.", reference).verdict == "undecided"

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from spotcli.evaluation.tasks import connect4
+from spotcli.evaluation.tasks import TaskContext, connect4
 from spotcli.evaluation.tasks.connect4 import (
     Columns,
     boards,
     drawn,
-    grade,
-    problems,
     split_of,
     take,
     to_move,
     winning_moves,
 )
+from spotcli.grading.coordinates import grade_coordinates as grade
+from spotcli.records import Problem
 
 SHARED = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 
@@ -34,6 +34,10 @@ LINES = [
     for column in range(7)
     if 0 <= row + 3 * up < 6 and column + 3 * right < 7
 ]
+
+
+def problems(seed: int, limit: int | None = None) -> list[Problem]:
+    return connect4.problems(TaskContext(seed=seed, limit=limit))
 
 
 def textbook_moves(columns: Columns, player: str) -> set[tuple[int, int]]:

@@ -9,7 +9,7 @@ are shares in the same unit.
 from spotcli.core.stats.estimates import Estimate, Outcomes, avg_at_k
 from spotcli.core.stats.paired import Comparison, compare, holm, mcnemar, sign_flip
 from spotcli.core.stats.repeated import attainable, maj_at_k, pass_at_k
-from spotcli.core.stats.retention import Retention, excludable_loss, problems_needed, retained
+from spotcli.core.stats.retention import Retention, excludable_loss, least_loss, problems_needed, retained
 
 __all__ = [
     "Comparison",
@@ -21,6 +21,7 @@ __all__ = [
     "compare",
     "excludable_loss",
     "holm",
+    "least_loss",
     "maj_at_k",
     "mcnemar",
     "pass_at_k",

@@ -28,33 +28,45 @@ class Estimate:
     """Answers to all problems together."""
 
 
-def avg_at_k(outcomes: Outcomes, *, confidence: float = 0.95) -> Estimate:
+def avg_at_k(outcomes: Outcomes, *, weights: Mapping[str, float] | None = None, confidence: float = 0.95) -> Estimate:
     """Return the mean over problems of each problem's mean over trials, with an interval clustered by problem.
 
-    With m_p the mean of problem p, m the mean of all m_p and n the number of problems:
+    With m_p the mean of problem p, w_p its weight (1 by default), W the sum of all weights, m = sum w_p m_p / W and n
+    the number of problems:
 
-        error    = sqrt( sum (m_p - m)^2 / (n (n - 1)) )
-        interval = Wilson's, with n_eff instead of n:  n_eff = n * m (1 - m) / (sum (m_p - m)^2 / n)
+        error    = sqrt( n / (n - 1) * sum w_p^2 (m_p - m)^2 ) / W
+        interval = Wilson's, with n_eff instead of n and, for several trials, Student's quantile t(n - 1):
+                   n_eff = (n + 1) / n * m (1 - m) W^2 / (sum w_p^2 (m_p - m)^2 + m (1 - m) sum w_p^2 / n)
 
     The error is the clustered standard error of Miller, "Adding Error Bars to Evals" (arXiv 2411.00640), for clusters
-    of equal size. The interval is Wilson's score interval (1927) with the effective sample size, as Dean and Pagano
-    (2015) recommend for proportions in clustered samples: it is inside [0, 1] and is not a point if the mean is 0 or 1.
-    With one trial per problem n_eff is n, so the result is the plain Wilson interval. n_eff is at most the number of
-    answers; it is n if the mean is 0 or 1.
+    of equal size, and that of a ratio for others. The interval is Wilson's score interval (1927) with the effective
+    sample size, as Dean and Pagano (2015) recommend for proportions in clustered samples: it is inside [0, 1] and is
+    not a point if the mean is 0 or 1. With one trial per problem and equal weights n_eff is n, so the result is the
+    plain Wilson interval. The last term of n_eff is one more problem, as variable as a single trial: with few problems
+    the observed variance is often too small. n_eff is at most the number of answers; it is n if the mean is 0 or 1.
+
+    Args:
+        outcomes: the outcomes of each problem.
+        weights: weight of each problem, such as its number of instructions; all of them, or None.
+        confidence: of the interval.
 
     Raises:
-        ValueError: no problem is given, or a problem has no outcome.
+        ValueError: no problem is given, a problem has no outcome, or the weights add up to 0.
     """
     means = problem_means(outcomes)
-    n, trials = len(means), sum(map(len, outcomes.values()))
-    mean = fmean(means)
-    squares = sum((problem_mean - mean) ** 2 for problem_mean in means)
+    shares = [1.0 if weights is None else weights[key] for key in outcomes]
+    n, trials, total = len(means), sum(map(len, outcomes.values())), sum(shares)
+    if total <= 0:
+        raise ValueError("the weights add up to 0")
+    mean = sum(share * problem_mean for share, problem_mean in zip(shares, means, strict=True)) / total
+    squares = sum((share * (problem_mean - mean)) ** 2 for share, problem_mean in zip(shares, means, strict=True))
     spread = mean * (1 - mean)
-    effective = float(n) if spread <= 0 else min(float(trials), n * spread * n / squares if squares else float(trials))
-    z = normal_quantile(confidence)
-    centre = (mean + z * z / (2 * effective)) / (1 + z * z / effective)
-    half = z / (1 + z * z / effective) * sqrt(max(spread, 0) / effective + z * z / (4 * effective**2))
-    error = sqrt(squares / (n * (n - 1))) if n > 1 else 0.0
+    one_more = spread * fmean(share**2 for share in shares)
+    effective = min(float(trials), (n + 1) / n * spread * total**2 / (squares + one_more)) if spread > 0 else float(n)
+    q = student_quantile(confidence, n - 1) if trials > n > 1 else normal_quantile(confidence)
+    centre = (mean + q * q / (2 * effective)) / (1 + q * q / effective)
+    half = q / (1 + q * q / effective) * sqrt(max(spread, 0) / effective + q * q / (4 * effective**2))
+    error = sqrt(squares * n / (n - 1)) / total if n > 1 else 0.0
     return Estimate(mean, max(centre - half, 0.0), min(centre + half, 1.0), error, n, trials)
 
 

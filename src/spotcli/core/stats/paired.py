@@ -94,20 +94,23 @@ def paired_interval(changes: Sequence[float], *, single: bool, confidence: float
 
         one trial per problem   adjusted Wald interval for paired proportions (Bonett and Price 2012): the interval of
                                 the mean of all d_p and of one added +1 and one added -1
-        more trials             d -+ t(n - 1) * sqrt( sum (d_p - d)^2 / (n (n - 1)) ), the paired interval of Miller
-                                (arXiv 2411.00640) with Student's quantile
+        more trials             d -+ t(n - 1) * sqrt( (sum (d_p - d)^2 + 1/2) / (n (n - 1)) ): the paired interval of
+                                Miller (arXiv 2411.00640) with Student's quantile, and the squares of one added +1/2
+                                and one added -1/2
 
-    If all d_p are equal, Student's interval would be a point; the interval of Bonett and Price is used instead.
-    The standard error is the square root above in both cases.
+    Without the added squares, the interval is too narrow for few problems that many trials make precise: a change that
+    only few problems show is missed by half of all samples, and then the coverage of 95 % intervals was 84 %
+    (docs/evaluation.md). With 200 problems the addition widens the interval by 1 to 9 %. A single problem always has
+    the interval of Bonett and Price. The standard error is sqrt( sum (d_p - d)^2 / (n (n - 1)) ).
     """
     n, difference = len(changes), fmean(changes)
     squares = sum((change - difference) ** 2 for change in changes)
     error = sqrt(squares / (n * (n - 1))) if n > 1 else 0.0
-    if single or squares < 1e-18:
+    if single or n == 1:
         centre, adjusted = adjusted_mean(changes)
         half = normal_quantile(confidence) * adjusted
     else:
-        centre, half = difference, student_quantile(confidence, n - 1) * error
+        centre, half = difference, student_quantile(confidence, n - 1) * sqrt((squares + 0.5) / (n * (n - 1)))
     return Interval(max(centre - half, -1.0), min(centre + half, 1.0), error)
 
 

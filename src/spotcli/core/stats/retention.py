@@ -100,6 +100,14 @@ def excludable_loss(sizes: Iterable[tuple[int, int]], *, confidence: float = 0.9
     return min(1.0, (normal_quantile(confidence) + NormalDist().inv_cdf(POWER)) * error)
 
 
+def least_loss(problems: int, *, confidence: float = 0.95) -> float:
+    """Return the smallest loss that this many problems exclude at best: if both models give the same answers.
+
+    It is -``bound`` of ``retained`` for changes that are all 0, and does not depend on the number of trials.
+    """
+    return normal_quantile(confidence) * sqrt(2) / (problems + 2)
+
+
 def problems_needed(loss: float, trials: int, *, confidence: float = 0.95) -> int:
     """Return how many problems can exclude a loss, with the assumptions of ``excludable_loss``.
 

@@ -1,42 +1,162 @@
-"""Benchmarks, one module each: their problems, and how an answer is graded.
+"""Evaluation tasks by name: ``load_task`` returns the declaration, ``load_tasks`` the checked problems too.
 
-A task is a module with the members of ``Task`` whose name is in ``NAMES``.
+A name is a built-in task, a task that an installed package registers, a problem set, or a task file. Everything that
+can be wrong with a task's data is found here, before a model is loaded.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Protocol, cast
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from statistics import fmean
 
 from spotcli.errors import UserError
-from spotcli.grading import Grade
-from spotcli.recipe import suggest
-from spotcli.records import Problem
+from spotcli.evaluation.tasks.builtin import ALIASES, BUILTIN, plain_name
+from spotcli.evaluation.tasks.problem_sets import is_problem_set, task_of_set, with_settings
+from spotcli.evaluation.tasks.published import SetNotFound, refuse_missing
+from spotcli.evaluation.tasks.task import MAIN, Group, LoadedTask, Task, TaskContext
+from spotcli.grading.answers import Completion, grade_answers, graded_fields
+from spotcli.grading.kinds import grader_of
+from spotcli.recipe import TaskSettings, suggest
+from spotcli.records import Message, Problem, Score
 
-NAMES = ("arithmetic", "connect4")
+__all__ = ["BUILTIN", "MAIN", "Group", "LoadedTask", "Task", "TaskContext", "is_task", "load_task", "load_tasks"]
 
-
-class Task(Protocol):
-    """The members of a task's module."""
-
-    TRIALS: int
-    """Default number of answers per problem: k of avg@k."""
-    MAX_NEW_TOKENS: int
-    """Maximum tokens that an answer needs."""
-
-    def problems(self, seed: int, limit: int | None = None) -> list[Problem]:
-        """The held-out problems; the same for the same seed."""
-
-    def grade(self, response: str, reference: str, /) -> Grade:
-        """Grade one answer against the reference answer of its problem."""
+ENTRY_POINTS = "spotcli.tasks"
+"""The group of entry points with which a package registers tasks."""
 
 
-def load_task(name: str) -> Task:
-    """Load a task by name.
+def load_task(name: str, context: TaskContext | None = None) -> Task:
+    """Return the declaration of a task, without its problems.
+
+    Args:
+        name: a built-in task (``math500``, ``MATH-500``), a task of an installed package, a problem set (a file or
+            ``hf:NAME``), or a task file.
+        context: folder of relative paths, and the default grader of problem sets.
 
     Raises:
-        UserError: the task is unknown; the cure suggests the nearest name.
+        UserError: the task is unknown, with the nearest name; or an installed package registers no valid task.
+        RecipeError: an invalid task file.
     """
-    if name not in NAMES:
-        raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=suggest(name, list(NAMES)))
-    return cast(Task, import_module(f"spotcli.evaluation.tasks.{name}"))
+    context = context or TaskContext()
+    if builtin := ALIASES.get(plain_name(name)):
+        return BUILTIN[builtin]
+    registered = _registered()
+    if name in registered:
+        return _installed(registered[name])
+    if is_problem_set(name, context.folder):
+        return task_of_set(name, context)
+    known = [*BUILTIN, *registered]
+    cure = suggest(name, known)
+    if not cure.startswith("did you mean"):
+        cure = f"use {', '.join(known)}, a file (.jsonl, .parquet, .csv), hf:org/name, or a task file (.yaml)"
+    raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=cure)
+
+
+def is_task(name: str) -> bool:
+    """Whether a name is a built-in task, a task of an installed package or a task file, and no problem set."""
+    return plain_name(name) in ALIASES or name in _registered() or name.lower().endswith((".yaml", ".yml"))
+
+
+def load_tasks(names: Iterable[str], context: TaskContext) -> dict[str, LoadedTask]:
+    """Load and check the problems and the graders of tasks.
+
+    Returns:
+        The tasks by ``Task.name``, in the order of the names.
+
+    Raises:
+        UserError: a task is unknown, its problems are missing or not the published ones, or a grader is unknown.
+        DataError: an invalid row.
+    """
+    settings = {load_task(name, context).name: given for name, given in context.settings.items()}
+    loaded: dict[str, LoadedTask] = {}
+    missing: list[SetNotFound] = []
+    for task in (load_task(name, context) for name in names):
+        try:
+            loaded[task.name] = _load(task, settings.get(task.name), context)
+        except SetNotFound as error:
+            missing.append(error)
+    refuse_missing(missing)
+    return loaded
+
+
+def _load(task: Task, settings: TaskSettings | None, context: TaskContext) -> LoadedTask:
+    if settings:
+        task, context = with_settings(task, settings), replace(context, problems=settings.problems)
+    problems = task.load(context)[: context.limit]
+    if not problems:
+        raise UserError("the task has no problems", where=task.name, cure="use another problem set")
+    for grader in {problem.grader for problem in problems}:
+        grader_of(grader, task.grader)
+    if task.constant_response is not None:
+        task = replace(task, chance=_chance(task, problems, task.constant_response))
+    return LoadedTask(task, [_instructed(problem, task.instruction) for problem in problems])
+
+
+def _chance(task: Task, problems: list[Problem], response: str) -> Mapping[str, float]:
+    """What a response scores that is the same for every problem, by metric."""
+    completions = [Completion(problem, response, "stop") for problem in problems]
+    scores = [
+        Score.model_validate(
+            completion.problem.model_dump(exclude_unset=True)
+            | {"task": task.name, "split": "eval"}
+            | graded_fields(completion, grade)
+        )
+        for completion, grade in zip(completions, grade_answers(completions, task.grader), strict=True)
+    ]
+    rows = [{MAIN: float(score.verdict == "right")} | (task.metrics(score) if task.metrics else {}) for score in scores]
+    return {metric: fmean(row[metric] for row in rows) for metric in rows[0]}
+
+
+def _instructed(problem: Problem, instruction: str | None) -> Problem:
+    """The problem with the instruction appended to its last message; its id stays the same."""
+    if not instruction:
+        return problem
+    if isinstance(problem.prompt, str):
+        return problem.model_copy(update={"prompt": f"{problem.prompt}\n\n{instruction}"})
+    messages: list[Message] = [{**message} for message in problem.prompt]
+    messages[-1]["content"] = f"{messages[-1]['content']}\n\n{instruction}"
+    return problem.model_copy(update={"prompt": messages})
+
+
+@cache
+def _registered() -> dict[str, list[EntryPoint]]:
+    """The tasks of installed packages: name -> entry points, of which there should be one."""
+    registered: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        registered.setdefault(entry.name, []).append(entry)
+    return registered
+
+
+def _installed(entries: list[EntryPoint]) -> Task:
+    """The task of an entry point: a ``Task``, or a function without arguments that returns one.
+
+    Raises:
+        UserError: it cannot be loaded, is no task, or several packages register the name.
+    """
+    packages = [entry.dist.name if entry.dist else entry.value for entry in entries]
+    where = f"task '{entries[0].name}' of the package {packages[0]}"
+    if len({entry.value for entry in entries}) > 1:
+        raise UserError(
+            f"several packages register the task '{entries[0].name}': {', '.join(packages)}",
+            where="eval.tasks",
+            cure="uninstall all but one of them",
+        )
+    try:
+        task = entries[0].load()
+        task = task() if callable(task) else task
+    except Exception as error:
+        raise UserError(
+            f"failed to load {entries[0].value}: {type(error).__name__}: {error}",
+            where=where,
+            cure="update the package, or uninstall it",
+        ) from error
+    if not isinstance(task, Task):
+        raise UserError(
+            f"expected a spotcli.evaluation.tasks.Task, got {type(task).__name__}",
+            where=where,
+            cure=f"correct the entry point {entries[0].value}",
+        )
+    return task if task.name == entries[0].name else replace(task, name=entries[0].name)

@@ -1,31 +1,32 @@
-"""Connect Four, generated from a seed: which moves win at once, for the player to move and for the opponent.
+"""Connect Four: which moves win at once, for the player to move and for the opponent.
 
-The boards are positions of two players who drop pieces at random, before either of them has won. The answer is two sets
-of moves, and both must be exactly right. Only one of a board and its mirror image is used. A hash assigns both to the
-train or the test split, so the splits are disjoint for any seed.
+The boards are generated from a seed, or the published ones are read. Generated boards are positions of two players who
+drop pieces at random, before either of them has won. The answer is two sets of moves, and both must be exactly right.
+Only one of a board and its mirror image is used. A hash assigns both to the train or the test split, so the splits are
+disjoint for any seed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
-from spotcli.grading import Grade
-from spotcli.grading.coordinates import write_cells
-from spotcli.grading.kinds import get_grader
-from spotcli.records import Problem
+from spotcli.evaluation.tasks.published import PublishedSet, column_error, load_converted, local_source
+from spotcli.evaluation.tasks.task import Task, TaskContext
+from spotcli.grading.answers import TRUNCATED
+from spotcli.grading.coordinates import labelled_cells, write_cells
+from spotcli.records import Problem, Score
 
 Split = Literal["train", "test"]
 Move = tuple[int, int]
 """Row from the bottom and column from the left, both from 0."""
 Columns = tuple[str, ...]
 """The board: the pieces of each column, the lowest first."""
-
-TRIALS = 5
-MAX_NEW_TOKENS = 8192
 
 ROWS, COLUMNS, LINE = 6, 7, 4
 TEST_SHARE = 0.25
@@ -148,15 +149,84 @@ def take(seed: int, split: Split, number: int) -> list[Problem]:
     return [as_problem(columns, f"builtin:connect4/{split}") for columns in islice(boards(seed, split), number)]
 
 
-def problems(seed: int, limit: int | None = None) -> list[Problem]:
-    """The held-out problems: 500 by default."""
-    return take(seed, "test", limit or 500)
+PROBLEMS = 500
+"""Number of held-out boards that are generated; ``eval.limit`` may ask for more."""
+
+SET = PublishedSet("connect4", ("linius/connect4",), 500)
+"""The boards of the paper. They are used only if they are named, so that no result depends on the network."""
+COLUMNS_OF_SET = ("state", "answer")
+"""Published columns: the board as text, and the winning moves of the player to move and of the opponent."""
+
+_PLACE = re.compile(r"\((\d),\s*(\d)\)\s*:\s*([XO_])")
+_PLAYER = re.compile(r"You are player ([XO])")
 
 
-def grade(response: str, reference: str) -> Grade:
-    """Right when both sets of moves equal the reference's, wrong when either one differs.
+def problems(context: TaskContext) -> list[Problem]:
+    """The held-out boards: published ones from ``context.problems`` or the folder of files, else generated ones.
 
-    The last line of each label counts. Blanks, brackets, emphasis, order and repetition are ignored. Undecided where a
-    line is missing or contains anything but moves or ``None``: a missing answer is not an empty set.
+    Raises:
+        UserError: the published set cannot be read, or has another number of boards.
+        DataError: an invalid board, or an answer that is not the solver's.
     """
-    return get_grader("coordinates")(response, reference)
+    if context.problems or local_source(context.data_dir, SET.file_names):
+        return load_converted(SET, context, published_problem)
+    return take(context.seed, "test", context.limit or PROBLEMS)
+
+
+def published_problem(row: dict[str, Any], /, *, where: str, source: str) -> Problem:
+    """A published board as a problem, in the words of the generated ones.
+
+    Raises:
+        DataError: the row has no board, or another answer than the solver's.
+    """
+    state, answer = (_decoded(row.get(column)) for column in COLUMNS_OF_SET)
+    pieces = {
+        (int(place[0]), int(place[1])): place[2] for place in _PLACE.findall(state if isinstance(state, str) else "")
+    }
+    columns = tuple(
+        "".join(pieces.get((row, column), "") for row in range(ROWS)).rstrip("_") for column in range(COLUMNS)
+    )
+    if len(pieces) != ROWS * COLUMNS or "_" in "".join(columns):
+        raise column_error(SET, COLUMNS_OF_SET, "expected a board of 6 rows and 7 columns in 'state'", where)
+    player = _PLAYER.search(state)
+    if player and player[1] != to_move(columns)[0]:
+        raise column_error(SET, COLUMNS_OF_SET, f"it is not the move of {player[1]}, by the number of pieces", where)
+    moves = [winning_moves(columns, side) for side in to_move(columns)]
+    try:
+        published = [{(int(place[0]), int(place[1])) for place in side} for side in answer]
+    except (TypeError, ValueError, IndexError, KeyError):
+        raise column_error(SET, COLUMNS_OF_SET, "expected two lists of [row, column] in 'answer'", where) from None
+    if published != moves:
+        raise column_error(SET, COLUMNS_OF_SET, f"the winning moves are {moves}, got {published} in 'answer'", where)
+    return as_problem(columns, source)
+
+
+def _decoded(value: Any) -> Any:
+    """A cell of a CSV file that contains JSON; any other value unchanged."""
+    try:
+        return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def metrics(score: Score) -> dict[str, float]:
+    """Whether the moves of each player are exactly right; none of a truncated answer are."""
+
+    def is_right(label: str) -> float:
+        if score.reason == TRUNCATED:
+            return 0.0
+        cells = labelled_cells(score.response, label)
+        return float(not isinstance(cells, str) and cells == labelled_cells(score.answer or "", label))
+
+    return {"own": is_right("Own"), "opponent": is_right("Opponent"), "both": float(score.verdict == "right")}
+
+
+TASK = Task(
+    "connect4",
+    problems,
+    trials=5,
+    grader="coordinates",
+    group="OOD",
+    metrics=metrics,
+    constant_response="Own: None\nOpponent: None",
+)
