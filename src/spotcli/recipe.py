@@ -133,6 +133,8 @@ class EvalSection(EngineSection):
     """Only the k most likely tokens; 0 is all, and an endpoint is sent none."""
     drift: bool = True
     """Measure the drift: mean KL divergence per token from the base model on neutral prompts (with ``--against``)."""
+    drift_answers: Natural = 64
+    """Right answers of the base model to the trained tasks on which drift is measured too; 0 is none."""
 
 
 class Recipe(Section):

@@ -23,7 +23,7 @@ from spotcli.errors import RecipeError, UserError, require
 from spotcli.evaluation.answers import ModelEvaluation, saved_rows, scores_path
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
 from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
-from spotcli.evaluation.retention import Drift, measure_drift
+from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
 from spotcli.evaluation.scores import EvalSummary, ModelRows, TaskFacts
 from spotcli.evaluation.summary import summarise, trained_tasks
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
@@ -94,7 +94,7 @@ def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str
     trained = trained_tasks(facts, settings.trained)
     pair = [name for name in (against, model) if name]
     rows = _rows(start, [*pair, *also])
-    drift = _drift(start, model, against) if against and settings.drift and not start.rescore else None
+    drift = _drift(start, model, rows[against], trained) if against and settings.drift else None
     summary = summarise(
         [rows[name] for name in [*pair, *(name for name in rows if name not in pair)]],
         facts,
@@ -134,14 +134,19 @@ def _rows(start: _Start, names: Sequence[str]) -> dict[str, ModelRows]:
     return rows
 
 
-def _drift(start: _Start, model: str, against: str) -> Drift | None:
-    """The drift of a model; None, with a message, if an endpoint answers for one of the two models."""
-    for name in (against, model):
+def _drift(start: _Start, model: str, base: ModelRows, trained: Sequence[str]) -> Drift | None:
+    """The drift of a model; None, with a message, if the weights of one of the two models are not here."""
+    for name in (base.model, model):
+        if (start.folder / name).is_file():
+            say(f"drift is not measured: it requires the weights of both models, and {name} is a file of scores")
+            return None
         if ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder).engine.name == "api":
             say(f"drift is not measured: it requires the weights of {name}, and an endpoint answers for this model")
             return None
+    if start.rescore:
+        return saved_drift(start.recipe, model, base, trained, folder=start.folder)
     require("train", "measuring drift", "torch", "transformers")
-    return measure_drift(start.recipe, model=model, base=against, folder=start.folder)
+    return measure_drift(start.recipe, model, base, trained, folder=start.folder, fresh=start.fresh)
 
 
 def plan(recipe: Recipe, *, model: str, against: str | None, folder: Path = Path()) -> EvalPlan:

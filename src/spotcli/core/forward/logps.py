@@ -58,7 +58,7 @@ class _TokenLogps(torch.autograd.Function):
         others_MV = torch.empty(kept, len(weight_VH), dtype=products or exact, device=hidden_NH.device)
         for start in range(0, len(hidden_NH), chunk):
             part = slice(start, start + chunk)
-            logits_CV = _logits(hidden_NH[part], head_VH, bias_V, exact)
+            logits_CV = head_logits(hidden_NH[part], head_VH, bias_V, exact)
             target_C = logits_CV.gather(1, targets_N[part, None])[:, 0]
             most_C = logits_CV.amax(1)
             sum_C = logits_CV.sub_(most_C[:, None]).exp_().sum(1)
@@ -92,7 +92,9 @@ class _TokenLogps(torch.autograd.Function):
                 if part.stop <= kept:
                     others_CV = others_MV
                 else:
-                    exact_CV = _logits(hidden_NH[part], head_VH, bias_V, ctx.exact).sub_(totals_N[part, None]).exp_()
+                    exact_CV = (
+                        head_logits(hidden_NH[part], head_VH, bias_V, ctx.exact).sub_(totals_N[part, None]).exp_()
+                    )
                     others_CV = exact_CV.scatter_(1, targets_N[part, None], 0.0).to(factor_VH.dtype)
                 if grad_hidden_NH is not None:
                     away_CH = torch.mm(others_CV, factor_VH).to(ctx.exact).mul_(grad_C[:, None])
@@ -133,7 +135,15 @@ def _compute_dtype(hidden_NH: Tensor) -> torch.dtype | None:
     return hidden_NH.dtype if hidden_NH.dtype in (torch.bfloat16, torch.float16) else None
 
 
-def _logits(hidden_CH: Tensor, head_VH: Tensor, bias_V: Tensor | None, exact: torch.dtype) -> Tensor:
+def head_logits(hidden_CH: Tensor, head_VH: Tensor, bias_V: Tensor | None, exact: torch.dtype) -> Tensor:
+    """Return the logits of a linear head, [C, V], in the precision ``exact``.
+
+    Args:
+        hidden_CH: hidden states.
+        head_VH: the weight, in ``exact`` or in a lower precision whose products the device can sum up in ``exact``.
+        bias_V: the bias, if the head has one.
+        exact: float32 or float64.
+    """
     with torch.autocast(hidden_CH.device.type, enabled=False):
         operand_CH = hidden_CH.to(head_VH.dtype)
         if head_VH.dtype == exact:
