@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from spotcli.errors import DataError
-from spotcli.evaluation.scores import compare_models
+from spotcli.evaluation.scores import ModelRows
+from spotcli.evaluation.summary import compare_models
 from spotcli.jsonl import read
 from spotcli.records import Score
 from spotcli.score_changes import base_scores, compare_files, compared_answers, count_changes
@@ -31,8 +32,8 @@ def test_every_problem_has_one_change(tmp_path: Path) -> None:
 
 def test_changes_are_those_of_the_evaluation(tmp_path: Path) -> None:
     base, tuned = write_evaluation(tmp_path)
-    before, after = list(read(base, Score)), list(read(tuned, Score))
-    task = compare_models(before, after, ["arithmetic"], trained=[], margin=0.02)["arithmetic"]
+    before, after = (ModelRows(path.stem, str(path), list(read(path, Score))) for path in (base, tuned))
+    task = compare_models(before, after, ["arithmetic"], trained=[], margin=0.02)[0]["arithmetic"]
     counts = count_changes(compare_files(base, tuned).values())["arithmetic"]
     assert (len(task.won), len(task.lost), task.both, task.neither) == tuple(counts.values())
 

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,9 @@ def _log(model: ModelScores, score: TaskScore, meta: Mapping[str, Any], summary:
         },
     }
     yield _json(header)[:-1] + b', "samples": ['
-    rows = (row for row in jsonl.read(Path(model.path), Score) if row.task == score.task and row.trial < score.trials)
+    # A file can have more trials, from an evaluation with a larger k.
+    trials = ceil(score.estimate.trials / score.estimate.problems)
+    rows = (row for row in jsonl.read(Path(model.path), Score) if row.task == score.task and row.trial < trials)
     for index, row in enumerate(rows):
         yield (b",\n" if index else b"\n") + _json(_sample(row, model.model))
     yield b"\n]}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,10 @@ def flip_section(summary: EvalSummary) -> FlipSection | None:
     ]
     wanted = {kind: _spread(list(comparisons.values()), kind) for kind in ("lost", "won")}
     flips = _read(summary, {key for keys in wanted.values() for key in keys})
-    lost, won = ([flips[key] for key in wanted[kind] if key in flips] for kind in ("lost", "won"))
+    lost, won = (
+        [flips[key] for key in keys if key in flips and flips[key].problem.change == kind]
+        for kind, keys in wanted.items()
+    )
     return FlipSection(
         counts,
         lost,
@@ -116,12 +120,13 @@ def _read(summary: EvalSummary, wanted: set[tuple[str, str]]) -> dict[tuple[str,
         return {}
     base, tuned = (Path(model.path) for model in summary.models[:2])
     # A file can have more trials, from an evaluation with a larger k.
-    trials = {task: item.comparison.trials // item.comparison.problems for task, item in summary.comparisons.items()}
+    compared = {task: item.comparison for task, item in summary.comparisons.items()}
+    trials = {task: ceil(comparison.trials / comparison.problems) for task, comparison in compared.items()}
 
-    def compared(row: Score) -> bool:
+    def is_compared(row: Score) -> bool:
         return (row.task, row.id) in wanted and row.trial < trials[row.task]
 
-    changes = compare_files(base, tuned, wanted=compared)
+    changes = compare_files(base, tuned, wanted=is_compared)
     pairs = compared_answers(base, tuned, changes.values())
     return {(pair.problem.task, pair.problem.id): _flip(pair) for pair in pairs}
 
