@@ -55,7 +55,8 @@ def update_card(folder: Path, summary: EvalSummary) -> bool:
     _, end, after = rest.partition(END)
     if begin and not end:
         return False  # somebody edited the marks; what is between them cannot be known
-    text = f"{before.rstrip()}\n\n{section(summary)}{after.lstrip()}"
+    rest = f"\n{after.lstrip()}" if after.strip() else ""
+    text = f"{before.rstrip()}\n\n{section(summary)}{rest}"
     files.replace(path, [text.encode()])
     return True
 

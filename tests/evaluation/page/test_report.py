@@ -348,9 +348,8 @@ def test_in_a_browser_tables_sort_by_click_and_by_keyboard(tmp_path: Path) -> No
             assert "difference" in await shown.script("document.querySelector('.paper tfoot').innerText")
             # Text is sorted as text, with its numbers as numbers.
             await shown.script("document.querySelector('.numbers th[data-column=\"0\"] button').click()")
-            names = await shown.script(
-                "[...document.querySelector('.numbers').tBodies[0].rows].map(row => row.cells[0].innerText.split('\\n')[0])"
-            )
+            rows = "[...document.querySelector('.numbers').tBodies[0].rows]"
+            names = await shown.script(f"{rows}.map(row => row.cells[0].innerText.split('\\n')[0])")
             assert names == sorted(names, reverse=True)
             assert shown.logged == []
 
