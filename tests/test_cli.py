@@ -103,7 +103,9 @@ def test_the_list_of_options_is_frozen() -> None:
         "inspect": common | {"--id", "--where", "--html", "--limit"},
         "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common
-        | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"},
+        | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"}
+        | {"--also", "--rescore", "--dry-run", "--margin", "--engine", "--base-url", "--concurrency", "--python"}
+        | {"--workers", "--temperature", "--max-new-tokens", "--thinking", "--keep-tokens"},
         "merge": {"--json", "--output", "--dtype"},
         "run": {"--json", "--set", "--output", "--seed", "--fresh"},
     }
@@ -226,7 +228,7 @@ def test_every_option_of_the_recipe_shows_its_default() -> None:
         for keys in ("sample", "rectify", "eval", "model", "seed")
         for name, field in recipe.options(keys).items()
     }
-    assert len(fields) == 40
+    assert len(fields) == 51
     for name, field in fields.items():
         option = recipe.option_of(field)
         assert option is not None

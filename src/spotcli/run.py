@@ -89,6 +89,7 @@ def _run(recipe: Recipe, model: str, folder: Path, *, fresh: bool) -> RunSummary
         raise UserError(
             "the folder has a recipe that no run wrote", where=str(resolved), cure="write to another folder with -o"
         )
+    _use_one_engine(recipe)
     seconds = {} if fresh else _earlier_seconds(clock)
     jsonl.write_json(clock, seconds)
     files.write_text(resolved, recipe_yaml.dump(recipe))
@@ -114,6 +115,25 @@ def _run(recipe: Recipe, model: str, folder: Path, *, fresh: bool) -> RunSummary
     )
     jsonl.write_json(folder / "run.json", summary.as_dict())
     return summary
+
+
+LOCAL_ENGINE = ("engine", "python", "workers", "tensor_parallel", "vllm")
+"""Keys of the engine that answers on this machine."""
+
+
+def _use_one_engine(recipe: Recipe) -> None:
+    """Have the evaluation use the sampling's engine, if the recipe sets none of its keys for the evaluation.
+
+    An endpoint is not used: it does not have the checkpoint.
+    """
+    given = {key: source for key, source in recipe.sources.items() if key.startswith(("sample.", "eval."))}
+    if any(f"eval.{name}" in given for name in LOCAL_ENGINE) or recipe.sample.engine == "api":
+        return
+    for name in LOCAL_ENGINE:
+        source = given.get(f"sample.{name}")
+        if source is not None:
+            setattr(recipe.eval, name, getattr(recipe.sample, name))
+            recipe.sources[f"eval.{name}"] = f"sample.{name} ({source})"
 
 
 def _earlier_seconds(clock: Path) -> dict[str, float]:

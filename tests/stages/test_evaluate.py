@@ -136,7 +136,9 @@ def test_the_command_stops_with_exit_code_3_and_resumes(tiny_model: Path, tmp_pa
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stderr
-    assert "interrupted; finished work is saved" in stderr
+    assert "stopping: finished answers are saved" in stderr
+    assert "run the same command again to resume" in stderr
+    assert "Traceback" not in stderr
     kept = len(list(jsonl.rows(next(tmp_path.glob("scores/*model.jsonl")))))
     assert 0 < kept < 300
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)

@@ -7,78 +7,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl, outputs
 from spotcli.answering.answered import Answered, Work, stopped
 from spotcli.answering.engine import Engine, report_facts
-from spotcli.answering.graded import RowSettings, grader_field, with_instructions
+from spotcli.answering.graded import RowSettings, grader_field
 from spotcli.answering.journal import AnswerJournal
 from spotcli.answering.loop import Answering
 from spotcli.console import say
 from spotcli.errors import SettingsChanged, UserError
+from spotcli.evaluation.asked_tasks import AskedTask, ModelRows, wanted_rows
 from spotcli.evaluation.graded_scores import ScoreGrading
-from spotcli.evaluation.scores import ModelRows
-from spotcli.evaluation.tasks import LoadedTask, Task
-from spotcli.policies import Answer, Failure, Policy, Request, answer_seed
+from spotcli.evaluation.tasks import LoadedTask
+from spotcli.policies import Answer, Failure, Policy, Request
 from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import resolve
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Score, plain_prompt
-
-
-class AskedTask:
-    """One task as a model is asked."""
-
-    def __init__(self, recipe: Recipe, loaded: LoadedTask) -> None:
-        self.task: Task = loaded.task
-        settings = recipe.eval
-        self.problems: dict[str, Problem] = {
-            problem.id: with_instructions(problem, settings.system, None) for problem in loaded.problems
-        }
-        """By id."""
-        self.trials = settings.trials or self.task.trials
-        self._seed = recipe.seed
-
-    def requests(self) -> Iterator[tuple[Problem, Request]]:
-        """Requests with keys (task, id, trial), as ``Score.key``; first trials before second ones."""
-        name = self.task.name
-        for trial in range(self.trials):
-            for id, problem in self.problems.items():
-                yield (
-                    problem,
-                    Request(
-                        (name, id, trial),
-                        problem.messages,
-                        answer_seed(self._seed, f"{name}:{id}", trial),
-                        trial,
-                        problem.tools,
-                        group=name,
-                        max_new_tokens=self.task.max_new_tokens,
-                    ),
-                )
-
-    def has(self, row: Score) -> bool:
-        """Whether this answer is asked for; of a task whose problems are not known, any answer."""
-        return row.trial < self.trials and (row.id in self.problems or not self.problems)
-
-
-def wanted_rows(rows: Iterable[Score], asked: Mapping[str, AskedTask]) -> list[Score]:
-    """The rows that the tasks ask for."""
-    return [row for row in rows if row.task in asked and asked[row.task].has(row)]
-
-
-def saved_rows(recipe: Recipe, tasks: Mapping[str, LoadedTask], path: Path) -> ModelRows:
-    """The answers to the tasks in a file of scores of an earlier evaluation.
-
-    Raises:
-        DataError: an invalid row.
-    """
-    asked = {name: AskedTask(recipe, loaded) for name, loaded in tasks.items()}
-    model = outputs.read_meta(path).get("settings", {}).get("model", path.stem)
-    return ModelRows(model, str(path), wanted_rows(jsonl.read(path, Score), asked))
 
 
 class ModelEvaluation:

@@ -14,9 +14,9 @@ from spotcli.answering.journal import AnswerJournal, KeptAnswer
 from spotcli.answering.loop import AT_ONCE
 from spotcli.console import progress, warn
 from spotcli.errors import UserError
-from spotcli.evaluation.answers import AskedTask, scores_path, wanted_rows
+from spotcli.evaluation.answers import scores_path
+from spotcli.evaluation.asked_tasks import AskedTask, ModelRows, wanted_rows
 from spotcli.evaluation.graded_scores import ScoreGrading, grade_again
-from spotcli.evaluation.scores import ModelRows
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_task, load_tasks
 from spotcli.evaluation.tasks.problem_sets import with_settings
 from spotcli.recipe import Recipe

@@ -5,13 +5,13 @@ ModelRows of each model -> ModelScores -> TaskComparison per task -> verdict in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spotcli.answering.answered import failed
 from spotcli.core.stats import Comparison, Estimate, Retention
-from spotcli.records import Problem, Score
+from spotcli.records import Problem
 
 if TYPE_CHECKING:
     from spotcli.evaluation.retention import Drift
@@ -29,21 +29,6 @@ class TaskFacts:
     """What a constant answer would score, by metric; ``score`` is the main outcome."""
     weights: Callable[[Problem], dict[str, float]] | None = None
     """Weight of a problem in the mean of a metric; 1 for metrics without one."""
-
-
-@dataclass(frozen=True)
-class ModelRows:
-    """The graded answers of one model to all tasks, and what was not answered."""
-
-    model: str
-    path: str
-    rows: Sequence[Score]
-    failed: Mapping[str, int] = field(default_factory=dict)
-    """Task -> requests without an answer; they are asked again by the next run."""
-    failures: Mapping[str, int] = field(default_factory=dict)
-    """The same by reason."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Task -> time of all its answers."""
 
 
 @dataclass(frozen=True)

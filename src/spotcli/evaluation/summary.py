@@ -12,10 +12,10 @@ from spotcli.core.stats import Estimate, Outcomes, avg_at_k, compare, holm, maj_
 from spotcli.core.stats.paired import paired_changes, paired_interval
 from spotcli.core.stats.repeated import RIGHT
 from spotcli.errors import RecipeError
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.scores import (
     IN_DOMAIN,
     EvalSummary,
-    ModelRows,
     ModelScores,
     PooledRetention,
     TaskComparison,

@@ -21,12 +21,13 @@ from spotcli import files, jsonl
 from spotcli.answering.answered import failed
 from spotcli.console import say
 from spotcli.errors import RecipeError, UserError, require
-from spotcli.evaluation.answers import ModelEvaluation, saved_rows, scores_path
+from spotcli.evaluation.answers import ModelEvaluation, scores_path
+from spotcli.evaluation.asked_tasks import ModelRows, saved_rows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
 from spotcli.evaluation.publication import describe, publish
 from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
 from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
-from spotcli.evaluation.scores import EvalSummary, ModelRows, TaskFacts
+from spotcli.evaluation.scores import EvalSummary, TaskFacts
 from spotcli.evaluation.summary import summarise, trained_tasks
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
 from spotcli.evaluation.terminal import show, show_plan
