@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spotcli.errors import UserError
-from spotcli.evaluation.held_out import Evaluations
-from spotcli.evaluation.tasks import TaskContext, connect4, load_task
+from spotcli.evaluation.held_out import Evaluations, Overlap, overlaps
+from spotcli.evaluation.tasks import TaskContext, connect4, load_task, load_tasks
 from spotcli.problems import arithmetic
 from spotcli.problems.sources import iter_problems
+from spotcli.recipe_yaml import load as load_recipe
 from spotcli.records import Message, Problem
 from tests.conftest import write_rows
+from tests.evaluation.tasks import published_rows
 
 # 34 words, so 22 runs of 13.
 LONG = (
@@ -113,6 +116,60 @@ def test_train_splits_have_no_test_problems(tmp_path: Path) -> None:
     assert [held_out.holder(problem) for problem in connect4.problems(TaskContext(limit=5))] == ["connect4"] * 5
 
 
+def test_overlaps_count_problems_and_rows(tmp_path: Path) -> None:
+    write_rows(tmp_path / "one.jsonl", [{"id": "long", "prompt": LONG, "answer": "1"}, {"prompt": "2?", "answer": "2"}])
+    write_rows(tmp_path / "two.jsonl", [{"id": "short", "prompt": SHORT, "answer": "70"}])
+    (tmp_path / "two.yaml").write_text("problems: two.jsonl\ninstruction: End with a box.\n")
+    tasks = load_tasks(["one.jsonl", "two.yaml", "arithmetic"], TaskContext(tmp_path, seed=3))
+    pairs: list[dict[str, Any]] = [
+        {"prompt": f"Solve this.\n\n{LONG}", "rejected": "2", "chosen": "1"},
+        {"prompt": LONG.upper(), "rejected": "3", "chosen": "1"},
+        {"question": SHORT, "rejected": "71", "chosen": "70"},
+        {"prompt": "2?", "rejected": "3", "chosen": "2", "review": "reject"},  # not trained on
+        {"text": "2?"},
+        {"prompt": [{"role": "user", "content": "unrelated"}], "rejected": "3", "chosen": "2"},
+    ]
+    assert overlaps(tasks, write_rows(tmp_path / "data.jsonl", pairs)) == {
+        "one.jsonl": Overlap(problems=1, rows=2, examples=["long"]),
+        # With its instruction, the problem would be another text.
+        "two.yaml": Overlap(problems=1, rows=1, examples=["short"]),
+        "arithmetic": Overlap(problems=0, rows=0, examples=[]),
+    }
+    held_out = load_task("arithmetic").load(TaskContext(seed=3))[:7]
+    write_rows(tmp_path / "data.jsonl", [problem.model_dump() for problem in held_out])
+    found = overlaps(tasks, tmp_path / "data.jsonl")["arithmetic"]
+    assert (found.problems, found.rows) == (7, 7)
+    assert set(found.examples) < {problem.id for problem in held_out}
+    with pytest.raises(UserError, match="file not found"):
+        overlaps(tasks, tmp_path / "nowhere.jsonl")
+
+
+def test_a_problem_of_two_tasks_overlaps_with_both(tmp_path: Path) -> None:
+    for name in ("one.jsonl", "two.jsonl"):
+        write_rows(tmp_path / name, [{"id": f"in {name}", "prompt": LONG, "answer": "1"}])
+    write_rows(tmp_path / "data.jsonl", [{"prompt": LONG, "rejected": "2", "chosen": "1"}])
+    found = overlaps(load_tasks(["one.jsonl", "two.jsonl"], TaskContext(tmp_path)), tmp_path / "data.jsonl")
+    assert {name: overlap.examples for name, overlap in found.items()} == {
+        "one.jsonl": ["in one.jsonl"],
+        "two.jsonl": ["in two.jsonl"],
+    }
+
+
+def test_tasks_are_held_out_with_the_settings_of_the_recipe(tmp_path: Path) -> None:
+    rows = published_rows.aime24(30)
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data" / "aime24.jsonl", rows)
+    write_rows(tmp_path / "mine.jsonl", [{"prompt": LONG, "answer": "1"}])
+    settings = load_recipe(None, ["eval.data_dir=data", "eval.limit=1"])
+    held_out = Evaluations.of_recipe(["aime24", "mine.jsonl"], settings, tmp_path)
+    # The limit of an evaluation leaves no problem to train on.
+    assert held_out.holder(Problem(prompt=rows[29]["problem"])) == "aime24"
+    assert held_out.holder(Problem(prompt=LONG)) == "mine.jsonl"
+    settings = load_recipe(None, ["eval.task_settings={amc23: {problems: mine.jsonl}}"])
+    with pytest.raises(UserError, match=r"mine\.jsonl: expected the 40 published problems of amc23, got 1"):
+        Evaluations.of_recipe(["amc23"], settings, tmp_path)
+
+
 def test_published_sets(shared: Path) -> None:
     tests = ["math500.jsonl", "aime24.jsonl", "aime25.jsonl", "amc23.jsonl", "olympiadbench.jsonl", "gsm8k_test.jsonl"]
     held_out = Evaluations.of_sets(tests, TaskContext(shared, seed=0))
@@ -127,3 +184,6 @@ def test_published_sets(shared: Path) -> None:
     # A problem about Bella's stamps is one about Max's stamps with other numbers.
     assert holders("gsm8k_train_1k.jsonl") == {"gsm8k_test.jsonl": 1, None: 999}
     assert holders("aime24.jsonl")[None] == holders("math500.jsonl")[None] == 0
+    loaded = load_tasks(["math500", "amc23", "olympiadbench"], TaskContext(data_dir=shared))
+    counts = {name: overlap.problems for name, overlap in overlaps(loaded, shared / "dapo_math_en_1k.jsonl").items()}
+    assert counts == {"math500": 4, "amc23": 4, "olympiadbench": 5}

@@ -21,9 +21,9 @@ from spotcli.console import progress, warn
 from spotcli.core.stats.per_token import PerToken, mean_per_token
 from spotcli.errors import UserError
 from spotcli.evaluation.answers import expect_answer, model_path, scores_path
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.hidden_states import HiddenStates, answer_states, checked_head, free_memory, number_format
 from spotcli.evaluation.passages import SAMPLING, Passage, PassageKind, passages
-from spotcli.evaluation.scores import ModelRows
 from spotcli.locks import Lock
 from spotcli.outputs import set_aside
 from spotcli.policies.fingerprint import SCORES, fingerprint

@@ -19,11 +19,12 @@ from pathlib import Path
 
 from spotcli import files, jsonl
 from spotcli.answering.answered import failed
-from spotcli.console import say
+from spotcli.console import say, warn
 from spotcli.errors import RecipeError, UserError, require
 from spotcli.evaluation.answers import ModelEvaluation, scores_path
 from spotcli.evaluation.asked_tasks import ModelRows, saved_rows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
+from spotcli.evaluation.held_out import overlaps
 from spotcli.evaluation.publication import describe, publish
 from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
 from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
@@ -105,6 +106,7 @@ def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str
         compared=against is not None,
         trained=trained,
         margin=settings.margin / 100,
+        overlaps=_overlaps(start),
     )
     failures = sum((Counter(part.failures) for part in rows.values()), Counter[str]())
     return replace(summary, drift=drift, failures=dict(failures), seconds=time.monotonic() - started)
@@ -136,6 +138,19 @@ def _rows(start: _Start, names: Sequence[str]) -> dict[str, ModelRows]:
         if not rows[name].rows:
             raise failed(rows[name].path, answers=0, failures=rows[name].failures)
     return rows
+
+
+def _overlaps(start: _Start) -> dict[str, int]:
+    """Task -> problems that also occur in the recipe's training file; empty without such a file."""
+    training_file = start.folder / start.recipe.train.data
+    if not training_file.is_file():
+        return {}
+    measured = overlaps(start.tasks, training_file)
+    for name, overlap in measured.items():
+        if overlap.problems:
+            examples = ", ".join(overlap.examples) + (" ..." if overlap.problems > len(overlap.examples) else "")
+            warn(f"{training_file}: {overlap.rows} rows contain {overlap.problems} problems of {name} ({examples})")
+    return {name: overlap.problems for name, overlap in measured.items()}
 
 
 def _drift(start: _Start, model: str, base: ModelRows, trained: Sequence[str]) -> Drift | None:

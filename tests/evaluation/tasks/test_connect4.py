@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from spotcli.evaluation.tasks import TaskContext, connect4
+from spotcli.errors import DataError
+from spotcli.evaluation.tasks import TaskContext, connect4, load_tasks
 from spotcli.evaluation.tasks.connect4 import (
     Columns,
     boards,
@@ -22,7 +23,10 @@ from spotcli.evaluation.tasks.connect4 import (
     winning_moves,
 )
 from spotcli.grading.coordinates import grade_coordinates as grade
-from spotcli.records import Problem
+from spotcli.recipe import TaskSettings
+from spotcli.records import Problem, Score
+from tests.conftest import write_rows
+from tests.evaluation.tasks import published_rows
 
 SHARED = Path(os.environ.get("SPOT_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 
@@ -90,6 +94,72 @@ def test_the_published_boards_have_these_answers() -> None:
             assert [winning_moves(columns, side) for side in to_move(columns)] == theirs
             compared += 1
     assert compared == 500
+
+
+def published_file(folder: Path, row: dict[str, object], number: int = 500) -> Path:
+    """A file of ``number`` different boards, the first of them with the fields of ``row``."""
+    rows = [published_rows.connect4(columns) for columns in islice(boards(0, "train"), number)]
+    rows[0] |= row
+    return write_rows(folder / "connect4.jsonl", rows)
+
+
+def test_published_boards_are_asked_in_the_same_words(tmp_path: Path) -> None:
+    published_file(tmp_path, {"state": published_rows.BOARD, "answer": [[[0, 4], [0, 0]], [[3, 5]]]})
+    loaded = load_tasks(["connect4"], TaskContext(data_dir=tmp_path))["connect4"]
+    assert len(loaded.problems) == 500
+    first = loaded.problems[0]
+    assert first.answer == "Own: (0, 0), (0, 4)\nOpponent: (3, 5)"
+    assert first == connect4.as_problem(("", "X", "X", "X", "", "OOO", ""), "connect4.jsonl#1")
+    named = load_tasks(
+        ["connect4"], TaskContext(tmp_path, settings={"connect4": TaskSettings(problems="connect4.jsonl")})
+    )
+    assert named["connect4"].problems == loaded.problems
+    # Without a file, boards are generated, and the hub is not asked.
+    assert load_tasks(["connect4"], TaskContext(seed=3))["connect4"].problems == problems(3)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"answer": [[[0, 4]], [[3, 5]]]}, "the winning moves are "),
+        ({"answer": None}, "expected two lists of [row, column] in 'answer'"),
+        ({"state": published_rows.BOARD.replace("(0,6):_", "(0,6):X")}, "it is not the move of X"),
+        ({"state": published_rows.BOARD.replace("(0,1):X", "(0,1):_")}, "it is not the move of X"),
+        ({"state": published_rows.BOARD.replace("(1,0):_", "(1,0):O")}, "expected a board of 6 rows and 7 columns"),
+        ({"state": "no board"}, "expected a board of 6 rows and 7 columns in 'state'"),
+        ({"state": None}, "expected a board of 6 rows and 7 columns in 'state'"),
+    ],
+)
+def test_invalid_published_boards(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    row = {"state": published_rows.BOARD, "answer": [[[0, 4], [0, 0]], [[3, 5]]]} | row
+    path = published_file(tmp_path, row)
+    with pytest.raises(DataError) as caught:
+        load_tasks(["connect4"], TaskContext(data_dir=tmp_path))
+    assert str(caught.value).startswith(f"{path}:1: {message}")
+
+
+def test_own_opponent_and_both(tmp_path: Path) -> None:
+    def numbers(response: str, verdict: str = "wrong", reason: str | None = None) -> list[float]:
+        fields = {"task": "connect4", "prompt": "p", "answer": REFERENCE, "finish_reason": "stop"}
+        score = Score.model_validate(fields | {"response": response, "verdict": verdict, "reason": reason})
+        return list(connect4.metrics(score).values())
+
+    assert numbers(REFERENCE, "right") == [1, 1, 1]
+    assert numbers("Own: None\nOpponent: None") == [0, 1, 0]
+    assert numbers("Own: (3, 2), (0, 4)", "undecided") == [1, 0, 0]
+    assert numbers("Own: (3, 2), (0, 4)\nOpp", "undecided", "truncated") == [0, 0, 0]
+
+
+def test_the_score_of_answering_none_is_known_beforehand() -> None:
+    task = load_tasks(["connect4"], TaskContext(seed=3))["connect4"].task
+    answers = [problem.answer or "" for problem in problems(3)]
+    assert task.chance == {
+        "score": sum(answer == "Own: None\nOpponent: None" for answer in answers) / 500,
+        "own": sum(answer.startswith("Own: None") for answer in answers) / 500,
+        "opponent": sum(answer.endswith("Opponent: None") for answer in answers) / 500,
+        "both": task.chance["score"],
+    }
+    assert 0 < task.chance["both"] <= 0.2 < task.chance["own"] < 1
 
 
 def test_boards_are_positions_of_unfinished_games() -> None:
