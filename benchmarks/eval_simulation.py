@@ -130,7 +130,9 @@ def statistics(before: Array, after: Array, trials: int) -> Results:
     student = student_quantile(0.95, n - 1) / sqrt(n * (n - 1))
     width = Z * error if trials == 1 else student * np.sqrt(squares + 0.5)
     low, high = np.maximum(middle - width, -1), np.minimum(middle + width, 1)
-    bound = np.maximum(np.minimum(adjusted - Z * error, low), -1)
+    third = (((changes - adjusted[:, None]) ** 3).sum(1) + (1 - adjusted) ** 3 - (1 + adjusted) ** 3) / (n + 2)
+    skewness = np.minimum(third / ((n + 2) * error**2), 0) * (1 + 2 * Z**2) / (6 * (n + 2))
+    bound = np.maximum(np.minimum(adjusted - Z * error + skewness, low), -1)
     score = np.maximum(centre - half, 0), np.minimum(centre + half, 1)
     return Results(
         *score, low, high, bound, difference - student * np.sqrt(squares), difference + student * np.sqrt(squares)

@@ -97,8 +97,8 @@ def _majority(answers: Iterable[Score]) -> float | None:
     votes: dict[str, list[str | tuple[str] | None]] = defaultdict(list)
     decided = extracted = False
     for row in answers:
-        decided |= row.verdict != "undecided"
-        extracted |= bool(row.extracted)
+        if row.verdict != "undecided":
+            decided, extracted = True, extracted or bool(row.extracted)
         other = ("".join(row.extracted.split()),) if row.extracted and row.finish_reason != "length" else None
         votes[row.id].append(RIGHT if row.verdict == "right" else other)
     return None if decided and not extracted else maj_at_k(votes)

@@ -201,6 +201,7 @@ def _table(title: str, *columns: str) -> Table:
     """A table without edges, so that all columns fit into 80 characters."""
     table = new_table(title, *columns)
     table.show_edge = table.pad_edge = False
+    table.min_width = len(title)
     table.padding = (0, 1, 0, 0)
     table.caption_justify = "left"
     for column in table.columns:

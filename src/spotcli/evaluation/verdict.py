@@ -72,7 +72,8 @@ def _retention(comparisons: Sequence[TaskComparison], pooled: PooledRetention | 
         result.append(f"Cannot tell within {margin}; a loss is possible in {_listed(parts)}.")
         trials = max(1, round(fmean(item.comparison.trials / item.comparison.problems for item in unknown)))
         needed = problems_needed(pooled.retention.margin, trials)
-        result.append(f"To exclude a loss of {margin}, about {needed:,} problems with {trials} trials each are needed.")
+        each = f"{trials} trial{'' if trials == 1 else 's'}"
+        result.append(f"To exclude a loss of {margin}, about {needed:,} problems with {each} each are needed.")
     return result
 
 

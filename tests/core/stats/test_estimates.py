@@ -75,7 +75,7 @@ def test_problems_can_have_weights() -> None:
     # error sqrt(3 / 2 * 1.125) / 6 = 0.216506. n_eff = 4 / 3 * 0.1875 * 36 / (1.125 + 0.1875 * 14 / 3) = 9 / 2.
     # t(2) = 4.302653, t^2 = 18.512821: centre (0.25 + 2.056980) / 5.113960 = 0.451114,
     # half 0.841354 * sqrt(0.041667 + 0.228553) = 0.437358.
-    outcomes = {"a": [0.5, 0], "b": [1, 1], "c": [0, 0]}
+    outcomes: dict[str, list[float]] = {"a": [0.5, 0], "b": [1, 1], "c": [0, 0]}
     result = avg_at_k(outcomes, weights={"a": 2, "b": 1, "c": 3})
     assert (result.mean, result.error) == (0.25, near(0.216506, abs=1e-6))
     assert (result.low, result.high) == (near(0.013756, abs=1e-5), near(0.888472, abs=1e-5))

@@ -6,7 +6,7 @@ of non-inferiority: losses as large as the margin must be excluded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from statistics import NormalDist, fmean
@@ -51,11 +51,7 @@ def retained(before: Outcomes, after: Outcomes, *, margin: float, confidence: fl
     kept         not lost, and the bound is above -margin
     cannot tell  all other cases
 
-    The bound is the lower limit of Bonett and Price's interval (2012) for any number of trials, or that of ``compare``
-    if it is lower: with d_p the change of problem p, the limit for the mean of all d_p and of one added +1 and one
-    added -1. Student's interval is not enough for a proof: a skill that few problems need can be lost unseen, and more
-    trials do not help against it. So n problems can exclude no loss below 1.96 * sqrt(2) / (n + 2), as the rule of
-    three for events that were never seen.
+    The bound is that of ``_loss_bound``, or the lower limit of ``compare`` if it is lower.
 
     Args:
         before: outcomes of the first model.
@@ -69,14 +65,35 @@ def retained(before: Outcomes, after: Outcomes, *, margin: float, confidence: fl
     changes, z = paired_changes(before, after), normal_quantile(confidence)
     single = sum(map(len, before.values())) == len(changes)
     low, high, _ = paired_interval(changes, single=single, confidence=confidence)
-    mean, error = adjusted_mean(changes)
-    bound = max(-1.0, min(mean - z * error, low))
+    _, error = adjusted_mean(changes)
+    bound = max(-1.0, min(_loss_bound(changes, z), low))
     verdict: RetentionVerdict = "cannot tell"
     if high < 0:
         verdict = "lost"
     elif bound > -margin:
         verdict = "kept"
     return Retention(verdict, margin, bound, min(1.0, (z + NormalDist().inv_cdf(POWER)) * error))
+
+
+def _loss_bound(changes: Sequence[float], z: float) -> float:
+    """Return the lower bound of the mean change of problems, for any number of trials.
+
+    With one +1 and one -1 added to the n changes, N = n + 2, m their mean, v their variance and s their third central
+    moment:
+
+        m - z * sqrt(v / N) + min(0, s / v) * (1 + 2 z^2) / (6 N)
+
+    The first part is the lower limit of Bonett and Price (2012). Student's interval is not enough for a proof: a skill
+    that few problems need can be lost unseen, and more trials do not help against it. So n problems exclude no loss
+    below z * sqrt(2) / N, as the rule of three for events that were never seen. The last part corrects for skewness
+    (Edgeworth expansion of the studentized mean, first order; Hall, "The Bootstrap and Edgeworth Expansion", 1992):
+    where few problems are lost completely, a sample with fewer of them than expected has a smaller variance too.
+    """
+    number = len(changes) + 2
+    mean, error = adjusted_mean(changes)
+    third = sum((change - mean) ** 3 for change in (*changes, 1.0, -1.0)) / number
+    variance = number * error**2
+    return mean - z * error + min(0.0, third / variance) * (1 + 2 * z**2) / (6 * number)
 
 
 def excludable_loss(sizes: Iterable[tuple[int, int]], *, confidence: float = 0.95) -> float:

@@ -1,0 +1,158 @@
+"""From graded answers to numbers; expected values are counted by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from spotcli.errors import RecipeError
+from spotcli.evaluation.scores import TaskFacts
+from spotcli.evaluation.summary import compare_models, summarise, summarise_model, trained_tasks
+from spotcli.records import json_text
+from tests.evaluation.scored import compared, model, rows
+
+near: Any = pytest.approx
+
+
+def test_one_model_on_one_task() -> None:
+    # Problem means 1/2, 1, 0, 0, 0: avg@2 0.3; two of five problems have a right answer.
+    # Majority: r against w ties (1/2), rr (1), ww (0), one undecided vote and a truncated answer that does not vote
+    # (0), no votes (0): (1/2 + 1) / 5 = 0.3.
+    answers = model("m", {"math": ["rw", "rr", "ww", "ut", "tt"]}, failed={"math": 3}, seconds={"math": 2.5})
+    score = summarise_model(answers, {"math": TaskFacts("OOD")}, []).scores["math"]
+    assert (score.estimate.mean, score.pass_at_k, score.maj_at_k) == (near(0.3), near(0.4), near(0.3))
+    assert (score.right, score.wrong, score.undecided, score.truncated, score.failed) == (3, 3, 4, 3, 3)
+    assert (score.answers, score.trials, score.tokens, score.seconds) == (10, 2, 100, 2.5)
+    assert (score.group, score.trained) == ("OOD", False)
+
+
+def test_wrong_answers_vote_as_they_are_written() -> None:
+    # r w v: three answers tie, 1/3. r w w: 0. An undecided answer has a vote of its own: r u ties.
+    facts = {"math": TaskFacts()}
+    scores = [
+        summarise_model(model("m", {"math": [marks]}), facts, []).scores["math"].maj_at_k
+        for marks in ("rwv", "rww", "ru")
+    ]
+    assert scores == [near(1 / 3), 0.0, 0.5]
+
+
+def test_graders_that_extract_nothing_have_no_majority() -> None:
+    facts = {"ifeval": TaskFacts()}
+    assert summarise_model(model("m", {"ifeval": ["yn", "yt"]}), facts, []).scores["ifeval"].maj_at_k is None
+
+
+def test_averages_are_means_over_tasks() -> None:
+    # in-domain (1 + 0.5) / 2, OOD 0, overall over all four tasks (1 + 0.5 + 0 + 1) / 4; other has no average.
+    facts = {"a": TaskFacts("in-domain"), "b": TaskFacts("in-domain"), "c": TaskFacts("OOD"), "d": TaskFacts()}
+    scores = summarise_model(model("m", {"a": ["r"], "b": ["r", "w"], "c": ["w"], "d": ["r"]}), facts, [])
+    assert scores.averages == {"in-domain": near(0.75), "OOD": 0.0, "overall": near(0.625)}
+
+
+def test_tasks_without_answers_have_no_score() -> None:
+    scores = summarise_model(model("m", {"a": ["r"]}), {"a": TaskFacts(), "b": TaskFacts()}, [])
+    assert list(scores.scores) == ["a"]
+
+
+def test_metrics_of_rows_are_means_with_the_weights_of_the_task() -> None:
+    # Shares of instructions 1/2 of two and 1 of one: (2 * 0.5 + 1 * 1) / 3; by problem 0.75.
+    answers = model("m", {})
+    first = rows("ifeval", ["n"], metrics={"instructions": 0.5, "loose": 0.5})
+    second = rows("ifeval", ["-", "y"], metrics={"instructions": 1.0, "loose": 1.0})
+    size = {"p0": 2.0, "p1": 1.0}
+    facts = TaskFacts("IFEval", {"loose": 0.1}, lambda problem: {"instructions": size[problem.id]})
+    model_rows = type(answers)("m", "m.jsonl", first + [row.model_copy(update={"id": "p1"}) for row in second])
+    score = summarise_model(model_rows, {"ifeval": facts}, []).scores["ifeval"]
+    assert score.metrics["instructions"].mean == near(2 / 3)
+    assert score.metrics["loose"].mean == near(0.75)
+    assert score.chance == {"loose": 0.1}
+
+
+def test_problems_are_won_lost_or_equal() -> None:
+    before = {"math": ["ww", "rr", "rw", "ww", "rw"]}
+    after = {"math": ["rw", "rw", "wr", "wt", "rr"]}
+    item = compared(before, after).comparisons["math"]
+    assert (item.won, item.lost, item.both, item.neither) == (["p0", "p4"], ["p1"], 1, 1)
+    # Changes in halves +1, -1, 0, 0, +1: difference 1 / 10.
+    assert item.comparison.difference == near(0.1)
+
+
+def test_only_trials_that_both_models_have_are_compared() -> None:
+    # The base has three trials, the tuned model two; its second answer to p1 failed.
+    before, after = {"math": ["rrr", "wrw"]}, {"math": ["rw", "r-"]}
+    item = compared(before, after).comparisons["math"]
+    # p0: 1 -> 1/2, p1: 0 -> 1; left out: two third trials, and the base's second answer to p1.
+    assert (item.comparison.before, item.comparison.after, item.comparison.trials) == (0.5, 0.75, 3)
+    assert item.unpaired == 3
+
+
+def test_a_task_without_common_answers_is_not_compared() -> None:
+    comparisons, pooled = compare_models(
+        model("base", {"a": ["r"]}), model("tuned", {"a": ["r"], "b": ["r"]}), ["a", "b"], trained=[], margin=0.02
+    )
+    assert list(comparisons) == ["a"]
+    assert pooled is not None
+    assert pooled.tasks == ["a"]
+
+
+def test_p_values_are_corrected_for_the_number_of_tasks() -> None:
+    # Ten wins of ten: p = 2 / 1024 with three tasks 6 / 1024; two of two: p = 1/2; equal: 1.
+    lost, won = ["w"] * 10, ["r"] * 10
+    result = compared({"a": lost, "b": ["w", "w"], "c": won}, {"a": won, "b": ["r", "r"], "c": won}).comparisons
+    assert result["a"].p_holm == near(6 / 1024)
+    assert result["a"].comparison.p_value == near(2 / 1024)
+    assert (result["b"].p_holm, result["c"].p_holm) == (1.0, 1.0)
+
+
+def test_the_untrained_tasks_are_also_tested_together() -> None:
+    # 100 and 60 problems without a change: one set of 160, bound -1.959964 * sqrt(2) / 162 = -0.017110.
+    right = {"arithmetic": ["w"] * 5, "far": ["r"] * 100, "farther": ["rr"] * 60}
+    summary = compared(right, right)
+    assert {task: item.retention.verdict for task, item in summary.comparisons.items() if not item.trained} == {
+        "far": "cannot tell",
+        "farther": "cannot tell",
+    }
+    assert summary.pooled is not None
+    assert (summary.pooled.tasks, summary.pooled.problems) == (["far", "farther"], 160)
+    assert summary.pooled.retention.verdict == "kept"
+    assert summary.pooled.retention.bound == near(-0.017110, abs=1e-6)
+
+
+def test_the_trained_tasks() -> None:
+    tasks = {"a": TaskFacts(), "b": TaskFacts("in-domain"), "c": TaskFacts("in-domain")}
+    assert trained_tasks(tasks) == ["b", "c"]
+    assert trained_tasks(tasks, ["a"]) == ["a"]
+    assert trained_tasks({"a": TaskFacts(), "d": TaskFacts("OOD")}) == ["a"]
+    with pytest.raises(RecipeError, match=r"eval\.trained: 'bb' is not among the evaluated tasks|'bb' is not among"):
+        trained_tasks(tasks, ["bb"])
+
+
+def test_the_summary_as_json_repeats_the_main_comparison() -> None:
+    before, after = {"far": ["r", "r"], "arithmetic": ["w", "w"]}, {"far": ["r", "w"], "arithmetic": ["r", "w"]}
+    summary = compared(before, after)
+    values = json.loads(json_text(summary.as_dict()))
+    assert (values["before"], values["after"], values["difference"]) == (0, 0.5, 0.5)
+    assert (values["p_value"], values["drift"], values["against"]) == (1.0, None, "base")
+    assert values["comparisons"]["far"]["lost"] == ["p1"]
+    assert values["verdict"] == summary.verdict
+    assert values["files"] == ["scores/base.jsonl", "scores/tuned.jsonl"]
+    assert [one["model"] for one in values["models"]] == ["base", "tuned"]
+    assert summary.base["far"].right == 2
+    assert summary.scores["far"].right == 1
+
+
+def test_earlier_results_are_in_the_table_and_not_in_the_comparison() -> None:
+    tasks = {"a": ["r", "w"]}
+    summary = summarise(
+        [model("base", tasks), model("tuned", tasks), model("earlier", {"a": ["r", "r"]})],
+        {"a": TaskFacts()},
+        compared=True,
+        trained=["a"],
+        margin=0.02,
+    )
+    assert [one.averages["overall"] for one in summary.models] == [0.5, 0.5, 1.0]
+    assert summary.comparisons["a"].comparison.after == 0.5
+    alone = summarise([model("one", tasks)], {"a": TaskFacts()}, compared=False, trained=["a"], margin=0.02)
+    assert (alone.model, alone.against, alone.comparisons, alone.pooled) == ("one", None, {}, None)
+    assert alone.as_dict()["before"] is None
