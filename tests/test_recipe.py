@@ -13,12 +13,20 @@ from pydantic import BaseModel
 
 from spotcli import recipe as recipes
 from spotcli.errors import RecipeError
+from spotcli.evaluation.published_scores import GROUPS, TABLES
+from spotcli.evaluation.tasks.builtin import BUILTIN
 from spotcli.recipe import LoraSection, Recipe, flag, known_keys, section, suggest
 from spotcli.recipe_yaml import dump, load
 
 ROOT = Path(__file__).parent.parent
 
-RECIPES = ["llama-3.1-8b-instruct.yaml", "qwen3-8b-lora.yaml", "qwen3-8b.yaml", "smollm2-135m.yaml"]
+RECIPES = [
+    "llama-3.1-8b-instruct.yaml",
+    "qwen3-8b-lora.yaml",
+    "qwen3-8b.yaml",
+    "reproduce-qwen3-8b.yaml",
+    "smollm2-135m.yaml",
+]
 """All recipes, listed so that a new one is not missed."""
 
 
@@ -57,6 +65,18 @@ def test_every_recipe_loads_and_its_dump_loads_again(tmp_path: Path) -> None:
         again.write_text(dump(recipe), encoding="utf-8")
         assert load(again).model_dump() == recipe.model_dump()
         assert f"recipes/{path.name}" in path.read_text(encoding="utf-8"), "the comment at the top contains the command"
+
+
+def test_the_reproduction_has_the_settings_of_the_paper() -> None:
+    settings = load(ROOT / "recipes" / "reproduce-qwen3-8b.yaml").eval
+    assert (settings.temperature, settings.top_p, settings.top_k, settings.max_new_tokens) == (0.7, 0.8, 20, 32768)
+    assert settings.chat_template_kwargs == {"enable_thinking": False}
+    assert settings.trials is None
+    trials = {name: BUILTIN[name].trials for name in settings.tasks}
+    assert {name for name, count in trials.items() if count == 16} == {"aime24", "aime25", "amc23"}
+    assert {name for name, count in trials.items() if count == 5} == {*trials} - {"aime24", "aime25", "amc23"}
+    assert set(trials) == set(GROUPS["overall"])
+    assert settings.published in TABLES
 
 
 def test_keys_of_training_arguments_are_accepted(file: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spotcli.errors import DataError
-from spotcli.evaluation.scores import ModelRows
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.summary import compare_models
 from spotcli.jsonl import read
 from spotcli.records import Score

@@ -137,6 +137,10 @@ class EvalSection(EngineSection):
     """Measure the drift: mean KL divergence per token from the base model on neutral prompts (with ``--against``)."""
     drift_answers: Natural = 64
     """Right answers of the base model to the trained tasks on which drift is measured too; 0 is none."""
+    published: Annotated[str | None, Option("Evaluation", "NAME", unset="none")] = None
+    """Show these published scores beside the results, such as ``qwen3-8b-spot``.
+
+    docs/reproduction.md lists the names."""
 
 
 class Recipe(Section):

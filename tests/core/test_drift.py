@@ -7,8 +7,9 @@ from math import log
 import pytest
 import torch
 
-from spotcli.core import drift
-from spotcli.core.drift import Head, hidden_kl, token_kl
+from spotcli.core.drift import Head, head_of, hidden_kl, token_kl
+from spotcli.core.forward import logps
+from spotcli.errors import UserError
 
 
 def test_the_divergence_of_two_tokens_is_worked_by_hand() -> None:
@@ -31,24 +32,25 @@ def test_the_divergence_is_not_symmetric() -> None:
 @pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, None), (1.0, 2.0)])
 def test_hidden_states_give_the_divergence_of_the_logits(chunk: int, scale: float, cap: float | None) -> None:
     torch.manual_seed(0)
-    heads = [Head(torch.randn(50, size), torch.randn(50), scale, cap) for size in (8, 12)]
+    weights, bias = [torch.randn(50, size) for size in (8, 12)], torch.randn(50)
     states = [torch.randn(7, size) for size in (8, 12)]
-    logits = [(state @ head.weight_VH.t() + head.bias_V) * scale for head, state in zip(heads, states, strict=True)]
+    logits = [(state @ weight.t() + bias) * scale for weight, state in zip(weights, states, strict=True)]
     if cap:
         logits = [cap * (part / cap).tanh() for part in logits]
+    heads = [Head(weight, bias, scale, cap) for weight in weights]
     result = hidden_kl((heads[0], states[0]), (heads[1], states[1]), chunk=chunk)
     assert result.tolist() == pytest.approx(token_kl(*logits).tolist(), rel=1e-5, abs=1e-5)
 
 
 def test_logits_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    plain = drift.head_logits
+    plain = logps.head_logits
 
     def recorded(hidden_CH: torch.Tensor, *others: object) -> torch.Tensor:
         sizes.append(len(hidden_CH))
         return plain(hidden_CH, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(drift, "head_logits", recorded)
+    monkeypatch.setattr("spotcli.core.drift.head_logits", recorded)
     head = Head(torch.randn(20, 4))
     states = torch.randn(10, 4)
     assert hidden_kl((head, states), (head, states), chunk=4).tolist() == pytest.approx([0] * 10, abs=1e-6)
@@ -75,5 +77,5 @@ def test_an_output_layer_that_is_not_linear_is_refused() -> None:
         def get_output_embeddings(self) -> torch.nn.Module:
             return torch.nn.Identity()
 
-    with pytest.raises(drift.UserError, match="its output layer is not linear"):
-        drift.head_of(Model())
+    with pytest.raises(UserError, match="its output layer is not linear"):
+        head_of(Model())

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.inspect_log import write_logs
-from spotcli.evaluation.scores import ModelRows, TaskFacts
+from spotcli.evaluation.scores import TaskFacts
 from spotcli.evaluation.summary import summarise
 from spotcli.jsonl import read
 from spotcli.records import Score

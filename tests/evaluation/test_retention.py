@@ -20,10 +20,11 @@ from spotcli import jsonl
 from spotcli.core.drift import token_kl
 from spotcli.errors import UserError
 from spotcli.evaluation import retention
-from spotcli.evaluation.passages import passages
+from spotcli.evaluation.asked_tasks import ModelRows
+from spotcli.evaluation.passages import SAMPLING, passages
 from spotcli.evaluation.retention import DriftRow, measure_drift, saved_drift
-from spotcli.evaluation.scores import ModelRows
 from spotcli.evaluation.tasks import neutral
+from spotcli.policies import Answer
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.recipe import Recipe
 from spotcli.recipe_yaml import load
@@ -90,7 +91,7 @@ def test_drift_equals_the_direct_computation(tiny_model: Path, changed_model: Pa
     result = measure(changed_model, tiny_model, tmp_path)
     assert result.own_right is not None
     base, model = (
-        TransformersPolicy.load(str(name), retention.SAMPLING, batch_size=4, dtype="float32")
+        TransformersPolicy.load(str(name), SAMPLING, batch_size=4, dtype="float32")
         for name in (tiny_model, changed_model)
     )
     sums = {"neutral": [0.0, 0.0], "own right": [0.0, 0.0]}
@@ -105,7 +106,9 @@ def test_drift_equals_the_direct_computation(tiny_model: Path, changed_model: Pa
     requests = [passage.request for passage in passages(recipe(), [], [])]
     for group in base.answers(requests, 4, lambda request: False):
         for answer in group:
-            prompt, ids = base.prompter.prompt(answer.request), answer.token_ids  # type: ignore[union-attr]
+            assert isinstance(answer, Answer)
+            assert answer.token_ids is not None
+            prompt, ids = base.prompter.prompt(answer.request), answer.token_ids
             sums["neutral"][0] += float(token_kl(direct(base, prompt, ids), direct(model, prompt, ids)).sum())
             sums["neutral"][1] += len(ids)
     assert result.neutral.mean == pytest.approx(sums["neutral"][0] / sums["neutral"][1], abs=1e-5)
@@ -197,9 +200,7 @@ def test_a_saved_measurement_is_shown_without_a_model(
 
 
 def test_kept_tokens_are_used(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
-    ids = TransformersPolicy.load(str(tiny_model), retention.SAMPLING, batch_size=1).prompter.tokenizer.encode(
-        "It is 4"
-    )
+    ids = TransformersPolicy.load(str(tiny_model), SAMPLING, batch_size=1).prompter.tokenizer.encode("It is 4")
     for kept, tokens in ((ids, len(ids)), ([*ids[:-1], 10**6], len("It is 4") + 1), (ids[:3], len("It is 4") + 1)):
         base = ModelRows(str(tiny_model), "", [score("2 + 2", "It is 4", response_ids=kept)])
         result = measure_drift(recipe(), str(changed_model), base, ["sums"], folder=tmp_path, fresh=True)

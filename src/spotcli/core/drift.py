@@ -102,7 +102,8 @@ def _kl_in_place(base_CV: Tensor, policy_CV: Tensor) -> Tensor:
     base_CV -= base_CV.logsumexp(-1, keepdim=True)
     policy_CV -= policy_CV.logsumexp(-1, keepdim=True)
     torch.sub(base_CV, policy_CV, out=policy_CV)
-    return torch.linalg.vecdot(base_CV.exp_(), policy_CV)
+    kl_C: Tensor = torch.linalg.vecdot(base_CV.exp_(), policy_CV)
+    return kl_C
 
 
 def hidden_kl(base: tuple[Head, Tensor], policy: tuple[Head, Tensor], *, chunk: int = CHUNK) -> Tensor:

@@ -12,15 +12,13 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
+from spotcli.evaluation.drift import PassageKind
 from spotcli.evaluation.tasks import neutral
 from spotcli.policies import Request, Sampling, answer_seed
 from spotcli.policies.prompter import Prompter
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Score
-
-PassageKind = Literal["neutral", "own right"]
 
 MAX_TOKENS = 4096
 """Tokens at the start of an answer that count; they bound the size of the hidden states on disk (34 MB per answer for

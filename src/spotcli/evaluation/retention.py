@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from spotcli import jsonl
 from spotcli.appender import Appender
 from spotcli.console import progress, warn
-from spotcli.core.stats.per_token import PerToken, mean_per_token
+from spotcli.core.stats.per_token import mean_per_token
 from spotcli.errors import UserError
 from spotcli.evaluation.answers import expect_answer, model_path, scores_path
 from spotcli.evaluation.asked_tasks import ModelRows
+from spotcli.evaluation.drift import CHANGE, Drift, PassageKind, WorstPrompt
 from spotcli.evaluation.hidden_states import HiddenStates, answer_states, checked_head, free_memory, number_format
-from spotcli.evaluation.passages import SAMPLING, Passage, PassageKind, passages
+from spotcli.evaluation.passages import SAMPLING, Passage, passages
 from spotcli.locks import Lock
 from spotcli.outputs import set_aside
 from spotcli.policies.fingerprint import SCORES, fingerprint
@@ -35,6 +36,8 @@ from spotcli.records import Row
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["Drift", "DriftRow", "measure_drift", "saved_drift", "summarise"]
 
 WORST = 5
 """Prompts with the largest divergence that are listed, of each kind."""
@@ -61,43 +64,6 @@ class DriftRow(Row):
     """The answer around that token."""
     excerpt: str
     """The end of the prompt."""
-
-
-@dataclass(frozen=True)
-class WorstPrompt:
-    """A prompt on which the model differs most from its base model."""
-
-    part: PassageKind
-    task: str | None
-    id: str
-    trial: int
-    kl: float
-    """Mean over the tokens of the answer, in nats."""
-    tokens: int
-    peak: float
-    """Largest divergence of a token, in nats."""
-    passage: str
-    """The answer around that token."""
-    excerpt: str
-    """The end of the prompt."""
-
-
-DriftPart = PerToken
-"""KL(base || model) in nats per token on one kind of answers."""
-
-
-@dataclass(frozen=True)
-class Drift:
-    """KL(base || model) in nats per token."""
-
-    mean: float
-    """On neutral prompts."""
-    tokens: int
-    neutral: DriftPart
-    own_right: DriftPart | None
-    """On the base model's right answers to the trained tasks; None if there are none."""
-    worst: list[WorstPrompt]
-    """At most ``WORST`` prompts of each kind, with the largest mean divergence first."""
 
 
 @dataclass(frozen=True)
@@ -306,7 +272,7 @@ def _row(key: str, passage: Passage, kl_N: torch.Tensor, tokenizer: Any, ids: Se
         tokens=len(ids),
         kl=float(kl_N.double().sum()),
         peak=float(kl_N[place]),
-        passage=f"{before[-EXCERPT // 2 :]}⟦{after[: EXCERPT // 2]}",
+        passage=f"{before[-EXCERPT // 2 :]}{CHANGE}{after[: EXCERPT // 2]}",
         excerpt=passage.request.messages[-1]["content"][-EXCERPT:],
     )
 

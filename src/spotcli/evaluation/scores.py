@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli.answering.answered import failed
 from spotcli.core.stats import Comparison, Estimate, Retention
 from spotcli.records import Problem
 
 if TYPE_CHECKING:
-    from spotcli.evaluation.retention import Drift
+    from spotcli.evaluation.drift import Drift
 
 IN_DOMAIN = "in-domain"
 """The group of the tasks that are trained unless ``eval.trained`` names others."""
@@ -116,6 +116,28 @@ class PooledRetention:
     retention: Retention
 
 
+Role = Literal["base", "tuned"]
+
+
+@dataclass(frozen=True)
+class PublishedComparison:
+    """A published score beside the score of this evaluation; all numbers are shares."""
+
+    name: str
+    """Task or group."""
+    role: Role
+    model: str
+    """The published model."""
+    published: float
+    mean: float | None
+    """The score of this evaluation; None if a task of the group was not evaluated."""
+    low: float | None
+    high: float | None
+    inside: bool | None
+    """Whether the published score, within its rounding, is inside the 95 % interval of this evaluation."""
+    note: str | None = None
+
+
 @dataclass(frozen=True)
 class EvalSummary:
     """The result of ``spot eval``."""
@@ -139,6 +161,8 @@ class EvalSummary:
     page: str | None = None
     pooled: PooledRetention | None = None
     """None without a base model, or if every task was trained."""
+    published: list[PublishedComparison] = field(default_factory=list)
+    """Published scores beside these ones (``eval.published``)."""
     failures: dict[str, int] = field(default_factory=dict)
     """Requests of all models without an answer, by reason."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, out
 from spotcli.core.stats import Retention
+from spotcli.evaluation.drift import CHANGE, Drift, WorstPrompt
 from spotcli.evaluation.dry_run import EvalPlan
-from spotcli.evaluation.scores import EvalSummary, ModelScores, TaskScore
+from spotcli.evaluation.scores import EvalSummary, ModelScores, PublishedComparison, TaskScore
 from spotcli.tables import new_table
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 MODELS = 4
 """Models side by side in one table."""
+CHANGED = 3
+"""Most changed answers that are listed, of each kind."""
 NAME = 17
 """Characters of a model's name in a table; longer names keep their end."""
 
@@ -59,6 +63,11 @@ def _tables(summary: EvalSummary) -> Iterator[Table]:
     if summary.against:
         yield _gains(summary)
         yield _problems(summary)
+    if summary.drift:
+        yield _drift(summary.drift)
+        yield _most_changed(summary.drift.worst)
+    if summary.published:
+        yield _published(summary.published)
     for models in _side_by_side(summary.models):
         yield _scores(models)
     if any(score.metrics for model in summary.models for score in model.scores.values()):
@@ -93,8 +102,6 @@ def _gains(summary: EvalSummary) -> Table:
         lost = any(item.retention.verdict == "lost" and not item.trained for item in summary.comparisons.values())
         verdict = "" if lost else pooled.retention.verdict
         table.add_row("all untrained", "", "", _points(pooled.difference), interval, "", verdict)
-    if summary.drift is not None:
-        table.add_row("drift (nats/token)", "0", f"{summary.drift.mean:.4f}", *[""] * 4)
     table.caption = "% and points; p: paired test, corrected for the number of tasks (Holm)"
     return table
 
@@ -116,6 +123,49 @@ def _problems(summary: EvalSummary) -> Table:
         "loss <: larger losses are excluded, in points; excludable: what this number of answers can exclude with a "
         "chance of 80 % if nothing was lost"
     )
+    return table
+
+
+def _drift(drift: Drift) -> Table:
+    table = _table(
+        "Drift from the base model, in nats per token", "answers", "mean", "95 % interval", "prompts", "tokens"
+    )
+    for name, part in (("neutral prompts", drift.neutral), ("its right answers", drift.own_right)):
+        if part is not None:
+            interval = "-" if part.low is None else f"{part.low:.4f}…{part.high:.4f}"
+            table.add_row(name, f"{part.mean:.4f}", interval, str(part.prompts), _count(part.tokens))
+    table.caption = "mean KL(base || model) on answers of the base model"
+    return table
+
+
+def _most_changed(prompts: Sequence[WorstPrompt]) -> Table:
+    """The prompts with the largest drift, each with the place in the answer that changed most."""
+    table = _table("Most changed answers", "nats/token", "task", "problem", "largest change in")
+    table.columns[3].no_wrap = False
+    for column in table.columns[1:]:
+        column.justify = "left"
+    kinds = Counter[str]()
+    for prompt in prompts:
+        kinds[prompt.part] += 1
+        if kinds[prompt.part] > CHANGED:
+            continue
+        table.add_row(
+            f"{prompt.kl:.4f}", one_line(prompt.task or "neutral"), one_line(prompt.id)[:16], one_line(prompt.passage)
+        )
+    table.caption = f"{CHANGE} is before the token whose distribution changed most"
+    return table
+
+
+def _published(rows: Sequence[PublishedComparison]) -> Table:
+    table = _table("Published scores, in %", "model", "task", "published", "here", "95 % interval", "")
+    for row in rows:
+        here = interval = inside = "-"
+        if row.mean is not None and row.low is not None and row.high is not None:
+            here, interval = _percent(row.mean), f"{_percent(row.low)}…{_percent(row.high)}"
+            inside = "inside" if row.inside else "outside"
+        table.add_row(row.role, row.name, _percent(row.published), here, interval, inside)
+    notes = [f"{row.name}, {row.role}: {row.note}" for row in rows if row.note]
+    table.caption = "\n".join(["inside: the published score is inside the interval of this evaluation", *notes])
     return table
 
 

@@ -26,6 +26,7 @@ from spotcli.evaluation.asked_tasks import ModelRows, saved_rows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
 from spotcli.evaluation.held_out import overlaps
 from spotcli.evaluation.publication import describe, publish
+from spotcli.evaluation.published_scores import PublishedTable, compare_published, published_table
 from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
 from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
 from spotcli.evaluation.scores import EvalSummary, TaskFacts
@@ -60,16 +61,16 @@ def evaluate(  # noqa: PLR0913  # the models, and how the run starts
         rescore: grade the saved answers again; no model is asked.
 
     Raises:
-        RecipeError: `eval.tasks` is empty.
+        RecipeError: `eval.tasks` is empty, or `eval.published` is unknown.
         UserError: a task is unknown, a model is not found, or another process evaluates the model.
         SettingsChanged: the scores were made with other settings, weights or problems.
         Unfinished: the run was stopped, or a model answered nothing.
     """
     if fresh and rescore:
         raise UserError("--fresh and --rescore are mutually exclusive", where="--rescore", cure="remove one of them")
-    context = _context(recipe, folder)
+    context, table = _context(recipe, folder), published_table(recipe.eval.published)
     tasks = load_saved_tasks(recipe.eval.tasks, context) if rescore else load_tasks(recipe.eval.tasks, context)
-    start = _Start(recipe, tasks, folder, fresh=fresh, rescore=rescore)
+    start = _Start(recipe, tasks, folder, table, fresh=fresh, rescore=rescore)
     path = scores_path(recipe, model, folder).with_suffix(".summary.json")
     files.make_parent(path)
     with Lock(path):
@@ -86,6 +87,7 @@ class _Start:
     recipe: Recipe
     tasks: Mapping[str, LoadedTask]
     folder: Path
+    published: PublishedTable | None
     fresh: bool
     rescore: bool
     """Grade saved answers again; ask no model."""
@@ -99,7 +101,7 @@ def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str
     trained = trained_tasks(facts, settings.trained)
     pair = [name for name in (against, model) if name]
     rows = _rows(start, [*pair, *also])
-    drift = _drift(start, model, rows[against], trained) if against and settings.drift else None
+    drift = _drift(start, pair, rows[against], trained) if against and settings.drift else None
     summary = summarise(
         [rows[name] for name in [*pair, *(name for name in rows if name not in pair)]],
         facts,
@@ -108,8 +110,11 @@ def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str
         margin=settings.margin / 100,
         overlaps=_overlaps(start),
     )
+    published = compare_published(start.published, [*summary.models[: len(pair)]]) if start.published else []
     failures = sum((Counter(part.failures) for part in rows.values()), Counter[str]())
-    return replace(summary, drift=drift, failures=dict(failures), seconds=time.monotonic() - started)
+    return replace(
+        summary, drift=drift, published=published, failures=dict(failures), seconds=time.monotonic() - started
+    )
 
 
 def _rows(start: _Start, names: Sequence[str]) -> dict[str, ModelRows]:
@@ -153,15 +158,16 @@ def _overlaps(start: _Start) -> dict[str, int]:
     return {name: overlap.problems for name, overlap in measured.items()}
 
 
-def _drift(start: _Start, model: str, base: ModelRows, trained: Sequence[str]) -> Drift | None:
+def _drift(start: _Start, pair: Sequence[str], base: ModelRows, trained: Sequence[str]) -> Drift | None:
     """The drift of a model; None, with a message, if the weights of one of the two models are not here."""
-    for name in (base.model, model):
+    for name in pair:
         if (start.folder / name).is_file():
             say(f"drift is not measured: it requires the weights of both models, and {name} is a file of scores")
             return None
         if ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder).engine.name == "api":
             say(f"drift is not measured: it requires the weights of {name}, and an endpoint answers for this model")
             return None
+    model = pair[-1]
     if start.rescore:
         return saved_drift(start.recipe, model, base, trained, folder=start.folder)
     require("train", "measuring drift", "torch", "transformers")

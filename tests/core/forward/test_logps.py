@@ -57,14 +57,14 @@ def test_a_number_computed_by_hand() -> None:
 
 def test_logits_exist_for_one_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
-    plain = logps._logits
+    plain = logps.head_logits
 
     def watch(*arguments: Any) -> torch.Tensor:
-        logits_CV = plain(*arguments)
+        logits_CV: torch.Tensor = plain(*arguments)
         shapes.append(tuple(logits_CV.shape))
         return logits_CV
 
-    monkeypatch.setattr(logps, "_logits", watch)
+    monkeypatch.setattr(logps, "head_logits", watch)
     weight_VH = torch.randn(9, 4, requires_grad=True)
     # A row has 9 * 4 = 36 bytes: KEEP holds none, one chunk and half of the next, all.
     for keep, recomputed in ((0, [(4, 9), (4, 9), (2, 9)]), (6 * 36, [(4, 9), (2, 9)]), (10 * 36, [])):

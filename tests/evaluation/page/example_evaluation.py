@@ -5,49 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spotcli.evaluation.scores import EvalSummary, ModelRows, TaskFacts
+from spotcli.core.stats.per_token import PerToken
+from spotcli.evaluation.asked_tasks import ModelRows
+from spotcli.evaluation.drift import Drift, WorstPrompt
+from spotcli.evaluation.scores import EvalSummary, PublishedComparison, TaskFacts
 from spotcli.evaluation.summary import summarise
 from spotcli.jsonl import read
 from spotcli.records import Score
-
-
-@dataclass(frozen=True)
-class Part:
-    """PerToken of the drift."""
-
-    mean: float
-    low: float
-    high: float
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Worst:
-    part: str
-    task: str | None
-    id: str
-    trial: int
-    kl: float
-    tokens: int
-    peak: float
-    passage: str
-    excerpt: str
-
-
-@dataclass(frozen=True)
-class MeasuredDrift:
-    """What the page shows of ``evaluation.retention.Drift``."""
-
-    mean: float
-    tokens: int
-    neutral: Part
-    own_right: Part | None
-    worst: list[Worst]
-
 
 TASKS: Mapping[str, tuple[str, int, int, float, float]] = {
     # task: group, problems, trials, share right before, and after
@@ -63,13 +31,22 @@ TASKS: Mapping[str, tuple[str, int, int, float, float]] = {
 SMALL = {name: TASKS[name] for name in ("aime24", "gpqa", "notes")}
 """Enough tasks for most tests."""
 
-DRIFT = MeasuredDrift(
+DRIFT = Drift(
     mean=0.0123,
     tokens=8120,
-    neutral=Part(0.0123, 0.0101, 0.0145, 8120),
-    own_right=Part(0.0041, 0.0032, 0.0050, 41210),
-    worst=[Worst("neutral", None, "letter-3", 0, 0.081, 240, 3.2, "Dear Ms Alvarez,", "Write a letter of thanks.")],
+    neutral=PerToken(0.0123, 0.0101, 0.0145, 0.0011, 32, 8120),
+    own_right=PerToken(0.0041, 0.0032, 0.0050, 0.0004, 64, 41210),
+    worst=[
+        WorstPrompt("neutral", None, "letter-3", 0, 0.081, 240, 3.2, "Dear ⟦Ms Alvarez,", "Write a letter of thanks.")
+    ],
 )
+
+
+PUBLISHED = [
+    PublishedComparison("in-domain", "base", "Qwen/Qwen3-8B", 0.468, 0.505, 0.46, 0.55, True),
+    PublishedComparison("in-domain", "tuned", "linius/Qwen3-8B-SPoT", 0.521, 0.594, 0.54, 0.64, False, "other k"),
+    PublishedComparison("OOD", "tuned", "linius/Qwen3-8B-SPoT", 0.414, None, None, None, None),
+]
 
 
 def answer(id: str, right: bool, chance: random.Random) -> tuple[str, str]:
@@ -143,7 +120,8 @@ def example(folder: Path, tasks: Mapping[str, Any] = SMALL, **more: Any) -> Eval
     summary = summarise(models, facts, compared=True, trained=trained, margin=0.02)
     return replace(
         summary,
-        drift=DRIFT,  # type: ignore[arg-type]
+        drift=DRIFT,
+        published=PUBLISHED,
         overlaps={"aime24": 0, "notes": 3},
         settings={"eval": {"tasks": list(tasks), "temperature": 0.7, "top_p": 0.8}, "seed": 0},
         versions={"spotcli": "0.1", "python": "3.11.9", "torch": "2.13.0"},

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from spotcli import html_pages
+from spotcli.evaluation.drift import DriftPart
 from spotcli.evaluation.page import numbers
 from spotcli.evaluation.page.differences import difference_plot, drift_plot
 from spotcli.evaluation.page.flips import flip_section
@@ -57,7 +57,7 @@ def write_report(path: Path, summary: EvalSummary) -> None:
         flips=flip_section(summary),
         drift=drift_plot(summary, path.parent),
         parts=_drift_parts(summary),
-        worst=getattr(summary.drift, "worst", []),
+        worst=summary.drift.worst if summary.drift else [],
         columns=NUMBERS,
         lines=number_lines(summary.models),
         metrics=metric_lines(summary.models),
@@ -69,12 +69,13 @@ def write_report(path: Path, summary: EvalSummary) -> None:
     html_pages.write(path, parts)
 
 
-def _drift_parts(summary: EvalSummary) -> list[tuple[str, Any]]:
+def _drift_parts(summary: EvalSummary) -> list[tuple[str, DriftPart]]:
     """The drift on each kind of answers, by its name."""
     drift = summary.drift
-    parts = [("answers to neutral prompts", getattr(drift, "neutral", drift))]
-    parts.append(("right answers to the trained task", getattr(drift, "own_right", None)))
-    return [(name, part) for name, part in parts if part is not None]
+    if drift is None:
+        return []
+    parts = [("answers to neutral prompts", drift.neutral)]
+    return [*parts, ("right answers to the trained tasks", drift.own_right)] if drift.own_right else parts
 
 
 def _figures(summary: EvalSummary) -> list[Figure]:
