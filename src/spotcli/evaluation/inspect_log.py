@@ -164,6 +164,7 @@ def _sample(row: Score, model: str) -> dict[str, Any]:
     prompt = [*_messages(row.messages)]
     extra = row.model_extra or {}
     tokens = extra.get("tokens")
+    usage = _usage(tokens) if isinstance(tokens, int) else None
     facts = {"verdict": row.verdict, "source": row.source, "metrics": extra.get("metrics")}
     return {
         "id": row.id,
@@ -175,13 +176,13 @@ def _sample(row: Score, model: str) -> dict[str, Any]:
             "model": model,
             "choices": [{"message": answer, "stop_reason": _STOPS[row.finish_reason]}],
             "completion": row.response,
-            "usage": _usage(tokens) if isinstance(tokens, int) else None,
+            "usage": usage,
         },
         "scores": {"spot": {"value": _VALUES[row.verdict], "answer": row.extracted, "explanation": row.reason}},
         "metadata": {name: value for name, value in facts.items() if value is not None},
         "store": {},
         "events": [],
-        "model_usage": {},
+        "model_usage": {model: usage} if usage else {},
         "attachments": {},
     }
 
