@@ -202,6 +202,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(file: Path) -> None:
         ("train.shift=mean", "input should be 'ema', 'running' or 'none', got 'mean'"),
         ("train.lora.target_modules=5", "input should be a valid string, got 5"),
         ("train.lora={r: 0}", "input should be greater than 0, got 0"),
+        ("eval.task_settings.aime24.trails=3", "unknown key\n  cure: did you mean 'trials'?"),
+        ("eval.task_settings={a.jsonl: {trails: 3}}", "unknown key\n  cure: did you mean 'trials'?"),
+        ("eval.task_settings.aime24.trials=0", "input should be greater than 0, got 0"),
         ("eval.tasks=[1]", "input should be a valid string, got 1"),
     ],
 )
@@ -265,6 +268,8 @@ def test_the_cure_of_an_unknown_key_is_the_nearest_name() -> None:
     assert suggest("learning_rat", ["learning_rate", "beta"]) == "did you mean 'learning_rate'?"
     assert suggest("zzz", ["learning_rate", "beta"]) == "known keys: learning_rate, beta"
     assert known_keys("train.lora") == ["r", "alpha", "dropout", "target_modules"]
+    assert "trials" in known_keys("eval.task_settings.aime24")
+    assert known_keys("eval.task_settings") == known_keys("eval.task_settings.aime24.trials") == []
     assert known_keys("train.beta") == known_keys("nowhere.at.all") == []
 
 

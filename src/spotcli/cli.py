@@ -223,7 +223,7 @@ def evaluate(
 
     settings = _load(recipe, overrides, given)
     if dry_run:
-        planned = _reported(lambda: plan(settings, model=model, against=against))
+        planned = _work(lambda: plan(settings, model=model, against=against, also=also or ()))
         if as_json:
             _show("Plan", planned.as_dict(), as_json)
         else:

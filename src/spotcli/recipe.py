@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Iterable, Iterator
+from typing import Annotated, ClassVar, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
 from pydantic.fields import FieldInfo
@@ -110,10 +111,6 @@ class EvalSection(EngineSection):
     ``hf:org/name[:config][:split]``) or a task file (YAML); repeatable.
 
     docs/evaluation.md lists the tasks."""
-    data_dir: Annotated[str | None, Option("Evaluation", "FOLDER", unset="none")] = None
-    """Read published problem sets from files in this folder, such as ``aime24.jsonl``, before the hub is asked."""
-    task_settings: dict[str, TaskSettings] = Field(default_factory=dict)
-    """Settings of single tasks, by name: ``aime24: {trials: 4}``."""
     output: Annotated[str, Option("Input and output", "FOLDER", short="-o")] = "scores"
     """Write the scores to this folder.
 
@@ -122,6 +119,10 @@ class EvalSection(EngineSection):
     """Answers per problem: k of avg@k."""
     limit: Annotated[Positive | None, Option("Evaluation", unset="all")] = None
     """Only the first N problems of each task."""
+    data_dir: Annotated[str | None, Option("Evaluation", "FOLDER", unset="none")] = None
+    """Read published problem sets from files in this folder, such as ``aime24.jsonl``, before the hub is asked."""
+    task_settings: dict[str, TaskSettings] = Field(default_factory=dict)
+    """Settings of single tasks, by name: ``aime24: {trials: 4}``."""
     margin: Annotated[float, Field(gt=0, le=100), Option("Evaluation")] = 2.0
     """Largest loss, in percentage points, that does not matter in tasks that were not trained.
 
@@ -177,10 +178,31 @@ def section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 
 def known_keys(dotted: str) -> list[str]:
     """Return the keys of a section (``""`` for the recipe itself)."""
+    return keys_at(filter(None, dotted.split(".")))
+
+
+def keys_at(parts: Iterable[str]) -> list[str]:
+    """Return the keys of the section that these keys lead to; a name in ``eval.task_settings`` can have dots."""
+    *_, (model, any_name) = walk(parts)
+    return [] if model is None or any_name else list(model.model_fields)
+
+
+def walk(parts: Iterable[str]) -> Iterator[tuple[type[BaseModel] | None, bool]]:
+    """Yield the section in which each part is a key and, in the end, the one that the last part contains.
+
+    With it, whether any name is a key there, as in ``eval.task_settings``.
+    """
     model: type[BaseModel] | None = Recipe
-    for part in filter(None, dotted.split(".")):
-        model = section(model, part) if model else None
-    return list(model.model_fields) if model else []
+    any_name = False
+    for part in parts:
+        yield model, any_name
+        if any_name:
+            any_name = False
+        elif model is not None:
+            field = model.model_fields.get(part)
+            any_name = field is not None and get_origin(field.annotation) is dict and bool(section(model, part))
+            model = section(model, part)
+    yield model, any_name
 
 
 def options(key: str) -> dict[str, FieldInfo]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from spotcli import files
 from spotcli.dataset_lines import close_name, utf16_or_32
 from spotcli.errors import RecipeError
-from spotcli.recipe import Recipe, flag, known_keys, section, suggest
+from spotcli.recipe import Recipe, flag, keys_at, section, suggest, walk
 from spotcli.records import Row, kind_of
 from spotcli.redaction import may_have_secret, public_value, without_credentials
 from spotcli.yaml_nodes import compose, construct, key_lines
@@ -81,10 +81,10 @@ def _recipe_error(error: ValidationError, sources: dict[str, str]) -> RecipeErro
     """Return the first error of a validation with the source of the value that caused it."""
     first = error.errors(include_url=False, include_context=False)[0]
     key = _dotted(first["loc"])
-    parent, _, name = key.rpartition(".")
     where = _origin(key, sources)
     if first["type"] == "extra_forbidden":
-        return RecipeError("unknown key", where=where, cure=suggest(name, known_keys(parent)))
+        *parents, name = map(str, first["loc"])
+        return RecipeError("unknown key", where=where, cure=suggest(name, keys_at(parents)))
     if first["type"] == "model_type":
         return RecipeError("expected a section of keys, got a value", where=where)
     message = first["msg"].removeprefix("Value error, ")
@@ -129,12 +129,10 @@ def _origin(key: str, sources: dict[str, str]) -> str:
 def _dotted(location: tuple[int | str, ...]) -> str:
     """Return the dotted key of an error's location, without the parts that unions and lists append to it."""
     parts: list[str] = []
-    model: type[BaseModel] | None = Recipe
-    for part in location:
+    for part, (model, _) in zip(location, walk(map(str, location)), strict=False):
         if model is None or isinstance(part, int):
             break
         parts.append(part)
-        model = section(model, part)
     return ".".join(parts)
 
 

@@ -47,10 +47,15 @@ def test_answers_are_on_disk_before_they_are_graded_and_the_file_is_removed_afte
 
 def test_only_answers_that_are_not_graded_stay(tmp_path: Path) -> None:
     path = tmp_path / "x.ungraded.jsonl"
-    with pytest.raises(KeyboardInterrupt), opened(path) as journal:
-        journal.add([kept("a"), kept("b"), kept("c")])
-        journal.graded([kept("a"), kept("c")])
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with opened(path) as journal:
+            journal.add([kept("a"), kept("b"), kept("c")])
+            journal.graded([kept("a"), kept("c")])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert ids(path) == ["b"]
 
 

@@ -96,6 +96,7 @@ def test_a_gain_does_not_cover_up_a_loss(capsys: pytest.CaptureFixture[str]) -> 
 def test_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     plan = EvalPlan(
         ["Qwen/Qwen3-8B", "checkpoint"],
+        True,
         [
             PlannedTask("math500", "in-domain", True, 500, 5, 32768),
             PlannedTask("aime26", "other", False, 30, 16, 32768),
@@ -107,7 +108,7 @@ def test_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert (plan.requests, plan.tokens) == (7940, 7940 * 32768)
     show_plan(plan)
     shown = " ".join(capsys.readouterr().out.split())
-    assert "7,940 requests to Qwen/Qwen3-8B and checkpoint, at most 260.2M tokens. Nothing was sent." in shown
+    assert "7,940 requests to Qwen/Qwen3-8B, checkpoint, at most 260.2M tokens. Nothing was sent." in shown
     assert (
         "aime26 cannot prove retention within 2 points: 30 problems with 16 trials can exclude a loss above 15.7 "
         "points if nothing was lost; about 840 problems are needed."
@@ -120,15 +121,15 @@ def test_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_plan_of_enough_problems_and_plans_without_retention() -> None:
     enough = PlannedTask("far", "other", False, 6000, 1, 10)
     trained = PlannedTask("math", "in-domain", True, 10, 1, 10)
-    assert EvalPlan(["a", "b"], [trained, enough], 0.02).notes() == [
+    assert EvalPlan(["a", "b"], True, [trained, enough], 0.02).notes() == [
         "Every untrained task can prove retention within 2 points."
     ]
-    assert EvalPlan(["a", "b"], [trained], 0.02).notes() == [
+    assert EvalPlan(["a", "b"], True, [trained], 0.02).notes() == [
         "Retention is not measured: it requires a task that was not trained (--task, eval.trained)."
     ]
-    assert EvalPlan(["a"], [trained, enough], 0.02).notes() == [
+    assert EvalPlan(["a"], False, [trained, enough], 0.02).notes() == [
         "Gains and retention are not measured: they require a base model (--against)."
     ]
-    values = EvalPlan(["a", "b"], [trained, enough], 0.02).as_dict()
+    values = EvalPlan(["a", "b"], True, [trained, enough], 0.02).as_dict()
     assert (values["requests"], values["tasks"][1]["requests"]) == (12020, 6000)
     assert values["tasks"][1]["excludable"] < 0.02

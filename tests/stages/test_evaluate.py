@@ -144,3 +144,32 @@ def test_the_command_stops_with_exit_code_3_and_resumes(tiny_model: Path, tmp_pa
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert len(list(jsonl.rows(next(tmp_path.glob("scores/*model.jsonl"))))) == 300
+
+
+def test_a_dry_run_checks_the_data_asks_no_model_and_writes_nothing(tmp_path: Path) -> None:
+    problems = tmp_path / "far.jsonl"
+    problems.write_text("".join(f'{{"prompt": "{index} + 1", "answer": "{index + 1}"}}\n' for index in range(30)))
+    command = [sys.executable, "-m", "spotcli", "eval", "no/such-model", "--against", "no/base", "--dry-run", "--json"]
+    command += ["--task", "arithmetic", "--task", "far.jsonl", "--trials", "2", "--limit", "20"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout)
+    # Two tasks of 20 problems and 2 trials, for two models.
+    assert planned["requests"] == 160
+    assert [(task["trained"], task["problems"], task["trials"]) for task in planned["tasks"]] == [
+        (True, 20, 2),
+        (False, 20, 2),
+    ]
+    assert "cannot prove retention within 2 points: 20 problems with 2 trials" in planned["notes"][0]
+    assert [path.name for path in tmp_path.iterdir()] == ["far.jsonl"]
+    problems.write_text('{"prompt": "1 + 1"}\nnot JSON\n')
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "far.jsonl:2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_trained_task_that_is_not_evaluated_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    settings = recipe(trained=["arithmetics"])
+    with pytest.raises(RecipeError, match="'arithmetics' is not among the evaluated tasks"):
+        evaluate(settings, model="no/such-model", against=None, folder=tmp_path)

@@ -35,7 +35,9 @@ class EvalPlan:
     """The result of ``spot eval --dry-run``."""
 
     models: list[str]
-    """The base model if there is one, and the evaluated model."""
+    """The base model if there is one, the evaluated model, and further models."""
+    compared: bool
+    """Whether there is a base model."""
     tasks: list[PlannedTask]
     margin: float
     """The largest loss that does not matter, as a share."""
@@ -72,7 +74,7 @@ class EvalPlan:
 
     def notes(self) -> list[str]:
         """What the planned answers cannot show, in sentences."""
-        if len(self.models) < 2:
+        if not self.compared:
             return ["Gains and retention are not measured: they require a base model (--against)."]
         if not self.untrained:
             return ["Retention is not measured: it requires a task that was not trained (--task, eval.trained)."]

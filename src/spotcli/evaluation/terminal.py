@@ -53,7 +53,7 @@ def show_plan(plan: EvalPlan) -> None:
     table.caption = "excludable: the smallest loss, in points, that can be excluded with a chance of 80 %"
     console.print(table)
     console.print()
-    models = " and ".join(map(one_line, plan.models))
+    models = ", ".join(map(one_line, plan.models))
     console.print(f"{plan.requests:,} requests to {models}, at most {_count(plan.tokens)} tokens. Nothing was sent.")
     for note in plan.notes():
         console.print(one_line(note))

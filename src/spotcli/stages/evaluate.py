@@ -174,7 +174,9 @@ def _drift(start: _Start, pair: Sequence[str], base: ModelRows, trained: Sequenc
     return measure_drift(start.recipe, model, base, trained, folder=start.folder, fresh=start.fresh)
 
 
-def plan(recipe: Recipe, *, model: str, against: str | None, folder: Path = Path()) -> EvalPlan:
+def plan(
+    recipe: Recipe, *, model: str, against: str | None, also: Sequence[str] = (), folder: Path = Path()
+) -> EvalPlan:
     """Return what would be asked and which losses the answers could exclude; load and check the tasks, ask no model.
 
     Raises:
@@ -186,7 +188,8 @@ def plan(recipe: Recipe, *, model: str, against: str | None, folder: Path = Path
     trained = trained_tasks({name: _facts(loaded) for name, loaded in tasks.items()}, recipe.eval.trained)
     limit = recipe.eval.max_new_tokens
     return EvalPlan(
-        models=[name for name in (against, model) if name],
+        models=list(dict.fromkeys(name for name in (against, model, *also) if name and not (folder / name).is_file())),
+        compared=against is not None,
         tasks=[
             PlannedTask(
                 task=name,

@@ -17,6 +17,7 @@ from spotcli.errors import DataError, UserError
 from spotcli.evaluation.tasks import BUILTIN, LoadedTask, TaskContext, gpqa, ifeval, load_task, load_tasks
 from spotcli.evaluation.tasks.builtin import MATHEMATICS
 from spotcli.grading import grade
+from spotcli.grading.answers import Completion, grade_answers
 from spotcli.recipe import TaskSettings
 from spotcli.records import Problem
 from tests.conftest import ROOT, write_rows
@@ -277,3 +278,17 @@ def test_the_published_files(shared: Path) -> None:
     assert loaded["connect4"].task.chance == pytest.approx(
         {"score": 0.2, "own": 0.522, "opponent": 0.43, "both": 0.2}, abs=1e-12
     )
+
+
+def test_every_published_reference_is_a_right_answer(shared: Path) -> None:
+    for name, loaded in load_tasks([*IN_DOMAIN, "connect4"], TaskContext(data_dir=shared)).items():
+        completions = []
+        for problem in loaded.problems:
+            answer = problem.answer or ""
+            if name != "connect4":
+                value = re.sub(r"(?<!\\)\$", "", answer)
+                answer = f"We add.\nTherefore, the final answer is: $\\boxed{{{value}}}$."
+            completions.append(Completion(problem, answer, "stop"))
+        grades = grade_answers(completions, loaded.task.grader)
+        pairs = zip(loaded.problems, grades, strict=True)
+        assert [problem.answer for problem, result in pairs if result.verdict != "right"] == [], name
