@@ -209,6 +209,17 @@ def test_kept_tokens_are_used(tiny_model: Path, changed_model: Path, tmp_path: P
         assert result.own_right.tokens == tokens
 
 
+def test_the_number_format_is_part_of_the_key(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
+    exact = measure(changed_model, tiny_model, tmp_path)
+    rounded = measure(changed_model, tiny_model, tmp_path, drift_dtype="bfloat16")
+    assert (exact.dtype, rounded.dtype) == ("float32", "bfloat16")
+    assert exact.own_right is not None
+    assert rounded.own_right is not None
+    assert rounded.own_right.mean != exact.own_right.mean
+    assert rounded.own_right.mean == pytest.approx(exact.own_right.mean, rel=0.3)
+    assert measure(changed_model, tiny_model, tmp_path) == exact
+
+
 def test_only_one_model_is_in_memory(
     tiny_model: Path, changed_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +325,7 @@ def test_capped_logits_are_supported(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_killed_measurement_goes_on(tiny_model: Path, changed_model: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from spotcli.evaluation.retention import measure_drift\n"
-        "from spotcli.recipe_yaml import load; from spotcli.evaluation.scores import ModelRows\n"
+        "from spotcli.recipe_yaml import load; from spotcli.evaluation.asked_tasks import ModelRows\n"
         "base = ModelRows(sys.argv[2], '', [])\n"
         "measure_drift(load(None, None, {'eval.batch_size': 1}), sys.argv[1], base, [], folder=Path())"
     )

@@ -50,3 +50,5 @@ class Drift:
     """On the base model's right answers to the trained tasks; None if there are none."""
     worst: list[WorstPrompt]
     """Some prompts of each kind, with the largest mean divergence first."""
+    dtype: str = "float32"
+    """Number format of both models."""

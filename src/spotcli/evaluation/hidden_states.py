@@ -28,12 +28,12 @@ rounding in bfloat16, much less than what a change of the logits after the head 
 
 
 def number_format(wanted: Dtype) -> Dtype:
-    """The number format of both models: on a GPU the wanted one, by default bfloat16; on the CPU float32."""
+    """The number format of both models: the wanted one, by default bfloat16 on a GPU and float32 on the CPU."""
     import torch
 
-    if torch.cuda.is_available():
-        return "bfloat16" if wanted == "auto" else wanted
-    return "float32"
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
 def answer_states(policy: TransformersPolicy, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:

@@ -88,7 +88,7 @@ class _Measurement:
             model=model,
             base_weights=_weights(base),
             weights=_weights(model),
-            dtype=number_format(settings.dtype),
+            dtype=number_format(settings.drift_dtype),
             template_kwargs=settings.chat_template_kwargs,
             thinking=settings.thinking,
             batch_size=settings.batch_size,
@@ -151,7 +151,7 @@ def measure_drift(
                 journal.append([row])
                 rows[row.key] = row
             states.remove()
-    return summarise([rows[measurement.key(passage)] for passage in wanted])
+    return summarise([rows[measurement.key(passage)] for passage in wanted], measurement.dtype)
 
 
 def saved_drift(recipe: Recipe, model: str, base: ModelRows, trained: Collection[str], *, folder: Path) -> Drift | None:
@@ -170,7 +170,7 @@ def saved_drift(recipe: Recipe, model: str, base: ModelRows, trained: Collection
     keys = {measurement.key(passage): passage.kind for passage in passages(recipe, base.rows, trained)}
     if any(kind == "neutral" and key not in rows for key, kind in keys.items()):
         return None
-    return summarise([rows[key] for key in keys if key in rows])
+    return summarise([rows[key] for key in keys if key in rows], measurement.dtype)
 
 
 def _journal_path(recipe: Recipe, model: str, folder: Path) -> Path:
@@ -277,8 +277,8 @@ def _row(key: str, passage: Passage, kl_N: torch.Tensor, tokenizer: Any, ids: Se
     )
 
 
-def summarise(rows: Sequence[DriftRow]) -> Drift:
-    """The drift out of the divergences on all answers."""
+def summarise(rows: Sequence[DriftRow], dtype: Dtype) -> Drift:
+    """The drift out of the divergences on all answers, which were computed in a number format."""
     by_kind = {kind: [row for row in rows if row.part == kind] for kind in ("neutral", "own right")}
     parts = {
         kind: mean_per_token([row.kl for row in part], [row.tokens for row in part])
@@ -299,4 +299,5 @@ def summarise(rows: Sequence[DriftRow]) -> Drift:
         neutral=neutral,
         own_right=parts.get("own right"),
         worst=sorted(worst, key=lambda prompt: -prompt.kl),
+        dtype=dtype,
     )

@@ -134,7 +134,8 @@ def _drift(drift: Drift) -> Table:
         if part is not None:
             interval = "-" if part.low is None else f"{part.low:.4f}…{part.high:.4f}"
             table.add_row(name, f"{part.mean:.4f}", interval, str(part.prompts), _count(part.tokens))
-    table.caption = "mean KL(base || model) on answers of the base model"
+    rounding = f"; {drift.dtype}: the smallest drifts are lost in the rounding" if drift.dtype != "float32" else ""
+    table.caption = f"mean KL(base || model) on answers of the base model{rounding}"
     return table
 
 
