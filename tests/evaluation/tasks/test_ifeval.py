@@ -52,6 +52,18 @@ def test_strict_and_loose_by_prompt_and_by_instruction(tmp_path: Path) -> None:
     assert loaded.task.weights(problem) == {"instruction_strict": 2, "instruction_loose": 2}
 
 
+def test_arguments_from_a_data_frame(tmp_path: Path) -> None:
+    rows = published_rows.ifeval(541)
+    row = {"num_paragraphs": 2.0, "nth_paragraph": 1.0, "first_word": "once", "num_words": float("nan")}
+    rows[0] |= {"instruction_id_list": ["length_constraints:nth_paragraph_first_word"], "kwargs": [row]}
+    write_rows(tmp_path / "ifeval.jsonl", rows)
+    loaded = load(tmp_path)
+    assert json.loads(loaded.problems[0].answer or "")["kwargs"] == [
+        {"num_paragraphs": 2, "nth_paragraph": 1, "first_word": "once"}
+    ]
+    assert numbers(loaded, loaded.problems[0], "Once there was.\n\nThe end.") == [1, 1, 1, 1]
+
+
 def test_a_letter_that_the_checkers_draw_is_always_the_same(tmp_path: Path) -> None:
     rows = published_rows.ifeval(541)
     letter = {"letter": "#", "let_frequency": 3, "let_relation": "at least"}

@@ -75,6 +75,7 @@ def test_the_recipe_sets_the_grader_and_rows_keep_their_own(tmp_path: Path) -> N
 
 def test_invalid_sets_are_refused_before_any_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused("mine.jsonl", tmp_path).startswith(f"{tmp_path / 'mine.jsonl'}: file not found")
+    assert refused("org/name", tmp_path).endswith("'org/name'\n  cure: a data set of the hub is hf:org/name")
     write_rows(tmp_path / "mine.jsonl", [])
     assert refused("mine.jsonl", tmp_path).startswith("mine.jsonl: the problem set is empty")
     write_rows(tmp_path / "mine.jsonl", [{"prompt": "a?"}, {"prompt": "b?", "answer": ""}])
@@ -170,6 +171,9 @@ WRONG = "no task"
 
 def broken():
     raise RuntimeError("no data")
+
+
+TWICE = Task("twice", lambda context: [Problem(id="1", prompt="a"), Problem(id="1", prompt="b")])
 """
 
 
@@ -182,7 +186,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "say_tasks.py").write_text(MODULE)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: say-tasks\nVersion: 1.0\n")
     entries = ["say = say_tasks:SAY", "built = say_tasks:build", "wrong = say_tasks:WRONG", "broken = say_tasks:broken"]
-    entries += ["missing = say_tasks:missing", "math500 = say_tasks:SAY"]
+    entries += ["missing = say_tasks:missing", "math500 = say_tasks:SAY", "twice = say_tasks:TWICE"]
     (metadata / "entry_points.txt").write_text("\n".join(["[spotcli.tasks]", *entries, ""]))
     monkeypatch.syspath_prepend(str(folder))
     tasks._registered.cache_clear()
@@ -200,6 +204,7 @@ def test_an_installed_package_registers_tasks(tmp_path: Path) -> None:
     assert load_task("math500").published_rows == 500  # a built-in task is never replaced
     with pytest.raises(UserError, match="did you mean 'say'"):
         load_task("sai")
+    assert refused("twice", tmp_path).startswith("twice: 1 problem ids occur more than once, such as '1'")
 
 
 @pytest.mark.usefixtures("package")

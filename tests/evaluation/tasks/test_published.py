@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyarrow import parquet
 from spotcli.errors import DataError, UserError
 from spotcli.evaluation.tasks import BUILTIN, LoadedTask, TaskContext, gpqa, ifeval, load_task, load_tasks
 from spotcli.evaluation.tasks.builtin import MATHEMATICS
+from spotcli.evaluation.tasks.connect4 import boards
 from spotcli.grading import grade
 from spotcli.grading.answers import Completion, grade_answers
 from spotcli.recipe import TaskSettings
@@ -196,6 +198,21 @@ def test_a_set_with_another_number_of_problems_is_not_replaced_by_another(monkey
     message = refused("aime25", None)
     assert message.startswith("hf:math-ai/aime25: expected the 30 published problems of aime25, got 29\n")
     assert asked == ["math-ai/aime25"]
+
+
+def test_a_recipe_can_name_another_set_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = hub(
+        monkeypatch, {"linius/connect4": [published_rows.connect4(board) for board in islice(boards(0, "train"), 500)]}
+    )
+    context = TaskContext(settings={"connect4": TaskSettings(problems="hf:linius/connect4")})
+    assert load_tasks(["connect4"], context)["connect4"].problems[0].source == "hf:linius/connect4#1"
+    context = TaskContext(data_dir=tmp_path, settings={"amc23": TaskSettings(problems="hf:org/amc")})
+    with pytest.raises(UserError, match=r"amc23: .* no file amc23\.jsonl in .*'org/amc' doesn't exist on the Hub"):
+        load_tasks(["amc23"], context)
+    assert asked == ["linius/connect4", "org/amc"]
+    # As everywhere, a file in the folder of files comes before the hub.
+    write_rows(tmp_path / "amc23.jsonl", published_rows.amc23(40))
+    assert load_tasks(["amc23"], context)["amc23"].problems[0].source == "amc23.jsonl#1"
 
 
 def test_a_gated_set_names_its_page_and_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

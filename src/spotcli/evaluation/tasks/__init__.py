@@ -6,6 +6,8 @@ can be wrong with a task's data is found here, before a model is loaded.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -24,6 +26,7 @@ from spotcli.records import Message, Problem, Score
 
 __all__ = ["BUILTIN", "MAIN", "Group", "LoadedTask", "Task", "TaskContext", "is_task", "load_task", "load_tasks"]
 
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]*[\w-]")
 ENTRY_POINTS = "spotcli.tasks"
 """The group of entry points with which a package registers tasks."""
 
@@ -46,6 +49,8 @@ def load_task(name: str, context: TaskContext | None = None) -> Task:
     registered = _registered()
     if name in registered:
         return _installed(registered[name])
+    if _HUB_NAME.fullmatch(name) and not (context.folder / name).exists():
+        raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=f"a data set of the hub is hf:{name}")
     if is_problem_set(name, context.folder):
         return task_of_set(name, context)
     known = [*BUILTIN, *registered]
@@ -88,6 +93,13 @@ def _load(task: Task, settings: TaskSettings | None, context: TaskContext) -> Lo
     problems = task.load(context)[: context.limit]
     if not problems:
         raise UserError("the task has no problems", where=task.name, cure="use another problem set")
+    repeated = [id for id, number in Counter(problem.id for problem in problems).items() if number > 1]
+    if repeated:
+        raise UserError(
+            f"{len(repeated)} problem ids occur more than once, such as {repeated[0]!r}",
+            where=task.name,
+            cure="give each problem a unique id, or remove the ids",
+        )
     for grader in {problem.grader for problem in problems}:
         grader_of(grader, task.grader)
     if task.constant_response is not None:

@@ -50,8 +50,12 @@ def as_problem(row: dict[str, Any], /, *, where: str, source: str) -> Problem:
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise column_error(SET, COLUMNS, "the column 'prompt' is missing or empty", where)
-    # In Parquet, every instruction has the arguments of all instructions, and null for those of others.
-    given = [{key: value for key, value in (entry or {}).items() if value is not None} for entry in arguments]
+    # In Parquet, every instruction has the arguments of all instructions, and null for those of others. Data frames
+    # turn such columns into floats, and null into NaN, the only value that differs from itself.
+    given = [
+        {key: _whole(value) for key, value in (entry or {}).items() if value is not None and value == value}
+        for entry in arguments
+    ]
     reference = {"prompt": prompt, "instruction_id_list": names, "kwargs": given}
     if row.get("key") is not None:
         reference = {"key": row["key"], **reference}
@@ -64,6 +68,11 @@ def as_problem(row: dict[str, Any], /, *, where: str, source: str) -> Problem:
             "grader": "instructions",
         }
     )
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as an integer, as an index has to be; any other value unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _decoded(value: Any) -> Any:

@@ -101,11 +101,11 @@ def refuse_missing(errors: Sequence[SetNotFound]) -> None:
 
 
 def read_published(published: PublishedSet, context: TaskContext, read: Callable[[str, Path], T]) -> T:
-    """Read a set from the first source that has it: ``context.problems``, the folder of files, or the hub.
+    """Read a set from the first source that has it: a file that is named, the folder of files, or the hub.
 
     Args:
         published: the set.
-        context: where to look.
+        context: where to look; ``context.problems`` replaces the names on the hub, or is a file.
         read: reads the set from a source as ``sources.iter_problems`` takes it, and a folder for relative paths.
 
     Raises:
@@ -113,10 +113,13 @@ def read_published(published: PublishedSet, context: TaskContext, read: Callable
         UserError: the set cannot be read, or has another number of problems.
         DataError: an invalid row.
     """
-    if source := context.problems or local_source(context.data_dir, published.file_names):
+    named = context.problems
+    if named and not named.startswith("hf:"):
+        return read(named, context.folder)
+    if source := local_source(context.data_dir, published.file_names):
         return read(source, context.folder)
     reasons = []
-    for identifier in published.hub:
+    for identifier in [named.removeprefix("hf:")] if named else published.hub:
         try:
             return read(f"hf:{identifier}", context.folder)
         except HubError as error:
