@@ -100,12 +100,20 @@ def test_the_list_of_options_is_frozen() -> None:
             "--price-out",
         }
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
-        "inspect": common | {"--id", "--where", "--html", "--limit"},
+        "inspect": common | {"--against", "--id", "--where", "--html", "--limit"},
         "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common
         | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"}
         | {"--also", "--rescore", "--dry-run", "--margin", "--engine", "--base-url", "--concurrency", "--python"}
-        | {"--workers", "--temperature", "--max-new-tokens", "--thinking", "--keep-tokens"},
+        | {
+            "--workers",
+            "--temperature",
+            "--max-new-tokens",
+            "--thinking",
+            "--keep-tokens",
+            "--inspect-log",
+            "--published",
+        },
         "merge": {"--json", "--output", "--dtype"},
         "run": {"--json", "--set", "--output", "--seed", "--fresh"},
     }
@@ -228,7 +236,7 @@ def test_every_option_of_the_recipe_shows_its_default() -> None:
         for keys in ("sample", "rectify", "eval", "model", "seed")
         for name, field in recipe.options(keys).items()
     }
-    assert len(fields) == 51
+    assert len(fields) == 53
     for name, field in fields.items():
         option = recipe.option_of(field)
         assert option is not None

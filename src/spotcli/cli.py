@@ -149,9 +149,16 @@ def rectify(
     _show("Pairs", summary.as_dict(), as_json)
 
 
-@app.command(cls=Command, epilog="[cyan]spot inspect data.jsonl --where 'ratio>0.3'[/cyan]")
+@app.command(
+    cls=Command,
+    epilog="""[cyan]spot inspect data.jsonl --where 'ratio>0.3'[/cyan]
+
+Problems that the trained model no longer solves:
+[cyan]  spot inspect scores/checkpoint.jsonl --where lost[/cyan]""",
+)
 def inspect(
     data: flags.Data = Path("data.jsonl"),
+    against: flags.BaseScores = None,
     id: flags.Id = None,
     where: flags.Where = None,
     limit: flags.ShownPairs = None,
@@ -159,14 +166,14 @@ def inspect(
     recipe: flags.RecipeFile = None,
     as_json: flags.AsJson = False,
 ) -> None:
-    """Show the corrections: each pair as a diff, and an overview of the file."""
+    """Show the corrections, or what an evaluation won and lost: each as a diff, and an overview of the file."""
     from spotcli.stages.review import Selection, View
     from spotcli.stages.review import review as stage
 
     selection, view = Selection(id, where), View(limit, html, quiet=as_json)
     settings = _load(recipe, None, {})
     with standard_input(str(data)) as (file, _):
-        summary = _reported(lambda: stage(settings, data=Path(file), selection=selection, view=view))
+        summary = _reported(lambda: stage(settings, data=Path(file), against=against, selection=selection, view=view))
     if as_json:
         _show("Pairs", summary.as_dict(), as_json)
 

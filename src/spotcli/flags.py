@@ -51,7 +51,23 @@ Replay = Annotated[bool, _option("Run", "Judge the recorded replies again; send 
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs, or of scores; - reads stdin.")]
 Id = Annotated[str | None, _option("Pairs", "Show only the pair with this id.", metavar="ID")]
-Where = Annotated[str | None, _option("Pairs", "Show only pairs that match, such as 'ratio>0.3'.", metavar="EXPR")]
+Where = Annotated[
+    str | None,
+    _option(
+        "Pairs",
+        "Show only pairs that match, such as 'ratio>0.3'; of scores, lost, won, both or neither.",
+        metavar="EXPR",
+    ),
+]
+BaseScores = Annotated[
+    Path | None,
+    _option(
+        "Input and output",
+        "Scores of the base model to compare with. \\[default: those that the summary beside DATA names]",
+        "--against",
+        metavar="FILE",
+    ),
+]
 ShownPairs = Annotated[
     int | None,
     _option("Pairs", "Show at most N pairs; 0: only the overview. \\[default: all]", metavar="N", min=0),

@@ -132,6 +132,8 @@ class EvalSection(EngineSection):
     the first task."""
     top_k: Natural = 20
     """Only the k most likely tokens; 0 is all, and an endpoint is sent none."""
+    inspect_log: Annotated[bool, Option("Input and output")] = False
+    """Write the answers as logs of inspect_ai too, to ``inspect-logs`` in the folder of the scores."""
     drift: bool = True
     """Measure the drift: mean KL divergence per token from the base model on neutral prompts (with ``--against``)."""
     drift_answers: Natural = 64

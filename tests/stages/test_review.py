@@ -158,8 +158,8 @@ def test_scores_are_filtered(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         review(Recipe(), data=path, selection=Selection("p"))
     with pytest.raises(UserError, match="the fields are trial, length, id, task"):
         review(Recipe(), data=path, selection=Selection(None, "colour=red"))
-    with pytest.raises(UserError, match="expected pairs for --html, got scores"):
-        review(Recipe(), data=path, view=View(html=tmp_path / "page.html"))
+    review(Recipe(), data=path, view=View(html=tmp_path / "page.html"))
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<article") == 4
 
 
 def test_empty_bins_below_the_selected_pairs_are_not_shown(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

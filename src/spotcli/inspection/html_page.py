@@ -1,7 +1,6 @@
 """A file of pairs as one self-contained HTML page: no scripts, no fonts, no network.
 
-Text from the file is made harmless twice: ``console.safe`` shows invisible characters, and all text is escaped. The
-page's content security policy forbids scripts and loading anything.
+``html_pages`` makes text from the file harmless.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from html import escape
 from itertools import chain
 from pathlib import Path
 
-from spotcli import files
+from spotcli import html_pages
 from spotcli.console import safe
 from spotcli.core.edits import diff
-from spotcli.errors import UserError
+from spotcli.html_pages import text
 from spotcli.inspection.overview import ReviewSummary, count_noun
 from spotcli.inspection.pair_facts import oracle_name, pair_change_ratio
 from spotcli.records import Pair
@@ -23,51 +22,47 @@ _HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; --ink: #1d2430; --soft: #5f6b7c; --page: #f6f7f9; --card: #fff; --line: #dfe3e9;
-  --bar: #3f7fbf; --del: #b3261e; --del-bg: #fde7e5; --ins: #11683a; --ins-bg: #dcf5e4; --warn: #9a6700; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e3e7ee; --soft: #96a1b2; --page: #14171c; --card: #1c2128;
-  --line: #323944; --bar: #5b9bd9; --del: #ff9d94; --del-bg: #4a1d1b; --ins: #7fdba2; --ins-bg: #123822;
-  --warn: #e3b341; }} }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 60rem; color: var(--ink); background: var(--page);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }}
-h1 {{ font-size: 1.4rem; margin: 0 0 1.25rem; }}
-h1 span, .soft {{ color: var(--soft); font-weight: normal; }}
-h2 {{ font-size: .95rem; margin: 0 0 .5rem; }}
-section, article {{ background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }}
-section {{ padding: 1rem 1.25rem; }}
-.overview {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
-  margin-bottom: 2rem; align-items: start; }}
-@media (min-width: 46rem) {{ .overview > :first-child:nth-last-child(3) {{ grid-row: span 2; }} }}
-table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }}
-td {{ padding: .12rem 0; }}
-td:last-child {{ text-align: right; white-space: nowrap; padding-left: .75rem; }}
-.plot td:first-child {{ white-space: nowrap; width: 1%; padding-right: .75rem; color: var(--soft); }}
-.plot i {{ display: block; height: .8rem; min-width: 2px; border-radius: 2px; background: var(--bar); }}
-.plot i.beyond {{ background: var(--del); }}
-.where {{ display: flex; align-items: end; gap: 2px; height: 3rem; margin: .25rem 0 .5rem; }}
-.where i {{ flex: 1; background: var(--bar); border-radius: 2px 2px 0 0; min-height: 1px; }}
-p {{ margin: .25rem 0; }}
-article {{ margin: 0 0 1.25rem; overflow: hidden; }}
-header {{ padding: .7rem 1.25rem; border-bottom: 1px solid var(--line); display: flex; flex-wrap: wrap; gap: .2rem 1rem;
-  align-items: baseline; font-size: .9rem; }}
-header a {{ color: inherit; font-weight: 600; font-size: 1rem; text-decoration: none; }}
-header b {{ font-weight: 600; }}
-.right {{ color: var(--ins); }} .wrong {{ color: var(--del); }} .undecided {{ color: var(--warn); }}
-details, .answer {{ padding: .5rem 1.25rem 0; font-size: .9rem; }}
-summary {{ color: var(--soft); cursor: pointer; }}
-pre {{ margin: 0; padding: .8rem 1.25rem 1rem; white-space: pre-wrap; font: .9rem/1.6 ui-monospace, monospace; }}
-details pre {{ padding: .5rem 0 0; }}
-.prefix {{ color: var(--soft); }}
-del {{ color: var(--del); background: var(--del-bg); border-radius: 2px; }}
-ins {{ color: var(--ins); background: var(--ins-bg); border-radius: 2px; text-decoration: none; font-weight: 600; }}
-</style>
+{theme}{style}</style>
 </head>
 <body>
+"""
+
+_STYLE = """\
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 60rem; color: var(--ink);
+  background: var(--page); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; margin: 0 0 1.25rem; }
+h1 span { color: var(--soft); font-weight: normal; }
+h2 { font-size: .95rem; margin: 0 0 .5rem; }
+section, article { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
+section { padding: 1rem 1.25rem; }
+.overview { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
+  margin-bottom: 2rem; align-items: start; }
+@media (min-width: 46rem) { .overview > :first-child:nth-last-child(3) { grid-row: span 2; } }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+td { padding: .12rem 0; }
+td:last-child { text-align: right; white-space: nowrap; padding-left: .75rem; }
+.plot td:first-child { white-space: nowrap; width: 1%; padding-right: .75rem; color: var(--soft); }
+.plot i { display: block; height: .8rem; min-width: 2px; border-radius: 2px; background: var(--bar); }
+.plot i.beyond { background: var(--del); }
+.where { display: flex; align-items: end; gap: 2px; height: 3rem; margin: .25rem 0 .5rem; }
+.where i { flex: 1; background: var(--bar); border-radius: 2px 2px 0 0; min-height: 1px; }
+p { margin: .25rem 0; }
+article { margin: 0 0 1.25rem; overflow: hidden; }
+header { padding: .7rem 1.25rem; border-bottom: 1px solid var(--line); display: flex; flex-wrap: wrap; gap: .2rem 1rem;
+  align-items: baseline; font-size: .9rem; }
+header a { color: inherit; font-weight: 600; font-size: 1rem; text-decoration: none; }
+header b { font-weight: 600; }
+details, .answer { padding: .5rem 1.25rem 0; font-size: .9rem; }
+summary { color: var(--soft); cursor: pointer; }
+pre { padding: .8rem 1.25rem 1rem; }
+details pre { padding: .5rem 0 0; }
+.counts th { text-align: left; font-weight: normal; padding: .12rem .75rem .12rem 0; }
+.counts thead th { color: var(--soft); }
+.counts td, .counts thead th:not(:first-child) { text-align: right; padding-left: .75rem; }
 """
 
 
@@ -78,22 +73,18 @@ def write_page(path: Path, summary: ReviewSummary, pairs: Iterable[Pair]) -> Non
         UserError: the folder does not exist or is not writable.
     """
     parts = chain(_overview(summary), map(_article, pairs), ["</body>\n</html>\n"])
-    try:
-        files.replace(path, (part.encode() for part in parts))
-    except OSError as error:
-        cure = "write to another file, or free space on that disk"
-        raise UserError(f"failed to write the page ({error.strerror})", where=str(path), cure=cure) from None
+    html_pages.write(path, parts)
 
 
-def _text(text: object) -> str:
-    """Return text from outside, escaped and with invisible characters shown."""
-    return escape(safe(str(text)))
+def page_head(title: str) -> str:
+    """The beginning of a page, given its title as HTML."""
+    return _HEAD.format(policy=html_pages.content_policy(), title=title, theme=html_pages.THEME, style=_STYLE)
 
 
 def _overview(summary: ReviewSummary) -> Iterator[str]:
-    name = _text(Path(summary.path).name)
+    name = text(Path(summary.path).name)
     pairs = count_noun(summary.pairs, "pair")
-    yield _HEAD.format(title=f"{name}: {pairs}")
+    yield page_head(f"{name}: {pairs}")
     selected = f", {summary.matching:,} selected" if summary.matching < summary.pairs else ""
     yield f"<h1>{name} <span>{pairs}{selected}</span></h1>\n<div class='overview'>\n"
     yield from _ratio_section(summary)
@@ -102,7 +93,7 @@ def _overview(summary: ReviewSummary) -> Iterator[str]:
     yield from _counts(summary)
     yield "</section>\n"
     if summary.outcomes:
-        rows = "".join(f"<tr><td>{_text(key)}</td><td>{_text(n)}</td></tr>\n" for key, n in summary.outcomes.items())
+        rows = "".join(f"<tr><td>{text(key)}</td><td>{text(n)}</td></tr>\n" for key, n in summary.outcomes.items())
         yield f"<section><h2>From samples to pairs</h2>\n<table>\n{rows}</table></section>\n"
     yield "</div>\n"
 
@@ -142,7 +133,7 @@ def _counts(summary: ReviewSummary) -> Iterator[str]:
         ("Review", summary.reviews),
     ):
         if counts.keys() - {"none"}:
-            listed = ", ".join(f"<span class='{_class(key)}'>{_text(key)}</span> {n:,}" for key, n in counts.items())
+            listed = ", ".join(f"<span class='{_class(key)}'>{text(key)}</span> {n:,}" for key, n in counts.items())
             yield f"<p><b>{title}</b> {listed}</p>\n"
     if summary.without_rejected:
         rows = count_noun(summary.without_rejected, "row")
@@ -162,32 +153,19 @@ def _article(pair: Pair) -> str:
         facts.append(f"<span>y+ <b class='{_class(pair.verdict)}'>{pair.verdict}</b></span>")
     for name, value in (("trial", pair.trial or None), ("oracle", oracle_name(pair)), ("review", pair.review)):
         if value is not None:
-            facts.append(f"<span><span class='soft'>{name}</span> {_text(value)}</span>")
+            facts.append(f"<span><span class='soft'>{name}</span> {text(value)}</span>")
     if pair.source:
-        facts.append(f"<span class='soft'>{_text(pair.source)}</span>")
+        facts.append(f"<span class='soft'>{text(pair.source)}</span>")
     turns = pair.messages
     prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" if len(turns) > 1 else turn["content"] for turn in turns)
-    title = _text(pair.id).replace("\n", "␊")
+    title = text(pair.id).replace("\n", "␊")
     opened = " open" if len(prompt) < 600 else ""
-    answer = f"<p class='answer'><span class='soft'>answer</span> {_text(pair.answer)}</p>\n" if pair.answer else ""
+    answer = f"<p class='answer'><span class='soft'>answer</span> {text(pair.answer)}</p>\n" if pair.answer else ""
     return (
         f"<article id='{anchor}'>\n<header><a href='#{anchor}'>{title}</a>{''.join(facts)}</header>\n"
-        f"<details{opened}><summary>prompt</summary><pre>{_text(prompt)}</pre></details>\n{answer}"
-        f"<pre>{_diff(pair)}</pre>\n</article>\n"
+        f"<details{opened}><summary>prompt</summary><pre>{text(prompt)}</pre></details>\n{answer}"
+        f"<pre>{html_pages.marked_diff(diff(pair.original, pair.chosen))}</pre>\n</article>\n"
     )
-
-
-def _diff(pair: Pair) -> str:
-    spans = diff(pair.original, pair.chosen)
-    parts = []
-    for index, span in enumerate(spans):
-        text = _text(span.text)
-        if span.kind == "kept":
-            parts.append(f"<span class='prefix'>{text}</span>" if index == 0 and len(spans) > 1 else text)
-        else:
-            tag = "del" if span.kind == "deleted" else "ins"
-            parts.append(f"<{tag}>{text.replace(chr(10), '⏎' + chr(10))}</{tag}>")
-    return "".join(parts)
 
 
 def _class(word: str) -> str:

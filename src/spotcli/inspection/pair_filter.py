@@ -6,6 +6,7 @@
            ~  !~             the text contains VALUE, does not contain it
            <  <=  >  >=      numbers
     VALUE  up to the next comma or `and`, or in quotes; `none` matches a missing text
+    TERM   won, lost, both or neither alone, for ``change=`` it: scores that are compared with a base model's
 
 An expression is never executed as code.
 """
@@ -16,14 +17,18 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, get_args
 
 from spotcli.errors import UserError
 from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio, prompt_text
 from spotcli.records import FinishReason, Pair, Problem, Score, Verdict
 from spotcli.reviews import REVIEWS
+from spotcli.score_changes import CHANGES, ProblemChange, ProblemKey
+
+CHANGE = "change"
+"""The field with the change of a problem from a base model's answers."""
 
 Predicate = Callable[[Any], bool]
 R = TypeVar("R", bound=Problem)
@@ -89,11 +94,26 @@ SCORE_FIELDS: Fields[Score] = Fields(
 )
 """The fields of the answers of an evaluation."""
 
+
+def compared_fields(changes: Mapping[ProblemKey, ProblemChange]) -> Fields[Score]:
+    """The fields of answers whose problems are compared with those of a base model: ``SCORE_FIELDS`` and ``change``."""
+
+    def change(score: Score) -> str | None:
+        problem = changes.get((score.task, score.id))
+        return None if problem is None else problem.change
+
+    texts = {**SCORE_FIELDS.texts, CHANGE: change}
+    return replace(SCORE_FIELDS, texts=texts, choices={**SCORE_FIELDS.choices, CHANGE: CHANGES})
+
+
 _TERM = re.compile(
     r"""\s*(?P<field>[A-Za-z_]+)\s*(?P<op>>=|<=|!=|!~|==|=|~|<|>)\s*
         (?P<value>"[^"]*"|'[^']*'|.*?)(?:\s*,|\s+and\s+|\s*\Z)""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+
+_CHANGE = re.compile(rf"\s*(?P<value>{'|'.join(CHANGES)})(?:\s*,|\s+and\s+|\s*\Z)", re.IGNORECASE)
+"""A change alone, which is short for ``change=`` it."""
 
 _OR = re.compile(r"""^[^"'].*\s+or\s+[A-Za-z_]+\s*(?:>=|<=|!=|!~|=|~|<|>)""", re.DOTALL | re.IGNORECASE)
 """Matches a value without quotes in which `or` and another term follow."""
@@ -106,6 +126,13 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+
+
+@dataclass(frozen=True)
+class _Term:
+    field: str
+    op: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -129,6 +156,15 @@ class Selection:
         matches = None if self.where is None else parse(self.where, fields)
         return lambda row: (self.id is None or row.id == self.id) and (matches is None or matches(row))
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether ``where`` selects by the change from a base model's answers.
+
+        Raises:
+            UserError: ``where`` has invalid syntax.
+        """
+        return self.where is not None and any(term.field == CHANGE for term in _terms(self.where))
+
 
 ALL_PAIRS = Selection()
 
@@ -143,25 +179,36 @@ def parse(expression: str, fields: Fields[Any] = PAIR_FIELDS) -> Predicate:
     Raises:
         UserError: invalid syntax, an unknown field, or an operator or a value that the field does not have.
     """
-    predicates: list[Predicate] = []
+    predicates = [_predicate(fields, term, expression.strip()) for term in _terms(expression)]
+    return lambda row: all(matches(row) for matches in predicates)
+
+
+def _terms(expression: str) -> Iterator[_Term]:
+    """The terms of an expression, whose fields are not checked.
+
+    Raises:
+        UserError: invalid syntax.
+    """
     expression, position = expression.strip(), 0
     if not expression:
         raise _error("the expression is empty", expression)
     while position < len(expression):
+        if change := _CHANGE.match(expression, position):
+            yield _Term(CHANGE, "=", change["value"])
+            position = change.end()
+            continue
         term = _TERM.match(expression, position)
         if term is None or not term["value"]:
             raise _error(f"expected FIELD OP VALUE, got {expression[position:].strip()!r}", expression)
         if _OR.search(term["value"]):
             cure = "every term must match; put quotes around a text that contains `or`"
             raise _error(f"terms cannot be joined by `or`, got {term['value']!r}", expression, cure)
-        name, op = term["field"].lower(), term["op"].replace("==", "=")
-        predicates.append(_predicate(fields, name, op, _without_quotes(term["value"]), expression))
+        yield _Term(term["field"].lower(), term["op"].replace("==", "="), _without_quotes(term["value"]))
         position = term.end()
-    return lambda row: all(matches(row) for matches in predicates)
 
 
-def _predicate(fields: Fields[Any], name: str, op: str, value: str, expression: str) -> Predicate:
-    name = fields.other_names.get(name, name)
+def _predicate(fields: Fields[Any], term: _Term, expression: str) -> Predicate:
+    name, op, value = fields.other_names.get(term.field, term.field), term.op, term.value
     if name in fields.numbers:
         return _number_predicate(name, fields.numbers[name], op, value, expression)
     if name not in fields.texts:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spotcli.records import Score
+from spotcli.score_changes import Change, ProblemChange, count_changes
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class ScoreSummary:
     """Task -> problems, right, wrong, undecided and truncated answers; truncated ones are undecided too."""
     reasons: dict[str, int]
     """Reasons of undecided verdicts."""
+    against: str | None = None
+    """The scores of the base model that the problems are compared with; then one answer per problem is selected."""
+    changes: dict[str, dict[Change, int]] = field(default_factory=dict)
+    """Task -> problems won, lost, answered by both and by neither model, of all problems that are compared."""
+    html: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,11 +59,28 @@ class ScoreOverview:
         if score.verdict == "undecided":
             self._reasons[score.reason or "none given"] += 1
 
-    def summary(self, path: Path) -> ScoreSummary:
-        """Return the summary of the rows added so far."""
+    def summary(
+        self, path: Path, *, against: Path | None, changes: Iterable[ProblemChange], html: Path | None
+    ) -> ScoreSummary:
+        """Return the summary of the rows added so far.
+
+        Args:
+            against: the scores of the base model, if the problems are compared with it.
+            changes: of the problems that are compared.
+            html: the page that is written.
+        """
         kinds = ("right", "wrong", "undecided", "truncated")
         tasks = {
             task: {"problems": len(self._problems[task])} | {kind: verdicts[kind] for kind in kinds}
             for task, verdicts in self._verdicts.items()
         }
-        return ScoreSummary(str(path), self.answers, self.matching, tasks, dict(self._reasons.most_common()))
+        return ScoreSummary(
+            str(path),
+            self.answers,
+            self.matching,
+            tasks,
+            dict(self._reasons.most_common()),
+            None if against is None else str(against),
+            count_changes(changes),
+            None if html is None else str(html),
+        )

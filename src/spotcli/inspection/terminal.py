@@ -13,8 +13,7 @@ from spotcli.core.edits import Span, diff
 from spotcli.inspection import app
 from spotcli.inspection.overview import ReviewSummary, count_noun
 from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
-from spotcli.inspection.score_overview import ScoreSummary
-from spotcli.records import Pair, Problem, Score
+from spotcli.records import Pair, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -28,35 +27,13 @@ PROMPT_LINES = 8
 TWO_COLUMNS = 110
 """Characters from which the overview has two columns."""
 
-_VERDICT_STYLES = {"right": "green", "wrong": "red", "undecided": "yellow"}
+VERDICT_STYLES = {"right": "green", "wrong": "red", "undecided": "yellow"}
 
 
 def print_overview(console: Console, summary: ReviewSummary) -> None:
     """Print the overview of the file: in one column, or in two on a wide terminal."""
     # In a pipe a line must stay one line, however long the path in it.
     console.print(_overview(summary, console.width), soft_wrap=not console.is_terminal)
-
-
-def print_score_overview(console: Console, summary: ScoreSummary) -> None:
-    """Print the verdicts per task, and the reasons of undecided ones."""
-    from rich.text import Text
-
-    title = Text.assemble(
-        (one_line(summary.path), "bold"), f"  {count_noun(summary.answers, 'answer')} of an evaluation"
-    )
-    if summary.matching < summary.answers:
-        title.append(f", {summary.matching:,} selected", style="yellow")
-    console.print(title, soft_wrap=True)
-    for task, counts in summary.tasks.items():
-        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(counts['problems'], 'problem')}")
-        for name in ("right", "wrong", "undecided"):
-            line.append(", ").append(name, style=_VERDICT_STYLES[name]).append(f" {counts[name]:,}")
-        share = counts["right"] / (counts["right"] + counts["wrong"] + counts["undecided"])
-        console.print(line.append(f" ({share:.1%} right)"), soft_wrap=True)
-    if summary.reasons:
-        listed = ", ".join(f"{one_line(reason)} {count:,}" for reason, count in summary.reasons.items())
-        console.print(Text.assemble((f"{'undecided':<15}", "bold"), f" {listed}"), soft_wrap=True)
-    console.print()
 
 
 def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bool) -> None:
@@ -69,16 +46,11 @@ def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bo
     # Without colour, edits need marks: strike-through alone is invisible in a pipe.
     marked = console.color_system is None or console.no_color
     parts = (_pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(pairs, 1))
-    _show(console, parts, count_noun(total, "pair"), total, whole=whole)
+    show(console, parts, count_noun(total, "pair"), total, whole=whole)
 
 
-def show_scores(console: Console, scores: Iterable[Score], total: int, *, whole: bool) -> None:
-    """Show the answers of an evaluation, as ``show_pairs`` shows pairs."""
-    parts = (_score_parts(score, f"{number}/{total}", whole=whole) for number, score in enumerate(scores, 1))
-    _show(console, parts, count_noun(total, "answer"), total, whole=whole)
-
-
-def _show(console: Console, parts: Iterator[list[Text]], counted: str, total: int, *, whole: bool) -> None:
+def show(console: Console, parts: Iterator[list[Text]], counted: str, total: int, *, whole: bool) -> None:
+    """Show rows, each as its title and its parts: one per screen on an interactive terminal, else as a list."""
     if whole or not console.is_terminal or not app.is_available():
         for row_parts in parts:
             _print_row(console, row_parts)
@@ -167,7 +139,7 @@ def _count_lines(summary: ReviewSummary) -> list[Text]:
     ):
         if counts:
             listed = Text(", ").join(
-                Text.assemble((one_line(key), _VERDICT_STYLES.get(key, "")), f" {count:,}")
+                Text.assemble((one_line(key), VERDICT_STYLES.get(key, "")), f" {count:,}")
                 for key, count in counts.items()
             )
             lines.append(Text.assemble((f"{name:<15}", "bold"), listed))
@@ -220,38 +192,21 @@ def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[T
     ratio = f"{pair_change_ratio(pair):.3f}" + ("" if pair.change_ratio is not None else " (on words)")
     facts = {
         "change ratio": (ratio if pair.rejected is not None else None, "cyan"),
-        "y+": (pair.verdict or "not graded", _VERDICT_STYLES.get(pair.verdict or "none", "")),
+        "y+": (pair.verdict or "not graded", VERDICT_STYLES.get(pair.verdict or "none", "")),
         "oracle": (oracle_name(pair), ""),
         "cost": (cost_text(pair), ""),
         "review": (pair.review, "magenta"),
         "edits": (_edit_size(spans) if pair.rejected is not None else None, ""),
     }
-    parts = [_fact_line(facts)]
+    parts = [fact_line(facts)]
     parts += [
-        _fact_line({name: (text, "")}) for name, text in (("source", pair.source), ("answer", pair.answer)) if text
+        fact_line({name: (text, "")}) for name, text in (("source", pair.source), ("answer", pair.answer)) if text
     ]
-    parts.append(Text.assemble(("prompt", "dim"), " ", _prompt(pair, whole)))
-    return [title, *parts, Text(), _marked_diff(spans, marked)]
+    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(pair, whole)))
+    return [title, *parts, Text(), marked_diff(spans, marked)]
 
 
-def _score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
-    """Title, facts, prompt and response of one answer of an evaluation."""
-    from rich.text import Text
-
-    title = Text.assemble((number, "dim"), "  ", (one_line(score.id), "bold"), f"  trial {score.trial}")
-    facts = {
-        "verdict": (score.verdict, _VERDICT_STYLES[score.verdict]),
-        "extracted": (score.extracted, "cyan"),
-        "answer": (score.answer, ""),
-        "reason": (score.reason, ""),
-        "finish": ("truncated" if score.finish_reason == "length" else None, ""),
-    }
-    parts = [_fact_line(facts), _fact_line({"task": (score.task, ""), "source": (score.source, "")})]
-    parts.append(Text.assemble(("prompt", "dim"), " ", _prompt(score, whole)))
-    return [title, *parts, Text(), Text(safe(score.response))]
-
-
-def _fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
+def fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
     """One line of names, values and the styles of the values; facts without a value are left out."""
     from rich.text import Text
 
@@ -261,7 +216,7 @@ def _fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
     return Text("   ").join(known)
 
 
-def _prompt(row: Problem, whole: bool) -> Text:
+def prompt_lines(row: Problem, whole: bool) -> Text:
     """All turns of the prompt, or the first lines of the last turn and how much is hidden."""
     from rich.text import Text
 
@@ -290,7 +245,7 @@ def _edit_size(spans: list[Span]) -> str:
     return f"{edits} (−{deleted} +{inserted} words)"
 
 
-def _marked_diff(spans: list[Span], marked: bool) -> Text:
+def marked_diff(spans: list[Span], marked: bool) -> Text:
     """Both answers in one text: deletions, insertions and kept text, which is dim before the first edit."""
     from rich.style import Style
     from rich.text import Text

@@ -4,7 +4,8 @@
 
 Every answer to every held-out problem is one graded row of ``scores/MODEL.jsonl``, so scores can be recomputed and
 trials added later. Against a base model, both models are compared problem by problem with a paired test, and drift is
-measured: the mean per-token KL from the base model on neutral prompts. Checkpoints are not selected by score, because
+measured: the mean per-token KL from the base model on neutral prompts. scores/report.html shows all of it, with the
+problems that were lost and won as diffs of both answers. Checkpoints are not selected by score, because
 that would make the test split part of the training.
 """
 
@@ -24,6 +25,7 @@ from spotcli.evaluation.answers import ModelEvaluation, scores_path
 from spotcli.evaluation.asked_tasks import ModelRows, saved_rows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
 from spotcli.evaluation.held_out import overlaps
+from spotcli.evaluation.publication import describe, publish
 from spotcli.evaluation.published_scores import PublishedTable, compare_published, published_table
 from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
 from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
@@ -72,8 +74,9 @@ def evaluate(  # noqa: PLR0913  # the models, and how the run starts
     path = scores_path(recipe, model, folder).with_suffix(".summary.json")
     files.make_parent(path)
     with Lock(path):
-        summary = _evaluate(start, model, against, also)
+        summary = describe(recipe, _evaluate(start, model, against, also), folder)
         jsonl.write_json(path, summary.as_dict())
+        publish(recipe, summary, folder)
     return summary
 
 

@@ -6,27 +6,30 @@ First the overview of the file: how large the edits are, where they begin, and w
 each pair as a diff: one per screen on a terminal, in a pipe as plain text with ``[-deleted-]`` and ``{+inserted+}``.
 The file is read twice and never held in memory. It is not changed.
 
-The answers of an evaluation (scores/MODEL.jsonl) are opened too: verdicts per task, then each answer.
+The answers of an evaluation (scores/MODEL.jsonl) are opened too: verdicts per task, then each answer. With
+`--where lost`, each lost problem is shown as a diff of the base model's answer and the tuned model's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from spotcli import jsonl, outputs
 from spotcli.console import note_renamed_fields, one_line, out, say
 from spotcli.errors import UserError
-from spotcli.inspection import terminal
+from spotcli.inspection import score_terminal, terminal
 from spotcli.inspection.html_page import write_page
 from spotcli.inspection.overview import Overview, ReviewSummary, count_noun
-from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection
+from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
+from spotcli.inspection.score_page import write_score_page
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Score, kind_of
+from spotcli.score_changes import ProblemChange, base_scores, compare_files, compared_answers
 
 __all__ = ["ReviewSummary", "ScoreSummary", "Selection", "View", "review"]
 
@@ -57,22 +60,30 @@ def review(
     recipe: Recipe,
     *,
     data: Path,
+    against: Path | None = None,
     folder: Path = Path(),
     selection: Selection = ALL_PAIRS,
     view: View = DEFAULT_VIEW,
 ) -> ReviewSummary | ScoreSummary:
     """Show a file of pairs, or the answers of an evaluation. Paths are relative to ``folder``.
 
-    A row selected by its id is shown with its whole prompt and without the overview.
+    Scores are compared with the base model's if ``against`` names them, or if ``selection`` needs them: then the
+    summary beside the scores names them. A row selected by its id is shown with its whole prompt and without the
+    overview.
 
     Raises:
         UserError: the file does not exist or contains samples, the id is unknown, ``where`` is not a valid expression,
-            or the page cannot be written.
+            the scores of the base model are required and not found, or the page cannot be written.
         DataError: a row is not a pair.
     """
     path = folder / data
     if kind_of(next(jsonl.rows(path), {})) == Score.kind:
-        return _review_scores(path, selection, view)
+        other = None if against is None else folder / against
+        view = replace(view, html=view.html and folder / view.html)
+        return _review_scores(path, other, selection, view)
+    if against is not None or selection.needs_base:
+        cure = "leave out --against and won, lost, both and neither, or inspect scores/MODEL.jsonl"
+        raise UserError("only scores are compared with a base model", where=str(path), cure=cure)
     matches = selection.compile()
     renamed: dict[str, str] = {}
     overview = Overview(recipe.rectify.gamma)
@@ -87,11 +98,8 @@ def review(
         return islice(filter(matches, jsonl.read(path, Pair)), limit)
 
     if view.html is not None:
-        limit = HTML_LIMIT if view.limit is None else view.limit
+        limit = _page_limit(folder / view.html, view, summary.matching, "pair")
         write_page(folder / view.html, summary, selected(limit))
-        if summary.matching > limit:
-            pairs = count_noun(summary.matching, "pair")
-            say(f"{folder / view.html}: contains the first {limit} of {pairs}; --limit changes this")
     if view.quiet:
         return summary
     console = out()
@@ -100,39 +108,80 @@ def review(
         if selection.id is None:
             terminal.print_overview(console, summary)
         if summary.html is not None:
-            console.print(f"page written to {one_line(summary.html)}")
+            console.print(f"page written to {one_line(summary.html)}", soft_wrap=True)
         else:
             total = view.shown(summary.matching)
             terminal.show_pairs(console, selected(view.limit), total, whole=selection.id is not None)
     return summary
 
 
-def _review_scores(path: Path, selection: Selection, view: View) -> ScoreSummary:
-    """Show the answers of an evaluation.
+def _review_scores(path: Path, against: Path | None, selection: Selection, view: View) -> ScoreSummary:
+    """Show the answers of an evaluation; with a base model's scores, one pair of answers per problem as a diff.
 
     Raises:
-        UserError: as ``review``, or an HTML page is wanted.
-        DataError: a row is not a score.
+        UserError: as ``review``.
+        DataError: a row is not a score, or the two files have different prompts.
     """
-    if view.html is not None:
-        cure = "leave out --html; the answers are shown in the terminal, and --json prints the counts"
-        raise UserError("expected pairs for --html, got scores", where=str(path), cure=cure)
-    matches = selection.compile(SCORE_FIELDS)
+    html = view.html
+    base = against or (_base_scores(path) if selection.needs_base else None)
+    changes = compare_files(base, path) if base else {}
+    matches = selection.compile(compared_fields(changes) if base else SCORE_FIELDS)
     overview = ScoreOverview()
+    selected: list[ProblemChange] = []
     for score in jsonl.read(path, Score):
-        overview.add(score, matches=matches(score))
+        change = changes.get((score.task, score.id))
+        matching = matches(score) and (base is None or (change is not None and change.tuned_key == score.key))
+        overview.add(score, matches=matching)
+        if matching and change is not None:
+            selected.append(change)
     if selection.id is not None and not overview.matching:
         raise _unknown_id(path, Score, selection)
-    summary = overview.summary(path)
-    if not view.quiet:
-        selected = islice(filter(matches, jsonl.read(path, Score)), view.limit)
-        console = out()
-        with suppress(SystemExit):
-            if selection.id is None:
-                terminal.print_score_overview(console, summary)
-            total = view.shown(summary.matching)
-            terminal.show_scores(console, selected, total, whole=selection.id is not None)
+    summary = overview.summary(path, against=base, changes=changes.values(), html=html)
+    limit = _page_limit(html, view, summary.matching, "problem" if base else "answer")
+    answers = islice(filter(matches, jsonl.read(path, Score)), limit)
+    compared = compared_answers(base, path, selected[:limit]) if base else None
+    if html is not None:
+        write_score_page(html, summary, answers if compared is None else compared)
+    if view.quiet:
+        return summary
+    console = out()
+    with suppress(SystemExit):
+        if selection.id is None:
+            score_terminal.print_score_overview(console, summary)
+        total, whole = view.shown(summary.matching), selection.id is not None
+        if html is not None:
+            console.print(f"page written to {one_line(str(html))}", soft_wrap=True)
+        elif compared is not None:
+            score_terminal.show_changes(console, compared, total, whole=whole)
+        else:
+            score_terminal.show_scores(console, answers, total, whole=whole)
     return summary
+
+
+def _base_scores(path: Path) -> Path:
+    """The scores of the base model, which the summary beside the scores names.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    base = base_scores(path)
+    if base is None:
+        raise UserError(
+            "the scores of the base model were not found",
+            where=str(path),
+            cure="name them with --against scores/BASE.jsonl, or run `spot eval MODEL --against BASE` first",
+        )
+    return base
+
+
+def _page_limit(html: Path | None, view: View, matching: int, noun: str) -> int | None:
+    """How many rows are shown; a page without a limit has at most ``HTML_LIMIT``, with a notice."""
+    if html is None:
+        return view.limit
+    limit = HTML_LIMIT if view.limit is None else view.limit
+    if matching > limit:
+        say(f"{html}: contains the first {limit} of {count_noun(matching, noun)}; --limit changes this")
+    return limit
 
 
 def _unknown_id(path: Path, model: type[Pair] | type[Score], selection: Selection) -> UserError:

@@ -74,7 +74,7 @@ def card(meta: RunMeta, *, lora: bool) -> str:
         f"# {'LoRA adapter for' if lora else 'Trained from'} {base}", "",
         f"Trained by `spot train` on {summary.pairs} pairs of a wrong answer and its smallest correction, with "
         f"{name}: {summary.steps} steps of {summary.batch_size} pairs, {summary.epochs:g} epochs. The licence is that "
-        "of the base model. This card does not show what was gained or lost; `spot eval` measures that.", "",
+        "of the base model. `spot eval` measures what was gained and lost, and adds its section to this card.", "",
         *quantized,
         "## Data", "",
         f"- rows: {summary.rows}; trained on: {summary.pairs}; left out: {dropped}",

@@ -1,0 +1,119 @@
+"""The answers of an evaluation as text; with a base model's answers, each problem as a diff of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from spotcli.console import one_line, safe
+from spotcli.html_pages import similar_diff
+from spotcli.inspection.overview import count_noun
+from spotcli.inspection.score_overview import ScoreSummary
+from spotcli.inspection.terminal import VERDICT_STYLES, fact_line, marked_diff, prompt_lines, show
+from spotcli.records import Score
+from spotcli.score_changes import ComparedAnswers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_CHANGE_STYLES = {"won": "green", "lost": "red", "both": "", "neither": "dim"}
+
+
+def print_score_overview(console: Console, summary: ScoreSummary) -> None:
+    """Print the verdicts per task, and the reasons of undecided ones."""
+    from rich.text import Text
+
+    title = Text.assemble(
+        (one_line(summary.path), "bold"), f"  {count_noun(summary.answers, 'answer')} of an evaluation"
+    )
+    if summary.matching < summary.answers:
+        selected = count_noun(summary.matching, "problem") if summary.against else f"{summary.matching:,}"
+        title.append(f", {selected} selected", style="yellow")
+    console.print(title, soft_wrap=True)
+    # Of problems that are compared, one answer each is selected: its verdicts are no score.
+    for task, counts in () if summary.against else summary.tasks.items():
+        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(counts['problems'], 'problem')}")
+        for name in ("right", "wrong", "undecided"):
+            line.append(", ").append(name, style=VERDICT_STYLES[name]).append(f" {counts[name]:,}")
+        share = counts["right"] / (counts["right"] + counts["wrong"] + counts["undecided"])
+        console.print(line.append(f" ({share:.1%} right)"), soft_wrap=True)
+    for task, changes in summary.changes.items():
+        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(sum(changes.values()), 'problem')}")
+        for change, count in changes.items():
+            line.append(", ").append(change, style=_CHANGE_STYLES[change]).append(f" {count:,}")
+        console.print(line, soft_wrap=True)
+    if summary.against:
+        console.print(Text(f"{'':15} compared with {one_line(summary.against)}", style="dim"), soft_wrap=True)
+    if summary.reasons:
+        listed = ", ".join(f"{one_line(reason)} {count:,}" for reason, count in summary.reasons.items())
+        console.print(Text.assemble((f"{'undecided':<15}", "bold"), f" {listed}"), soft_wrap=True)
+    console.print()
+
+
+def show_scores(console: Console, scores: Iterable[Score], total: int, *, whole: bool) -> None:
+    """Show the answers of an evaluation, as ``show_pairs`` shows pairs."""
+    parts = (_score_parts(score, f"{number}/{total}", whole=whole) for number, score in enumerate(scores, 1))
+    show(console, parts, count_noun(total, "answer"), total, whole=whole)
+
+
+def show_changes(console: Console, compared: Iterable[ComparedAnswers], total: int, *, whole: bool) -> None:
+    """Show the answers of two models as diffs, as ``show_pairs`` shows pairs."""
+    marked = console.color_system is None or console.no_color
+    parts = (
+        _change_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(compared, 1)
+    )
+    show(console, parts, count_noun(total, "problem"), total, whole=whole)
+
+
+def _score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
+    """Title, facts, prompt and response of one answer of an evaluation."""
+    from rich.text import Text
+
+    title = Text.assemble((number, "dim"), "  ", (one_line(score.id), "bold"), f"  trial {score.trial}")
+    facts = {
+        "verdict": (score.verdict, VERDICT_STYLES[score.verdict]),
+        "extracted": (score.extracted, "cyan"),
+        "answer": (score.answer, ""),
+        "reason": (score.reason, ""),
+        "finish": ("truncated" if score.finish_reason == "length" else None, ""),
+    }
+    parts = [fact_line(facts), fact_line({"task": (score.task, ""), "source": (score.source, "")})]
+    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(score, whole)))
+    return [title, *parts, Text(), Text(safe(score.response))]
+
+
+def _change_parts(compared: ComparedAnswers, number: str, *, marked: bool, whole: bool) -> list[Text]:
+    """Title, facts, prompt and diff of the answers of two models to one problem."""
+    from rich.text import Text
+
+    problem, tuned = compared.problem, compared.tuned
+    trial = f"  trial {problem.tuned_trial}" if problem.trials > 1 else ""
+    title = Text.assemble((number, "dim"), "  ", (one_line(problem.id), "bold"), trial)
+    right = f"{problem.base_right} to {problem.tuned_right} of {problem.trials}" if problem.trials > 1 else None
+    facts = {
+        "change": (problem.change, _CHANGE_STYLES[problem.change]),
+        "right": (right, ""),
+        "answer": (tuned.answer, ""),
+        "task": (tuned.task, ""),
+        "source": (tuned.source, ""),
+    }
+    parts = [fact_line(facts)]
+    for name, score in (("base", compared.base), ("tuned", tuned)):
+        verdict = score.verdict if score.finish_reason == "stop" else f"{score.verdict} (truncated)"
+        shown = {
+            name: (verdict, VERDICT_STYLES[score.verdict]),
+            "extracted": (score.extracted, "cyan"),
+            "reason": (score.reason, ""),
+        }
+        parts.append(fact_line(shown))
+    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(tuned, whole)))
+    old, new = compared.base.response, tuned.response
+    spans = similar_diff(old, new)
+    if spans is not None:
+        return [title, *parts, Text(), marked_diff(spans, marked)]
+    # Nearly nothing in common, as between two sampled answers: one after the other.
+    both = [
+        Text.assemble((f"{name} answer", "bold"), f"\n{safe(text)}") for name, text in (("base", old), ("tuned", new))
+    ]
+    return [title, *parts, Text(), both[0], Text(), both[1]]
