@@ -44,16 +44,9 @@ class RunSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as a dictionary; the top level repeats the main results."""
-        assert self.eval.main is not None
-        main = self.eval.main.comparison
         return {
             "pairs": self.rectify.pairs,
-            "before": main.before,
-            "after": main.after,
-            "difference": main.difference,
-            "interval": [main.low, main.high],
-            "p_value": main.p_value,
-            "drift": self.eval.drift.mean if self.eval.drift else None,
+            **self.eval.main_results(),
             "seconds": sum(self.seconds.values()),
             "stage_seconds": self.seconds,
             "folder": self.folder,

@@ -149,3 +149,9 @@ def test_what_limits_the_numbers() -> None:
 def test_answers_that_are_not_compared() -> None:
     summary = compared({"arithmetic": ["rr", "rr"]}, {"arithmetic": ["r-", "rr"]})
     assert summary.verdict[-1] == "Answers without a counterpart of the other model are not compared: 1 in arithmetic."
+
+
+def test_models_without_common_answers_are_not_compared() -> None:
+    summary = compared({"arithmetic": ["-r"]}, {"arithmetic": ["r-"]})
+    assert summary.verdict == ["Gains and retention were not measured: no trial has an answer of both models."]
+    assert set(summary.main_results().values()) == {None}

@@ -192,8 +192,8 @@ class EvalSummary:
         comparisons = list(self.comparisons.values())
         return next((item for item in comparisons if item.trained), comparisons[0] if comparisons else None)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as a dictionary; the top level repeats the main comparison and the drift."""
+    def main_results(self) -> dict[str, Any]:
+        """The main comparison and the drift; null where they were not measured."""
         main = self.main.comparison if self.main else None
         return {
             "before": main.before if main else None,
@@ -201,7 +201,10 @@ class EvalSummary:
             "difference": main.difference if main else None,
             "interval": [main.low, main.high] if main else None,
             "p_value": main.p_value if main else None,
-            **asdict(self),
             "drift": self.drift.mean if self.drift else None,
-            "drift_parts": asdict(self.drift) if self.drift else None,
         }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as a dictionary; the top level repeats the main results."""
+        drift = asdict(self.drift) if self.drift else None
+        return asdict(self) | self.main_results() | {"drift_parts": drift}

@@ -21,6 +21,8 @@ def sentences(summary: EvalSummary) -> list[str]:
     if summary.against is None:
         verdict = [_score(score) for score in scores]
         verdict.append("Gains and retention were not measured: they require a base model (--against).")
+    elif not summary.comparisons:
+        verdict = ["Gains and retention were not measured: no trial has an answer of both models."]
     else:
         comparisons = list(summary.comparisons.values())
         verdict = [*_gains(comparisons), *_retention(comparisons, summary.pooled)]
