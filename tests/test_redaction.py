@@ -30,13 +30,14 @@ def test_an_address_is_shown_without_its_password() -> None:
     assert "secret" not in redact("cannot connect to http://user:secret@host:8000/v1")
 
 
-def test_no_secret_is_part_of_a_version_or_of_a_resolved_recipe() -> None:
+@pytest.mark.parametrize("section", ["sample", "rectify", "eval"])
+def test_no_secret_is_part_of_a_version_or_of_a_resolved_recipe(section: str) -> None:
     params = {"extra_headers": {"Authorization": "Bearer hidden"}, "api_version": "2026-01-01"}
     version = LitellmClient("gpt-4o", ProviderSettings(params=params)).version
     assert "hidden" not in version
     assert "2026-01-01" in version
-    overrides = ["rectify.params={extra_headers: {Authorization: Bearer hidden}}"]
-    recipe = recipe_yaml.load(None, overrides, {"rectify.base_url": "http://user:hidden@host/v1"})
+    overrides = [f"{section}.params={{extra_headers: {{Authorization: Bearer hidden}}}}"]
+    recipe = recipe_yaml.load(None, overrides, {f"{section}.base_url": "http://user:hidden@host/v1"})
     dumped = recipe_yaml.dump(recipe)
     assert "hidden" not in dumped
     assert "http://host/v1" in dumped

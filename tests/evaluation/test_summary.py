@@ -123,6 +123,7 @@ def test_the_trained_tasks() -> None:
     tasks = {"a": TaskFacts(), "b": TaskFacts("in-domain"), "c": TaskFacts("in-domain")}
     assert trained_tasks(tasks) == ["b", "c"]
     assert trained_tasks(tasks, ["a"]) == ["a"]
+    assert trained_tasks({"math500": TaskFacts(), "aime24": TaskFacts()}, ["MATH-500"]) == ["math500"]
     assert trained_tasks({"a": TaskFacts(), "d": TaskFacts("OOD")}) == ["a"]
     with pytest.raises(RecipeError, match=r"eval\.trained: 'bb' is not among the evaluated tasks|'bb' is not among"):
         trained_tasks(tasks, ["bb"])

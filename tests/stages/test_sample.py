@@ -346,12 +346,9 @@ def test_parameters_are_recorded_and_the_models_defaults_are_ignored(
 def test_problems_of_evaluation_sets_are_excluded(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from spotcli.evaluation.tasks import TaskContext, load_task
+    from spotcli.problems.arithmetic import take
 
-    held = [
-        problem.model_dump(include={"id", "prompt", "answer"})
-        for problem in load_task("arithmetic").load(TaskContext(seed=0, limit=3))
-    ]
+    held = [problem.model_dump(include={"id", "prompt", "answer"}) for problem in take(0, "test", 3)]
     write_rows(tmp_path / "problems.jsonl", [*problems(5), *held])
     write_rows(tmp_path / "mine.jsonl", [{"question": "What is  $2 + 2$"}])
     # The flag alone excludes problems of the recipe's tasks, which are arithmetic by default.

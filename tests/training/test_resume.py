@@ -19,6 +19,7 @@ from spotcli import recipe_yaml
 from spotcli.appender import Appender
 from spotcli.core.loss import RewardShift
 from spotcli.errors import DataError, SpotError, UserError
+from spotcli.policies import models
 from spotcli.stages.train import train
 from tests.stages.test_train import apart, metrics, pair, recipe, write
 
@@ -85,6 +86,14 @@ def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     train(recipe(tiny_model, save_steps=2, save_total_limit=3), folder=folder)
     shutil.copytree(folder / "checkpoint", folder / "whole")
     return folder, folder / "whole"
+
+
+def test_a_checkpoint_is_loaded_as_a_model(stopped: tuple[Path, Path]) -> None:
+    _, whole = stopped
+    models.load_model(str(whole / "checkpoint-2"))
+    tokenizers = [models.load_tokenizer(str(folder)) for folder in (whole / "checkpoint-2", whole)]
+    assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+    assert tokenizers[0].chat_template == tokenizers[1].chat_template
 
 
 def undo(output: Path) -> None:

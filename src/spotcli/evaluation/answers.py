@@ -137,7 +137,7 @@ class ModelEvaluation:
         if asked is None or problem is None:
             return
         where = f"{self.path}: problem {row['id']} of {row['task']}"
-        if plain_prompt(row["prompt"]) != plain_prompt(problem.model_dump()["prompt"]):
+        if plain_prompt(row["prompt"]) != plain_prompt(problem.prompt):
             raise SettingsChanged("the saved answers were given to another prompt", where=where, cure=outputs.CURE)
         grader = grader_field(problem, asked.task.grader).get("grader")
         # Earlier versions did not write the grader.

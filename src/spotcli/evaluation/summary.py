@@ -22,6 +22,7 @@ from spotcli.evaluation.scores import (
     TaskFacts,
     TaskScore,
 )
+from spotcli.evaluation.tasks.builtin import plain_name
 from spotcli.evaluation.verdict import sentences
 from spotcli.recipe import suggest
 from spotcli.records import Score
@@ -190,12 +191,15 @@ def trained_tasks(tasks: Mapping[str, TaskFacts], named: Sequence[str] = ()) -> 
     Raises:
         RecipeError: a name is not among the tasks.
     """
+    written = {plain_name(task): task for task in tasks}
     for name in named:
-        if name not in tasks:
+        if plain_name(name) not in written:
             raise RecipeError(
                 f"'{name}' is not among the evaluated tasks", where="eval.trained", cure=suggest(name, list(tasks))
             )
-    return list(named) or [task for task, facts in tasks.items() if facts.group == IN_DOMAIN] or list(tasks)[:1]
+    if named:
+        return list(dict.fromkeys(written[plain_name(name)] for name in named))
+    return [task for task, facts in tasks.items() if facts.group == IN_DOMAIN] or list(tasks)[:1]
 
 
 def summarise(

@@ -31,6 +31,7 @@ from spotcli.core.forward.rounded_weights import RoundedWeights
 from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
+from spotcli.policies import models
 from spotcli.training.finite import check_step, diverged, not_finite_weights
 from spotcli.training.generation_check import Check, CheckCounts
 from spotcli.training.keys import keeps_checkpoints
@@ -315,6 +316,7 @@ class PairTrainer(Trainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            models.load_tokenizer(self.plan.model).save_pretrained(folder)  # `spot eval` loads any checkpoint
             shift = self.shift.state_dict()
             seal_checkpoint(folder, {"step": self.state.global_step, "shift": shift, "first_loss": self.first_loss})
             for old in checkpoints(folder.parent)[: -limit if limit else 0]:

@@ -1,9 +1,8 @@
 """A fake vLLM for worker processes: the same calls, and real processes to kill, without a model.
 
 A prompt ``[length, ...]`` gets ``length`` tokens, one per step; a rendered prompt, which starts with the token 0, gets
-1 to 30. The text is the id of the engine's process, and the ranks of a
-LoRA adapter. A prompt may also contain POISON, HANG or REFUSED. As in vLLM, a
-child process does the work and does not notice when its parent dies.
+1 to 30. The text is the id of the engine's process, and the ranks of a LoRA adapter. A prompt may also contain POISON,
+HANG or REFUSED. As in vLLM, a child process does the work and does not notice when its parent dies.
 """
 
 from __future__ import annotations
