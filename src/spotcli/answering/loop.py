@@ -29,7 +29,7 @@ Item = KeptAnswer | Failure
 
 SECONDS_AFTER_STOP = 1.0
 """For all grading after a stop; most answers take a few milliseconds."""
-AT_ONCE = 128
+AT_ONCE = 256
 """Answers that are graded together at most, and written at once."""
 AT_ONCE_RESUMED = 16
 """The same for answers of the last run, whose grading may be slow."""
