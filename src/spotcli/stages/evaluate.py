@@ -71,10 +71,11 @@ def evaluate(  # noqa: PLR0913  # the models, and how the run starts
     context, table = _context(recipe, folder), published_table(recipe.eval.published)
     tasks = load_saved_tasks(recipe.eval.tasks, context) if rescore else load_tasks(recipe.eval.tasks, context)
     start = _Start(recipe, tasks, folder, table, fresh=fresh, rescore=rescore)
+    models = _models(start, [*filter(None, (against, model)), *also])
     path = scores_path(recipe, model, folder).with_suffix(".summary.json")
     files.make_parent(path)
     with Lock(path):
-        summary = describe(recipe, _evaluate(start, model, against, also), folder)
+        summary = describe(recipe, _evaluate(start, models, model, against, also), folder)
         jsonl.write_json(path, summary.as_dict())
         publish(recipe, summary, folder)
     return summary
@@ -93,15 +94,36 @@ class _Start:
     """Grade saved answers again; ask no model."""
 
 
-def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str]) -> EvalSummary:
+_Models = Mapping[str, ModelEvaluation]
+"""The models by name; files of scores are not among them."""
+
+
+def _models(start: _Start, names: Sequence[str]) -> _Models:
+    """The models that are not files of scores, checked before anything is written.
+
+    Raises:
+        UserError: one of them is not found, or cannot be asked.
+    """
+    models = {
+        name: ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder)
+        for name in dict.fromkeys(names)
+        if not (start.folder / name).is_file()
+    }
+    if not start.rescore:
+        for evaluation in models.values():
+            evaluation.check(fresh=start.fresh)
+    return models
+
+
+def _evaluate(start: _Start, models: _Models, model: str, against: str | None, also: Sequence[str]) -> EvalSummary:
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
     settings = start.recipe.eval
     facts = {name: _facts(loaded) for name, loaded in start.tasks.items()}
     trained = trained_tasks(facts, settings.trained)
     pair = [name for name in (against, model) if name]
-    rows = _rows(start, [*pair, *also])
-    drift = _drift(start, pair, rows[against], trained) if against and settings.drift else None
+    rows = _rows(start, models, [*pair, *also])
+    drift = _drift(start, models, pair, rows[against], trained) if against and settings.drift else None
     summary = summarise(
         [rows[name] for name in [*pair, *(name for name in rows if name not in pair)]],
         facts,
@@ -117,24 +139,15 @@ def _evaluate(start: _Start, model: str, against: str | None, also: Sequence[str
     )
 
 
-def _rows(start: _Start, names: Sequence[str]) -> dict[str, ModelRows]:
+def _rows(start: _Start, models: _Models, names: Sequence[str]) -> dict[str, ModelRows]:
     """The graded answers of each model, or of each file of scores, by name.
 
     Raises:
         Unfinished: one of them has none.
     """
-    files_of_scores = {name for name in names if (start.folder / name).is_file()}
-    models = {
-        name: ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder)
-        for name in dict.fromkeys(names)
-        if name not in files_of_scores
-    }
-    if not start.rescore:
-        for evaluation in models.values():
-            evaluation.check(fresh=start.fresh)
     rows: dict[str, ModelRows] = {}
     for name in dict.fromkeys(names):
-        if name in files_of_scores:
+        if name not in models:
             rows[name] = saved_rows(start.recipe, start.tasks, start.folder / name)
         elif start.rescore:
             rows[name] = rescored_rows(start.recipe, start.tasks, name, folder=start.folder)
@@ -158,13 +171,15 @@ def _overlaps(start: _Start) -> dict[str, int]:
     return {name: overlap.problems for name, overlap in measured.items()}
 
 
-def _drift(start: _Start, pair: Sequence[str], base: ModelRows, trained: Sequence[str]) -> Drift | None:
+def _drift(
+    start: _Start, models: _Models, pair: Sequence[str], base: ModelRows, trained: Sequence[str]
+) -> Drift | None:
     """The drift of a model; None, with a message, if the weights of one of the two models are not here."""
     for name in pair:
-        if (start.folder / name).is_file():
+        if name not in models:
             say(f"drift is not measured: it requires the weights of both models, and {name} is a file of scores")
             return None
-        if ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder).engine.name == "api":
+        if models[name].engine.name == "api":
             say(f"drift is not measured: it requires the weights of {name}, and an endpoint answers for this model")
             return None
     model = pair[-1]
