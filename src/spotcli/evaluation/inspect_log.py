@@ -44,8 +44,9 @@ def write_logs(folder: Path, summary: EvalSummary) -> list[Path]:
         for score in model.scores.values():
             path = folder / _name(model, score, meta)
             files.make_parent(path)
-            for earlier in folder.glob(f"*_{_id(model.model, score.task)}.json"):
-                if earlier != path:
+            ending = f"_{_id(model.model, score.task)}.json"
+            for earlier in folder.iterdir():
+                if earlier != path and earlier.name.endswith(ending):
                     earlier.unlink(missing_ok=True)
             files.replace(path, _log(model, score, meta, summary))
             paths.append(path)

@@ -112,7 +112,8 @@ _TERM = re.compile(
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 
-_CHANGE = re.compile(rf"\s*(?P<value>{'|'.join(CHANGES)})(?:\s*,|\s+and\s+|\s*\Z)", re.IGNORECASE)
+_ANY_CHANGE = "|".join(CHANGES)
+_CHANGE = re.compile(rf"\s*(?P<value>{_ANY_CHANGE})(?:\s*,|\s+and\s+|\s*\Z)", re.IGNORECASE)
 """A change alone, which is short for ``change=`` it."""
 
 _OR = re.compile(r"""^[^"'].*\s+or\s+[A-Za-z_]+\s*(?:>=|<=|!=|!~|=|~|<|>)""", re.DOTALL | re.IGNORECASE)
