@@ -102,7 +102,11 @@ class LoraSection(Section):
     @property
     def peft_arguments(self) -> dict[str, Any]:
         """The keys that belong to peft's ``LoraConfig``."""
-        return dict(self.model_extra or {})
+        # YAML reads a bare `no`, a value of `save_strategy` and `logging_strategy`, as false.
+        return {
+            name: "no" if value is False and name.endswith("_strategy") else value
+            for name, value in (self.model_extra or {}).items()
+        }
 
 
 class TrainSection(Section):

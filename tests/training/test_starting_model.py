@@ -49,6 +49,11 @@ VALUES = [
 ]  # fmt: skip
 
 
+def test_a_bare_no_of_yaml_is_the_word(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("train:\n  save_strategy: no\n")
+    assert recipe_yaml.load(tmp_path / "recipe.yaml").train.training_arguments == {"save_strategy": "no"}
+
+
 @pytest.mark.parametrize(("section", "where", "words"), VALUES)
 def test_a_value_that_cannot_work_is_an_error_before_weights_are_loaded(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], where: str, words: str
