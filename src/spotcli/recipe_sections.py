@@ -102,11 +102,7 @@ class LoraSection(Section):
     @property
     def peft_arguments(self) -> dict[str, Any]:
         """The keys that belong to peft's ``LoraConfig``."""
-        # YAML reads a bare `no`, a value of `save_strategy` and `logging_strategy`, as false.
-        return {
-            name: "no" if value is False and name.endswith("_strategy") else value
-            for name, value in (self.model_extra or {}).items()
-        }
+        return dict(self.model_extra or {})
 
 
 class TrainSection(Section):
@@ -200,4 +196,8 @@ class TrainSection(Section):
     @property
     def training_arguments(self) -> dict[str, Any]:
         """The keys that belong to transformers' ``TrainingArguments``."""
-        return dict(self.model_extra or {})
+        # YAML reads a bare `no`, a value of `save_strategy` and `logging_strategy`, as false.
+        return {
+            name: "no" if value is False and name.endswith("_strategy") else value
+            for name, value in (self.model_extra or {}).items()
+        }
