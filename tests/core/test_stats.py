@@ -211,3 +211,28 @@ def test_student_quantiles_meet_the_normal_quantile_without_a_jump() -> None:
     result = compare({"a": [0, 0], "b": [0, 0]}, {"a": [0, 0], "b": [1, 1]})
     assert result.error == near(sqrt(0.5 / 2))
     assert (result.low, result.high) == (-1.0, 1.0)
+
+
+def test_the_exact_interval_of_a_proportion() -> None:
+    # 7 of 100, the table of Clopper and Pearson: 2.9 to 13.9 %. Wilson's is 3.4 to 13.7 %.
+    assert stats.exact_interval(7, 100) == (near(0.0286, abs=5e-5), near(0.1389, abs=5e-5))
+    # No hit: (1 - high)^10 = 0.025, so high = 1 - 0.025^(1/10).
+    assert stats.exact_interval(0, 10) == (0.0, near(1 - 0.025**0.1))
+    assert stats.exact_interval(10, 10) == (near(0.025**0.1), 1.0)
+    with pytest.raises(ValueError, match="got 3 of 2"):
+        stats.exact_interval(3, 2)
+
+
+@given(st.integers(1, 40).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
+def test_the_bounds_of_the_exact_interval_have_its_tails(counts: tuple[int, int]) -> None:
+    hits, trials = counts
+    low, high = stats.exact_interval(hits, trials)
+
+    def chance(share: float, values: range) -> float:
+        return sum(comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in values)
+
+    assert 0 <= low <= hits / trials <= high <= 1
+    if hits:
+        assert chance(low, range(hits, trials + 1)) == near(0.025, abs=1e-9)
+    if hits < trials:
+        assert chance(high, range(hits + 1)) == near(0.025, abs=1e-9)
