@@ -94,7 +94,7 @@ def test_events_are_appended_and_read_again(tmp_path: Path) -> None:
     other = ReviewFile(path)
     other.append([decided("reject", action="4", reason="false step")])
     other.close()
-    rows = [json.loads(line) for line in review_path(path).read_text().splitlines()]
+    rows = [json.loads(line) for line in review_path(path).read_text().split("\n")[:-1]]
     assert [row["event"] for row in rows] == ["decision", "decision", "undo", "decision"]
     assert {"time", "who", "action", "key", "decision", "reason", "digest", "event"} == rows[-1].keys()
     assert rows[0]["key"] == ["a", 1]

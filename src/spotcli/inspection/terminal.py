@@ -5,12 +5,11 @@ All text from the file is made harmless by ``console.safe`` and never read as ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, safe
 from spotcli.core.edits import Span, diff
-from spotcli.inspection import app
 from spotcli.inspection.overview import ReviewSummary, count_noun
 from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
 from spotcli.inspection.score_overview import ScoreSummary
@@ -18,7 +17,6 @@ from spotcli.records import Pair, Problem, Score
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.segment import Segment
     from rich.style import Style
     from rich.text import Text
 
@@ -60,42 +58,22 @@ def print_score_overview(console: Console, summary: ScoreSummary) -> None:
 
 
 def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bool) -> None:
-    """Show pairs: one per screen on an interactive terminal, else as a list.
+    """Print pairs.
 
     Args:
         total: the number of pairs.
-        whole: print a list even on a terminal, with whole prompts.
+        whole: with whole prompts.
     """
     # Without colour, edits need marks: strike-through alone is invisible in a pipe.
     marked = console.color_system is None or console.no_color
-    parts = (_pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(pairs, 1))
-    _show(console, parts, count_noun(total, "pair"), total, whole=whole)
+    for number, pair in enumerate(pairs, 1):
+        _print_row(console, _pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole))
 
 
 def show_scores(console: Console, scores: Iterable[Score], total: int, *, whole: bool) -> None:
-    """Show the answers of an evaluation, as ``show_pairs`` shows pairs."""
-    parts = (_score_parts(score, f"{number}/{total}", whole=whole) for number, score in enumerate(scores, 1))
-    _show(console, parts, count_noun(total, "answer"), total, whole=whole)
-
-
-def _show(console: Console, parts: Iterator[list[Text]], counted: str, total: int, *, whole: bool) -> None:
-    if whole or not console.is_terminal or not app.is_available():
-        for row_parts in parts:
-            _print_row(console, row_parts)
-    elif total:
-        _open_app(console, parts, counted, total)
-
-
-def _open_app(console: Console, parts: Iterator[list[Text]], counted: str, total: int) -> None:
-    from rich.console import Group
-
-    app.show_pages(
-        console,
-        (Group(*_framed(row_parts)) for row_parts in parts),
-        total,
-        question=f"Press Enter to view {counted}, any other key to quit ",
-        is_edit=_is_edit,
-    )
+    """Print the answers of an evaluation, as ``show_pairs`` prints pairs."""
+    for number, score in enumerate(scores, 1):
+        _print_row(console, _score_parts(score, f"{number}/{total}", whole=whole))
 
 
 def _overview(summary: ReviewSummary, width: int) -> RenderableType:
@@ -296,8 +274,8 @@ def _marked_diff(spans: list[Span], marked: bool) -> Text:
     from rich.text import Text
 
     styles: dict[str, Style] = {
-        "deleted": Style(color="red", strike=True, meta={"edit": True}),
-        "inserted": Style(color="green", bold=True, meta={"edit": True}),
+        "deleted": Style(color="red", strike=True),
+        "inserted": Style(color="green", bold=True),
     }
     marks = {"deleted": ("[-", "-]"), "inserted": ("{+", "+}")}
     body = Text()
@@ -318,7 +296,3 @@ def _visible_blanks(text: str) -> str:
     if text.isspace():
         text = text.replace(" ", "␣").replace("\t", "⇥")
     return text.replace("\n", "⏎\n")
-
-
-def _is_edit(segment: Segment) -> bool:
-    return bool(segment.style and segment.style.meta.get("edit"))
