@@ -15,25 +15,6 @@ from tests.inspection.example_pairs import ATTACKS
 
 LATIN = ["a", "b", "12", "\\frac", "{x}", " ", "  ", "\n", "\t", "é", "e\u0301"]
 OTHERS = ["中", "文字", "👍", "👍🏽", "🇩🇪", "שלום", "مرحبا", "\x1b[2J", "\u202e", "\x00"]
-    "a",
-    "b",
-    "12",
-    "\\frac",
-    "{x}",
-    " ",
-    "  ",
-    "\n",
-    "\t",
-    "中",
-    "文字",
-    "é",
-    "e\u0301",
-    "👍",
-    "👍🏽",
-    "🇩🇪",
-    "שלום",
-    "مرحبا",
-]
 TEXT = st.lists(st.sampled_from(LATIN + OTHERS), max_size=40).map("".join)
 
 
