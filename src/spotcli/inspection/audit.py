@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spotcli import jsonl
+from spotcli.console import one_line, out, say
 from spotcli.core.stats import exact_interval
-from spotcli.decisions import STALE, Audit
+from spotcli.decisions import STALE, Audit, Event, ReviewFile, now, reviewer
 from spotcli.errors import UserError
 
 
@@ -56,3 +58,22 @@ def result(states: Sequence[str | None], wanted: SampleSize, *, where: str | Non
         high=high,
         data=data,
     )
+
+
+def report_audit(states: Sequence[str | None], wanted: SampleSize, review: ReviewFile, where: str | None) -> None:
+    """Print the result of an audit, and append it to the decisions; or print how many decisions are missing.
+
+    Args:
+        states: the decision about each pair of the sample.
+        review: the decisions about the file.
+        where: the filter that the sample was drawn from.
+    """
+    audit = result(states, wanted, where=where, data=jsonl.digest(review.data))
+    if audit is None:
+        missing = sum(state in (None, STALE) for state in states)
+        say(f"{review.data}: the audit requires a decision about all {len(states)} pairs; {missing} are undecided")
+        return
+    if audit != review.decisions.audit:
+        review.append([Event(event="audit", time=now(), who=reviewer(), audit=audit)])
+        review.close()
+    out().print(f"{one_line(str(audit))} (exact 95 % interval)")

@@ -9,7 +9,7 @@ from typing import Any
 
 from spotcli import jsonl
 from spotcli.console import one_line, safe
-from spotcli.decisions import STALE, Decisions, text_digest
+from spotcli.decisions import STALE, Decisions
 from spotcli.errors import DataError
 from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio
 from spotcli.inspection.pair_filter import PAIR_FIELDS, SCORE_FIELDS, Fields
@@ -36,8 +36,6 @@ class Entry:
     """Why the row cannot be read, and the cure."""
     raw: str = ""
     """The damaged row, made harmless."""
-    facts: tuple[str, ...] = ()
-    """Change ratio, first edit, verdict, oracle; for display."""
 
     @property
     def id(self) -> str:
@@ -61,6 +59,7 @@ class Entries:
         """Rows whose key an earlier row has -> the place of that row."""
         self._decisions = decisions
         self.entry = lru_cache(CACHED)(self._entry)
+        self.facts = lru_cache(CACHED)(self._row_facts)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -73,8 +72,15 @@ class Entries:
             raw = safe(self.index.raw(row)[:RAW].decode("utf-8", "replace"))
             return Entry(where, damage=f"{error.message}; {error.cure}" if error.cure else error.message, raw=raw)
         if isinstance(record, Score):
-            return Entry(where, score=record, facts=("", "", record.verdict, record.task))
-        return Entry(where, pair=record, facts=_facts(record))
+            return Entry(where, score=record)
+        return Entry(where, pair=record)
+
+    def _row_facts(self, row: int) -> tuple[str, str, str, str]:
+        """Change ratio, first edit, verdict and oracle of a row, for display."""
+        entry = self.entry(row)
+        if entry.score is not None:
+            return ("", "", entry.score.verdict, one_line(entry.score.task))
+        return ("", "", "damaged", "") if entry.pair is None else _facts(entry.pair)
 
     def state(self, row: int) -> str | None:
         """The decision about a row: ``accept``, ``reject``, ``edited``, ``stale``, or None."""
@@ -98,8 +104,7 @@ class Entries:
         for row in range(len(self)):
             record = self.entry(row).pair or self.entry(row).score
             if record is not None:
-                key = (*record.key, text_digest(record)) if isinstance(record, Pair) and not record.id else record.key
-                earlier = first.setdefault(key_hash(*key), row)
+                earlier = first.setdefault(key_hash(*record.key), row)
                 if earlier != row:
                     self.duplicates[row] = self.index.where(earlier).rpartition(":")[2]
             yield row
@@ -141,7 +146,7 @@ def pair_fields(decisions: Callable[[], Decisions]) -> Fields[Pair]:
     )
 
 
-def _facts(pair: Pair) -> tuple[str, ...]:
+def _facts(pair: Pair) -> tuple[str, str, str, str]:
     oracle = one_line(oracle_name(pair) or "")
     verdict = pair.verdict or ""
     if pair.rejected is None:

@@ -32,11 +32,16 @@ _VERDICT_STYLES = {"right": "green", "wrong": "red", "undecided": "yellow"}
 def print_overview(console: Console, summary: ReviewSummary) -> None:
     """Print the overview of the file: in one column, or in two on a wide terminal."""
     # In a pipe a line must stay one line, however long the path in it.
-    console.print(_overview(summary, console.width), soft_wrap=not console.is_terminal)
+    console.print(overview(summary, console.width), soft_wrap=not console.is_terminal)
 
 
 def print_score_overview(console: Console, summary: ScoreSummary) -> None:
     """Print the verdicts per task, and the reasons of undecided ones."""
+    console.print(score_overview(summary), soft_wrap=True)
+
+
+def score_overview(summary: ScoreSummary) -> Text:
+    """The verdicts per task, and the reasons of undecided ones."""
     from rich.text import Text
 
     title = Text.assemble(
@@ -44,17 +49,17 @@ def print_score_overview(console: Console, summary: ScoreSummary) -> None:
     )
     if summary.matching < summary.answers:
         title.append(f", {summary.matching:,} selected", style="yellow")
-    console.print(title, soft_wrap=True)
+    lines = [title]
     for task, counts in summary.tasks.items():
         line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(counts['problems'], 'problem')}")
         for name in ("right", "wrong", "undecided"):
             line.append(", ").append(name, style=_VERDICT_STYLES[name]).append(f" {counts[name]:,}")
         share = counts["right"] / (counts["right"] + counts["wrong"] + counts["undecided"])
-        console.print(line.append(f" ({share:.1%} right)"), soft_wrap=True)
+        lines.append(line.append(f" ({share:.1%} right)"))
     if summary.reasons:
         listed = ", ".join(f"{one_line(reason)} {count:,}" for reason, count in summary.reasons.items())
-        console.print(Text.assemble((f"{'undecided':<15}", "bold"), f" {listed}"), soft_wrap=True)
-    console.print()
+        lines.append(Text.assemble((f"{'undecided':<15}", "bold"), f" {listed}"))
+    return Text("\n").join([*lines, Text()])
 
 
 def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bool) -> None:
@@ -73,10 +78,11 @@ def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bo
 def show_scores(console: Console, scores: Iterable[Score], total: int, *, whole: bool) -> None:
     """Print the answers of an evaluation, as ``show_pairs`` prints pairs."""
     for number, score in enumerate(scores, 1):
-        _print_row(console, _score_parts(score, f"{number}/{total}", whole=whole))
+        _print_row(console, score_parts(score, f"{number}/{total}", whole=whole))
 
 
-def _overview(summary: ReviewSummary, width: int) -> RenderableType:
+def overview(summary: ReviewSummary, width: int) -> RenderableType:
+    """The overview of a file of pairs; in two columns on a wide terminal."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
@@ -192,6 +198,13 @@ def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[T
     from rich.text import Text
 
     spans = diff(pair.original, pair.chosen)
+    return [*pair_head(pair, number, spans, whole=whole), Text(), _marked_diff(spans, marked)]
+
+
+def pair_head(pair: Pair, number: str, spans: list[Span], *, whole: bool) -> list[Text]:
+    """Title, facts and prompt of one pair, whose diff has these spans."""
+    from rich.text import Text
+
     title = Text.assemble(
         (number, "dim"), "  ", (one_line(pair.id), "bold"), f"  trial {pair.trial}" if pair.trial else ""
     )
@@ -209,10 +222,10 @@ def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[T
         _fact_line({name: (text, "")}) for name, text in (("source", pair.source), ("answer", pair.answer)) if text
     ]
     parts.append(Text.assemble(("prompt", "dim"), " ", _prompt(pair, whole)))
-    return [title, *parts, Text(), _marked_diff(spans, marked)]
+    return [title, *parts]
 
 
-def _score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
+def score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
     """Title, facts, prompt and response of one answer of an evaluation."""
     from rich.text import Text
 

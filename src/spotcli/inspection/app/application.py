@@ -1,0 +1,473 @@
+"""The interactive viewer: a list of rows beside the pair under the cursor, one key per decision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events, work
+from textual.app import App, ComposeResult, SuspendNotSupported
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.widgets import Static
+from textual.worker import get_current_worker
+
+from spotcli import outputs
+from spotcli.console import one_line
+from spotcli.decisions import Event, ReviewFile, new_action, now, reviewer, text_digest
+from spotcli.errors import DataError, SpotError, UserError
+from spotcli.inspection import editing, terminal
+from spotcli.inspection.app.dialogs import HELP, ConfirmScreen, LineScreen, ReasonScreen, TextScreen
+from spotcli.inspection.app.pair_view import Options, PairView
+from spotcli.inspection.app.row_list import RowList
+from spotcli.inspection.audit import SampleSize, draw
+from spotcli.inspection.entries import Entries
+from spotcli.inspection.overview import Overview, count_noun
+from spotcli.inspection.pair_filter import parse
+from spotcli.inspection.score_overview import ScoreOverview
+from spotcli.recipe import Recipe
+from spotcli.reviews import Review
+
+NARROW = 70
+"""Columns below which the list is above the pair."""
+
+REPORT = 2_000
+"""Rows between two reports of a search in the background."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The file that is shown."""
+
+    path: Path
+    recipe: Recipe
+    entries: Entries
+    review: ReviewFile
+    where: str | None = None
+    """The first filter."""
+    sample: SampleSize | None = None
+    """Show a random sample of the pairs, for an audit."""
+
+
+class InspectApp(App[None]):
+    """The viewer of one file."""
+
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = None
+    CSS = """
+    #title, #footer { height: 1; text-style: reverse; }
+    #main { layout: horizontal; height: 1fr; }
+    #rows { width: 34; }
+    #pair { width: 1fr; }
+    .wide #rows { width: 60; }
+    .narrow #main { layout: vertical; }
+    .narrow #rows { width: 100%; height: 6; border-bottom: solid ansi_default; }
+    ModalScreen { align: center middle; background: transparent; }
+    .box { width: auto; height: auto; max-width: 100%; border: solid ansi_default; padding: 0 1; }
+    .page { width: 90%; height: 90%; border: solid ansi_default; padding: 0 1; }
+    LineScreen { align: left bottom; }
+    .line { height: 2; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("a", "decide('accept')"), ("r", "reject"), ("x", "edit"), ("u", "undo"), ("A", "all('accept')"),
+        ("R", "all('reject')"), ("right_square_bracket", "next_undecided"), ("n", "edit_step(1)"),
+        ("N", "edit_step(-1)"), ("slash", "search"), ("f", "filter"), ("s", "beside"), ("z", "fold"),
+        ("o", "overview"), ("question_mark", "help"), ("down,j", "move(1)"), ("up,k", "move(-1)"),
+        ("g,home", "move(-1000000000)"), ("G,end", "move(1000000000)"), ("space,pagedown", "scroll(1)"),
+        ("b,pageup", "scroll(-1)"), ("q,ctrl+c,ctrl+q", "quit"),
+    ]  # fmt: skip
+
+    def __init__(self, opened: Opened) -> None:
+        self.marked = not has_colour()
+        if self.marked:
+            os.environ["NO_COLOR"] = "1"
+        super().__init__(ansi_color=True)
+        if self.marked:
+            os.environ["NO_COLOR"] = "1"  # Textual removes it; the editor should see it
+        self.opened = opened
+        self.entries = opened.entries
+        self.list = RowList(opened.entries)
+        self.view = PairView(opened.entries, Options(self.marked))
+        self.where: str | None = None
+        self.sample: list[int] | None = None
+        """Rows of the audit."""
+        self.decided: set[int] = set()
+        """Rows with a decision, among those that were scanned."""
+        self.scanned = 0
+        self._searched = ""
+        self._rows_by_key: dict[tuple[str, int], list[int]] = {}
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="title")
+        with Container(id="main"):
+            yield self.list
+            yield self.view
+        yield Static(id="footer")
+
+    def on_mount(self) -> None:
+        self._scan()
+        if self.opened.where is not None and self.opened.sample is None:
+            self._set_filter(self.opened.where)
+        self._write_bars()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.screen_stack[0].set_class(event.size.width < NARROW, "narrow")
+        self.screen_stack[0].set_class(event.size.width >= 140, "wide")
+        self.call_after_refresh(self.view.lay_out)
+
+    def on_row_list_moved(self) -> None:
+        self.view.show(self.list.current)
+        self._write_bars()
+
+    # What runs in the background
+
+    @work(thread=True, group="scan")
+    def _scan(self) -> None:
+        """Read all rows once: duplicates, and how many pairs have a decision."""
+        worker = get_current_worker()
+        for row in self.entries.scan():
+            pair = self.entries.entry(row).pair
+            if pair is not None:
+                self._rows_by_key.setdefault(pair.key, []).append(row)
+                if self.entries.is_decided(row):
+                    self.decided.add(row)
+            self.scanned = row + 1
+            if worker.is_cancelled:
+                return
+            if not self.scanned % REPORT:
+                self.call_from_thread(self._write_bars)
+        self.call_from_thread(self._scan_done)
+
+    def _scan_done(self) -> None:
+        if self.opened.sample is not None:
+            self._draw(self.opened.sample)
+        self.list.refresh()
+        self._write_bars()
+
+    def _draw(self, wanted: SampleSize) -> None:
+        where = self.opened.where
+        predicate = None if where is None else parse(where, self.entries.fields)
+        rows = [
+            row
+            for row in range(len(self.entries))
+            if self.entries.is_decidable(row)
+            and row not in self.entries.duplicates
+            and (predicate is None or self.entries.matches(row, predicate))
+        ]
+        try:
+            self.sample = draw(rows, wanted)
+        except UserError as error:
+            self.exit(message=None)
+            self.failed = error
+            return
+        self.list.show(self.sample)
+
+    failed: SpotError | None = None
+    """Why the app ended at once."""
+
+    @work(thread=True, exclusive=True, group="rows")
+    def _select(self, where: str) -> None:
+        """List the rows that match a filter."""
+        worker = get_current_worker()
+        predicate = parse(where, self.entries.fields)
+        found: list[int] = []
+        source = self.sample if self.sample is not None else range(len(self.entries))
+        for number, row in enumerate(source):
+            if worker.is_cancelled:
+                return
+            if self.entries.matches(row, predicate):
+                found.append(row)
+            if number % REPORT == REPORT - 1:
+                self.call_from_thread(self._progress, "filtering", number, len(source))
+        self.call_from_thread(self._selected, where, found)
+
+    def _selected(self, where: str, rows: Sequence[int]) -> None:
+        self.where = where
+        self.list.show(rows)
+        self._write_bars()
+
+    @work(thread=True, exclusive=True, group="rows")
+    def _find(self, text: str) -> None:
+        """Move to the next row with a text, from the one after the cursor on."""
+        worker = get_current_worker()
+        rows, start = self.list.rows, self.list.cursor
+        for step in range(1, len(rows) + 1):
+            position = (start + step) % len(rows)
+            if worker.is_cancelled:
+                return
+            if self.entries.contains(rows[position], text.casefold()):
+                self.call_from_thread(self.list.move_to, position)
+                return
+            if not step % REPORT:
+                self.call_from_thread(self._progress, "searching", step, len(rows))
+        self.call_from_thread(self._tell, f"no row contains {one_line(text)}")
+
+    @work(thread=True, exclusive=True, group="overview")
+    def _summarise(self, screen: TextScreen, rows: Sequence[int], width: int) -> None:
+        """Compute the overview of the rows in the list."""
+        worker = get_current_worker()
+        totals: Overview | ScoreOverview = Overview(self.opened.recipe.rectify.gamma)
+        if self.entries.scores:
+            totals = ScoreOverview()
+        for row in rows:
+            if worker.is_cancelled:
+                return
+            score, pair = self.entries.entry(row).score, self.entries.shown(row)
+            if score is not None and isinstance(totals, ScoreOverview):
+                totals.add(score, matches=True)
+            elif pair is not None and isinstance(totals, Overview):
+                totals.add(pair, matches=True)
+        path = self.opened.path
+        if isinstance(totals, ScoreOverview):
+            content = terminal.score_overview(totals.summary(path))
+        else:
+            counts = outputs.read_meta(path).get("counts") or {}
+            content = terminal.overview(totals.summary(path, counts, None), width)
+        self.call_from_thread(screen.replace, content)
+
+    # What keys do
+
+    def action_move(self, step: int) -> None:
+        self.list.move_to(self.list.cursor + step)
+
+    def action_scroll(self, step: int) -> None:
+        height = max(self.view.size.height - 1, 1)
+        self.view.scroll_to(y=max(round(self.view.scroll_y) + step * height, 0), animate=False, immediate=True)
+
+    def action_edit_step(self, step: int) -> None:
+        self.view.next_edit(step)
+
+    def action_beside(self) -> None:
+        self.view.options.beside = not self.view.options.beside
+        self.view.lay_out()
+
+    def action_fold(self) -> None:
+        self.view.options.folded = not self.view.options.folded
+        self.view.lay_out()
+
+    def action_help(self) -> None:
+        self.push_screen(TextScreen(Text(HELP)))
+
+    def action_overview(self) -> None:
+        screen = TextScreen(Text("computing ..."))
+        self.push_screen(screen)
+        self._summarise(screen, self.list.rows, max(self.size.width * 9 // 10 - 6, 20))
+
+    def action_filter(self) -> None:
+        self.push_screen(LineScreen("filter, such as ratio>0.3, decision=none", self.where or ""), self._set_filter)
+
+    def _set_filter(self, where: str | None) -> None:
+        if where is None:
+            return
+        if not where.strip():
+            self.where = None
+            self.list.show(self.sample if self.sample is not None else range(len(self.entries)))
+            self._write_bars()
+            return
+        try:
+            parse(where, self.entries.fields)
+        except UserError as error:
+            self._tell(f"{one_line(error.message)}: {one_line(error.cure or '')}")
+            return
+        self._select(where)
+
+    def action_search(self) -> None:
+        self.push_screen(LineScreen("search", self._searched), self._search)
+
+    def _search(self, text: str | None) -> None:
+        if text and self.list.rows:
+            self._searched = text
+            self._find(text)
+
+    def action_next_undecided(self) -> None:
+        rows, start = self.list.rows, self.list.cursor
+        for step in range(1, len(rows) + 1):
+            position = (start + step) % len(rows)
+            if self.entries.is_decidable(rows[position]) and not self.entries.is_decided(rows[position]):
+                self.list.move_to(position)
+                return
+        self._tell("no undecided pair is left in the list")
+
+    def action_decide(self, decision: Review) -> None:
+        if (row := self._decidable()) is not None:
+            self._record([self._event(row, decision, new_action())], [row])
+
+    def action_reject(self) -> None:
+        row = self._decidable()
+        if row is None:
+            return
+
+        def with_reason(reason: str | None) -> None:
+            if reason is not None:
+                self._record([self._event(row, "reject", new_action(), reason or None)], [row])
+
+        self.push_screen(ReasonScreen(), with_reason)
+
+    def action_all(self, decision: Review) -> None:
+        rows = [row for row in self.list.rows if self.entries.is_decidable(row)]
+        if not rows:
+            self._tell("the list has no pair to decide about")
+            return
+
+        def confirmed(answer: bool | None) -> None:
+            if answer:
+                action = new_action()
+                self._record([self._event(row, decision, action) for row in rows], rows)
+
+        self.push_screen(ConfirmScreen(f"{decision.capitalize()} {count_noun(len(rows), 'pair')}?"), confirmed)
+
+    def action_undo(self) -> None:
+        try:
+            self.opened.review.open()  # another process may have decided since
+        except (SpotError, OSError) as error:
+            self._tell(_message(error))
+            return
+        last = self.opened.review.decisions.last_action
+        if last is None:
+            self._tell("there is no decision to undo")
+            return
+        action, keys = last
+        rows = sorted({row for key in keys for row in self._rows_by_key.get(key, [])})
+        if self._record([Event(event="undo", time=now(), who=reviewer(), action=action)], rows) and rows:
+            if len(keys) == 1 and rows[0] in self.list.rows:
+                self.list.move_to(self.list.rows.index(rows[0]))
+            self._tell(f"undone: the decision about {count_noun(len(keys), 'pair')}")
+
+    def action_edit(self) -> None:
+        row = self._decidable()
+        if row is None:
+            return
+        pair, shown = self.entries.entry(row).pair, self.entries.shown(row)
+        assert pair is not None and shown is not None  # noqa: PT018  # a decidable row has both
+        try:
+            with self._suspended():
+                text = editing.edited(shown.chosen)
+                if not text.strip() or text == shown.chosen:
+                    self._tell("y+ was not changed" if text.strip() else "an empty y+ was not saved")
+                    return
+                event = self._event(row, "edited", new_action()).model_copy(update={"chosen": text})
+                # First the text, then what takes seconds and may fail.
+                if not self._record([event], [row]):
+                    return
+                print("grading and measuring the edit ...", flush=True)
+                facts = editing.measure(pair, text, self.opened.recipe, self.opened.path)
+        except (SpotError, OSError) as error:
+            self._tell(_message(error))
+            return
+        finally:
+            self.refresh()
+        changes = {
+            "time": now(),
+            "verdict": facts.verdict,
+            "extracted": facts.extracted,
+            "change_ratio": facts.change_ratio,
+            "ratio_unit": facts.unit,
+        }
+        self._record([event.model_copy(update=changes)], [row])
+        graded = facts.verdict or "not graded (no reference answer)"
+        self._tell(f"edited: y+ {graded}, change ratio {facts.change_ratio:.3f} in {facts.unit}")
+
+    @contextmanager
+    def _suspended(self) -> Iterator[None]:
+        """Give the terminal to another program; where there is none, as in a test, the program just runs."""
+        with ExitStack() as stack:
+            with suppress(SuspendNotSupported):
+                stack.enter_context(self.suspend())
+            yield
+
+    # Decisions
+
+    def _decidable(self) -> int | None:
+        row = self.list.current
+        if row is None or not self.entries.is_decidable(row):
+            self._tell("decisions are about pairs; this row is none")
+            return None
+        return row
+
+    def _event(self, row: int, decision: Review, action: str, reason: str | None = None) -> Event:
+        pair = self.entries.entry(row).pair
+        assert pair is not None
+        return Event(
+            time=now(),
+            who=reviewer(),
+            action=action,
+            key=pair.key,
+            decision=decision,
+            reason=reason,
+            digest=text_digest(pair),
+        )
+
+    def _record(self, events: Sequence[Event], rows: Sequence[int]) -> bool:
+        """Append events about rows, and show them; whether that succeeded."""
+        try:
+            self.opened.review.append(events)
+        except (SpotError, OSError) as error:
+            self._tell(_message(error))
+            return False
+        for row in rows:
+            if self.entries.is_decided(row):
+                self.decided.add(row)
+            else:
+                self.decided.discard(row)
+        self.list.refresh()
+        self.view.lay_out()
+        self._write_bars()
+        return True
+
+    # The bars
+
+    def _tell(self, text: str) -> None:
+        self.query_one("#footer", Static).update(Text(f" {text}", no_wrap=True, overflow="ellipsis"))
+
+    def _progress(self, verb: str, number: int, total: int) -> None:
+        self._tell(f"{verb}: {number:,} of {total:,} rows")
+
+    def _write_bars(self) -> None:
+        rows = self.list.rows
+        place = f"{self.list.cursor + 1:,}/{len(rows):,}" if rows else "no rows"
+        title = f" {one_line(self.opened.path.name)}  {place}"
+        if self.opened.sample is not None:
+            title += f"  sample of {self.opened.sample.size}" if self.sample else "  drawing the sample ..."
+        if self.where:
+            title += f"  filter {one_line(self.where)}"
+        self.query_one("#title", Static).update(Text(title, no_wrap=True, overflow="ellipsis"))
+        whole = self.sample if self.sample is not None else None
+        done = len(self.decided) if whole is None else len(self.decided.intersection(whole))
+        total = len(self.entries) if whole is None else len(whole)
+        counted = f"{done:,} decided, {total - done:,} left" if self.scanned == len(self.entries) else "counting ..."
+        keys = "" if self.entries.scores else "a accept  r reject  x edit  u undo  ] next  "
+        counted = "" if self.entries.scores else f"{counted}  "
+        self._tell(f"{counted}{keys}? help  q quit")
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, DataError | SpotError):
+        return one_line(f"{error.message}" + (f": {error.cure}" if error.cure else ""))
+    return one_line(str(error))
+
+
+def has_colour() -> bool:
+    """Whether the terminal shows colours."""
+    terminal_name = os.environ.get("TERM", "dumb").lower()
+    return not os.environ.get("NO_COLOR") and not terminal_name.startswith(("vt", "dumb", "unknown"))
+
+
+def run(opened: Opened) -> InspectApp:
+    """Show a file until the user quits.
+
+    Raises:
+        UserError: the sample is larger than the file, or another program changed the file of decisions.
+    """
+    app = InspectApp(opened)
+    try:
+        app.run()
+    finally:
+        opened.review.close()
+    if app.failed is not None:
+        raise app.failed
+    return app
