@@ -52,7 +52,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "from spotcli.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'litellm', 'transformers', 'datasets', 'vllm', 'pydantic', 'sympy', 'textual'} & set(sys.modules)\n"
+        "names = {'torch', 'litellm', 'transformers', 'datasets', 'vllm', 'pydantic', 'sympy', 'textual'}\n"
+        "heavy = names & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)

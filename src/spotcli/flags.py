@@ -62,7 +62,7 @@ SampledPairs = Annotated[
     int | None,
     _option(
         "Pairs",
-        "Audit: decide about a random sample of N pairs and get the error rate.",
+        "Audit: decide about N random pairs and get the error rate.",
         "--sample",
         metavar="N",
         min=1,

@@ -9,7 +9,7 @@ from typing import Any
 
 from spotcli import jsonl
 from spotcli.console import one_line, safe
-from spotcli.decisions import STALE, Decisions
+from spotcli.decisions import STALE, Decisions, Event
 from spotcli.errors import DataError
 from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio
 from spotcli.inspection.pair_filter import PAIR_FIELDS, SCORE_FIELDS, Fields
@@ -86,6 +86,11 @@ class Entries:
         """The decision about a row: ``accept``, ``reject``, ``edited``, ``stale``, or None."""
         pair = self.entry(row).pair
         return None if pair is None else self._decisions().state(pair)
+
+    def decision(self, row: int) -> Event | None:
+        """The last decision about the pair as it is in the file."""
+        pair = self.entry(row).pair
+        return None if pair is None else self._decisions().current(pair)
 
     def shown(self, row: int) -> Pair | None:
         """The pair as it is shown: with the edited y+."""

@@ -90,6 +90,10 @@ class PairView(ScrollView):
     def _lay_out_pair(self, pair: Pair, row: int, width: int) -> None:
         spans = diff(pair.original, pair.chosen)
         parts = terminal.pair_head(pair, f"{row + 1}/{len(self.entries)}", spans, whole=not self.options.folded)
+        if event := self.entries.decision(row):
+            reason = f": {event.reason}" if event.reason else ""
+            note = f"{event.decision}{reason}  {event.who}  {event.time}"
+            parts.append(Text.assemble(("decision", "dim"), " ", one_line(note)))
         if row in self.entries.duplicates:
             note = f"duplicate key: first in line {self.entries.duplicates[row]}; training leaves this row out"
             parts.append(Text(note, style="yellow"))
