@@ -118,7 +118,7 @@ def in_terminal(command: list[str], folder: Path, keys: bytes = b"") -> str:
             if not part:
                 break
             written += part
-            if keys and b"Press Enter" in written:
+            if keys and b"q quit" in written:
                 os.write(terminal, keys)
                 keys = b""
         elif process.poll() is not None:
@@ -148,10 +148,26 @@ def test_nothing_from_outside_reaches_a_pipe(name: str, folder: Path) -> None:
     assert not re.search(r"^! cure: no", written, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["inspect", "inspect one", "sample"])
+APP_OWN = re.compile(r"\x1b\[[?>=]?[0-9;:]*[ $]?[A-Za-z]|\x1b[=>78]|\r|\x0f|\x1b\([B0]")
+"""What Textual writes to a terminal: cursor, colours, modes and queries of the terminal."""
+
+
+def test_nothing_from_outside_reaches_the_terminal_of_the_app(folder: Path) -> None:
+    command = [sys.executable, "-m", "spotcli", *COMMANDS["inspect"]]
+    written = in_terminal(command, folder, keys=b"szjnNoqq")
+    assert "\x1b[?1049h" in written  # the app was open
+    shown = APP_OWN.sub("", written)
+    assert "Traceback" not in shown
+    assert FORBIDDEN.findall(shown) == []
+    assert "\x1b" not in shown
+    # Markup in the file has no effect.
+    assert "[red]M" in shown
+
+
+@pytest.mark.parametrize("name", ["inspect one", "sample"])
 def test_nothing_from_outside_reaches_a_terminal(name: str, folder: Path) -> None:
     command = [sys.executable, "-m", "spotcli", *COMMANDS[name]]
-    written = in_terminal(command, folder, keys=b"\nneq")
+    written = in_terminal(command, folder, keys=b"q")
     shown = RICHS_OWN.sub("", written).replace("\r\n", "\n")
     assert "Traceback" not in shown
     assert FORBIDDEN.findall(shown) == []

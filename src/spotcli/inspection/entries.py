@@ -59,7 +59,7 @@ class Entries:
         """Rows whose key an earlier row has -> the place of that row."""
         self._decisions = decisions
         self.entry = lru_cache(CACHED)(self._entry)
-        self.facts = lru_cache(CACHED)(self._row_facts)
+        self._facts = lru_cache(CACHED)(self._facts_of)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -75,9 +75,15 @@ class Entries:
             return Entry(where, score=record)
         return Entry(where, pair=record)
 
-    def _row_facts(self, row: int) -> tuple[str, str, str, str]:
+    def facts(self, row: int) -> tuple[str, str, str, str]:
         """Change ratio, first edit, verdict and oracle of a row, for display."""
+        event = self.decision(row)
+        return self._facts(row, "" if event is None else event.chosen or "")
+
+    def _facts_of(self, row: int, edited: str) -> tuple[str, str, str, str]:
         entry = self.entry(row)
+        if edited and (pair := self.shown(row)) is not None:
+            return _facts(pair)
         if entry.score is not None:
             return ("", "", entry.score.verdict, one_line(entry.score.task))
         return ("", "", "damaged", "") if entry.pair is None else _facts(entry.pair)

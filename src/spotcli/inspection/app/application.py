@@ -64,6 +64,7 @@ class InspectApp(App[None]):
     #main { layout: horizontal; height: 1fr; }
     #rows { width: 34; }
     #pair { width: 1fr; }
+    #rows, #pair { scrollbar-gutter: stable; scrollbar-size-vertical: 1; overflow-x: hidden; }
     .wide #rows { width: 60; }
     .narrow #main { layout: vertical; }
     .narrow #rows { width: 100%; height: 6; border-bottom: solid ansi_default; }

@@ -42,6 +42,7 @@ prompt, answer, rejected, chosen, oracle, verdict, review, decision.
 class LineScreen(ModalScreen[str | None]):
     """Ask for one line; None if the user cancels."""
 
+    AUTO_FOCUS = "Input"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
     def __init__(self, question: str, value: str = "") -> None:
@@ -94,6 +95,8 @@ class ConfirmScreen(ModalScreen[bool]):
 
 class TextScreen(ModalScreen[None]):
     """Show a text until a key is pressed; it scrolls."""
+
+    AUTO_FOCUS = ".page"
 
     def __init__(self, content: RenderableType) -> None:
         super().__init__()
