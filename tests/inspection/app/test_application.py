@@ -187,7 +187,8 @@ def test_search_goes_to_the_next_row_with_the_text(path: Path) -> None:
         assert app.list.current == 5
         await press(app, pilot, "slash", "enter")  # the same text again, from the top
         assert app.list.current == 0
-        assert "no row contains questionx" in await press(app, pilot, "slash", "x", "enter")
+        # Typing replaces the text.
+        assert "no row contains xy" in await press(app, pilot, "slash", "x", "y", "enter")
         await press(app, pilot, "slash", "escape")
 
     drive(path, steps)
@@ -260,8 +261,8 @@ def test_an_edit_is_journalled_graded_and_measured(path: Path, monkeypatch: pyte
     monkeypatch.setenv("EDITOR", editor(path.parent, r"text = 'one two three \\boxed{4}\n'"))
 
     async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
-        text = await press(app, pilot, "x")
-        assert "boxed{4}" in text
+        assert "edited: y+ right, change ratio 0.857 in words and signs" in await press(app, pilot, "x")
+        assert re.search("0.857 .* edited", screen(app))
         monkeypatch.setenv("EDITOR", editor(path.parent, "pass"))
         assert "y+ was not changed" in await press(app, pilot, "x")
         monkeypatch.setenv("EDITOR", editor(path.parent, "text = ' '"))
@@ -274,8 +275,8 @@ def test_an_edit_is_journalled_graded_and_measured(path: Path, monkeypatch: pyte
     drive(path, steps)
     first, second = events(path)
     assert (first["decision"], first["chosen"], "verdict" in first) == ("edited", r"one two three \boxed{4}", False)
-    # All words of the new text are new.
-    assert (second["verdict"], second["extracted"], second["change_ratio"]) == ("right", "4", 1.0)
+    # Of the 7 pieces one two three \\boxed { 4 }, only the 4 is in y-.
+    assert (second["verdict"], second["extracted"], second["change_ratio"]) == ("right", "4", 6 / 7)
     assert (second["ratio_unit"], second["action"]) == ("words and signs", first["action"])
     edited = decisions.read(path).applied(Pair.model_validate(rows()[0]))
     assert (edited.chosen, edited.verdict) == (r"one two three \boxed{4}", "right")

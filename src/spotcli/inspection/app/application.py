@@ -337,7 +337,8 @@ class InspectApp(App[None]):
         if self._record([Event(event="undo", time=now(), who=reviewer(), action=action)], rows) and rows:
             if len(keys) == 1 and rows[0] in self.list.rows:
                 self.list.move_to(self.list.rows.index(rows[0]))
-            self._tell(f"undone: the decision about {count_noun(len(keys), 'pair')}")
+            # After the bars are written for the row that the cursor moved to.
+            self.call_after_refresh(self._tell, f"undone: the decision about {count_noun(len(keys), 'pair')}")
 
     def action_edit(self) -> None:
         row = self._decidable()

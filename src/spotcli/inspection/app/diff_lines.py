@@ -173,6 +173,9 @@ def wrap(parts: Iterable[Part], width: int) -> list[Line]:
         for number, stretch in enumerate(part.text.split("\n")):
             if number:
                 wrapping.end_line()
+            if stretch.isascii():
+                wrapping.add_ascii(stretch, part)
+                continue
             for token in _TOKEN.findall(stretch):
                 wrapping.add(token, part)
     wrapping.end_line()
@@ -188,15 +191,33 @@ class _Wrapping:
         self._parts: list[Part] = []
         self._cells = 0
 
+    def add_ascii(self, text: str, part: Part) -> None:
+        """Add a text in which each character has one column."""
+        while text:
+            room = self.width - self._cells
+            if len(text) <= room:
+                self._append(text, len(text), part)
+                return
+            cut = text.rfind(" ", 0, room + 1)
+            if cut >= 0:
+                if cut:
+                    self._append(text[:cut], cut, part)
+                text = text[cut + 1 :]
+                if not text:
+                    return
+            elif not self._cells or len(text.partition(" ")[0]) > self.width:
+                if room:
+                    self._append(text[:room], room, part)
+                text = text[room:]
+            self.end_line()
+
     def add(self, token: str, part: Part) -> None:
-        cells = len(token) if token.isascii() else cell_len(token)
+        """Add a word or the blanks between two words."""
+        cells = cell_len(token)
         if self._cells + cells <= self.width:
             self._append(token, cells, part)
         elif token == " ":
             self.end_line()
-        elif cells <= self.width and token.isascii():
-            self.end_line()
-            self._append(token, cells, part)
         else:
             for piece, size in self._pieces(token):
                 if self._cells + size > self.width:
@@ -206,14 +227,6 @@ class _Wrapping:
     def _pieces(self, token: str) -> Iterator[tuple[str, int]]:
         """A token in pieces that fit into a line: what the line still holds, then whole lines."""
         room = self.width - self._cells
-        if token.isascii():
-            start = 0
-            while start < len(token):
-                if not room:
-                    room = self.width
-                yield token[start : start + room], len(token[start : start + room])
-                start, room = start + room, self.width
-            return
         start = end = used = 0
         for _, last, cells in split_graphemes(token)[0]:
             if used + cells > room and end > start:
