@@ -67,13 +67,13 @@ class Entries:
     def _entry(self, row: int) -> Entry:
         where = self.index.where(row)
         try:
-            record = jsonl.as_record(self.index.row(row), Score if self.scores else Pair, where=where)
+            content = self.index.row(row)
+            if self.scores:
+                return Entry(where, score=jsonl.as_record(content, Score, where=where))
+            return Entry(where, pair=jsonl.as_record(content, Pair, where=where))
         except DataError as error:
             raw = safe(self.index.raw(row)[:RAW].decode("utf-8", "replace"))
             return Entry(where, damage=f"{error.message}; {error.cure}" if error.cure else error.message, raw=raw)
-        if isinstance(record, Score):
-            return Entry(where, score=record)
-        return Entry(where, pair=record)
 
     def facts(self, row: int) -> tuple[str, str, str, str]:
         """Change ratio, first edit, verdict and oracle of a row, for display."""

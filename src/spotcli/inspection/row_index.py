@@ -51,7 +51,7 @@ class RowIndex:
         """
         with suppress(DataError):  # a damaged line is a row of its own
             next(dataset_lines.lines(path), None)
-        file = path.open("rb")
+        file: IO[bytes] = path.open("rb")
         try:
             if not _has_one_row_per_line(file):
                 file.close()
