@@ -284,7 +284,10 @@ def test_decisions_outlive_pairs_that_are_made_anew(tmp_path: Path) -> None:
         rows = [Pair.model_validate(row) for row in pairs(tmp_path)]
         review = ReviewFile(data)
         review.append(
-            Event(time="", action=row.id, key=row.key, digest=text_digest(row), decision=decision, chosen=chosen)
+            Event.model_validate(
+                {"time": "", "action": row.id, "key": row.key, "digest": text_digest(row), "decision": decision}
+                | {"chosen": chosen}
+            )
             for row, decision, chosen in zip(rows, ("reject", "edited"), (None, "by hand \\boxed{16}"), strict=False)
         )
         review.close()

@@ -134,18 +134,16 @@ def test_several_pairs_of_one_prompt_need_no_ids(tmp_path: Path) -> None:
 def test_decisions_of_reviewers_are_applied(tmp_path: Path) -> None:
     write(tmp_path, ROWS)
     pairs = [Pair.model_validate(row) for row in ROWS[:4]]
-    events = [
-        Event(time="", action=str(number), key=pair.key, digest=text_digest(pair), decision=decision, **fields)
-        for number, (pair, decision, fields) in enumerate(
-            zip(
-                pairs,
-                ("accept", "reject", "edited", "reject"),
-                ({}, {}, {"chosen": "by hand"}, {}),
-                strict=True,
-            )
-        )
+    made: list[dict[str, Any]] = [
+        {"decision": "accept"},
+        {"decision": "reject"},
+        {"decision": "edited", "chosen": "by hand"},
+        {"decision": "reject", "digest": "another text"},
     ]
-    events[3].digest = "another text"
+    events = [
+        Event.model_validate({"time": "", "action": pair.id, "key": pair.key, "digest": text_digest(pair), **decision})
+        for pair, decision in zip(pairs, made, strict=True)
+    ]
     review = ReviewFile(tmp_path / "data.jsonl")
     review.append(events)
     review.close()

@@ -17,12 +17,11 @@ from spotcli import decisions
 from spotcli.decisions import ReviewFile, review_path
 from spotcli.errors import UserError
 from spotcli.inspection.app.application import InspectApp, Opened, has_colour
-from spotcli.inspection.audit import SampleSize
+from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.entries import Entries
 from spotcli.inspection.row_index import RowIndex
 from spotcli.recipe import Recipe
 from spotcli.records import Pair
-from spotcli.stages.review import report_audit
 from tests.inspection.example_pairs import ATTACKS, write_hostile_pair, write_rows
 
 Steps = Callable[[InspectApp, Pilot[None]], Awaitable[None]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult, SuspendNotSupported
@@ -224,6 +225,7 @@ class InspectApp(App[None]):
             elif pair is not None and isinstance(totals, Overview):
                 totals.add(pair, matches=True)
         path = self.opened.path
+        content: RenderableType
         if isinstance(totals, ScoreOverview):
             content = terminal.score_overview(totals.summary(path))
         else:
