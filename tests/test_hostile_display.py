@@ -7,9 +7,12 @@ import os
 import pty
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
+from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,7 @@ def environment(folder: Path) -> dict[str, str]:
 def in_terminal(command: list[str], folder: Path, keys: bytes = b"") -> str:
     """Everything that a command writes to a terminal."""
     terminal, inside = pty.openpty()
+    ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     process = subprocess.Popen(
         command, cwd=folder, env=environment(folder), stdin=inside, stdout=inside, stderr=inside, start_new_session=True
     )

@@ -124,7 +124,7 @@ class InspectApp(App[None]):
 
     def on_row_list_moved(self) -> None:
         self.view.show(self.list.current)
-        self._write_bars()
+        self._write_title()
 
     # What runs in the background
 
@@ -203,7 +203,7 @@ class InspectApp(App[None]):
             if worker.is_cancelled:
                 return
             if self.entries.contains(rows[position], text.casefold()):
-                self.call_from_thread(self.list.move_to, position)
+                self.call_from_thread(self._move_to, position)
                 return
             if not step % REPORT:
                 self.call_from_thread(self._progress, "searching", step, len(rows))
@@ -236,7 +236,11 @@ class InspectApp(App[None]):
     # What keys do
 
     def action_move(self, step: int) -> None:
-        self.list.move_to(self.list.cursor + step)
+        self._move_to(self.list.cursor + step)
+
+    def _move_to(self, position: int) -> None:
+        self.list.move_to(position)
+        self._write_bars()
 
     def action_scroll(self, step: int) -> None:
         height = max(self.view.size.height - 1, 1)
@@ -292,7 +296,7 @@ class InspectApp(App[None]):
         for step in range(1, len(rows) + 1):
             position = (start + step) % len(rows)
             if self.entries.is_decidable(rows[position]) and not self.entries.is_decided(rows[position]):
-                self.list.move_to(position)
+                self._move_to(position)
                 return
         self._tell("no undecided pair is left in the list")
 
@@ -339,8 +343,7 @@ class InspectApp(App[None]):
         if self._record([Event(event="undo", time=now(), who=reviewer(), action=action)], rows) and rows:
             if len(keys) == 1 and rows[0] in self.list.rows:
                 self.list.move_to(self.list.rows.index(rows[0]))
-            # After the bars are written for the row that the cursor moved to.
-            self.call_after_refresh(self._tell, f"undone: the decision about {count_noun(len(keys), 'pair')}")
+            self._tell(f"undone: the decision about {count_noun(len(keys), 'pair')}")
 
     def action_edit(self) -> None:
         row = self._decidable()
@@ -432,6 +435,21 @@ class InspectApp(App[None]):
         self._tell(f"{verb}: {number:,} of {total:,} rows")
 
     def _write_bars(self) -> None:
+        self._write_title()
+        keys = "" if self.entries.scores else "a accept  r reject  x edit  u undo  ] next  "
+        self._tell(f"{self._counted()}{keys}? help  q quit")
+
+    def _counted(self) -> str:
+        """How many pairs have a decision, and how many have none."""
+        if self.entries.scores:
+            return ""
+        if self.scanned < len(self.entries):
+            return "counting ...  "
+        rows = range(len(self.entries)) if self.sample is None else self.sample
+        done = len(self.decided) if self.sample is None else len(self.decided.intersection(rows))
+        return f"{done:,} decided, {len(rows) - done:,} left  "
+
+    def _write_title(self) -> None:
         rows = self.list.rows
         place = f"{self.list.cursor + 1:,}/{len(rows):,}" if rows else "no rows"
         title = f" {one_line(self.opened.path.name)}  {place}"
@@ -440,13 +458,6 @@ class InspectApp(App[None]):
         if self.where:
             title += f"  filter {one_line(self.where)}"
         self.query_one("#title", Static).update(Text(title, no_wrap=True, overflow="ellipsis"))
-        whole = self.sample if self.sample is not None else None
-        done = len(self.decided) if whole is None else len(self.decided.intersection(whole))
-        total = len(self.entries) if whole is None else len(whole)
-        counted = f"{done:,} decided, {total - done:,} left" if self.scanned == len(self.entries) else "counting ..."
-        keys = "" if self.entries.scores else "a accept  r reject  x edit  u undo  ] next  "
-        counted = "" if self.entries.scores else f"{counted}  "
-        self._tell(f"{counted}{keys}? help  q quit")
 
 
 def _message(error: Exception) -> str:
