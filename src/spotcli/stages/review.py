@@ -134,7 +134,8 @@ def browse(
         UserError: the file does not exist, has another kind of rows, or fewer pairs than the sample.
         DataError: the file of decisions is damaged.
     """
-    from spotcli.inspection.app.application import Opened, run
+    from spotcli.inspection.app.application import run
+    from spotcli.inspection.app.browser import Opened
 
     path = folder / data
     first = next((row for _, _, row in jsonl.placed(path, invalid=lambda _: None)), {})

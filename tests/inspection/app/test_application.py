@@ -16,7 +16,8 @@ from textual.pilot import Pilot
 from spotcli import decisions
 from spotcli.decisions import ReviewFile, review_path
 from spotcli.errors import UserError
-from spotcli.inspection.app.application import InspectApp, Opened, has_colour
+from spotcli.inspection.app.application import InspectApp
+from spotcli.inspection.app.browser import Opened, has_colour
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.entries import Entries
 from spotcli.inspection.row_index import RowIndex

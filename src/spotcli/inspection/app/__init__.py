@@ -1,1 +1,1 @@
-"""The interactive viewer of pairs (Textual); only ``open_app`` of ``application`` is for others."""
+"""The interactive viewer of pairs (Textual); its entry is ``application.run``."""
