@@ -13,7 +13,7 @@ from spotcli.console import one_line
 from spotcli.decisions import Event, new_action, now, reviewer, text_digest
 from spotcli.errors import SpotError
 from spotcli.inspection import editing
-from spotcli.inspection.app.browser import Browser, Opened
+from spotcli.inspection.app.browser import Browser, Opened, in_order
 from spotcli.inspection.app.dialogs import ConfirmScreen, ReasonScreen
 from spotcli.inspection.overview import count_noun
 from spotcli.reviews import Review
@@ -22,10 +22,17 @@ from spotcli.reviews import Review
 class InspectApp(Browser):
     """The viewer of one file, with decisions."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("a", "decide('accept')"), ("r", "reject"), ("x", "edit"), ("u", "undo"), ("A", "all('accept')"),
-        ("R", "all('reject')"), ("right_square_bracket", "next_undecided"),
-    ]  # fmt: skip
+    BINDINGS: ClassVar[list[BindingType]] = in_order(
+        {
+            "a": "decide('accept')",
+            "r": "reject",
+            "x": "edit",
+            "u": "undo",
+            "A": "all('accept')",
+            "R": "all('reject')",
+            "right_square_bracket": "next_undecided",
+        }
+    )
 
     def action_next_undecided(self) -> None:
         rows, start = self.list.rows, self.list.cursor
@@ -40,7 +47,7 @@ class InspectApp(Browser):
         if (row := self._decidable()) is not None:
             self._record([self._event(row, decision, new_action())], [row])
 
-    def action_reject(self) -> None:
+    async def action_reject(self) -> None:
         row = self._decidable()
         if row is None:
             return
@@ -49,9 +56,9 @@ class InspectApp(Browser):
             if reason is not None:
                 self._record([self._event(row, "reject", new_action(), reason or None)], [row])
 
-        self.push_screen(ReasonScreen(), with_reason)
+        await self.push_screen(ReasonScreen(), with_reason)
 
-    def action_all(self, decision: Review) -> None:
+    async def action_all(self, decision: Review) -> None:
         rows = [row for row in self.list.rows if self.entries.is_decidable(row)]
         if not rows:
             self._tell("the list has no pair to decide about")
@@ -62,7 +69,7 @@ class InspectApp(Browser):
                 action = new_action()
                 self._record([self._event(row, decision, action) for row in rows], rows)
 
-        self.push_screen(ConfirmScreen(f"{decision.capitalize()} {count_noun(len(rows), 'pair')}?"), confirmed)
+        await self.push_screen(ConfirmScreen(f"{decision.capitalize()} {count_noun(len(rows), 'pair')}?"), confirmed)
 
     def action_undo(self) -> None:
         try:

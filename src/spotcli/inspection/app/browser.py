@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,8 +12,9 @@ from rich.console import RenderableType
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.screen import ModalScreen
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
@@ -53,6 +54,11 @@ class Opened:
     """Show a random sample of the pairs, for an audit."""
 
 
+def in_order(actions: Mapping[str, str]) -> list[BindingType]:
+    """Bindings of keys whose actions are done one after another: a key typed ahead goes to the screen that opens."""
+    return [Binding(keys, action, priority=True) for keys, action in actions.items()]
+
+
 class Browser(App[None]):
     """The viewer of one file, without decisions."""
 
@@ -74,12 +80,27 @@ class Browser(App[None]):
     .line { height: 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("n", "edit_step(1)"),
-        ("N", "edit_step(-1)"), ("slash", "search"), ("f", "filter"), ("s", "beside"), ("z", "fold"),
-        ("o", "overview"), ("question_mark", "help"), ("down,j", "move(1)"), ("up,k", "move(-1)"),
-        ("g,home", "move(-1000000000)"), ("G,end", "move(1000000000)"), ("space,pagedown", "scroll(1)"),
-        ("b,pageup", "scroll(-1)"), ("q,ctrl+c,ctrl+q", "quit"),
-    ]  # fmt: skip
+        *in_order(
+            {
+                "n": "edit_step(1)",
+                "N": "edit_step(-1)",
+                "slash": "search",
+                "f": "filter",
+                "s": "beside",
+                "z": "fold",
+                "o": "overview",
+                "question_mark": "help",
+                "down,j": "move(1)",
+                "up,k": "move(-1)",
+                "g,home": "move(-1000000000)",
+                "G,end": "move(1000000000)",
+                "space,pagedown": "scroll(1)",
+                "b,pageup": "scroll(-1)",
+                "q": "quit",
+            }
+        ),
+        Binding("ctrl+c,ctrl+q", "stop", priority=True),
+    ]
 
     def __init__(self, opened: Opened) -> None:
         self.marked = not has_colour()
@@ -232,12 +253,21 @@ class Browser(App[None]):
 
     # What keys do
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys of the list do nothing while a dialog is open, except to end the app by Ctrl-C."""
+        if isinstance(self.screen, ModalScreen):
+            return action == "stop"
+        return super().check_action(action, parameters)
+
     def action_move(self, step: int) -> None:
         self._move_to(self.list.cursor + step)
 
     def _move_to(self, position: int) -> None:
         self.list.move_to(position)
         self._write_bars()
+
+    async def action_stop(self) -> None:
+        await self.action_quit()
 
     def action_scroll(self, step: int) -> None:
         height = max(self.view.size.height - 1, 1)
@@ -254,16 +284,18 @@ class Browser(App[None]):
         self.view.options.folded = not self.view.options.folded
         self.view.lay_out()
 
-    def action_help(self) -> None:
-        self.push_screen(TextScreen(Text(HELP)))
+    async def action_help(self) -> None:
+        await self.push_screen(TextScreen(Text(HELP)))
 
-    def action_overview(self) -> None:
+    async def action_overview(self) -> None:
         screen = TextScreen(Text("computing ..."))
-        self.push_screen(screen)
+        await self.push_screen(screen)
         self._summarise(screen, self.list.rows, max(self.size.width * 9 // 10 - 6, 20))
 
-    def action_filter(self) -> None:
-        self.push_screen(LineScreen("filter, such as ratio>0.3, decision=none", self.where or ""), self._set_filter)
+    async def action_filter(self) -> None:
+        await self.push_screen(
+            LineScreen("filter, such as ratio>0.3, decision=none", self.where or ""), self._set_filter
+        )
 
     def _set_filter(self, where: str | None) -> None:
         if where is None:
@@ -280,8 +312,8 @@ class Browser(App[None]):
             return
         self._select(where)
 
-    def action_search(self) -> None:
-        self.push_screen(LineScreen("search", self._searched), self._search)
+    async def action_search(self) -> None:
+        await self.push_screen(LineScreen("search", self._searched), self._search)
 
     def _search(self, text: str | None) -> None:
         if text and self.list.rows:

@@ -54,6 +54,9 @@ class LineScreen(ModalScreen[str | None]):
             yield Static(Text(self._question))
             yield Input(self._value, compact=True)
 
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one(Input))  # at once, for text that was typed ahead
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
 
