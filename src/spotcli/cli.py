@@ -162,7 +162,7 @@ def inspect(
     as_json: flags.AsJson = False,
 ) -> None:
     """Show the corrections as diffs and decide about them; on a terminal, an interactive application."""
-    from spotcli.errors import UserError
+    from spotcli.errors import Unfinished, UserError
     from spotcli.stages.review import SampleSize, Selection, View, browse, is_interactive
     from spotcli.stages.review import review as stage
 
@@ -170,7 +170,10 @@ def inspect(
     settings = _load(recipe, None, {})
     if is_interactive(view, selection):
         wanted = SampleSize(sample, seed) if sample else None
-        _reported(lambda: browse(settings, data=data, where=where, sample=wanted))
+        try:
+            _reported(lambda: browse(settings, data=data, where=where, sample=wanted))
+        except KeyboardInterrupt:
+            raise Unfinished("interrupted; all decisions are saved", cure="run the same command again") from None
         return
     if sample:
         cure = "run it on a terminal, without --id, --limit, --html and --json"

@@ -79,28 +79,26 @@ class Browser(App[None]):
     LineScreen { align: left bottom; }
     .line { height: 2; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *in_order(
-            {
-                "n": "edit_step(1)",
-                "N": "edit_step(-1)",
-                "slash": "search",
-                "f": "filter",
-                "s": "beside",
-                "z": "fold",
-                "o": "overview",
-                "question_mark": "help",
-                "down,j": "move(1)",
-                "up,k": "move(-1)",
-                "g,home": "move(-1000000000)",
-                "G,end": "move(1000000000)",
-                "space,pagedown": "scroll(1)",
-                "b,pageup": "scroll(-1)",
-                "q": "quit",
-            }
-        ),
-        Binding("ctrl+c,ctrl+q", "stop", priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = in_order(
+        {
+            "n": "edit_step(1)",
+            "N": "edit_step(-1)",
+            "slash": "search",
+            "f": "filter",
+            "s": "beside",
+            "z": "fold",
+            "o": "overview",
+            "question_mark": "help",
+            "down,j": "move(1)",
+            "up,k": "move(-1)",
+            "g,home": "move(-1000000000)",
+            "G,end": "move(1000000000)",
+            "space,pagedown": "scroll(1)",
+            "b,pageup": "scroll(-1)",
+            "q": "quit",
+            "ctrl+c,ctrl+q": "stop",
+        }
+    )
 
     def __init__(self, opened: Opened) -> None:
         self.marked = not has_colour()

@@ -1,4 +1,7 @@
-"""Screens above the app: a line of input, a choice, and texts to read."""
+"""Screens above the app: a line of input, a choice, and texts to read.
+
+Their keys have priority: such an action is finished before the next key is read, so that keys may be typed ahead.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from typing import ClassVar
 
 from rich.console import RenderableType
 from rich.text import Text
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
@@ -64,24 +66,32 @@ class LineScreen(ModalScreen[str | None]):
 class ReasonScreen(ModalScreen[str | None]):
     """Ask why a pair is rejected: an empty text is no reason, None cancels."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(number), f"choose({number})", priority=True) for number in range(1, len(REASONS) + 1)),
+        Binding("enter,r", "choose(0)", priority=True),
+        Binding("escape,q", "cancel", priority=True),
+    ]
+
     def compose(self) -> ComposeResult:
         lines = [f"{number}  {reason}" for number, reason in enumerate(REASONS, 1)]
         yield Static(
             Text("\n".join(["Reject: why?", "", *lines, "", "Enter  no reason     Esc  cancel"])), classes="box"
         )
 
-    def on_key(self, event: events.Key) -> None:
-        event.stop()
-        if event.key.isdigit() and 1 <= int(event.key) <= len(REASONS):
-            self.dismiss(REASONS[int(event.key) - 1])
-        elif event.key in ("enter", "r"):
-            self.dismiss("")
-        elif event.key in ("escape", "q"):
-            self.dismiss(None)
+    async def action_choose(self, number: int) -> None:
+        await self.dismiss(REASONS[number - 1] if number else "")
+
+    async def action_cancel(self) -> None:
+        await self.dismiss(None)
 
 
 class ConfirmScreen(ModalScreen[bool]):
     """Ask yes or no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", priority=True),
+        Binding("n,escape,q", "answer(False)", priority=True),
+    ]
 
     def __init__(self, question: str) -> None:
         super().__init__()
@@ -90,16 +100,15 @@ class ConfirmScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         yield Static(Text(f"{self._question}\n\ny  yes     n  no"), classes="box")
 
-    def on_key(self, event: events.Key) -> None:
-        event.stop()
-        if event.key in ("y", "n", "escape", "q"):
-            self.dismiss(event.key == "y")
+    async def action_answer(self, answer: bool) -> None:
+        await self.dismiss(answer)
 
 
 class TextScreen(ModalScreen[None]):
     """Show a text until a key is pressed; it scrolls."""
 
     AUTO_FOCUS = ".page"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,o,question_mark,enter", "close", priority=True)]
 
     def __init__(self, content: RenderableType) -> None:
         super().__init__()
@@ -114,7 +123,5 @@ class TextScreen(ModalScreen[None]):
         self._content = content
         self.query_one("#text", Static).update(content)
 
-    def on_key(self, event: events.Key) -> None:
-        if event.key in ("escape", "q", "o", "question_mark", "enter"):
-            event.stop()
-            self.dismiss(None)
+    async def action_close(self) -> None:
+        await self.dismiss(None)
