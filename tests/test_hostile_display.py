@@ -152,7 +152,7 @@ def test_nothing_from_outside_reaches_a_pipe(name: str, folder: Path) -> None:
     assert not re.search(r"^! cure: no", written, re.MULTILINE)
 
 
-APP_OWN = re.compile(r"\x1b\[[?>=]?[0-9;:]*[ $]?[A-Za-z]|\x1b[=>78]|\r|\x0f|\x1b\([B0]|\x1b\]22;[a-z-]*\x07")
+APP_OWN = re.compile(r"\x1b\[[?<>=]?[0-9;:]*[ $]?[A-Za-z]|\x1b[=>78]|\r|\x0f|\x1b\([B0]|\x1b\]22;[a-z-]*\x07")
 """What Textual writes to a terminal: cursor, colours, modes and queries of the terminal."""
 
 
