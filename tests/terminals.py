@@ -81,7 +81,10 @@ class Terminal:
         return self.code
 
     def ctrl_c(self) -> None:
-        os.write(self._screen, b"\x03")
+        self.press("\x03")
+
+    def press(self, keys: str) -> None:
+        os.write(self._screen, keys.encode())
 
     def hang_up(self) -> None:
         """Close the terminal: the kernel sends SIGHUP to the command, and writing fails from now on."""

@@ -72,6 +72,9 @@ HEAVY = {
 TORCH = {"core.loss", "core.drift", "training.trainer"}
 """Modules beside core/forward that are torch through and through; a stage imports them inside a function."""
 
+TEXTUAL = "inspection.app."
+"""Start of the names of modules that are the interactive viewer; the stage imports them inside a function."""
+
 SYMPY = {
     "grading.algebra.points",
     "grading.algebra.relations",
@@ -275,6 +278,8 @@ def test_heavy_packages_are_imported_where_they_are_needed(name: str) -> None:
         allowed = {"sympy", "math_verify"}
     elif name in TORCH or name.startswith("core.forward."):
         allowed = {"torch", "transformers"}
+    elif name.startswith(TEXTUAL):
+        allowed = {"textual"}
     else:
         allowed = set()
     assert heavy <= allowed

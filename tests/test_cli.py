@@ -52,7 +52,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "from spotcli.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'litellm', 'transformers', 'datasets', 'vllm', 'pydantic', 'sympy'} & set(sys.modules)\n"
+        "names = {'torch', 'litellm', 'transformers', 'datasets', 'vllm', 'pydantic', 'sympy', 'textual'}\n"
+        "heavy = names & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -100,7 +101,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--price-out",
         }
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
-        "inspect": common | {"--against", "--id", "--where", "--html", "--limit"},
+        "inspect": common | {"--against", "--id", "--where", "--html", "--limit", "--sample", "--seed"},
         "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common
         | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"}

@@ -7,9 +7,12 @@ import os
 import pty
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
+from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,7 @@ def environment(folder: Path) -> dict[str, str]:
 def in_terminal(command: list[str], folder: Path, keys: bytes = b"") -> str:
     """Everything that a command writes to a terminal."""
     terminal, inside = pty.openpty()
+    ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     process = subprocess.Popen(
         command, cwd=folder, env=environment(folder), stdin=inside, stdout=inside, stderr=inside, start_new_session=True
     )
@@ -118,7 +122,7 @@ def in_terminal(command: list[str], folder: Path, keys: bytes = b"") -> str:
             if not part:
                 break
             written += part
-            if keys and b"Press Enter" in written:
+            if keys and b"q quit" in written:
                 os.write(terminal, keys)
                 keys = b""
         elif process.poll() is not None:
@@ -148,10 +152,26 @@ def test_nothing_from_outside_reaches_a_pipe(name: str, folder: Path) -> None:
     assert not re.search(r"^! cure: no", written, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["inspect", "inspect one", "sample"])
+APP_OWN = re.compile(r"\x1b\[[?<>=]?[0-9;:]*[ $]?[A-Za-z]|\x1b[=>78]|\r|\x0f|\x1b\([B0]|\x1b\]22;[a-z-]*\x07")
+"""What Textual writes to a terminal: cursor, colours, modes and queries of the terminal."""
+
+
+def test_nothing_from_outside_reaches_the_terminal_of_the_app(folder: Path) -> None:
+    command = [sys.executable, "-m", "spotcli", *COMMANDS["inspect"]]
+    written = in_terminal(command, folder, keys=b"szjnNoqq")
+    assert "\x1b[?1049h" in written  # the app was open
+    shown = APP_OWN.sub("", written)
+    assert "Traceback" not in shown
+    assert FORBIDDEN.findall(shown) == []
+    assert "\x1b" not in shown
+    # Markup in the file has no effect.
+    assert "[red]M" in shown
+
+
+@pytest.mark.parametrize("name", ["inspect one", "sample"])
 def test_nothing_from_outside_reaches_a_terminal(name: str, folder: Path) -> None:
     command = [sys.executable, "-m", "spotcli", *COMMANDS[name]]
-    written = in_terminal(command, folder, keys=b"\nneq")
+    written = in_terminal(command, folder, keys=b"q")
     shown = RICHS_OWN.sub("", written).replace("\r\n", "\n")
     assert "Traceback" not in shown
     assert FORBIDDEN.findall(shown) == []

@@ -163,15 +163,28 @@ def inspect(
     where: flags.Where = None,
     limit: flags.ShownPairs = None,
     html: flags.Html = None,
+    sample: flags.SampledPairs = None,
+    seed: flags.SampleSeed = 0,
     recipe: flags.RecipeFile = None,
     as_json: flags.AsJson = False,
 ) -> None:
-    """Show the corrections, or what an evaluation won and lost: each as a diff, and an overview of the file."""
-    from spotcli.stages.review import Selection, View
+    """Show corrections as diffs and decide about them, or what an evaluation won and lost."""
+    from spotcli.errors import Unfinished, UserError
+    from spotcli.stages.review import SampleSize, Selection, View, browse, is_interactive
     from spotcli.stages.review import review as stage
 
     selection, view = Selection(id, where), View(limit, html, quiet=as_json)
     settings = _load(recipe, None, {})
+    if against is None and is_interactive(view, selection):
+        wanted = SampleSize(sample, seed) if sample else None
+        try:
+            _reported(lambda: browse(settings, data=data, where=where, sample=wanted))
+        except KeyboardInterrupt:
+            raise Unfinished("interrupted; all decisions are saved", cure="run the same command again") from None
+        return
+    if sample:
+        cure = "run it on a terminal, without --id, --limit, --html and --json"
+        raise UserError("--sample requires the interactive application", where="--sample", cure=cure)
     with standard_input(str(data)) as (file, _):
         summary = _reported(lambda: stage(settings, data=Path(file), against=against, selection=selection, view=view))
     if as_json:

@@ -74,6 +74,18 @@ ShownPairs = Annotated[
 ]
 Html = Annotated[Path | None, _option("Input and output", "Write an HTML page instead.", metavar="FILE")]
 
+SampledPairs = Annotated[
+    int | None,
+    _option(
+        "Pairs",
+        "Audit: decide about N random pairs and get the error rate.",
+        "--sample",
+        metavar="N",
+        min=1,
+    ),
+]
+SampleSeed = Annotated[int, _option("Pairs", "Seed of --sample.", "--seed", metavar="S", min=0)]
+
 # spot train
 
 EstimateOnly = Annotated[

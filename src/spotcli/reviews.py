@@ -5,7 +5,7 @@ This module imports nothing of spotcli, so that ``records`` can declare the fiel
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
 Review = Literal["accept", "reject", "edited"]
@@ -26,10 +26,15 @@ def row_key(row: dict[str, Any]) -> RowKey:
     return row["id"], row.get("trial", 0)
 
 
-def reviewed_rows(rows: Iterable[dict[str, Any]]) -> dict[RowKey, dict[str, Any]]:
+def reviewed_rows(
+    rows: Iterable[dict[str, Any]], is_reviewed: Callable[[dict[str, Any]], bool] = lambda row: bool(row.get("review"))
+) -> dict[RowKey, dict[str, Any]]:
     """Return the rows that a person reviewed, by key. Only these are kept in memory.
+
+    Args:
+        is_reviewed: by default, whether the row has the field ``review``.
 
     Raises:
         KeyError: a reviewed row has no ``id``.
     """
-    return {row_key(row): row for row in rows if row.get("review")}
+    return {row_key(row): row for row in rows if is_reviewed(row)}

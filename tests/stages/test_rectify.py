@@ -19,12 +19,14 @@ from typing import Any
 
 import pytest
 
-from spotcli import outputs
+from spotcli import decisions, outputs
 from spotcli.appender import Appender
 from spotcli.core import oracle_prompts
+from spotcli.decisions import Event, ReviewFile, text_digest
 from spotcli.errors import BudgetReached, SettingsChanged, SpotError, Unfinished, UserError
 from spotcli.providers import limiter as limits
 from spotcli.recipe_yaml import load
+from spotcli.records import Pair
 from spotcli.repair.journal import Journal
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.conftest import write_rows
@@ -272,6 +274,35 @@ def test_a_reviewed_pair_is_kept(tmp_path: Path) -> None:
         write_rows(tmp_path / "data.jsonl", rows)
         assert ask(tmp_path, provider, gamma=0.1).pairs == 1
     assert pairs(tmp_path) == [rows[1]]
+
+
+def test_decisions_outlive_pairs_that_are_made_anew(tmp_path: Path) -> None:
+    samples(tmp_path, 3)
+    data = tmp_path / "data.jsonl"
+    with FakeProvider(script(3)) as provider:
+        ask(tmp_path, provider)
+        rows = [Pair.model_validate(row) for row in pairs(tmp_path)]
+        review = ReviewFile(data)
+        review.append(
+            Event.model_validate(
+                {"time": "", "action": row.id, "key": row.key, "digest": text_digest(row), "decision": decision}
+                | {"chosen": chosen}
+            )
+            for row, decision, chosen in zip(rows, ("reject", "edited"), (None, "by hand \\boxed{16}"), strict=False)
+        )
+        review.close()
+        before = pairs(tmp_path)
+        # Of the others, none is close enough.
+        assert ask(tmp_path, provider, gamma=0.1).pairs == 2
+        requests = len(provider.requests)
+        assert pairs(tmp_path) == before[:2]
+        known = decisions.read(data)
+        assert [known.state(row) for row in rows] == ["reject", "edited", None]
+        # From scratch: the file of decisions stays, and counts for the pairs with the same text.
+        ask(tmp_path, provider, fresh=True)
+    assert len(provider.requests) > requests
+    known = decisions.read(data)
+    assert [known.state(Pair.model_validate(row)) for row in pairs(tmp_path)] == ["reject", "edited", None]
 
 
 def test_a_missing_key_is_named_before_any_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import spotcli
+from spotcli import decisions, jsonl
 from spotcli.errors import DataError, UserError
 from spotcli.recipe import Recipe
+from spotcli.records import Pair
 from spotcli.stages import review as stage
 from spotcli.stages.review import ScoreSummary, Selection, View, review
 from tests.inspection.example_pairs import LAUNCH, PAIRS, inspect_file, write_pairs, write_rows
+from tests.terminals import Terminal
 
 
 @pytest.fixture
@@ -114,6 +122,88 @@ def test_large_file_is_streamed(tmp_path: Path, capsys: pytest.CaptureFixture[st
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 2700 < 600
+
+
+def opened(data: Path, *options: str) -> Terminal:
+    """The interactive application in a process of its own, when it can be used."""
+    source = str(Path(str(spotcli.__file__)).parents[1])
+    command = [sys.executable, "-m", "spotcli", "inspect", data.name, *options]
+    terminal = Terminal(command, data.parent, data.parent / "screen", {"PYTHONPATH": source})
+    until(terminal, lambda: "left" in terminal.text())
+    return terminal
+
+
+def until(terminal: Terminal, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, terminal.text()[-2000:]
+        assert terminal.poll() is None or condition(), terminal.text()[-2000:]
+
+
+def state(data: Path) -> list[str | None]:
+    known = decisions.read(data)
+    return [known.state(pair) for pair in jsonl.read(data, Pair)]
+
+
+def test_a_decision_survives_a_kill_at_once(data: Path) -> None:
+    terminal = opened(data)
+    terminal.press("a")
+    until(terminal, lambda: decisions.review_path(data).exists() and state(data)[0] == "accept")
+    os.kill(terminal.pid, signal.SIGKILL)
+    assert terminal.wait(30) == -signal.SIGKILL
+    terminal = opened(data)
+    terminal.press("jr2")
+    until(terminal, lambda: state(data)[1] == "reject")
+    terminal.press("u")
+    until(terminal, lambda: state(data)[1] == "accept")  # the field of the row
+    terminal.press("q")
+    assert terminal.wait(30) == 0
+    assert "\x1b[?1049l" in terminal.text()  # the user's screen is back
+    assert state(data) == ["accept", "accept", None]
+
+
+def test_an_audit_prints_the_error_rate(data: Path) -> None:
+    terminal = opened(data, "--sample", "2", "--where", "review=none")
+    until(terminal, lambda: "2 left" in terminal.text())
+    terminal.press("a]")
+    until(terminal, lambda: decisions.review_path(data).exists() and len(set(state(data))) == 2)
+    terminal.press("r1")
+    until(terminal, lambda: "reject" in state(data))
+    terminal.press("q")
+    assert terminal.wait(30) == 0
+    # The exact interval of 1 of 2: 1 - sqrt(0.975) to sqrt(0.975).
+    assert "1 of 2 rejected: 1.3 to 98.7 %" in terminal.text()
+
+
+def test_a_sample_requires_a_terminal(data: Path) -> None:
+    source = str(Path(str(spotcli.__file__)).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "spotcli", "inspect", str(data), "--sample", "2"],
+        env=os.environ | {"PYTHONPATH": source},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--sample requires the interactive application" in done.stderr
+
+
+def test_decisions_are_printed_and_filtered(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = list(jsonl.read(data, Pair))
+    review_file = decisions.ReviewFile(data)
+    review_file.append(
+        decisions.Event.model_validate(
+            {"time": "", "action": "1", "key": pair.key, "digest": decisions.text_digest(pair), **made}
+        )
+        for pair, made in ((pairs[0], {"decision": "reject"}), (pairs[2], {"decision": "edited", "chosen": "abd"}))
+    )
+    review_file.close()
+    summary = inspect_file(data)
+    assert summary.reviews == {"reject": 1, "accept": 1, "edited": 1}
+    assert "[-abc-]{+abd+}" in capsys.readouterr().out
+    assert inspect_file(data, where="decision=edited", quiet=True).matching == 1
+    assert inspect_file(data, where="decision=none", quiet=True).matching == 0
 
 
 SCORES = [

@@ -187,6 +187,21 @@ def test_model_card_of_a_run(trained: tuple[Path, TrainSummary], tiny_model: Pat
         assert part in body, part
 
 
+def test_model_card_has_decisions_and_the_audit(trained: tuple[Path, TrainSummary]) -> None:
+    meta = RunMeta.read(trained[0] / "checkpoint" / "spot-train.json")
+    assert meta is not None
+    assert meta.summary is not None
+    assert "audit" not in card(meta, lora=False)
+    audit = {"seed": 3, "text": "7 of 100 rejected: 2.9 to 13.9 %", "current": True}
+    summary = replace(meta.summary, reviewed={"reject": 2, "edited": 1}, audit=audit)
+    text = card(replace(meta, summary=summary), lora=False)
+    assert "- decisions of reviewers: 1 edited, 2 reject\n" in text
+    line = "- audit of a random sample (seed 3): 7 of 100 rejected: 2.9 to 13.9 % (exact 95 % interval)\n"
+    assert line in text
+    summary = replace(summary, audit={**audit, "current": False})
+    assert "(seed 3) of an earlier version: 7 of 100" in card(replace(meta, summary=summary), lora=False)
+
+
 def test_model_card_names_a_base_model_of_the_hub(trained: tuple[Path, TrainSummary]) -> None:
     meta = RunMeta.read(trained[0] / "checkpoint" / "spot-train.json")
     assert meta is not None

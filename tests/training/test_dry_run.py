@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from spotcli import recipe_yaml
+from spotcli import jsonl, recipe_yaml
 from spotcli.core.costs import DEVICES
+from spotcli.decisions import Audit, Event, ReviewFile, text_digest
 from spotcli.errors import RecipeError, UserError
+from spotcli.records import Pair
 from spotcli.stages.train import TrainSummary, train
 from tests.stages.test_train import pair, recipe, write
 
@@ -125,6 +127,31 @@ def test_estimate_grows_with_the_epochs(tiny_model: Path, tmp_path: Path) -> Non
     assert four["reference"] == two["reference"]
     assert "reference" not in operations(objective="sft")
     assert operations(share_prefix=False)["layers"] > two["layers"]
+
+
+def test_decisions_and_the_audit_are_part_of_the_plan(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, [pair(number) for number in range(4)])
+    data = tmp_path / "data.jsonl"
+    first, second, *_ = jsonl.read(data, Pair)
+    review = ReviewFile(data)
+    review.append(
+        Event.model_validate({"time": "", "action": row.id, "key": row.key, "digest": text_digest(row), **made})
+        for row, made in ((first, {"decision": "reject"}), (second, {"decision": "edited", "chosen": "by hand"}))
+    )
+    audit = Audit(sample=2, seed=0, rejected=1, low=0.01, high=0.99, data=jsonl.digest(data))
+    review.append([Event(event="audit", time="", audit=audit)])
+    review.close()
+    summary = train(recipe(tiny_model), folder=tmp_path, dry_run=True)
+    assert (summary.rows, summary.pairs) == (4, 3)
+    assert summary.reviewed == {"reject": 1, "edited": 1}
+    assert summary.audit is not None
+    assert (summary.audit["text"], summary.audit["current"]) == ("1 of 2 rejected: 1.0 to 99.0 %", True)
+    assert "decisions of reviewers: 1 rejected and left out, 1 edited" in capsys.readouterr().err
+    # The audit is about this content of the file.
+    write(tmp_path, [pair(number) for number in range(5)])
+    assert train(recipe(tiny_model), folder=tmp_path, dry_run=True).audit == {**summary.audit, "current": False}
 
 
 def test_rows_are_counted_without_a_tokenizer(tiny_model: Path, tmp_path: Path) -> None:

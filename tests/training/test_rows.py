@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from spotcli.core.forward.encoding import EncodedPair
+from spotcli.decisions import Event, ReviewFile, text_digest
 from spotcli.errors import DataError, UserError
 from spotcli.recipe import Recipe
 from spotcli.records import Contrast, Pair
@@ -128,6 +129,32 @@ def test_several_pairs_of_one_prompt_need_no_ids(tmp_path: Path) -> None:
     for row in rows:
         del row["id"]
     assert len(load(tmp_path, rows).pairs) == len(rows)
+
+
+def test_decisions_of_reviewers_are_applied(tmp_path: Path) -> None:
+    write(tmp_path, ROWS)
+    pairs = [Pair.model_validate(row) for row in ROWS[:4]]
+    made: list[dict[str, Any]] = [
+        {"decision": "accept"},
+        {"decision": "reject"},
+        {"decision": "edited", "chosen": "by hand"},
+        {"decision": "reject", "digest": "another text"},
+    ]
+    events = [
+        Event.model_validate({"time": "", "action": pair.id, "key": pair.key, "digest": text_digest(pair), **decision})
+        for pair, decision in zip(pairs, made, strict=True)
+    ]
+    review = ReviewFile(tmp_path / "data.jsonl")
+    review.append(events)
+    review.close()
+    data = load(tmp_path, ROWS)
+    assert data.reviewed.counts == {"accept": 1, "reject": 1, "edited": 1, "stale": 1}
+    assert data.encoded.dropped == {"rejected in review": 1}
+    assert len(data.pairs) == len(ROWS) - 1
+    plain = load(tmp_path / "plain", ROWS)
+    changed = [pair for pair in data.pairs if pair not in plain.pairs]
+    assert len(changed) == 1
+    assert data.reviewed.digest != plain.reviewed.digest is None
 
 
 def test_answers_that_are_the_same_train_where_only_one_is_used(tmp_path: Path) -> None:

@@ -207,8 +207,9 @@ def _bridged(spans: list[Span]) -> list[Span]:
     Such a span is white space between two replacements, or words between two edits that are each at least three times
     as long. In a rewritten paragraph such words match by accident.
     """
+    known: dict[int, tuple[Span, int]] = {}
     while True:
-        sizes = [sum(not piece.isspace() for piece in span.pieces) for span in spans]
+        sizes = [_size(span, known) for span in spans]
         kinds = [span.kind for span in spans]
         bridged: list[Span] = []
         for place, span in enumerate(spans):
@@ -228,11 +229,23 @@ def _bridged(spans: list[Span]) -> list[Span]:
         spans = bridged
 
 
+def _size(span: Span, known: dict[int, tuple[Span, int]]) -> int:
+    """The pieces of a span that are not white space; most spans are counted again and again."""
+    entry = known.get(id(span))
+    if entry is None:
+        # The span is kept beside its size, so that its id stays its own.
+        entry = known[id(span)] = span, sum(not piece.isspace() for piece in span.pieces)
+    return entry[1]
+
+
 def _joined(spans: Iterable[Span]) -> list[Span]:
     """Join adjacent spans of one kind, drop empty ones, and put the deletion of each edit before its insertion."""
     joined: list[Span] = []
     for kept, run in groupby((span for span in spans if span.pieces), key=lambda span: span.kind == "kept"):
         edit = list(run)
+        if len(edit) == 1:
+            joined += edit
+            continue
         kinds: tuple[Kind, ...] = ("kept",) if kept else ("deleted", "inserted")
         for kind in kinds:
             if pieces := tuple(piece for span in edit if span.kind == kind for piece in span.pieces):

@@ -22,6 +22,11 @@ _CHANGE_STYLES = {"won": "green", "lost": "red", "both": "", "neither": "dim"}
 
 def print_score_overview(console: Console, summary: ScoreSummary) -> None:
     """Print the verdicts per task, and the reasons of undecided ones."""
+    console.print(score_overview(summary), soft_wrap=True)
+
+
+def score_overview(summary: ScoreSummary) -> Text:
+    """The verdicts per task, and the reasons of undecided ones."""
     from rich.text import Text
 
     title = Text.assemble(
@@ -30,31 +35,30 @@ def print_score_overview(console: Console, summary: ScoreSummary) -> None:
     if summary.matching < summary.answers:
         selected = count_noun(summary.matching, "problem") if summary.against else f"{summary.matching:,}"
         title.append(f", {selected} selected", style="yellow")
-    console.print(title, soft_wrap=True)
+    lines = [title]
     # Of problems that are compared, one answer each is selected: its verdicts are no score.
     for task, counts in () if summary.against else summary.tasks.items():
         line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(counts['problems'], 'problem')}")
         for name in ("right", "wrong", "undecided"):
             line.append(", ").append(name, style=VERDICT_STYLES[name]).append(f" {counts[name]:,}")
         share = counts["right"] / (counts["right"] + counts["wrong"] + counts["undecided"])
-        console.print(line.append(f" ({share:.1%} right)"), soft_wrap=True)
+        lines.append(line.append(f" ({share:.1%} right)"))
     for task, changes in summary.changes.items():
         line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(sum(changes.values()), 'problem')}")
         for change, count in changes.items():
             line.append(", ").append(change, style=_CHANGE_STYLES[change]).append(f" {count:,}")
-        console.print(line, soft_wrap=True)
+        lines.append(line)
     if summary.against:
-        console.print(Text(f"{'':15} compared with {one_line(summary.against)}", style="dim"), soft_wrap=True)
+        lines.append(Text(f"{'':15} compared with {one_line(summary.against)}", style="dim"))
     if summary.reasons:
         listed = ", ".join(f"{one_line(reason)} {count:,}" for reason, count in summary.reasons.items())
-        console.print(Text.assemble((f"{'undecided':<15}", "bold"), f" {listed}"), soft_wrap=True)
-    console.print()
+        lines.append(Text.assemble((f"{'undecided':<15}", "bold"), f" {listed}"))
+    return Text("\n").join([*lines, Text()])
 
 
 def show_scores(console: Console, scores: Iterable[Score], total: int, *, whole: bool) -> None:
     """Show the answers of an evaluation, as ``show_pairs`` shows pairs."""
-    parts = (_score_parts(score, f"{number}/{total}", whole=whole) for number, score in enumerate(scores, 1))
-    show(console, parts, count_noun(total, "answer"), total, whole=whole)
+    show(console, (score_parts(score, f"{number}/{total}", whole=whole) for number, score in enumerate(scores, 1)))
 
 
 def show_changes(console: Console, compared: Iterable[ComparedAnswers], total: int, *, whole: bool) -> None:
@@ -63,10 +67,10 @@ def show_changes(console: Console, compared: Iterable[ComparedAnswers], total: i
     parts = (
         _change_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(compared, 1)
     )
-    show(console, parts, count_noun(total, "problem"), total, whole=whole)
+    show(console, parts)
 
 
-def _score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
+def score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
     """Title, facts, prompt and response of one answer of an evaluation."""
     from rich.text import Text
 

@@ -5,19 +5,17 @@ All text from the file is made harmless by ``console.safe`` and never read as ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, safe
 from spotcli.core.edits import Span, diff
-from spotcli.inspection import app
 from spotcli.inspection.overview import ReviewSummary, count_noun
 from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
 from spotcli.records import Pair, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.segment import Segment
     from rich.style import Style
     from rich.text import Text
 
@@ -33,44 +31,30 @@ VERDICT_STYLES = {"right": "green", "wrong": "red", "undecided": "yellow"}
 def print_overview(console: Console, summary: ReviewSummary) -> None:
     """Print the overview of the file: in one column, or in two on a wide terminal."""
     # In a pipe a line must stay one line, however long the path in it.
-    console.print(_overview(summary, console.width), soft_wrap=not console.is_terminal)
+    console.print(overview(summary, console.width), soft_wrap=not console.is_terminal)
 
 
 def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bool) -> None:
-    """Show pairs: one per screen on an interactive terminal, else as a list.
+    """Print pairs.
 
     Args:
         total: the number of pairs.
-        whole: print a list even on a terminal, with whole prompts.
+        whole: with whole prompts.
     """
     # Without colour, edits need marks: strike-through alone is invisible in a pipe.
     marked = console.color_system is None or console.no_color
-    parts = (_pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(pairs, 1))
-    show(console, parts, count_noun(total, "pair"), total, whole=whole)
+    for number, pair in enumerate(pairs, 1):
+        _print_row(console, _pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole))
 
 
-def show(console: Console, parts: Iterator[list[Text]], counted: str, total: int, *, whole: bool) -> None:
-    """Show rows, each as its title and its parts: one per screen on an interactive terminal, else as a list."""
-    if whole or not console.is_terminal or not app.is_available():
-        for row_parts in parts:
-            _print_row(console, row_parts)
-    elif total:
-        _open_app(console, parts, counted, total)
+def show(console: Console, parts: Iterable[list[Text]]) -> None:
+    """Print rows, each as its title and its parts."""
+    for row_parts in parts:
+        _print_row(console, row_parts)
 
 
-def _open_app(console: Console, parts: Iterator[list[Text]], counted: str, total: int) -> None:
-    from rich.console import Group
-
-    app.show_pages(
-        console,
-        (Group(*_framed(row_parts)) for row_parts in parts),
-        total,
-        question=f"Press Enter to view {counted}, any other key to quit ",
-        is_edit=_is_edit,
-    )
-
-
-def _overview(summary: ReviewSummary, width: int) -> RenderableType:
+def overview(summary: ReviewSummary, width: int) -> RenderableType:
+    """The overview of a file of pairs; in two columns on a wide terminal."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
@@ -186,6 +170,13 @@ def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[T
     from rich.text import Text
 
     spans = diff(pair.original, pair.chosen)
+    return [*pair_head(pair, number, spans, whole=whole), Text(), marked_diff(spans, marked)]
+
+
+def pair_head(pair: Pair, number: str, spans: list[Span], *, whole: bool) -> list[Text]:
+    """Title, facts and prompt of one pair, whose diff has these spans."""
+    from rich.text import Text
+
     title = Text.assemble(
         (number, "dim"), "  ", (one_line(pair.id), "bold"), f"  trial {pair.trial}" if pair.trial else ""
     )
@@ -203,7 +194,7 @@ def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[T
         fact_line({name: (text, "")}) for name, text in (("source", pair.source), ("answer", pair.answer)) if text
     ]
     parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(pair, whole)))
-    return [title, *parts, Text(), marked_diff(spans, marked)]
+    return [title, *parts]
 
 
 def fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
@@ -251,8 +242,8 @@ def marked_diff(spans: list[Span], marked: bool) -> Text:
     from rich.text import Text
 
     styles: dict[str, Style] = {
-        "deleted": Style(color="red", strike=True, meta={"edit": True}),
-        "inserted": Style(color="green", bold=True, meta={"edit": True}),
+        "deleted": Style(color="red", strike=True),
+        "inserted": Style(color="green", bold=True),
     }
     marks = {"deleted": ("[-", "-]"), "inserted": ("{+", "+}")}
     body = Text()
@@ -273,7 +264,3 @@ def _visible_blanks(text: str) -> str:
     if text.isspace():
         text = text.replace(" ", "␣").replace("\t", "⇥")
     return text.replace("\n", "⏎\n")
-
-
-def _is_edit(segment: Segment) -> bool:
-    return bool(segment.style and segment.style.meta.get("edit"))

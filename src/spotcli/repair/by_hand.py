@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from spotcli import files, jsonl
+from spotcli import decisions, files, jsonl
 from spotcli.console import say, warn
 from spotcli.errors import UserError
 from spotcli.oracles import worksheet
@@ -33,7 +33,8 @@ def export_open_answers(job: RepairJob, data: Path, path: Path) -> None:
         )
     reviewed: set[tuple[str, int]] = set()
     if data.exists():
-        reviewed = {pair.key for pair in jsonl.read(data, Pair) if pair.review}
+        known = decisions.read(data)
+        reviewed = {pair.key for pair in jsonl.read(data, Pair) if known.state(pair) not in (None, decisions.STALE)}
     items, others = [], 0
     for case in job.cases:
         planned = job.decide(case).request if case.open and case.sample.key not in reviewed else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spotcli import outputs
+from spotcli import decisions, outputs
 from spotcli.console import say
 from spotcli.core import oracle_prompts
 from spotcli.locks import check_free
@@ -93,7 +93,7 @@ def open_pairs(
 
 def keep_reviewed(cases: Iterable[Case], output: outputs.Output) -> None:
     """Give each case the pair that a person reviewed, if it is about the same answer."""
-    reviewed = reviewed_rows(output.rows())
+    reviewed = reviewed_rows(output.rows(), decisions.read(output.path).covers)
     for case in cases:
         row = reviewed.get(case.sample.key)
         if row and row.get("rejected") == case.sample.response:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl, outputs
+from spotcli import decisions, jsonl, outputs
 from spotcli.errors import UserError
 from spotcli.grading.references import CONFLICTING
 from spotcli.recipe import RectifySection
@@ -57,7 +57,7 @@ def keep_right_answers(
             cure="write to another file with -o, or start from scratch with --fresh",
         )
     with outputs.Output(path, command="spot rectify", settings={"mode": "self"}) as output:
-        reviewed = reviewed_rows(output.rows())
+        reviewed = reviewed_rows(output.rows(), decisions.read(path).covers)
         output.replace(_right_row(sample, reviewed.get(sample.key)) for sample in kept)
         origin_of_rows = {"path": settings.samples, "sha256": jsonl.digest(source)}
         output.note(filters={"target": settings.target}, samples=origin_of_rows)

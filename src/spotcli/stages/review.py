@@ -2,9 +2,9 @@
 
     spot inspect data.jsonl --where 'ratio>0.3'
 
-First the overview of the file: how large the edits are, where they begin, and why samples did not become pairs. Then
-each pair as a diff: one per screen on a terminal, in a pipe as plain text with ``[-deleted-]`` and ``{+inserted+}``.
-The file is read twice and never held in memory. It is not changed.
+``browse`` is the interactive app, on a terminal: a list of the rows beside the pair under the cursor, and decisions.
+``review`` prints: the overview of the file, then each pair as a diff with ``[-deleted-]`` and ``{+inserted+}``, or an
+HTML page. The file is never held in memory, and not changed.
 
 The answers of an evaluation (scores/MODEL.jsonl) are opened too: verdicts per task, then each answer. With
 `--where lost`, each lost problem is shown as a diff of the base model's answer and the tuned model's.
@@ -12,26 +12,32 @@ The answers of an evaluation (scores/MODEL.jsonl) are opened too: verdicts per t
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from spotcli import jsonl, outputs
+from spotcli import decisions, jsonl, outputs
 from spotcli.console import note_renamed_fields, one_line, out, say
+from spotcli.decisions import ReviewFile
 from spotcli.errors import UserError
 from spotcli.inspection import score_terminal, terminal
+from spotcli.inspection.audit import SampleSize, report_audit
+from spotcli.inspection.entries import Entries, pair_fields
 from spotcli.inspection.html_page import write_page
 from spotcli.inspection.overview import Overview, ReviewSummary, count_noun
-from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields
+from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields, parse
+from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
 from spotcli.inspection.score_page import write_score_page
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Score, kind_of
 from spotcli.score_changes import ProblemChange, base_scores, compare_files, compared_answers
 
-__all__ = ["ReviewSummary", "ScoreSummary", "Selection", "View", "review"]
+__all__ = ["ReviewSummary", "SampleSize", "ScoreSummary", "Selection", "View", "browse", "is_interactive", "review"]
 
 HTML_LIMIT = 500
 """Pairs on an HTML page without a limit; a page with more is slow to open."""
@@ -84,10 +90,11 @@ def review(
     if against is not None or selection.needs_base:
         cure = "leave out --against and won, lost, both and neither, or inspect scores/MODEL.jsonl"
         raise UserError("only scores are compared with a base model", where=str(path), cure=cure)
-    matches = selection.compile()
+    known = decisions.read(path)
+    matches = selection.compile(pair_fields(lambda: known))
     renamed: dict[str, str] = {}
     overview = Overview(recipe.rectify.gamma)
-    for pair in jsonl.read(path, Pair, renamed=renamed):
+    for pair in map(known.applied, jsonl.read(path, Pair, renamed=renamed)):
         overview.add(pair, matches=matches(pair))
     note_renamed_fields(path, renamed)
     if selection.id is not None and not overview.matching:
@@ -95,7 +102,7 @@ def review(
     summary = overview.summary(path, outputs.read_meta(path).get("counts") or {}, view.html)
 
     def selected(limit: int | None) -> Iterator[Pair]:
-        return islice(filter(matches, jsonl.read(path, Pair)), limit)
+        return islice(filter(matches, map(known.applied, jsonl.read(path, Pair))), limit)
 
     if view.html is not None:
         limit = _page_limit(folder / view.html, view, summary.matching, "pair")
@@ -113,6 +120,49 @@ def review(
             total = view.shown(summary.matching)
             terminal.show_pairs(console, selected(view.limit), total, whole=selection.id is not None)
     return summary
+
+
+def is_interactive(view: View, selection: Selection) -> bool:
+    """Whether the command opens the app: on a terminal, without an option that asks for printed text."""
+    printed = view.quiet or view.html is not None or view.limit is not None or selection.id is not None
+    printed = printed or selection.needs_base  # the app shows one model's answers
+    terminals = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return terminals and not printed
+
+
+def browse(
+    recipe: Recipe, *, data: Path, folder: Path = Path(), where: str | None = None, sample: SampleSize | None = None
+) -> None:
+    """Show a file in the interactive app; decisions are appended to X.review.jsonl at once.
+
+    Args:
+        where: the first filter.
+        sample: show a random sample of the pairs, and print the error rate that was found.
+
+    Raises:
+        UserError: the file does not exist, has another kind of rows, or fewer pairs than the sample.
+        DataError: the file of decisions is damaged.
+    """
+    from spotcli.inspection.app.application import run
+    from spotcli.inspection.app.browser import Opened
+
+    path = folder / data
+    first = next((row for _, _, row in jsonl.placed(path, invalid=lambda _: None)), {})
+    scores = kind_of(first) == Score.kind
+    if not scores:
+        jsonl.refuse_other_kind(first, Pair, path)
+    elif sample is not None:
+        raise UserError("expected pairs for --sample, got scores", where=str(path), cure="pass the file of pairs")
+    review_file = ReviewFile(path)
+    with RowIndex.open(path) as index:
+        entries = Entries(index, lambda: review_file.decisions, scores=scores)
+        if where is not None:
+            parse(where, entries.fields)
+        app = run(Opened(path, recipe, entries, review_file, where, sample))
+        if sample is None or app.sample is None:
+            return
+        states = [entries.state(row) for row in app.sample]
+    report_audit(states, sample, review_file, where)
 
 
 def _review_scores(path: Path, against: Path | None, selection: Selection, view: View) -> ScoreSummary:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spotcli import jsonl
+from spotcli import decisions, jsonl
 from spotcli.console import say
 from spotcli.core.forward.encoding import Encoded, EncodedPair, Encoder, rough_pairs
+from spotcli.decisions import AppliedDecisions
 from spotcli.errors import DataError, RecipeError, UserError
 from spotcli.policies import chat_template, models
 from spotcli.policies.chat_template import EndOfTurn
@@ -38,6 +39,8 @@ class TrainingData:
     """The tokens that answers end with; None without a tokenizer."""
     invalid: InvalidRows = field(default_factory=InvalidRows)
     """The rows that are not pairs."""
+    reviewed: AppliedDecisions = field(default_factory=AppliedDecisions)
+    """The decisions of reviewers."""
 
     @property
     def pairs(self) -> list[EncodedPair]:
@@ -63,7 +66,7 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
         start: facts about the model.
 
     Raises:
-        DataError: too many rows are invalid, or no pair is left to train on.
+        DataError: too many rows are invalid, no pair is left to train on, or the review file is damaged.
         RecipeError: ``sample.thinking`` is on, and the chat template has no switch for it.
         UserError: the file, the tokenizer or the chat template is missing.
     """
@@ -73,7 +76,8 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
     template_kwargs = recipe.sample.chat_template_kwargs | section.chat_template_kwargs
     invalid = InvalidRows(section.max_bad_rows)
     renamed: dict[str, str] = {}
-    rows = read_pairs(path, kind, invalid=invalid.add, renamed=renamed)
+    reviewed = AppliedDecisions(decisions.read(path))
+    rows = ((where, reviewed(pair)) for where, pair in read_pairs(path, kind, invalid=invalid.add, renamed=renamed))
     try:
         prompter = Prompter(name, template_kwargs, recipe.sample.thinking)
     except RecipeError:
@@ -83,7 +87,7 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
             raise
         say(f"{name}: failed to load a tokenizer; token counts are those of words and signs")
         encoded = rough_pairs((pair for _, pair in rows), max_length=section.max_length)
-        return TrainingData(_counted(encoded, invalid, path), invalid=invalid)
+        return TrainingData(_counted(encoded, invalid, path), invalid=invalid, reviewed=reviewed)
     chat_template.require_template(prompter.tokenizer)
     if not prompter.end.ids:
         raise UserError(
@@ -101,7 +105,7 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
             if not isinstance(error, DataError):
                 raise
             invalid.add(error)
-    return TrainingData(_counted(encoded, invalid, path), prompter.date, renamed, prompter.end, invalid)
+    return TrainingData(_counted(encoded, invalid, path), prompter.date, renamed, prompter.end, invalid, reviewed)
 
 
 def _check_file(path: Path) -> None:

@@ -78,6 +78,7 @@ def card(meta: RunMeta, *, lora: bool) -> str:
         *quantized,
         "## Data", "",
         f"- rows: {summary.rows}; trained on: {summary.pairs}; left out: {dropped}",
+        *_review(summary.reviewed, summary.audit),
         f"- pairs with the token ids that the policy emitted: {summary.emitted}",
         f"- tokens per epoch: {summary.tokens:,}; with common beginnings counted once: {summary.shared_tokens:,}",
         f"- SHA-256 of the data: `{inputs['data']}`",
@@ -93,6 +94,17 @@ def card(meta: RunMeta, *, lora: bool) -> str:
         "## Versions", "", ", ".join(f"{package} {version}" for package, version in meta.versions.items()), "",
     ]  # fmt: skip
     return "\n".join(parts)
+
+
+def _review(reviewed: Mapping[str, int], audit: Mapping[str, Any] | None) -> list[str]:
+    """What people decided about the pairs, and the error rate that they found."""
+    lines = []
+    if reviewed:
+        lines.append("- decisions of reviewers: " + ", ".join(f"{reviewed[key]} {key}" for key in sorted(reviewed)))
+    if audit:
+        drawn = f"of a random sample (seed {audit['seed']})" + ("" if audit["current"] else " of an earlier version")
+        lines.append(f"- audit {drawn}: {safe(str(audit['text']))} (exact 95 % interval)")
+    return lines
 
 
 def _saved(survival: Survival | None) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spotcli import jsonl
 from spotcli.console import note_renamed_fields, say, warn
 from spotcli.core.forward.encoding import EncodedPair
+from spotcli.decisions import STALE
 from spotcli.policies import models
 from spotcli.policies.fingerprint import fingerprint
 from spotcli.recipe import Recipe, TrainSection
@@ -127,6 +128,8 @@ class TrainPlan:
         inputs = {
             "data": jsonl.digest(self.data_file), "model": self.recipe.model, "model weights": self.weights_digest,
         }  # fmt: skip
+        if review := self.data.reviewed.digest:
+            inputs["review"] = review
         # Values are compared with those of a JSON file, where tuples are lists.
         values: dict[str, Any] = json.loads(json.dumps({"settings": shaping, "inputs": inputs}))
         return RunIdentity(**values)
@@ -148,7 +151,16 @@ class TrainPlan:
             tokens=tokens,
             shared_tokens=shared_tokens,
             shares_prefix=self.share,
+            reviewed=dict(self.data.reviewed.counts),
+            audit=self._audit(),
         )
+
+    def _audit(self) -> dict[str, Any] | None:
+        """The last audit of the data, and whether the data is still the same."""
+        audit = self.data.reviewed.decisions.audit
+        if audit is None:
+            return None
+        return {**audit.model_dump(), "text": str(audit), "current": audit.data == jsonl.digest(self.data_file)}
 
     def _tokens(self) -> tuple[int, int]:
         """Tokens of the first epoch: as separate rows, and as rows whose common beginnings are counted once."""
@@ -175,6 +187,11 @@ def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     emitted = f", {summary.emitted} of them with the emitted token ids" if summary.emitted else ""
     end = f"; answers end with {data.end.text!r}" if data.end else ""
     say(f"{summary.pairs} of {summary.rows} pairs{emitted}{end}" + (f"; left out: {dropped}" if dropped else ""))
+    if reviewed := summary.reviewed:
+        names = {"accept": "accepted", "reject": "rejected and left out", "edited": "edited", "stale": "stale"}
+        say("decisions of reviewers: " + ", ".join(f"{reviewed[key]} {names[key]}" for key in names if key in reviewed))
+        if STALE in reviewed:
+            warn("stale decisions have no effect: the text of these pairs has changed since")
     if data.end and data.end.note:
         warn(f"{data.end.note}; answers end with the tokenizer's {data.end.text!r}")
     epochs = "epoch" if summary.epochs == 1 else "epochs"

@@ -130,6 +130,10 @@ class TrainSummary:
     """What saving left of the training; None for adapters, which are saved as they were trained."""
     estimate: CostEstimate | None = None
     """Estimated cost; of a dry run."""
+    reviewed: dict[str, int] = field(default_factory=dict)
+    """Rows by the decision of a reviewer: ``accept``, ``reject``, ``edited``; ``stale`` decisions have no effect."""
+    audit: dict[str, Any] | None = None
+    """The last audit of the data (``spot inspect --sample``); ``current``: the data has not changed since."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

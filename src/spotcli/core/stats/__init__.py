@@ -6,7 +6,7 @@ The unit is the problem. Outcomes are numbers in [0, 1], usually 1 for a right a
 are shares in the same unit.
 """
 
-from spotcli.core.stats.estimates import Estimate, Outcomes, avg_at_k
+from spotcli.core.stats.estimates import Estimate, Outcomes, avg_at_k, exact_interval
 from spotcli.core.stats.paired import Comparison, compare, holm, mcnemar, sign_flip
 from spotcli.core.stats.repeated import attainable, maj_at_k, pass_at_k
 from spotcli.core.stats.retention import Retention, excludable_loss, least_loss, problems_needed, retained
@@ -19,6 +19,7 @@ __all__ = [
     "attainable",
     "avg_at_k",
     "compare",
+    "exact_interval",
     "excludable_loss",
     "holm",
     "least_loss",

@@ -5,9 +5,9 @@ Repeated answers to one problem are not independent, so trials are never counted
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import atan, cos, pi, sin, sqrt
+from math import atan, cos, exp, lgamma, log, log1p, pi, sin, sqrt
 from statistics import NormalDist, fmean
 
 Outcomes = Mapping[str, Sequence[float]]
@@ -105,3 +105,38 @@ def _student_share(t: float, degrees: int) -> float:
         term *= cos(angle) ** 2 * (place - 1) / place
         total += term
     return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
+
+
+def exact_interval(hits: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a proportion by Clopper and Pearson (1934).
+
+    The bounds are the proportions at which ``hits`` or more, and ``hits`` or fewer, of ``trials`` have the probability
+    (1 - confidence) / 2. 7 of 100: 0.029 to 0.139.
+
+    Raises:
+        ValueError: there is no trial, or ``hits`` is not in 0..trials.
+    """
+    if trials < 1 or not 0 <= hits <= trials:
+        raise ValueError(f"expected 0 <= hits <= trials and a trial, got {hits} of {trials}")
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else _root(lambda share: 1 - _at_most(hits - 1, trials, share) < tail)
+    high = 1.0 if hits == trials else _root(lambda share: _at_most(hits, trials, share) > tail)
+    return low, high
+
+
+def _at_most(hits: int, trials: int, share: float) -> float:
+    """Return the probability of at most ``hits`` of ``trials`` if each has the probability ``share``, in (0, 1)."""
+    terms = (
+        lgamma(trials + 1) - lgamma(k + 1) - lgamma(trials - k + 1) + k * log(share) + (trials - k) * log1p(-share)
+        for k in range(hits + 1)
+    )
+    return sum(map(exp, terms))
+
+
+def _root(is_below: Callable[[float], bool]) -> float:
+    """Return the end of the shares from 0 for which the condition is true."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,1 @@
+"""The interactive viewer of pairs (Textual); its entry is ``application.run``."""
