@@ -33,7 +33,10 @@ def provider(tmp_path: Path) -> Iterator[FakeProvider]:
         for number in range(ROWS)
     ]  # fmt: skip
     write_rows(tmp_path / "samples.jsonl", rows)
-    with FakeProvider({f"row-{number}": [GOOD] for number in range(ROWS)}) as server:
+    # The first reply comes at once: the command waits long only for a provider that has answered before.
+    steps: dict[str, list[Step]] = {f"row-{number}": [GOOD] for number in range(ROWS)}
+    steps["row-0"] = [GOOD | {"delay": 0.0}]
+    with FakeProvider(steps) as server:
         yield server
 
 
@@ -52,16 +55,18 @@ def test_a_closed_terminal_stops_the_command_like_ctrl_c(provider: FakeProvider,
     command = [sys.executable, *OPTIONS, "--base-url", provider.base_url]
     terminal = Terminal(command, tmp_path, tmp_path / "shown.txt", environment(provider))
     deadline = time.monotonic() + 60
-    while len(provider.requests) < IN_FLIGHT:
+    replies = tmp_path / "data.replies.jsonl"
+    while len(provider.requests) <= IN_FLIGHT or not (replies.exists() and replies.read_text()):
         assert terminal.poll() is None, terminal.text()
         assert time.monotonic() < deadline
+        time.sleep(0.01)
     terminal.hang_up()
     # The shell sends it too; the requests in flight are kept nevertheless.
     os.kill(terminal.pid, signal.SIGHUP)
     assert terminal.wait(60) == 3
     assert terminal.left() == []
-    journal = [json.loads(line) for line in (tmp_path / "data.replies.jsonl").read_text().splitlines()]
-    assert len(journal) == len(provider.requests) == IN_FLIGHT
+    journal = [json.loads(line) for line in replies.read_text().splitlines()]
+    assert len(journal) == len(provider.requests) == IN_FLIGHT + 1
     again = subprocess.run(
         command, cwd=tmp_path, env=os.environ | environment(provider), capture_output=True, text=True, check=False
     )

@@ -33,7 +33,7 @@ from spotcli.evaluation.scores import EvalSummary, TaskFacts
 from spotcli.evaluation.summary import summarise, trained_tasks
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
 from spotcli.evaluation.terminal import show, show_plan
-from spotcli.locks import Lock
+from spotcli.locks import Lock, check_free
 from spotcli.recipe import Recipe
 
 __all__ = ["EvalPlan", "EvalSummary", "evaluate", "plan", "show", "show_plan"]
@@ -70,9 +70,13 @@ def evaluate(  # noqa: PLR0913  # the models, and how the run starts
         raise UserError("--fresh and --rescore are mutually exclusive", where="--rescore", cure="remove one of them")
     context, table = _context(recipe, folder), published_table(recipe.eval.published)
     tasks = load_saved_tasks(recipe.eval.tasks, context) if rescore else load_tasks(recipe.eval.tasks, context)
-    start = _Start(recipe, tasks, folder, table, fresh=fresh, rescore=rescore)
-    models = _models(start, [*filter(None, (against, model)), *also])
+    facts = {name: _facts(loaded) for name, loaded in tasks.items()}
+    start = _Start(
+        recipe, tasks, facts, trained_tasks(facts, recipe.eval.trained), folder, table, fresh=fresh, rescore=rescore
+    )
     path = scores_path(recipe, model, folder).with_suffix(".summary.json")
+    check_free(path)
+    models = _models(start, [*filter(None, (against, model)), *also])
     files.make_parent(path)
     with Lock(path):
         summary = describe(recipe, _evaluate(start, models, model, against, also), folder)
@@ -87,6 +91,9 @@ class _Start:
 
     recipe: Recipe
     tasks: Mapping[str, LoadedTask]
+    facts: Mapping[str, TaskFacts]
+    trained: Sequence[str]
+    """The tasks that the training was for."""
     folder: Path
     published: PublishedTable | None
     fresh: bool
@@ -119,8 +126,7 @@ def _evaluate(start: _Start, models: _Models, model: str, against: str | None, a
     """Answer the tasks, compare the models and measure drift."""
     started = time.monotonic()
     settings = start.recipe.eval
-    facts = {name: _facts(loaded) for name, loaded in start.tasks.items()}
-    trained = trained_tasks(facts, settings.trained)
+    facts, trained = start.facts, start.trained
     pair = [name for name in (against, model) if name]
     rows = _rows(start, models, [*pair, *also])
     drift = _drift(start, models, pair, rows[against], trained) if against and settings.drift else None

@@ -78,9 +78,14 @@ def drive(path: Path, steps: Steps, *, size: tuple[int, int] = (80, 24), **optio
 
 
 async def settle(app: InspectApp, pilot: Pilot[None]) -> None:
-    await pilot.pause()
-    await app.workers.wait_for_complete()
-    await pilot.pause()
+    """Wait until the work is done and the screen does not change any more."""
+    before = None
+    for _ in range(100):
+        await pilot.pause(0.02)
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        if before == (before := screen(app)):
+            return
 
 
 async def press(app: InspectApp, pilot: Pilot[None], *keys: str) -> str:
