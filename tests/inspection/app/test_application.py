@@ -307,8 +307,9 @@ def test_a_changed_text_makes_a_decision_stale(path: Path) -> None:
     drive(path, look, size=(120, 30))
 
 
-def test_damaged_and_duplicate_rows_are_entries(tmp_path: Path) -> None:
-    path = tmp_path / "data.jsonl"
+def test_damaged_and_duplicate_rows_are_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("data.jsonl")  # a long path would be wrapped on the screen
     lines = [json.dumps(row) for row in rows(2)]
     path.write_text("\n".join([lines[0], "no json \x1b[2J", '{"prompt": "?"}', lines[0], lines[1][:-9]]) + "\n")
 
