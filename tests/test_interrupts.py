@@ -18,7 +18,7 @@ from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
 from tests.terminals import Terminal
 
-ROWS = 8
+ROWS = 16
 IN_FLIGHT = 4
 GOOD: Step = {"correct": {"6": "5"}, "delay": 0.7}
 OPTIONS = ["-m", "spotcli", "rectify", "--oracle", "openai/gpt-4o", "--concurrency", str(IN_FLIGHT), "--gamma", "1"]
@@ -33,10 +33,7 @@ def provider(tmp_path: Path) -> Iterator[FakeProvider]:
         for number in range(ROWS)
     ]  # fmt: skip
     write_rows(tmp_path / "samples.jsonl", rows)
-    # The first reply comes at once: the command waits long only for a provider that has answered before.
-    steps: dict[str, list[Step]] = {f"row-{number}": [GOOD] for number in range(ROWS)}
-    steps["row-0"] = [GOOD | {"delay": 0.0}]
-    with FakeProvider(steps) as server:
+    with FakeProvider({f"row-{number}": [GOOD] for number in range(ROWS)}) as server:
         yield server
 
 
@@ -55,24 +52,44 @@ def test_a_closed_terminal_stops_the_command_like_ctrl_c(provider: FakeProvider,
     command = [sys.executable, *OPTIONS, "--base-url", provider.base_url]
     terminal = Terminal(command, tmp_path, tmp_path / "shown.txt", environment(provider))
     deadline = time.monotonic() + 60
-    replies = tmp_path / "data.replies.jsonl"
-    while len(provider.requests) <= IN_FLIGHT or not (replies.exists() and replies.read_text()):
+    while len(provider.requests) < IN_FLIGHT:
         assert terminal.poll() is None, terminal.text()
         assert time.monotonic() < deadline
-        time.sleep(0.01)
     terminal.hang_up()
     # The shell sends it too; the requests in flight are kept nevertheless.
     os.kill(terminal.pid, signal.SIGHUP)
     assert terminal.wait(60) == 3
     assert terminal.left() == []
-    journal = [json.loads(line) for line in replies.read_text().splitlines()]
-    assert len(journal) == len(provider.requests) == IN_FLIGHT + 1
+    journal = [json.loads(line) for line in (tmp_path / "data.replies.jsonl").read_text().splitlines()]
+    assert len(journal) == len(provider.requests) == IN_FLIGHT
     again = subprocess.run(
         command, cwd=tmp_path, env=os.environ | environment(provider), capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr
     assert len(provider.requests) == ROWS
     assert len((tmp_path / "data.jsonl").read_text().splitlines()) == ROWS
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("stage", ["rectify", "sample"])
+def test_a_hang_up_after_another_signal_drops_no_request(
+    provider: FakeProvider, stage: str, first: signal.Signals, tmp_path: Path
+) -> None:
+    # At a logout SIGTERM and SIGHUP come together; none of them is a second Ctrl-C.
+    problems = [{"id": f"row-{number}", "prompt": f"row-{number}: 2 + 3?", "answer": "5"} for number in range(ROWS)]
+    write_rows(tmp_path / "problems.jsonl", problems)
+    sample = ["-m", "spotcli", "sample", "--model", "m", "-o", "answers.jsonl", "--concurrency", str(IN_FLIGHT)]
+    command = [sys.executable, *(OPTIONS if stage == "rectify" else sample), "--base-url", provider.base_url]
+    terminal = Terminal(command, tmp_path, tmp_path / "shown.txt", environment(provider))
+    deadline = time.monotonic() + 60
+    while len(provider.requests) < IN_FLIGHT:
+        assert terminal.poll() is None, terminal.text()
+        assert time.monotonic() < deadline
+    for number in (first, signal.SIGHUP, signal.SIGHUP):
+        os.kill(terminal.pid, number)
+    assert terminal.wait(60) == 3
+    kept = tmp_path / ("data.replies.jsonl" if stage == "rectify" else "answers.jsonl")
+    assert len(kept.read_text().splitlines()) == len(provider.requests) < ROWS
 
 
 def test_nohup_keeps_the_command_running(provider: FakeProvider, tmp_path: Path) -> None:

@@ -49,21 +49,31 @@ def interruptible(
         stop: called on the first signal; keeps what is finished and lets work in flight end. It runs inside a signal
             handler, so an event loop is reached with ``loop.call_soon_threadsafe``.
         notice: the warning shown on the first signal.
-        drop: called on every further signal; by default the second signal acts as it did outside the context.
+        drop: called on every further Ctrl-C and SIGTERM; by default the second one acts as it did outside the context.
+            A SIGHUP drops nothing, and is not counted.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    stopping = False
+    stopping, asked = False, 0
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        leave_closed_terminal()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping and drop is not None:
-            drop()
+        nonlocal stopping, asked
+        # A hang-up is no request to drop anything. At a logout SIGTERM and SIGHUP come together, in any order: Python
+        # handles waiting signals by their numbers, and may run the handler of a later one first.
+        asked += number != signal.SIGHUP
+        if asked == 1 and drop is None:
+            restore()
+        if stopping:
+            if asked > 1 and drop is not None:
+                drop()
             return
         stopping = True
-        if drop is None:
-            restore()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, hang_up)
         warn(notice())
         stop()
 
