@@ -183,7 +183,7 @@ def inspect(
             raise Unfinished("interrupted; all decisions are saved", cure="run the same command again") from None
         return
     if sample:
-        cure = "run it on a terminal, without --id, --limit, --html and --json"
+        cure = "run it on a terminal, without --against, --id, --limit, --html, --json and --where won or lost"
         raise UserError("--sample requires the interactive application", where="--sample", cure=cure)
     with standard_input(str(data)) as (file, _):
         summary = _reported(lambda: stage(settings, data=Path(file), against=against, selection=selection, view=view))

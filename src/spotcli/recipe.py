@@ -137,7 +137,7 @@ class EvalSection(EngineSection):
     drift: bool = True
     """Measure the drift: mean KL divergence per token from the base model on neutral prompts (with ``--against``)."""
     drift_answers: Natural = 64
-    """Right answers of the base model to the trained tasks on which drift is measured too; 0 is none."""
+    """Right answers of the base model to the trained tasks on which drift is measured too; 0 turns this off."""
     drift_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format in which drift is measured; ``auto`` is float32 on the CPU, bfloat16 on a GPU.
 

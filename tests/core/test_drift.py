@@ -48,7 +48,7 @@ def test_logits_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def recorded(hidden_CH: torch.Tensor, *others: object) -> torch.Tensor:
         sizes.append(len(hidden_CH))
-        return plain(hidden_CH, *others)  # type: ignore[arg-type]
+        return plain(hidden_CH, *others)  # type: ignore[arg-type]  # the other arguments pass through unchanged
 
     monkeypatch.setattr("spotcli.core.drift.head_logits", recorded)
     head = Head(torch.randn(20, 4))

@@ -168,7 +168,7 @@ def test_only_missing_answers_are_measured(
     # As after a kill in the middle of a write.
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]) + b'{"key": "1')
     loads = []
-    plain = TransformersPolicy.load.__func__  # type: ignore[attr-defined]
+    plain = TransformersPolicy.load.__func__  # type: ignore[attr-defined]  # mypy takes a class method for a plain callable
 
     def recorded(cls: Any, name: str, *args: Any, **options: Any) -> Any:
         loads.append(name)

@@ -207,7 +207,7 @@ def model_path(model: str, folder: Path) -> str:
 
 
 def _local_folder(model: str, folder: Path) -> str | None:
-    """A model's folder, relative to ``folder`` or not; None if there is none."""
+    """A model's folder, relative to ``folder`` or not; None if no such folder exists."""
     if (folder / model).is_dir():
         return str(folder / model)
     return model if Path(model).expanduser().is_dir() else None

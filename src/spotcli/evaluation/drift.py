@@ -27,7 +27,7 @@ class WorstPrompt:
     """Mean over the tokens of the answer, in nats."""
     tokens: int
     peak: float
-    """Largest divergence of a token, in nats."""
+    """The largest KL divergence at one position, in nats."""
     passage: str
     """The answer around that token, with ``CHANGE`` before it."""
     excerpt: str

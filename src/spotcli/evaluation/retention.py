@@ -59,7 +59,7 @@ class DriftRow(Row):
     kl: float
     """Sum over the tokens, in nats."""
     peak: float
-    """Largest divergence of a token, in nats."""
+    """The largest KL divergence at one position, in nats."""
     passage: str
     """The answer around that token."""
     excerpt: str
@@ -155,7 +155,7 @@ def measure_drift(
 
 
 def saved_drift(recipe: Recipe, model: str, base: ModelRows, trained: Collection[str], *, folder: Path) -> Drift | None:
-    """The drift of an earlier measurement, without loading a model; None if there is none with these weights.
+    """The drift of an earlier measurement, without loading a model; None if these weights were not measured.
 
     Another grader may count other answers as right; of those, only the measured ones are part of the result.
     """

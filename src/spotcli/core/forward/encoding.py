@@ -233,7 +233,7 @@ class Encoder:
         """Check that the model has an embedding for every token.
 
         Raises:
-            DataError: a token was added to the tokenizer only, so the model has no embedding for it.
+            DataError: a token of the tokenizer is beyond the size of the embedding.
         """
         highest = max(chain(encoded.prompt_ids, encoded.chosen_ids, encoded.rejected_ids))
         if self.vocabulary is not None and highest >= self.vocabulary:
