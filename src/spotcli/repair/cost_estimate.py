@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from spotcli.oracles.model import ModelOracle
+from spotcli.oracles.policy import PolicyOracle, most_tried, step_starts
+from spotcli.policies import LIMIT_OF_ENGINES
 from spotcli.repair.cases import Case, PlannedRequest
 from spotcli.repair.next_request import RepairJob
+from spotcli.repair.policy_engine import PolicyEngine
 
 FORM_TOKENS = 20
 """Tokens of the tags around a reply and of the markers between its changes."""
@@ -29,16 +32,39 @@ class CostEstimate:
     """One reply per wrong answer by the first model on the ladder; a rewrite is as long as the answer."""
     max: float | None = 0.0
     """Every oracle, every attempt, and every reply as long as allowed, reasoning included."""
+    policy_tokens: int = 0
+    """Tokens that the policy generates at most, with its own engine."""
 
 
-def estimate(job: RepairJob) -> CostEstimate:
-    """Estimate the cost of a job; nothing is sent."""
+def estimate(job: RepairJob, engine: PolicyEngine) -> CostEstimate:
+    """Estimate the cost of a job; nothing is sent.
+
+    Args:
+        engine: of the policy, for its tokenizer.
+    """
     total = CostEstimate()
     for case in job.cases:
         planned = job.decide(case).request if case.open else None
         if planned is not None:
             total.requests += 1
+            total.policy_tokens += _policy_tokens(job, case, planned, engine)
             _add(total, job, case, planned)
+    return total
+
+
+def _policy_tokens(job: RepairJob, case: Case, planned: PlannedRequest, engine: PolicyEngine) -> int:
+    """Tokens that the policy generates about a case at most."""
+    ladder, total = job.ladder, 0
+    for oracle in ladder.oracles[ladder.oracles.index(planned.oracle) :]:
+        if isinstance(oracle, PolicyOracle) and oracle.prompted:
+            total += ladder.attempts * (ladder.max_tokens or LIMIT_OF_ENGINES)
+        elif isinstance(oracle, PolicyOracle):
+            starts = step_starts(case.sample.response)
+            tried = len(job.continued(case, oracle).cuts) - 1
+            # The cuts that remove most are the first ones.
+            remaining = starts[: most_tried(len(starts), oracle.search)][: len(starts) - tried]
+            longest = sum(oracle.limit(engine.cut(case.sample, start).removed) for start in remaining)
+            total += oracle.continuations * longest
     return total
 
 

@@ -7,6 +7,7 @@
             same key follows, the reserved sum counts as spent, since the provider may have charged for it
     free    the request failed, and the provider cannot have charged for it
     undo    a person took back the reply with this key
+    continuation    the policy continued its own answer after a cut
 """
 
 from __future__ import annotations
@@ -124,8 +125,81 @@ class UndoEntry:
         return {"kind": "undo", **{item.name: getattr(self, item.name) for item in fields(self)}}
 
 
-Entry = ReplyEntry | MoneyEntry | UndoEntry
-_KINDS: dict[str, type[Entry]] = {"reply": ReplyEntry, "sent": MoneyEntry, "free": MoneyEntry, "undo": UndoEntry}
+@dataclass(frozen=True)
+class ContinuationEntry:
+    """One continuation of the policy's own answer after a cut."""
+
+    id: str
+    """The problem."""
+    trial: int
+    """The answer to the problem."""
+    sample: str
+    """The digest of the wrong answer and its problem (``Case.digest``)."""
+    oracle: str
+    version: str
+    """The oracle's version."""
+    step: int
+    """The cut is before this step, from 1."""
+    of: int
+    """Steps of the answer."""
+    start: int
+    """Where the step starts in the answer, in characters; with ``sample``, ``version`` and ``number`` it identifies the
+    continuation."""
+    kept: int
+    """Characters of the answer that were continued: up to the end of a token, so that it can be less than ``start``."""
+    tokens: int
+    """Tokens of the answer that were continued."""
+    number: int
+    """Among the continuations of this cut, from 0."""
+    seed: int
+    text: str
+    """What follows the kept characters."""
+    finish_reason: str
+    generated: int
+    """Generated tokens."""
+    max_tokens: int
+    """The limit of generated tokens that was asked for."""
+    model: str | None = None
+    cost: float = 0.0
+    """US dollars, where an endpoint has a price."""
+    sent: dict[str, Any] | None = None
+    """The parameters of the request as an endpoint got them, and whether the prompt was ``token ids`` or ``text``."""
+    at: str = ""
+    """When it came; ISO 8601, UTC."""
+
+    def as_row(self) -> dict[str, Any]:
+        row = {"kind": "continuation", **{item.name: getattr(self, item.name) for item in fields(self)}}
+        return {name: value for name, value in row.items() if value is not None}
+
+    def as_reply(self, response: str) -> ReplyEntry:
+        """The whole corrected answer, as the reply of an oracle that is not prompted."""
+        return ReplyEntry(
+            key="",
+            id=self.id,
+            trial=self.trial,
+            sample=self.sample,
+            attempt=0,
+            oracle=self.oracle,
+            version=self.version,
+            prompt="",
+            mode="plain",
+            fence="",
+            text=response[: self.kept] + self.text,
+            finish_reason=self.finish_reason,
+            cost=self.cost,
+            model=self.model,
+            at=self.at,
+        )
+
+
+Entry = ReplyEntry | MoneyEntry | UndoEntry | ContinuationEntry
+_KINDS: dict[str, type[Entry]] = {
+    "reply": ReplyEntry,
+    "sent": MoneyEntry,
+    "free": MoneyEntry,
+    "undo": UndoEntry,
+    "continuation": ContinuationEntry,
+}
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model in _KINDS.items()}
 
 
@@ -199,6 +273,8 @@ class Journal(Appender):
     def _count(self, entry: Entry) -> None:
         if isinstance(entry, MoneyEntry) and entry.kind == "sent":
             self._reserved[entry.key] = self._reserved.get(entry.key, 0.0) + entry.reserved
+        elif isinstance(entry, ContinuationEntry):
+            self.spent += entry.cost
         elif isinstance(entry, MoneyEntry):
             self._settle(entry.key, entry.reserved)
         elif isinstance(entry, ReplyEntry):

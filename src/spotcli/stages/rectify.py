@@ -24,7 +24,8 @@ from spotcli.console import say
 from spotcli.core import edits
 from spotcli.errors import UserError
 from spotcli.locks import check_free
-from spotcli.oracles import Oracle
+from spotcli.oracles import AnyOracle
+from spotcli.policies import Policy
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
 from spotcli.repair.by_hand import export_open_answers, import_answers
@@ -36,6 +37,8 @@ from spotcli.repair.journal import Journal
 from spotcli.repair.judge import Criteria, Judge, measure_by
 from spotcli.repair.ladder import Ladder, check_first_oracle, create_oracles
 from spotcli.repair.next_request import RepairJob
+from spotcli.repair.policy_engine import PolicyEngine
+from spotcli.repair.policy_rounds import PolicyRounds
 from spotcli.repair.right_answers import keep_right_answers
 from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, summarise
 
@@ -72,12 +75,21 @@ ASK = Action()
 """Send the requests that have no reply yet."""
 
 
-def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, action: Action = ASK) -> RectifySummary:
+def rectify(
+    recipe: Recipe,
+    *,
+    folder: Path = Path(),
+    fresh: bool = False,
+    action: Action = ASK,
+    policy: Policy | None = None,
+) -> RectifySummary:
     """Have the wrong answers corrected; keep the corrections that are right and close to them.
 
     Args:
         folder: what all paths are relative to.
         fresh: start from scratch; the old files, replies included, are kept under another name.
+        action: what to do with the wrong answers.
+        policy: use this policy for the oracles that are the policy, instead of the engine of the recipe.
 
     Raises:
         UserError: missing or invalid samples, an unknown oracle, a missing key, a key or model that the provider
@@ -100,7 +112,8 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
     cases = cases_of(samples, settings, contested)
     if not cases:
         say(f"{source}: none of {len(samples)} answers is wrong, so no pair can be made")
-    oracles = create_oracles(settings, bool(cases), by_file=action.kind in ("export", "import"))
+    engine = PolicyEngine(recipe, source, policy=policy)
+    oracles = create_oracles(settings, bool(cases), by_file=action.kind in ("export", "import"), engine=engine)
     measured = cases and action.kind != "dry run"
     measure, unit = measure_by(settings, source) if measured else (edits.measure_text, "")
     run = _Run(
@@ -111,6 +124,7 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
         any_version=action.any_version,
         cases=cases,
         oracles=oracles,
+        engine=engine,
         criteria=Criteria(measure, settings.gamma, settings.max_deleted, settings.answer_only, recipe.grader),
         origin=Origin(path, samples, settings.mode, unit, started),
     )
@@ -133,7 +147,9 @@ class _Run:
     fresh: bool
     any_version: bool
     cases: list[Case]
-    oracles: list[Oracle]
+    oracles: list[AnyOracle]
+    engine: PolicyEngine
+    """Of the policy; it is loaded only if the policy is an oracle."""
     criteria: Criteria
     origin: Origin
 
@@ -146,9 +162,9 @@ def _ask(run: _Run) -> RectifySummary:
     """Send the requests that have no reply yet, then make the pairs."""
     if run.fresh or not pair_file.journal_path(run.path).exists():
         # Before a file is created, or an old one renamed; a run that resumes may need no request.
-        check_first_oracle(run.oracles, run.cases)
+        check_first_oracle(run.oracles, run.cases, run.engine)
     with _opened(run) as (journal, history, output):
-        stopped = Dispatcher(run.job(history, repeat_truncated=True), journal, run.settings).run()
+        stopped = _ask_oracles(run, run.job(history, repeat_truncated=True), journal)
         if isinstance(stopped, OSError):
             raise UserError(
                 f"failed to write: {stopped.strerror}", where=str(journal.path), cure="the same command resumes"
@@ -159,6 +175,19 @@ def _ask(run: _Run) -> RectifySummary:
     if isinstance(stopped, UserError):
         raise stopped
     return summary
+
+
+def _ask_oracles(run: _Run, job: RepairJob, journal: Journal) -> BaseException | None:
+    """Ask the oracles in their order; what stopped the run, or None."""
+    for single, policies in job.ladder.groups():
+        if policies:
+            work = PolicyRounds(job, policies, journal, run.engine, target=run.settings.target, log=run.path)
+            stopped = work.run()
+        else:
+            stopped = Dispatcher(job, single, journal, run.settings).run()
+        if stopped is not None:
+            return stopped
+    return None
 
 
 def _replay(run: _Run) -> RectifySummary:
@@ -187,7 +216,7 @@ def _export(run: _Run, file: Path) -> RectifySummary:
 def _dry_run(run: _Run) -> RectifySummary:
     """Estimate the cost of the requests that have no reply yet."""
     history = _history(run)
-    return summarise(run.origin, run.cases, history, estimate=estimate(run.job(history)))
+    return summarise(run.origin, run.cases, history, estimate=estimate(run.job(history), run.engine))
 
 
 def _history(run: _Run) -> History:
