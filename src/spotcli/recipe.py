@@ -214,7 +214,7 @@ def options(key: str) -> dict[str, FieldInfo]:
     """Return the fields that are options of a command, by dotted key.
 
     Args:
-        key: a dotted key, such as ``seed``, or a section, which means all of its options, without those of sections in it.
+        key: a dotted key, such as ``seed``, or a section, which means all of its options.
     """
     parent, _, name = key.rpartition(".")
     model = _section_of(parent)

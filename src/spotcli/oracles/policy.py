@@ -24,8 +24,12 @@ PROMPTED = "policy-prompted"
 """The oracle that is asked for a correction as any model is, with the policy's own engine."""
 NAMES = (CONTINUED, PROMPTED)
 
+LONGEST = 20_000
+"""Characters of an answer that is split into sentences; the time for formulas that are not closed grows with their
+square."""
+_LINE_END = re.compile(r"\n")
 _SOLID = re.compile(r"\S")
-_MARKER = re.compile(r"[\W_]*+(?:\d{1,2}[.)])?+[\W_]*+")
+_MARKS = re.compile(r"[\W_]*+(?:\d{1,2}[.)])?+[\W_]*+")
 """A text without a step: the number of a list, a bracket, a rule."""
 
 
@@ -69,14 +73,25 @@ LEAST_TOKENS = 64
 def step_starts(text: str) -> tuple[int, ...]:
     """Where the steps of an answer begin, in characters: its lines, and the sentences in them. At least one.
 
-    No step begins within a formula. The number of a list, or a line of brackets, belongs to the next step.
+    No step begins within a formula. The number of a list, or a line of brackets, belongs to the next step. A long answer
+    has enough lines, so that they alone are its steps.
     """
+    ends = sentence_ends(text) if len(text) <= LONGEST else [line.end() for line in _LINE_END.finditer(text)]
     starts: list[int] = []
-    for end in (0, *sentence_ends(text)):
+    seen, bare = -1, False
+    """The last place where a sentence begins, and whether the last step has only marks so far."""
+    for end in (0, *ends):
+        if end <= seen:
+            continue
         first = _SOLID.search(text, end)
-        if first and (not starts or not _MARKER.fullmatch(text, starts[-1], first.start())):
-            starts.append(first.start())
-    if len(starts) > 1 and _MARKER.fullmatch(text, starts[-1]):
+        if first is None:
+            break
+        bare = bare and _MARKS.fullmatch(text, seen, first.start()) is not None
+        seen = first.start()
+        if not bare:
+            starts.append(seen)
+            bare = True
+    if len(starts) > 1 and bare and _MARKS.fullmatch(text, seen):
         starts.pop()
     return tuple(starts) or (0,)
 
@@ -103,7 +118,7 @@ def search_cut(count: int, search: Literal["sweep", "bisect"], helps: Callable[[
 
     ``sweep`` tries the steps from the last to the first, so it finds the latest one. ``bisect`` tries about log2 of
     them; it finds the latest one if each cut before it helps too. Continuations are samples, so that does not hold
-    exactly: an earlier cut can fail by chance, and the search then ends at a cut that is earlier than needed, or at none.
+    exactly: a cut can fail by chance, and the search then ends at an earlier cut than needed, or at none.
 
     Args:
         count: steps of the answer.
