@@ -73,8 +73,8 @@ LEAST_TOKENS = 64
 def step_starts(text: str) -> tuple[int, ...]:
     """Where the steps of an answer begin, in characters: its lines, and the sentences in them. At least one.
 
-    No step begins within a formula. The number of a list, or a line of brackets, belongs to the next step. A long answer
-    has enough lines, so that they alone are its steps.
+    No step begins within a formula. The number of a list, or a line of brackets, belongs to the next step. A long
+    answer has enough lines, so that they alone are its steps.
     """
     ends = sentence_ends(text) if len(text) <= LONGEST else [line.end() for line in _LINE_END.finditer(text)]
     starts: list[int] = []

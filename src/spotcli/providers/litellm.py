@@ -19,7 +19,7 @@ from spotcli.console import warn
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.permanent_errors import RequestSettings
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.request_errors import read_error
+from spotcli.providers.request_errors import describe, read_error
 from spotcli.providers.responses import read_response
 from spotcli.providers.sent_parameters import changed_parameters, sent_parameters
 from spotcli.providers.token_limits import accepted_limit, other_limit_name
@@ -33,6 +33,9 @@ RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "c
 
 TEXT_PROVIDERS = ("text-completion-openai", "custom_openai", "openai_like")
 """Providers with ``/v1/completions`` beside those in litellm's list."""
+
+NO_COMPLETIONS = {404, 405, 501}
+"""HTTP states of a server without ``/v1/completions``, or of a model without it."""
 
 NEVER = 1e6
 """Seconds by which litellm's own limit of time is longer than ours, so that it never ends a request."""
@@ -89,6 +92,8 @@ class LitellmClient:
         """Reply tokens that the model has at most, once the provider named them."""
         self._limit_name = "max_tokens"
         """The provider's name for the limit of reply tokens; reasoning models have another one."""
+        self._texts: Any = None
+        """The client for ``/v1/completions``; None while it is not open."""
         self._replied = False
         self._noted_changes = False
         self.last_sent: Mapping[str, Any] | None = None
@@ -124,18 +129,21 @@ class LitellmClient:
         provider = self._litellm.get_llm_provider(model=self.model, api_base=address)[1]
         return {"base_url": address, "custom_llm_provider": provider}
 
-    @cached_property
-    def _text_route(self) -> dict[str, str]:
+    def _text_route(self) -> dict[str, Any]:
         """Where texts are continued: litellm's own route for other servers than OpenAI's takes no token ids."""
         provider = self.provider
-        name = self.model.removeprefix(f"{provider}/")
-        key = os.environ.get(f"{provider.upper()}_API_KEY", "").strip()
-        route = {"model": f"text-completion-openai/{name}"}
-        address = self._settings.base_url or os.environ.get(f"{provider.upper()}_API_BASE")
-        if address:
-            # Servers without a key accept any.
-            route |= {"api_base": address, "api_key": key or "none"}
-        return route
+        if self._texts is None:
+            from openai import AsyncOpenAI
+
+            # litellm would open a client per request, which retries and is never closed. Servers without a key accept
+            # any.
+            self._texts = AsyncOpenAI(
+                api_key=os.environ.get(f"{provider.upper()}_API_KEY", "").strip() or "none",
+                base_url=self._settings.base_url or os.environ.get(f"{provider.upper()}_API_BASE"),
+                max_retries=0,
+            )
+        model = f"text-completion-openai/{self.model.removeprefix(f'{provider}/')}"
+        return {"model": model, "client": self._texts, "api_key": self._texts.api_key}
 
     @property
     def provider(self) -> str:
@@ -291,6 +299,9 @@ class LitellmClient:
                 if other_name:
                     renamed, self._limit_name = True, other_name
                     continue
+                if "prompt" in content and getattr(error, "status_code", None) in NO_COMPLETIONS:
+                    message = describe(error, self._litellm).message
+                    raise RequestFailed("bad request", message, retryable=False) from None
                 accepted = accepted_limit(error, limit) if limit is not None else None
                 if accepted is None:
                     return read_error(error, self._litellm, self._named_in_errors(given), replied=self._replied)
@@ -333,7 +344,7 @@ class LitellmClient:
         """Have litellm send one request."""
         settings = self._settings
         if "prompt" in content:
-            send, route = self._litellm.atext_completion, self._text_route
+            send, route = self._litellm.atext_completion, self._text_route()
         else:
             send, route = self._litellm.acompletion, {"model": self.model, **self._route}
         # litellm's limit is per read with some providers, and it drops replies that arrived while the process was
@@ -353,6 +364,9 @@ class LitellmClient:
 
     async def close(self) -> None:
         """Close the connections."""
+        texts, self._texts = self._texts, None
+        if texts is not None:
+            await texts.close()
         if "_litellm" in self.__dict__:  # else no connection was opened, and the import would take seconds
             await self._litellm.close_litellm_async_clients()
 
