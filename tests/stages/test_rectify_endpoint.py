@@ -122,7 +122,7 @@ def test_an_endpoint_with_chats_only_is_named_before_anything_starts(tiny_model:
         with pytest.raises(UserError, match="cannot continue an answer") as caught:
             ask(tmp_path, tiny_model)
     assert "policy-prompted" in str(caught.value.cure)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.message
     assert {path.name for path in tmp_path.iterdir()} == {"samples.jsonl", "samples.meta.json"}
 
 

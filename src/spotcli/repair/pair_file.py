@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spotcli import decisions, outputs
+from spotcli import decisions, jsonl, outputs
 from spotcli.console import say
 from spotcli.core import oracle_prompts
 from spotcli.locks import check_free
@@ -92,6 +92,21 @@ def open_pairs(
     if settings.mode != "surgery":
         wanted["mode"] = settings.mode
     return outputs.Output(path, command="spot rectify", settings=wanted)
+
+
+def note_origin(
+    output: outputs.Output, settings: RectifySection, source: Path, ratio_unit: str, history: History
+) -> None:
+    """Write to the meta file how the pairs were filtered, from which samples, and what was sent to each oracle."""
+    filters = {
+        "gamma": settings.gamma,
+        "max_deleted": settings.max_deleted,
+        "target": settings.target,
+        "ratio_unit": ratio_unit,
+    }
+    output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(source)})
+    if sent := {entry.oracle: entry.sent for entry in history.answers if entry.sent}:
+        output.note(sent=sent)
 
 
 def keep_reviewed(cases: Iterable[Case], output: outputs.Output) -> None:

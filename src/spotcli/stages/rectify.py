@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spotcli import files, jsonl, outputs
+from spotcli import files, outputs
 from spotcli.console import say
 from spotcli.core import edits
 from spotcli.errors import UserError
@@ -246,15 +246,7 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
     settings = run.settings
     enough = keep_first_pairs(run.cases, settings.target)
     output.replace(pair_file.pair_rows(run.cases))
-    filters = {
-        "gamma": settings.gamma,
-        "max_deleted": settings.max_deleted,
-        "target": settings.target,
-        "ratio_unit": run.origin.ratio_unit,
-    }
-    output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(run.source)})
-    if sent := {reply.oracle: reply.sent for reply in history.replies if reply.sent}:
-        output.note(sent=sent)
+    pair_file.note_origin(output, settings, run.source, run.origin.ratio_unit, history)
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
     complete = enough or not summary.remaining
     output.finish(summary.counts, complete=complete)
