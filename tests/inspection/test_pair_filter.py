@@ -216,7 +216,7 @@ def test_words_for_changes_are_terms() -> None:
         "change=won or both": False,
     }.items():
         assert parse(expression, fields)(row) is matches, expression
-    assert Selection(where="verdict=wrong and (ratio>1 or not lost)").needs_base
+    assert Selection(where="verdict=wrong and (length>1 or not lost)").needs_base
     assert not Selection(where="prompt~won or lost").needs_base
 
 
