@@ -52,6 +52,11 @@ class Fields(Generic[R]):
     def names(self) -> list[str]:
         return [*self.numbers, *self.texts]
 
+    def name(self, written: str) -> str:
+        """Return the name of a field as it was written."""
+        lower = written.lower()
+        return self.other_names.get(lower, lower)
+
 
 PAIR_FIELDS: Fields[Pair] = Fields(
     numbers={
@@ -108,8 +113,6 @@ def compared_fields(changes: Mapping[ProblemKey, ProblemChange]) -> Fields[Score
     return replace(SCORE_FIELDS, texts=texts, choices={**SCORE_FIELDS.choices, CHANGE: CHANGES})
 
 
-_EQUALITY = ("=", "!=")
-_TEXT_OPERATORS = (*_EQUALITY, "~", "!~")
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -118,6 +121,10 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_EQUALITY = ("=", "!=")
+
+NUMBER_OPERATORS = tuple(_COMPARE)
+TEXT_OPERATORS = (*_EQUALITY, "~", "!~")
 
 
 @dataclass(frozen=True)
@@ -178,19 +185,19 @@ def parse(expression: str, fields: Fields[Any] = PAIR_FIELDS) -> Predicate:
 
 def _parse(expression: str, predicate: Callable[[Term], Predicate], fields: Fields[Any]) -> Predicate:
     def is_closed(name: str, op: str) -> bool:
-        name = fields.other_names.get(name, name)
+        name = fields.name(name)
         return name in fields.numbers or (op in _EQUALITY and name in fields.choices)
 
     return Parser(expression, predicate, is_closed, WORDS).parse()
 
 
 def _predicate(fields: Fields[Any], term: Term, expression: str) -> Predicate:
-    name, op = fields.other_names.get(term.field, term.field), term.op
+    name, op = fields.name(term.field), term.op
     if name in fields.numbers:
         return _number_predicate(name, fields.numbers[name], term, expression)
     if name not in fields.texts:
         raise _unknown_field(fields, term, expression)
-    if op not in _TEXT_OPERATORS:
+    if op not in TEXT_OPERATORS:
         message = f"'{name}' is text, which has no operator {op}"
         raise FilterError(message, expression, term.op_position, "use =, !=, ~ (contains) or !~")
     wanted, choices = term.value.casefold(), fields.choices.get(name)
