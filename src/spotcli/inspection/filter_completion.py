@@ -61,9 +61,8 @@ def complete(text: str, fields: Fields[Any]) -> Completion:
 
 def _fields(fields: Fields[Any]) -> list[str]:
     """The fields, each with the operator that is used most."""
-    return [
-        f"{name}{'>' if name in fields.numbers else '=' if name in fields.choices else '~'}" for name in fields.names
-    ]
+    usual = dict.fromkeys(fields.texts, "~") | dict.fromkeys(fields.choices, "=") | dict.fromkeys(fields.numbers, ">")
+    return [f"{name}{usual[name]}" for name in fields.names]
 
 
 def _starting(start: str, options: list[str] | tuple[str, ...], *, proposed: bool = False) -> Completion:

@@ -63,7 +63,7 @@ class Line(Input):
         suggester = None if complete is None else _Proposal(complete)
         super().__init__(value, compact=True, suggester=suggester)
         self._complete = complete
-        self._lines = [*(line for line in history if line != value), value]
+        self._lines = [*history, value]
         self._place = len(self._lines) - 1
 
     @property
@@ -79,9 +79,10 @@ class Line(Input):
             self.cursor_position = len(self.value)
 
     def action_recall(self, step: int) -> None:
-        place = self._place + step
-        if 0 <= place < len(self._lines):
-            self._lines[self._place] = self.value
+        self._lines[self._place] = shown = self.value
+        places = range(self._place + step, len(self._lines) if step > 0 else -1, step)
+        place = next((place for place in places if self._lines[place] != shown), None)
+        if place is not None:
             self._place = place
             self.value = self._lines[place]
             self.cursor_position = len(self.value)
