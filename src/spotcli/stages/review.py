@@ -37,10 +37,7 @@ from spotcli.inspection.terminal import Layout
 from spotcli.recipe import Recipe
 from spotcli.records import Problem
 
-__all__ = [
-    *("FileSummary", "ReviewSummary", "SampleSize", "ScoreSummary", "Selection", "View"),
-    *("browse", "is_interactive", "review"),
-]
+__all__ = ["FileSummary", "SampleSize", "Selection", "View", "browse", "is_interactive", "review"]
 
 
 @dataclass(frozen=True)
