@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from spotcli.errors import UserError
+from spotcli.inspection import row_page
 from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
-from spotcli.stages import review as stage
 from spotcli.stages.review import Selection, View, review
 from tests.inspection.example_pairs import ATTACKS, CONTROL_CHARACTERS
 from tests.inspection.test_html_page import TagCollector
