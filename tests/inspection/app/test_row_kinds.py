@@ -40,11 +40,11 @@ def test_samples_are_listed_filtered_and_counted(tmp_path: Path) -> None:
         assert "2 samples" in text
         assert "undecided 2" in text
         await press(app, pilot, "q", "f", *["backspace"] * 13, "enter", "slash", *"and 1: 3", "enter")
-        assert app.list.current == 1
+        assert app.list.current == 4
         assert "reasno" in await press(app, pilot, "f", *"reasno=none", "enter")
         assert "did you mean 'reason'?" in screen(app)
 
-    drive(write_rows(tmp_path / "samples.jsonl", sample_rows()), steps, size=(100, 24))
+    drive(write_rows(tmp_path / "samples.jsonl", sample_rows()), steps, size=(130, 24))
 
 
 def test_replies_are_listed_filtered_and_counted(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_replies_are_listed_filtered_and_counted(tmp_path: Path) -> None:
         assert list(app.list.rows) == [0, 1]
         assert "$0.5000" in await press(app, pilot, "o")
 
-    drive(write_rows(tmp_path / "data.replies.jsonl", reply_rows()), steps, size=(110, 30))
+    drive(write_rows(tmp_path / "data.replies.jsonl", reply_rows()), steps, size=(130, 30))
 
 
 def test_scores_are_compared_with_the_base_that_their_summary_names(tmp_path: Path) -> None:
