@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from spotcli.console import safe
 from spotcli.core.edits import diff
 from spotcli.inspection.diff_lines import Block, Line, Part, blocks, fold, inline, side_by_side, wrap
 from tests.inspection.example_pairs import ATTACKS
@@ -98,6 +100,55 @@ def test_long_words_fill_the_line() -> None:
     assert ["".join(part.text for part in line.parts) for line in lines] == ["ab", "x" * 10, "x" * 10, "x" * 5]
     lines = wrap([Part("kept", "中文字中文字")], 5)
     assert ["".join(part.text for part in line.parts) for line in lines] == ["中文", "字中", "文字"]
+
+
+COLUMNS = {
+    "中文字": 6,
+    "ｶﾅ": 2,
+    "한국": 4,
+    "\u1112\u1161\u11ab": 2,
+    "e\u0301a\u0308": 2,
+    "z\u0300\u0301\u0302": 1,
+    "שָׁלוֹם": 4,
+    "مَرْحَبًا": 5,
+    "👍": 2,
+    "🇩🇪": 2,
+    "𝐀𝟏": 2,
+    "∑√∞±×→": 6,
+}
+"""Texts and their columns in tmux, read with the escape sequence for the place of the cursor."""
+
+
+@pytest.mark.parametrize("text", COLUMNS)
+def test_columns_are_those_of_a_terminal(text: str) -> None:
+    (line,) = wrap([Part("kept", text)], 80)
+    assert line.cells == COLUMNS[text]
+
+
+def test_right_to_left_text_keeps_its_columns() -> None:
+    old, new = "התשובה היא 13 ולכן", "התשובה היא 12 ולכן"
+    (line,) = inline(blocks(diff(old, new)), 80, marked=True)
+    assert "".join(part.text for part in line.parts) == "התשובה היא [-13-]{+12+} ולכן"
+    assert line.cells == len(old) + len("[--]{+12+}")
+    (line,) = side_by_side(blocks(diff(old, new)), 83, marked=True)
+    # The order is that of the text, and nothing that directs a terminal is added: no isolates and no marks.
+    right = line.right
+    assert right is not None
+    assert (line.cells, right.cells) == (40, len(new) + len("{++}"))
+    shown_text = "".join(part.text for part in (*line.parts, *right.parts))
+    assert not any(unicodedata.bidirectional(character) in BIDIRECTIONAL_CONTROLS for character in shown_text)
+
+
+BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+@pytest.mark.parametrize("text", ["👍🏽", "❤\ufe0f", "👨\u200d👩"])
+def test_what_joins_emoji_is_shown(text: str) -> None:
+    """Terminals disagree on the columns of joined emoji."""
+    (line,) = wrap([Part("kept", safe(text))], 80)
+    shown_text = "".join(part.text for part in line.parts)
+    assert "⟨" in shown_text
+    assert line.cells == cell_len(text[0]) + cell_len(shown_text[1:])
 
 
 def numbered(count: int, *edited: int) -> list[Line]:
