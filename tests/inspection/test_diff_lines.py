@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +33,48 @@ def test_blocks_join_to_both_answers(old: str, new: str) -> None:
     edits = [part.edit for block in items for part in block.parts if part.edit >= 0]
     assert edits == sorted(edits)
     assert set(edits) == set(range(len(set(edits))))  # numbered without gaps
+
+
+ANSWERS = [
+    (
+        "Step 1: Janet has $16 - 7 = 9$ eggs.\n\nStep 2: She makes \\(9 \\times 2 = 19\\) dollars.\n\\[\\boxed{19}\\]",
+        "Step 1: Janet has $16 - 7 = 9$ eggs.\n\nStep 2: She makes \\(9 \\times 2 = 18\\) dollars.\n\\[\\boxed{18}\\]",
+    ),
+    (
+        "**Solution.** We have $\\frac{dx}{dy} = \\sqrt[3]{x^2}$, so\n| x | y |\n|---|---|\n| 1,000 | 2.50 |\n- done",
+        "**Solution.** We have $\\frac{dy}{dx} = \\sqrt{x}$,\nso\n| x | y |\n|---|---|\n| 10,000 | 2.5 |\n- done!\n",
+    ),
+    (
+        "def f(n):\n\treturn n*f(n-1)\n\n\nprint(f(5))  # 120\r\n",
+        "def f(n):\n    if n <= 1:\n        return 1\n    return n * f(n - 1)\n\nprint(f(5))  # 120\n",
+    ),
+    ("答案是十二。所以 x = 12，证毕。", "答案是十三。所以 x = 13，证毕。"),
+    ("La réponse n’est pas 3, c’est 4 😀.", "La re\u0301ponse n'est pas 4 ; c’est 5 😀!"),
+    ("<think>\nSo 2+2=5\n</think>\nThe answer is 5.", "The answer is 4."),
+]
+"""Answers as models write them, and corrections."""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [*ANSWERS, *((new, old) for old, new in ANSWERS), (ANSWERS[0][0], ANSWERS[3][1])]
+)
+def test_spans_of_answers_join_to_their_texts(old: str, new: str) -> None:
+    spans = diff(old, new)
+    assert "".join(span.text for span in spans if span.kind != "inserted") == old
+    assert "".join(span.text for span in spans if span.kind != "deleted") == new
+    items = blocks(spans)
+    assert (joined(items, "deleted"), joined(items, "inserted")) == (old, new)
+
+
+def test_spans_of_real_answers_join_to_their_texts(shared: Path) -> None:
+    rows = [json.loads(line) for line in (shared / "real_solutions_mrben.jsonl").read_text().splitlines()]
+    before = ""
+    for row in rows:
+        wrong, corrected = row["wrong_prefix"] or "", row["corrected_prefix"] or ""
+        for old, new in ((wrong, corrected), (before, wrong)):
+            items = blocks(diff(old, new))
+            assert (joined(items, "deleted"), joined(items, "inserted")) == (old, new)
+        before = wrong
 
 
 def shown(lines: list[Line]) -> str:
