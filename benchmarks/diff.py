@@ -41,7 +41,8 @@ def size(text: str) -> int:
 
 def long_pair(passages: list[Pair], kind: str, tokens: int, generator: random.Random) -> Pair:
     """Two answers of at least ``tokens`` tokens: with one corrected passage, all corrected, or nothing in common."""
-    old, new = [], []
+    old: list[str] = []
+    new: list[str] = []
     length = 0
     while length < tokens:
         wrong, corrected = generator.choice(passages)
