@@ -76,6 +76,7 @@ def test_scores_are_compared_with_the_base_that_their_summary_names(tmp_path: Pa
         assert app.view.edits == 1
         await press(app, pilot, "z")
         text = await press(app, pilot, "o")
+        assert "1 problem, right 0, wrong 1, undecided 0 (0.0% right)" in text
         assert "won 1, lost 1, both 1, neither 1" in text
 
     drive(path, steps, size=(110, 30))
