@@ -49,13 +49,13 @@ Replay = Annotated[bool, _option("Run", "Judge the recorded replies again; send 
 
 # spot inspect
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs, or of scores; - reads stdin.")]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Pairs, samples, replies or scores; - reads stdin.")]
 Id = Annotated[str | None, _option("Pairs", "Show only the pair with this id.", metavar="ID")]
 Where = Annotated[
     str | None,
     _option(
         "Pairs",
-        "Show only pairs that match, such as 'ratio>0.3'; of scores, lost, won, both or neither.",
+        "Show only rows that match, such as 'ratio>0.3 and (verdict=wrong or not id~easy)'; of scores, such as lost.",
         metavar="EXPR",
     ),
 ]

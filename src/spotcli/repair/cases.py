@@ -23,8 +23,8 @@ from spotcli.grading.references import CONFLICTING
 from spotcli.oracles import AnyOracle
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
-from spotcli.repair.journal import ContinuationEntry, Entry, ReplyEntry, UndoEntry
 from spotcli.repair.judge import Correction
+from spotcli.reply_entries import ContinuationEntry, Entry, ReplyEntry, UndoEntry
 
 NOT_ASKED = "not asked"
 """The reason of a case that was not asked about before the run stopped."""
@@ -165,7 +165,10 @@ class History:
             self._by_request.pop(self._request_of(entry), None)
         elif isinstance(entry, ContinuationEntry):
             version = "" if self._any_version else entry.version
-            self._by_cut.setdefault((version, entry.sample, entry.start), {})[entry.number] = entry
+            of_cut = self._by_cut.setdefault((version, entry.sample, entry.start), {})
+            if of_cut.get(entry.number) == entry:
+                return  # a line that was copied by mistake
+            of_cut[entry.number] = entry
             self._samples.add(entry.sample)
             self.continuations.append(entry)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from spotcli.oracles.policy import PolicyOracle, SearchState, search_cut, step_starts
 from spotcli.repair.cases import Case, History, JudgedReply, PlannedCut
-from spotcli.repair.journal import ContinuationEntry
 from spotcli.repair.judge import Correction, Judge
+from spotcli.reply_entries import ContinuationEntry
 
 NONE_RIGHT = "declined: no continuation was right"
 """The reason of an answer without a right continuation from any cut."""

@@ -22,9 +22,10 @@ from spotcli.policies import Answer, Failure, Policy, Request, answer_seed
 from spotcli.providers.replies import Reply
 from spotcli.repair.cases import FAILED, Case, PlannedRequest
 from spotcli.repair.continuations import is_missing
-from spotcli.repair.journal import ContinuationEntry, Journal, ReplyEntry
+from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob, plan_cut
 from spotcli.repair.policy_engine import CutAnswer, PolicyEngine
+from spotcli.reply_entries import ContinuationEntry, ReplyEntry
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from spotcli.providers.replies import RequestFailed
 from spotcli.records import Sample
 from spotcli.repair.cases import FAILED, NOT_ASKED, Case, History
 from spotcli.repair.cost_estimate import CostEstimate
-from spotcli.repair.journal import ContinuationEntry
+from spotcli.reply_entries import ContinuationEntry
 
 
 @dataclass(frozen=True)
