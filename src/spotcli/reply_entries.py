@@ -123,6 +123,8 @@ class UndoEntry:
 class ContinuationEntry:
     """One continuation of the policy's own answer after a cut."""
 
+    key: str
+    """Identifies the continuation: oracle, version, wrong answer, cut and number."""
     id: str
     """The problem."""
     trial: int
@@ -137,8 +139,7 @@ class ContinuationEntry:
     of: int
     """Steps of the answer."""
     start: int
-    """Where the step starts in the answer, in characters; with ``sample``, ``version`` and ``number`` it identifies the
-    continuation."""
+    """Where the step starts in the answer, in characters."""
     kept: int
     """Characters of the answer that were continued: up to the end of a token, so that it can be less than ``start``."""
     tokens: int
@@ -166,13 +167,17 @@ class ContinuationEntry:
         return {name: value for name, value in row.items() if value is not None}
 
     def as_reply(self, response: str) -> ReplyEntry:
-        """The whole corrected answer, as the reply of an oracle that is not prompted."""
+        """The whole corrected answer, as the reply of an oracle that is not prompted.
+
+        Args:
+            response: the answer that was cut; without it, the text is the continuation alone.
+        """
         return ReplyEntry(
-            key="",
+            key=self.key,
             id=self.id,
             trial=self.trial,
             sample=self.sample,
-            attempt=0,
+            attempt=self.number,
             oracle=self.oracle,
             version=self.version,
             prompt="",
@@ -180,13 +185,17 @@ class ContinuationEntry:
             fence="",
             text=response[: self.kept] + self.text,
             finish_reason=self.finish_reason,
+            max_tokens=self.max_tokens,
+            usage={"completion_tokens": self.generated},
             cost=self.cost,
             model=self.model,
             at=self.at,
         )
 
 
-Entry = ReplyEntry | MoneyEntry | UndoEntry | ContinuationEntry
+RequestEntry = ReplyEntry | MoneyEntry | UndoEntry
+"""An entry about one request to an oracle."""
+Entry = RequestEntry | ContinuationEntry
 _KINDS: dict[str, type[Entry]] = {
     "reply": ReplyEntry,
     "sent": MoneyEntry,

@@ -24,6 +24,7 @@ from spotcli.records import Sample
 from spotcli.repair.policy_engine import PolicyEngine
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.conftest import write_rows
+from tests.inspection.example_pairs import inspect_file
 from tests.tiny_model import teach, write_tiny_model
 
 WRONG = "12 + 30 = 43\n43 - 7 = 36\n\\boxed{36}"
@@ -143,6 +144,18 @@ def test_the_answer_is_cut_before_its_first_wrong_step(tiny_model: Path, tmp_pat
     assert summary.oracles == {
         "policy": {"replies": 24, "pairs": 1, "cost": 0.0, "tokens": generated, "cost_per_pair": 0.0}
     }
+
+
+def test_the_journal_can_be_inspected(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples(tmp_path, tiny_model, wrong())
+    ask(tmp_path, ScriptedPolicy(tiny_model, repairs_from_the_first_step))
+    inspect_file(tmp_path / "data.replies.jsonl")
+    shown = capsys.readouterr().out
+    assert "== 24/24  a  trial 0  attempt 7" in shown
+    assert f"completion_tokens {sum(entry['generated'] for entry in journal(tmp_path)):,}" in shown
+    assert "12 + 30 = 41" in shown
+    inspect_file(tmp_path / "data.jsonl")
+    assert "cut before step 1 of 3, right 5/8 before, 0/8 after" in capsys.readouterr().out
 
 
 def test_a_pair_shares_its_beginning_in_tokens(tiny_model: Path, tmp_path: Path) -> None:

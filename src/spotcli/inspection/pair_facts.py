@@ -47,7 +47,7 @@ def cut_text(pair: Pair) -> str | None:
     if not isinstance(cut, dict):
         return None
     step, of, before, after, count = (
-        value if isinstance(value := cut.get(name), int) and 0 <= value < 10**9 else None
+        value if type(value := cut.get(name)) is int and 0 <= value < 10**9 else None
         for name in ("step", "of", "right_before", "right_after", "continuations")
     )
     if step is None or of is None or before is None or not count:

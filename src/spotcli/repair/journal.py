@@ -61,7 +61,7 @@ class Journal(Appender):
     def _count(self, entry: Entry) -> None:
         if isinstance(entry, MoneyEntry) and entry.kind == "sent":
             self._reserved[entry.key] = self._reserved.get(entry.key, 0.0) + entry.reserved
-        elif isinstance(entry, ContinuationEntry) or isinstance(entry, ContinuationEntry):
+        elif isinstance(entry, ContinuationEntry):
             self.spent += entry.cost
         elif isinstance(entry, MoneyEntry):
             self._settle(entry.key, entry.reserved)

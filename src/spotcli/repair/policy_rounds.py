@@ -226,6 +226,7 @@ class PolicyRounds:
         assert cut is not None
         text = self._engine.text_after(work.cut, answer.token_ids, answer.response)
         return ContinuationEntry(
+            key=f"{planned.key}-{work.number}",
             id=sample.id,
             trial=sample.trial,
             sample=planned.digest,
