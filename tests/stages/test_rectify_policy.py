@@ -23,6 +23,7 @@ from spotcli.recipe_yaml import load
 from spotcli.records import Sample
 from spotcli.repair.policy_engine import PolicyEngine
 from spotcli.stages.rectify import Action, RectifySummary, rectify
+from spotcli.stages.review import review
 from tests.conftest import write_rows
 from tests.inspection.example_pairs import inspect_file
 from tests.tiny_model import teach, write_tiny_model
@@ -149,7 +150,7 @@ def test_the_answer_is_cut_before_its_first_wrong_step(tiny_model: Path, tmp_pat
 def test_the_journal_can_be_inspected(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples(tmp_path, tiny_model, wrong())
     ask(tmp_path, ScriptedPolicy(tiny_model, repairs_from_the_first_step))
-    inspect_file(tmp_path / "data.replies.jsonl")
+    review(load(None, None, {}), folder=tmp_path, data=Path("data.replies.jsonl"))
     shown = capsys.readouterr().out
     assert "== 24/24  a  trial 0  attempt 7" in shown
     assert f"completion_tokens {sum(entry['generated'] for entry in journal(tmp_path)):,}" in shown
