@@ -4,8 +4,8 @@
     python benchmarks/self_surgery.py train --folder own --seeds 0 1 2 --pairs 120        about an hour; it resumes
 
 ``pairs`` makes pairs of the same samples with each oracle, and prints how many wrong answers became pairs, how many
-tokens were generated for them, and how much the pairs change. ``train`` runs the recipe of the demo with pairs of either
-oracle, as many of each, at several seeds, and prints the gain, what was right before and still is, and the drift.
+tokens were generated for them, and how much the pairs change. ``train`` runs the recipe of the demo with pairs of
+either oracle, as many of each, at several seeds, and prints the gain, what was right before and still is, and drift.
 """
 
 from __future__ import annotations
