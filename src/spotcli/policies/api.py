@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 from spotcli.console import duration, warn
 from spotcli.errors import Unfinished, UserError
 from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling, TokenPrefix, limit_or_none
 from spotcli.policies.answer_queue import AnswerQueue
+from spotcli.policies.completions import PromptForm, find_prompt_form, prompt_in
 from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
@@ -38,9 +39,6 @@ SENT = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "reas
 """Fields of a message that are sent; endpoints reject others, such as notes of a dataset."""
 TOOLS_NOT_SENT = "the api engine sends no tools"
 """Reason: an answer without them would be the answer to another prompt."""
-PromptForm = Literal["token ids", "text"]
-"""How an endpoint takes a prompt that it continues; the first form that it accepts is used."""
-NO_TEXTS = "use --oracle policy-prompted, or an engine that takes token ids: -s rectify.policy.engine=transformers"
 HOPELESS = 10
 """So many requests given up in a row mean that all will be."""
 
@@ -137,52 +135,14 @@ class ApiPolicy:
         self._client.check_environment()
 
     def check_continuing(self, prefix: TokenPrefix) -> None:
-        """Find out, with a request for one token, in which form the endpoint takes a prompt that it continues.
+        """Find out in which form the endpoint takes a prompt that it continues.
 
         Raises:
             UserError: it has no ``/v1/completions``, or rejects the request.
             Unfinished: it cannot be reached.
         """
         where = without_credentials(self._settings.base_url) or self._client.model
-        self._client.check_environment()
-        if not self._client.takes_texts:
-            raise UserError("the endpoint has only chats, so it cannot continue an answer", where=where, cure=NO_TEXTS)
-        try:
-            asyncio.run(self._try_forms(prefix))
-        except RequestFailed as failure:
-            if failure.retryable:
-                raise Unfinished(
-                    f"the endpoint cannot be asked ({failure.kind}: {failure})",
-                    where=where,
-                    cure="run the same command again later",
-                ) from None
-            raise UserError(
-                f"the endpoint cannot continue an answer: it rejects /v1/completions ({failure})",
-                where=where,
-                cure=NO_TEXTS,
-            ) from None
-
-    async def _try_forms(self, prefix: TokenPrefix) -> None:
-        """Set the first form of a prompt that the endpoint accepts.
-
-        Raises:
-            RequestFailed, UserError: it accepts none.
-        """
-        try:
-            for form in get_args(PromptForm):
-                self._form = form
-                try:
-                    await self._client.complete(self._prompt_of(prefix), 1)
-                except RequestFailed as failure:
-                    if failure.retryable or form == get_args(PromptForm)[-1]:
-                        raise
-                else:
-                    return
-        finally:
-            await self._client.close()
-
-    def _prompt_of(self, prefix: TokenPrefix) -> list[int] | str:
-        return list(prefix.ids) if self._form == "token ids" else prefix.text
+        self._form = find_prompt_form(self._client, prefix, where)
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
@@ -269,7 +229,7 @@ class ApiPolicy:
             self._answers.put(Failure(request, TOOLS_NOT_SENT))
             return
         seed = {"seed": request.seed} if self._settings.send_seed else {}
-        prompt = None if request.prefix is None else self._prompt_of(request.prefix)
+        prompt = None if request.prefix is None else prompt_in(self._form, request.prefix)
         parameters = self._parameters if prompt is None else self._text_parameters
         limit = limit_or_none(request.limit(self.sampling))
         delivery = _AnswerDelivery(self._client, request, limit, parameters | seed, prompt)
