@@ -16,7 +16,7 @@ from spotcli import outputs
 from spotcli.answering.engine import Engine, report_facts
 from spotcli.core.forward.encoding import response_ids
 from spotcli.errors import UserError
-from spotcli.oracles.policy import CONTINUED, PROMPTED, PolicyOracle
+from spotcli.oracles.policy import CONTINUED, PolicyOracle
 from spotcli.policies import Policy, Request, TokenPrefix
 from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import resolve
@@ -246,6 +246,3 @@ class PolicyEngine:
         ids = [*cut.ids, *(token_ids[:-1] if ended else token_ids)]
         whole = str(self.prompter.tokenizer.decode(ids, skip_special_tokens=True))
         return whole[len(cut.kept) :] if whole.startswith(cut.kept) else text
-
-
-__all__ = ["CONTINUED", "PROMPTED", "CutAnswer", "PolicyEngine"]
