@@ -212,13 +212,6 @@ def test_all_open_answers_are_in_one_batch(tiny_model: Path, tmp_path: Path) -> 
     assert len({request.seed for _, _, request in policy.asked}) == 30
 
 
-def test_a_row_that_is_there_twice_is_continued_once(tiny_model: Path, tmp_path: Path) -> None:
-    samples(tmp_path, tiny_model, wrong(), wrong())
-    policy = ScriptedPolicy(tiny_model, repairs_from_the_first_step)
-    ask(tmp_path, policy)
-    assert policy.batches == [8, 8, 8]
-
-
 def test_bisection_tries_fewer_cuts(tiny_model: Path, tmp_path: Path) -> None:
     response = "".join(f"Step {number} is here.\n" for number in range(1, 8)) + "\\boxed{36}"
     samples(tmp_path, tiny_model, wrong(response=response))

@@ -167,14 +167,13 @@ class PolicyRounds:
             continues = any(not oracle.prompted for oracle in self._oracles)
             self._policy = self._engine.load(log=self._log, continues=continues)
         works = [work for case, request in planned for work in self._works(case, request)]
-        # Rows of the samples that are there twice are one case.
         by_key = {(work.planned.key, work.number): work for work in works}
-        missing = sum(not work.done for work in by_key.values())
+        missing = sum(not work.done for work in works)
         if self._stopped:
             return
         with progress("answers") as display:
             bar = display.add_task(f"policy, round {number + 1}", total=missing, note="")
-            requests = (self._request(work) for work in by_key.values())
+            requests = (self._request(work) for work in works)
             for group in self._policy.answers(requests, missing, lambda request: by_key[request.key].done):
                 items = [(by_key[item.request.key], item) for item in group]
                 entries = [self._entry(work, item) for work, item in items if isinstance(item, Answer)]
