@@ -119,6 +119,9 @@ def end_with(code: int) -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
+    # Python remembers an interrupt inside `exec` of a text, with which dataclasses and named tuples are made during an
+    # import, and would end as if it had not been caught. The next `exec` makes it forget.
+    exec("")
     signal.signal(signal.SIGINT, end)
     for number in SIGNALS[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:
