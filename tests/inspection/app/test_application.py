@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from spotcli import decisions
 from spotcli.decisions import ReviewFile, review_path
@@ -217,6 +218,22 @@ def test_edits_are_visited_and_kept_lines_folded(path: Path) -> None:
         assert "line 20 of" not in screen(app)
 
     drive(path, steps)
+
+
+def test_shared_worked_examples_are_one_line(tmp_path: Path) -> None:
+    examples = "\n".join(f"Q: What is {number} + 1?\nA: {number + 1}" for number in range(4))
+    path = write_rows(
+        tmp_path / "data.jsonl", [{**row, "prompt": f"{examples}\n{row['prompt']}\nA:"} for row in rows()]
+    )
+
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = screen(app)
+        assert "⋯ 8 lines that the prompts of all rows begin with" in text
+        assert "Question 0?" in text
+        assert "What is 2 + 1?" not in text
+        assert "What is 2 + 1?" in await press(app, pilot, "z")
+
+    drive(path, steps, size=(120, 30))
 
 
 def test_both_answers_are_shown_side_by_side(path: Path) -> None:
@@ -436,3 +453,64 @@ def test_a_sample_larger_than_the_file_is_an_error(path: Path) -> None:
     app = drive(path, steps, sample=SampleSize(7))
     assert isinstance(app.failed, UserError)
     assert "the sample of 7 is larger than the 6 pairs" in app.failed.message
+
+
+def test_an_invalid_filter_is_corrected_in_its_line(path: Path) -> None:
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = await press(app, pilot, "f", *"verdict=right and ratoi>0.25", "enter")
+        assert "unknown field 'ratoi' at character 19: did you mean 'ratio'?" in text
+        assert len(app.list.rows) == 6
+        # The cursor is at the field: five letters are replaced.
+        await press(app, pilot, *["delete"] * 5, *"ratio")
+        assert "unknown field" not in screen(app)
+        await press(app, pilot, "enter")
+        assert list(app.list.rows) == [3, 4, 5]
+        await press(app, pilot, "f", "end", *" or (id=p0", "enter")
+        assert "parenthesis without an end at character 33: close its group with )" in screen(app)
+        assert list(app.list.rows) == [3, 4, 5]
+        await press(app, pilot, "end", ")", "enter")
+        assert list(app.list.rows) == [0, 3, 4, 5]
+        await press(app, pilot, "f", *"cost=9e999x", "enter", "escape")  # cancelled: the filter is the same
+        assert list(app.list.rows) == [0, 3, 4, 5]
+        assert app.screen is app.screen_stack[0]
+
+    drive(path, steps)
+
+
+def test_the_filter_is_completed_and_brought_back(path: Path) -> None:
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = await press(app, pilot, "f")
+        assert "ratio>  first>  trial>" in text
+        text = await press(app, pilot, *"ver")
+        assert re.search(r"verdict= +\n", text)  # proposed in the line
+        assert "first>" not in text
+        # Tab takes the field, then its first value.
+        text = await press(app, pilot, "tab")
+        assert "right  wrong  undecided  none" in text
+        await press(app, pilot, "tab", *" a", "right", *"not d", "tab", *"ac", "tab")
+        assert line(app) == "verdict=right and not decision=accept"
+        await press(app, pilot, "enter")
+        assert len(app.list.rows) == 6
+        await press(app, pilot, "f", *"id=p1", "enter")
+        assert list(app.list.rows) == [1]
+        await press(app, pilot, "f", *"i", "up")
+        assert line(app) == "id=p1"
+        await press(app, pilot, "up", "up", "up")
+        assert line(app) == "verdict=right and not decision=accept"
+        await press(app, pilot, "down", "down", "down")
+        assert line(app) == "i"
+        await press(app, pilot, "up", "up", "enter")
+        assert len(app.list.rows) == 6
+        await press(app, pilot, "slash", *"question", "enter", "slash", *"p3", "enter")
+        assert app.list.current == 3
+        await press(app, pilot, "slash", "up")
+        assert line(app) == "question"
+        # Nothing is completed in a search.
+        await press(app, pilot, "backspace", "tab")
+        assert line(app) == "questio"
+
+    drive(path, steps)
+
+
+def line(app: InspectApp) -> str:
+    return app.screen.query_one(Input).value
