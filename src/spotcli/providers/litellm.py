@@ -18,6 +18,7 @@ from typing import Any
 from spotcli.console import warn
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.permanent_errors import RequestSettings
+from spotcli.providers.reasoning import likely_reasoning
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.request_errors import read_error
 from spotcli.providers.responses import read_response
@@ -209,6 +210,14 @@ class LitellmClient:
         """Reply tokens that the model has at most, by litellm's table; None if it has no such model."""
         limit = self._listed.get("max_output_tokens")
         return limit if isinstance(limit, int) and limit > 0 else None
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Likely reasoning tokens of a reply, before any reply is known; 0 if the model does not reason.
+
+        By the kind of the model in litellm's table, and by the parameters that control its reasoning.
+        """
+        return likely_reasoning(self.model, self._listed, self._settings.params)
 
     def worst_cost(self, messages: list[Message], max_tokens: int | None) -> float | None:
         """US dollars that a request can cost at most; None if the price, or without ``max_tokens`` the limit of the
