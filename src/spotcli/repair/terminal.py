@@ -68,8 +68,8 @@ def estimate_sentences(estimate: CostEstimate, max_cost: float | None) -> list[s
     answers = counted(estimate.requests, "wrong answer")
     if estimate.likely is None:
         return [
-            f"{answers} to ask about: {estimate.prompt_tokens:,} prompt and about {estimate.reply_tokens:,} reply tokens. "
-            "The price is unknown: set rectify.price_in and rectify.price_out, in US dollars per million tokens."
+            f"{answers} to ask about, with {estimate.prompt_tokens:,} prompt and about {estimate.reply_tokens:,} reply "
+            "tokens. Their price is unknown: set rectify.price_in and rectify.price_out, in dollars per million tokens."
         ]
     most = "without a known limit" if estimate.max is None else f"at most {dollars(estimate.max)}"
     sentences = [f"{answers} to ask about: about {dollars(estimate.likely)}, {most}."]
