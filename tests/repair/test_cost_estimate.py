@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spotcli.errors import BudgetReached
-from spotcli.providers.reasoning import DEFAULT, likely_reasoning
+from spotcli.providers.token_limits import REASONING, likely_reasoning
 from spotcli.recipe_yaml import load
 from spotcli.records import Sample
 from spotcli.repair.cases import Case, History, JudgedReply
@@ -29,19 +29,19 @@ LISTED = {"supports_reasoning": True}
     ("model", "listed", "parameters", "tokens"),
     [
         ("gpt-4o", {}, {}, 0),
-        ("gpt-5", LISTED, {}, DEFAULT),
+        ("gpt-5", LISTED, {}, REASONING),
         ("gpt-5", LISTED, {"reasoning_effort": "low"}, 1_000),
         ("gpt-5", LISTED, {"reasoning_effort": "none"}, 0),
         ("gpt-5.1", LISTED, {}, 0),  # its default effort is none
         ("claude-sonnet-4-5", LISTED, {}, 0),
         ("claude-sonnet-4-5", LISTED, {"thinking": {"type": "enabled", "budget_tokens": 2_000}}, 2_000),
-        ("claude-sonnet-4-5", LISTED, {"thinking": {"type": "enabled", "budget_tokens": 60_000}}, DEFAULT),
+        ("claude-sonnet-4-5", LISTED, {"thinking": {"type": "enabled", "budget_tokens": 60_000}}, REASONING),
         ("claude-sonnet-4-5", LISTED, {"thinking": {"type": "disabled"}}, 0),
-        ("gemini/gemini-2.5-flash", LISTED, {}, DEFAULT),
+        ("gemini/gemini-2.5-flash", LISTED, {}, REASONING),
         ("gemini/gemini-2.5-flash-lite", LISTED, {}, 0),
-        ("openrouter/deepseek/deepseek-r1", {}, {}, DEFAULT),
+        ("openrouter/deepseek/deepseek-r1", {}, {}, REASONING),
         ("openrouter/openai/gpt-oss", {}, {"reasoning": {"effort": "high"}}, 12_000),
-        ("hosted_vllm/Qwen/QwQ-32B", {}, {}, DEFAULT),
+        ("hosted_vllm/Qwen/QwQ-32B", {}, {}, REASONING),
         ("gpt-4o", {}, {"reasoning_effort": 7}, 0),
     ],
 )

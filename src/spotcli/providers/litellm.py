@@ -18,12 +18,11 @@ from typing import Any
 from spotcli.console import warn
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.permanent_errors import RequestSettings
-from spotcli.providers.reasoning import likely_reasoning
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.request_errors import read_error
 from spotcli.providers.responses import read_response
 from spotcli.providers.sent_parameters import changed_parameters, sent_parameters
-from spotcli.providers.token_limits import accepted_limit, other_limit_name
+from spotcli.providers.token_limits import accepted_limit, likely_reasoning, other_limit_name
 from spotcli.records import Message
 from spotcli.redaction import public_value
 from spotcli.work_time import time_limit
