@@ -138,7 +138,7 @@ def rectify(
     as_json: flags.AsJson = False,
 ) -> None:
     """Correct the wrong answers with the smallest edit: samples.jsonl -> data.jsonl."""
-    from spotcli.stages.rectify import Action
+    from spotcli.stages.rectify import Action, show
     from spotcli.stages.rectify import rectify as stage
 
     settings = _load(recipe, overrides, given)
@@ -146,7 +146,10 @@ def rectify(
     with standard_input(settings.rectify.samples) as (file, _):
         settings.rectify.samples = file
         summary = _work(lambda: stage(settings, fresh=fresh, action=action))
-    _show("Pairs", summary.as_dict(), as_json)
+    if as_json:
+        _show("Pairs", summary.as_dict(), as_json)
+    else:
+        show(summary)
 
 
 @app.command(
@@ -280,6 +283,7 @@ def run(
     from spotcli import tables
     from spotcli.run import run as stages
     from spotcli.stages.evaluate import show
+    from spotcli.stages.rectify import show as show_pairs
 
     settings = _load(recipe, overrides, given)
     folder = output or Path("runs") / settings.name
@@ -287,7 +291,7 @@ def run(
     if as_json:
         _show("Run", summary.as_dict(), as_json)
     else:
-        tables.facts("Pairs", summary.rectify.as_dict())
+        show_pairs(summary.rectify)
         tables.seconds_per_stage(summary.seconds)
         show(summary.eval)
     summary.eval.raise_if_unfinished()

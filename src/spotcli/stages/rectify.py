@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ from spotcli.locks import check_free
 from spotcli.oracles import Oracle
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
+from spotcli.repair.advice import advice
 from spotcli.repair.by_hand import export_open_answers, import_answers
 from spotcli.repair.cases import Case, History, cases_of, keep_first_pairs, read_samples
 from spotcli.repair.contested import contested_samples
@@ -38,8 +39,9 @@ from spotcli.repair.ladder import Ladder, check_first_oracle, create_oracles
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.right_answers import keep_right_answers
 from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, summarise
+from spotcli.repair.terminal import show
 
-__all__ = ["Action", "RectifySummary", "rectify"]
+__all__ = ["Action", "RectifySummary", "rectify", "show"]
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,10 @@ class _Run:
     origin: Origin
 
     def job(self, history: History, *, repeat_truncated: bool = False) -> RepairJob:
-        ladder = Ladder.of(self.settings, self.oracles, repeat_truncated=repeat_truncated)
-        return RepairJob(self.cases, ladder, history, Judge(self.criteria))
+        return RepairJob(self.cases, self.ladder(repeat_truncated=repeat_truncated), history, Judge(self.criteria))
+
+    def ladder(self, *, repeat_truncated: bool = False) -> Ladder:
+        return Ladder.of(self.settings, self.oracles, repeat_truncated=repeat_truncated)
 
 
 def _ask(run: _Run) -> RectifySummary:
@@ -179,23 +183,25 @@ def _import(run: _Run, file: Path) -> RectifySummary:
 
 def _export(run: _Run, file: Path) -> RectifySummary:
     """Write the answers whose next oracle is a person."""
-    history = _history(run)
+    history, _ = _history(run)
     export_open_answers(run.job(history), run.path, file)
     return summarise(run.origin, run.cases, history)
 
 
 def _dry_run(run: _Run) -> RectifySummary:
     """Estimate the cost of the requests that have no reply yet."""
-    history = _history(run)
-    return summarise(run.origin, run.cases, history, estimate=estimate(run.job(history)))
+    history, spent = _history(run)
+    planned = estimate(run.job(history), spent=spent)
+    summary = summarise(run.origin, run.cases, history, estimate=planned)
+    return replace(summary, max_cost=run.settings.max_cost)
 
 
-def _history(run: _Run) -> History:
-    """The replies so far; nothing is written."""
+def _history(run: _Run) -> tuple[History, float]:
+    """The replies so far, and the US dollars that count against ``max_cost``; nothing is written."""
     if run.fresh or not pair_file.journal_path(run.path).exists():
-        return History()
+        return History(), 0.0
     with pair_file.open_journal(run.path, run.oracles) as journal:
-        return History(journal.entries)
+        return History(journal.entries), journal.spent + journal.unsettled
 
 
 @contextmanager
@@ -227,6 +233,7 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
     if sent := {reply.oracle: reply.sent for reply in history.replies if reply.sent}:
         output.note(sent=sent)
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
+    summary = replace(summary, advice=advice(run.cases, settings, run.ladder()))
     complete = enough or not summary.remaining
     output.finish(summary.counts, complete=complete)
     return summary, complete
