@@ -35,6 +35,10 @@ def show(summary: RectifySummary) -> None:
 def _rows(summary: RectifySummary) -> Iterator[tuple[str, str]]:
     kinds = {"right": summary.right, "wrong": summary.wrong, "undecided": summary.undecided}
     yield "answers", f"{summary.samples:,}: {_counts(kinds)}"
+    if summary.estimate is not None:
+        if summary.cost:
+            yield "spent so far", dollars(summary.cost)
+        return
     if summary.pairs:
         yield "pairs", f"{summary.pairs:,}"
     if summary.reasons:
