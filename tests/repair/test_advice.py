@@ -9,7 +9,7 @@ from spotcli.recipe import RectifySection
 from spotcli.records import Sample
 from spotcli.repair.advice import advice
 from spotcli.repair.cases import Case, JudgedReply
-from spotcli.repair.journal import ReplyEntry
+from spotcli.reply_entries import ReplyEntry
 from spotcli.repair.judge import Correction
 from spotcli.repair.ladder import Ladder
 

@@ -14,7 +14,7 @@ from spotcli.recipe_yaml import load
 from spotcli.records import Sample
 from spotcli.repair.cases import Case, History, JudgedReply
 from spotcli.repair.cost_estimate import CostEstimate
-from spotcli.repair.journal import ReplyEntry
+from spotcli.reply_entries import ReplyEntry
 from spotcli.repair.judge import ACCEPTED, Correction
 from spotcli.repair.projection import REPLY_WEIGHT, REQUEST_CHARACTERS, CostProjection
 from spotcli.repair.terminal import estimate_sentences
