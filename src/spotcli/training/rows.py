@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from spotcli import jsonl
 from spotcli.errors import DataError
+from spotcli.policies.pair_encoder import CHAT
 from spotcli.problems.sources import as_text, file_rows
 from spotcli.records import EVALUATION, Pair
 
@@ -29,9 +30,6 @@ Fields = dict[str, Any]
 
 INVALID = "invalid"
 """Reason: the row is not a pair, or the chat template rejects its messages."""
-
-CHAT = "spot_chat"
-"""Field of a pair in training: the messages of its prompt as the file has them, where a content is null."""
 
 LIMIT = 10
 """Most invalid rows where the recipe sets no limit."""
