@@ -13,9 +13,8 @@ from textual.strip import Strip
 
 from spotcli.console import one_line
 from spotcli.core.edits import diff
-from spotcli.inspection import score_terminal, terminal
-from spotcli.inspection.app import diff_lines
-from spotcli.inspection.app.diff_lines import MOST_COLUMNS, Line, Part
+from spotcli.inspection import diff_lines, score_terminal, terminal
+from spotcli.inspection.diff_lines import MOST_COLUMNS, Line, Part
 from spotcli.inspection.entries import Entries
 from spotcli.records import Pair
 
