@@ -9,7 +9,6 @@ tokens and the forward pass are those of the reference in training, with weights
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -274,7 +273,7 @@ class Computation:
             chosen=nats[0][shared:],
             rejected=nats[1][shared:],
         )
-        return json.loads(row.model_dump_json())  # type: ignore[no-any-return]
+        return row.model_dump()
 
 
 def _load(policy: str, dtype: models.Dtype) -> Any:
@@ -324,8 +323,5 @@ def _score(model: Any, pairs: Sequence[EncodedPair]) -> list[tuple[list[float], 
     batch: Batch = pack(pairs, share=_shares(model)).to(next(model.parameters()).device)
     with torch.inference_mode():
         logps_N = model(**batch.model_inputs()).float()
-    sides = (batch.chosen_N, batch.rejected_N)
-    return [
-        tuple(logps_N[(batch.pair_N == index) & side_N].tolist() for side_N in sides)  # type: ignore[misc]
-        for index in range(len(pairs))
-    ]
+    own = [batch.pair_N == index for index in range(len(pairs))]
+    return [(logps_N[own_N & batch.chosen_N].tolist(), logps_N[own_N & batch.rejected_N].tolist()) for own_N in own]

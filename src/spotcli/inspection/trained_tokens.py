@@ -1,7 +1,7 @@
 """Which tokens training would see of a pair: encoded and masked by the code that training runs.
 
-    prompt | shared prefix | kept and edited tokens of y-, end of turn
-                           | kept and edited tokens of y+, end of turn
+prompt | shared prefix | kept and edited tokens of y-, end of turn
+                       | kept and edited tokens of y+, end of turn
 """
 
 from __future__ import annotations
@@ -128,19 +128,27 @@ class PairEncoder:
         trained, edited = self._trained(encoded), encoded.edited()
         answers = []
         for ids, carries, changed in zip(sides, trained, edited, strict=True):
-            texts = token_texts(self.encoder.tokenizer, (*prompt, *ids))[len(prompt) :]
             end = len(ids) - (self.encoder.closing(ids) if ids else 0)
-            spans: list[Span] = [
+            spans: list[Span] = ["prompt"] * len(prompt)
+            spans += [
                 "end" if place >= end else "shared" if place < encoded.shared else "edited" if change else "kept"
                 for place, change in enumerate(changed)
             ]
-            columns = zip(ids, texts, spans, carries[len(prompt) :], strict=True)
-            answers.append(tuple(Token(*column, self._is_special(column[0])) for column in columns))
-        texts = token_texts(self.encoder.tokenizer, prompt)
-        carries = trained[0][: len(prompt)]
-        columns = zip(prompt, texts, carries, strict=True)
-        before = tuple(Token(id, text, "prompt", loss, self._is_special(id)) for id, text, loss in columns)
-        return PairTokens(before, *answers, encoded.shared, ids_digest(encoded), tuple(self._notes(pair, encoded)))
+            answers.append(self._as_tokens((*prompt, *ids), spans, carries))
+        chosen, rejected = answers
+        notes = tuple(self._notes(pair, encoded))
+        start = len(prompt)
+        return PairTokens(chosen[:start], chosen[start:], rejected[start:], encoded.shared, ids_digest(encoded), notes)
+
+    def _as_tokens(self, ids: Sequence[int], spans: Sequence[Span], carries: Sequence[bool]) -> tuple[Token, ...]:
+        tokenizer = self.encoder.tokenizer
+        added = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
+        special = {*tokenizer.all_special_ids, *added}
+        texts = token_texts(tokenizer, ids)
+        return tuple(
+            Token(token, text, span, trained, token in special)
+            for token, text, span, trained in zip(ids, texts, spans, carries, strict=True)
+        )
 
     def _trained(self, pair: EncodedPair) -> tuple[list[bool], list[bool]]:
         """Whether each token of prompt and y+, and of prompt and y-, carries loss: the mask of a training step."""
@@ -154,11 +162,6 @@ class PairEncoder:
         chosen = [place in targets for place in range(start + len(pair.chosen_ids))]
         size = start + len(pair.rejected_ids)
         return chosen, [rejected and width + place in targets for place in range(size)]
-
-    def _is_special(self, token: int) -> bool:
-        tokenizer = self.encoder.tokenizer
-        added = tokenizer.added_tokens_decoder.get(token)
-        return token in tokenizer.all_special_ids or bool(added is not None and added.special)
 
     def _notes(self, pair: Pair, encoded: EncodedPair) -> list[str]:
         notes = []
