@@ -33,6 +33,8 @@ from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, c
 from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
 from spotcli.inspection.score_page import write_score_page
+from spotcli.inspection.shared_prompts import SharedPrompts
+from spotcli.inspection.terminal import Layout
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Score, kind_of
 from spotcli.score_changes import ProblemChange, base_scores, compare_files, compared_answers
@@ -93,8 +95,9 @@ def review(
     known = decisions.read(path)
     matches = selection.compile(pair_fields(lambda: known))
     renamed: dict[str, str] = {}
-    overview = Overview(recipe.rectify.gamma)
+    overview, shared = Overview(recipe.rectify.gamma), SharedPrompts()
     for pair in map(known.applied, jsonl.read(path, Pair, renamed=renamed)):
+        shared.add(pair)
         overview.add(pair, matches=matches(pair))
     note_renamed_fields(path, renamed)
     if selection.id is not None and not overview.matching:
@@ -117,8 +120,8 @@ def review(
         if summary.html is not None:
             console.print(f"page written to {one_line(summary.html)}", soft_wrap=True)
         else:
-            total = view.shown(summary.matching)
-            terminal.show_pairs(console, selected(view.limit), total, whole=selection.id is not None)
+            layout = Layout.on(console, whole=selection.id is not None, shared=shared)
+            terminal.show_pairs(console, selected(view.limit), view.shown(summary.matching), layout)
     return summary
 
 
@@ -176,9 +179,10 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
     base = against or (_base_scores(path) if selection.needs_base else None)
     changes = compare_files(base, path) if base else {}
     matches = selection.compile(compared_fields(changes) if base else SCORE_FIELDS)
-    overview = ScoreOverview()
+    overview, shared = ScoreOverview(), SharedPrompts()
     selected: list[ProblemChange] = []
     for score in jsonl.read(path, Score):
+        shared.add(score)
         change = changes.get((score.task, score.id))
         matching = matches(score) and (base is None or (change is not None and change.tuned_key == score.key))
         overview.add(score, matches=matching)
@@ -198,13 +202,14 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
     with suppress(SystemExit):
         if selection.id is None:
             score_terminal.print_score_overview(console, summary)
-        total, whole = view.shown(summary.matching), selection.id is not None
+        total = view.shown(summary.matching)
+        layout = Layout.on(console, whole=selection.id is not None, shared=shared)
         if html is not None:
             console.print(f"page written to {one_line(str(html))}", soft_wrap=True)
         elif compared is not None:
-            score_terminal.show_changes(console, compared, total, whole=whole)
+            score_terminal.show_changes(console, compared, total, layout)
         else:
-            score_terminal.show_scores(console, answers, total, whole=whole)
+            score_terminal.show_scores(console, answers, total, layout)
     return summary
 
 

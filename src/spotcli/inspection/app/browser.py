@@ -32,6 +32,7 @@ from spotcli.inspection.filter_completion import complete
 from spotcli.inspection.overview import Overview
 from spotcli.inspection.pair_filter import parse
 from spotcli.inspection.score_overview import ScoreOverview
+from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.recipe import Recipe
 
 NARROW = 70
@@ -119,6 +120,7 @@ class Browser(App[None]):
         self.decided: set[int] = set()
         """Rows with a decision, among those that were scanned."""
         self.scanned = 0
+        self._shared = SharedPrompts()
         self._searched = ""
         self.past_searches: list[str] = []
         self.past_filters: list[str] = []
@@ -155,6 +157,8 @@ class Browser(App[None]):
         worker = get_current_worker()
         for row in self.entries.scan():
             pair = self.entries.entry(row).pair
+            if record := pair or self.entries.entry(row).score:
+                self._shared.add(record)
             if pair is not None:
                 self._rows_by_key.setdefault(pair.key, []).append(row)
                 if self.entries.is_decided(row):
@@ -170,6 +174,8 @@ class Browser(App[None]):
         if self.opened.sample is not None:
             self._draw(self.opened.sample)
         self.list.refresh()
+        self.view.shared = self._shared
+        self.view.lay_out()
         self._write_bars()
 
     def _draw(self, wanted: SampleSize) -> None:
