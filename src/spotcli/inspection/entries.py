@@ -14,6 +14,7 @@ from spotcli.errors import DataError
 from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio
 from spotcli.inspection.pair_filter import PAIR_FIELDS, SCORE_FIELDS, Fields
 from spotcli.inspection.row_index import RowIndex
+from spotcli.inspection.surprise import Surprises
 from spotcli.records import Pair, Score, key_hash
 from spotcli.reviews import REVIEWS
 
@@ -57,6 +58,8 @@ class Entries:
         self.scores = scores
         self.duplicates: dict[int, str] = {}
         """Rows whose key an earlier row has -> the place of that row."""
+        self.surprises: Surprises | None = None
+        """What is known of the policy's surprise."""
         self._decisions = decisions
         self.entry = lru_cache(CACHED)(self._entry)
         self._facts = lru_cache(CACHED)(self._facts_of)
@@ -123,7 +126,10 @@ class Entries:
     @property
     def fields(self) -> Fields[Any]:
         """The fields of the filter language."""
-        return SCORE_FIELDS if self.scores else pair_fields(self._decisions)
+        if self.scores:
+            return SCORE_FIELDS
+        fields = pair_fields(self._decisions)
+        return fields if self.surprises is None else self.surprises.with_fields(fields)
 
     def matches(self, row: int, predicate: Callable[[Any], bool]) -> bool:
         """Whether a row matches a filter; a damaged one does not."""

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from spotcli.appender import Appender
 from spotcli.core.forward.encoding import TOO_LONG, EncodedPair
 from spotcli.decisions import text_digest
-from spotcli.errors import SpotError, UserError
+from spotcli.errors import DataError, SpotError, UserError
 from spotcli.inspection.editing import policy_of
 from spotcli.inspection.pair_filter import Fields
 from spotcli.inspection.trained_tokens import PairEncoder, ids_digest
@@ -99,15 +100,25 @@ class Surprises:
         self.policy = policy
         self._known: dict[str, tuple[Means, str, int]] = {}
         """Digest of a pair -> means, basis, offset of its row."""
-        self.read()
+        self._is_read = False
+        self._reading = threading.Lock()
 
     @classmethod
-    def of(cls, recipe: Recipe, data: Path) -> Surprises:
-        """The surprise under the policy of a recipe, or of the meta file of the pairs."""
-        return cls(data, recipe.model or policy_of(data))
+    def of(cls, recipe: Recipe, data: Path) -> Self:
+        """The surprise under the policy of a recipe, or of the meta file of the pairs; it is not read yet."""
+        try:
+            return cls(data, recipe.model or policy_of(data))
+        except DataError:  # where a policy is needed, this is an error
+            return cls(data, None)
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def read_once(self) -> None:
+        """Read the file if it was not read yet."""
+        with self._reading:
+            if not self._is_read:
+                self.read()
 
     def read(self) -> None:
         """Read the file again. Damaged rows are left out; they are computed again."""
@@ -120,7 +131,7 @@ class Surprises:
                     if row is not None and self.policy in (None, row.policy):
                         known[row.pair] = (row.mean_chosen, row.mean_rejected), row.basis, offset
                     offset += len(line)
-        self._known = known
+        self._known, self._is_read = known, True
 
     def means(self, pair: Pair) -> Means:
         """Mean nats per token of y+ and y-; None where it is not known."""
@@ -152,8 +163,17 @@ class Surprises:
         return f"y+ {chosen:.2f}" + ("" if rejected is None else f"  y- {rejected:.2f}") + " nats/token"
 
     def with_fields(self, fields: Fields[Pair]) -> Fields[Pair]:
-        """The fields of the filter language, with ``surprise`` and ``surprise_rejected``."""
-        more = {"surprise": lambda pair: self.means(pair)[0], "surprise_rejected": lambda pair: self.means(pair)[1]}
+        """The fields of the filter language, with ``surprise`` and ``surprise_rejected``; a filter waits for them."""
+
+        def chosen(pair: Pair) -> float | None:
+            self.read_once()
+            return self.means(pair)[0]
+
+        def rejected(pair: Pair) -> float | None:
+            self.read_once()
+            return self.means(pair)[1]
+
+        more = {"surprise": chosen, "surprise_rejected": rejected}
         return replace(fields, numbers={**fields.numbers, **more})
 
 
@@ -178,6 +198,7 @@ class Computation:
 
     def __init__(self, recipe: Recipe, data: Path, surprises: Surprises) -> None:
         self.surprises = surprises
+        surprises.read_once()
         self.encoder = PairEncoder.load(recipe, data)
         self.dtype = recipe.train.dtype
         self.left_out: dict[str, int] = {}

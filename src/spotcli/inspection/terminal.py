@@ -193,9 +193,19 @@ def _framed(parts: list[Text]) -> list[RenderableType]:
 
 
 def pair_head(
-    pair: Pair, number: str, spans: list[Span], *, whole: bool, shared: SharedLines | None = None
+    pair: Pair,
+    number: str,
+    spans: list[Span],
+    *,
+    whole: bool,
+    shared: SharedLines | None = None,
+    surprise: str | None = None,
 ) -> list[Text]:
-    """Title, facts and prompt of one pair, whose diff has these spans."""
+    """Title, facts and prompt of one pair, whose diff has these spans.
+
+    Args:
+        surprise: the mean surprise of y+ and y-, if it is known.
+    """
     from rich.text import Text
 
     title = Text.assemble(
@@ -204,6 +214,7 @@ def pair_head(
     ratio = f"{pair_change_ratio(pair):.3f}" + ("" if pair.change_ratio is not None else " (on words)")
     facts = {
         "change ratio": (ratio if pair.rejected is not None else None, "cyan"),
+        "surprise": (surprise, "cyan"),
         "y+": (pair.verdict or "not graded", VERDICT_STYLES.get(pair.verdict or "none", "")),
         "oracle": (oracle_name(pair), ""),
         "cost": (cost_text(pair), ""),

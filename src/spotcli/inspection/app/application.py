@@ -9,17 +9,17 @@ from typing import ClassVar
 from textual.app import SuspendNotSupported
 from textual.binding import BindingType
 
-from spotcli.console import one_line
 from spotcli.decisions import Event, new_action, now, reviewer, text_digest
 from spotcli.errors import SpotError
 from spotcli.inspection import editing
-from spotcli.inspection.app.browser import Browser, Opened, in_order
+from spotcli.inspection.app.browser import Opened, in_order
 from spotcli.inspection.app.dialogs import ConfirmScreen, ReasonScreen
+from spotcli.inspection.app.token_keys import TokenBrowser, message
 from spotcli.inspection.overview import count_noun
 from spotcli.reviews import Review
 
 
-class InspectApp(Browser):
+class InspectApp(TokenBrowser):
     """The viewer of one file, with decisions."""
 
     BINDINGS: ClassVar[list[BindingType]] = in_order(
@@ -75,7 +75,7 @@ class InspectApp(Browser):
         try:
             self.opened.review.open()  # another process may have decided since
         except (SpotError, OSError) as error:
-            self._tell(_message(error))
+            self._tell(message(error))
             return
         last = self.opened.review.decisions.last_action
         if last is None:
@@ -107,7 +107,7 @@ class InspectApp(Browser):
                 print("grading and measuring the edit ...", flush=True)
                 facts = editing.measure(pair, text, self.opened.recipe, self.opened.path)
         except (SpotError, OSError) as error:
-            self._tell(_message(error))
+            self._tell(message(error))
             return
         finally:
             self.refresh()
@@ -157,7 +157,7 @@ class InspectApp(Browser):
         try:
             self.opened.review.append(events)
         except (SpotError, OSError) as error:
-            self._tell(_message(error))
+            self._tell(message(error))
             return False
         for row in rows:
             if self.entries.is_decided(row):
@@ -168,12 +168,6 @@ class InspectApp(Browser):
         self.view.lay_out()
         self._write_bars()
         return True
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, SpotError):
-        return one_line(f"{error.message}" + (f": {error.cure}" if error.cure else ""))
-    return one_line(str(error))
 
 
 def run(opened: Opened) -> InspectApp:

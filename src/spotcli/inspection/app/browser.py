@@ -31,6 +31,7 @@ from spotcli.inspection.entries import Entries
 from spotcli.inspection.filter_completion import complete
 from spotcli.inspection.overview import Overview
 from spotcli.inspection.pair_filter import parse
+from spotcli.inspection.row_order import Order
 from spotcli.inspection.score_overview import ScoreOverview
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.recipe import Recipe
@@ -115,6 +116,7 @@ class Browser(App[None]):
         self.list = RowList(opened.entries)
         self.view = PairView(opened.entries, Options(self.marked))
         self.where: str | None = None
+        self.order: Order = "file"
         self.sample: list[int] | None = None
         """Rows of the audit."""
         self.decided: set[int] = set()
@@ -363,6 +365,8 @@ class Browser(App[None]):
             title += f"  sample of {self.opened.sample.size}" if self.sample else "  drawing the sample ..."
         if self.where:
             title += f"  filter {one_line(self.where)}"
+        if self.order != "file":
+            title += f"  by {self.order}"
         self.query_one("#title", Static).update(Text(title, no_wrap=True, overflow="ellipsis"))
 
 

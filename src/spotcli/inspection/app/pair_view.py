@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.segment import Segment
@@ -49,6 +50,10 @@ class PairView(ScrollView):
         self.options = options
         self.shared = SharedPrompts()
         """What the prompts of the file begin with, as far as it was read."""
+        self.surprise_of: Callable[[Pair], str | None] = lambda pair: None
+        """The mean surprise of a pair, for the line of its facts."""
+        self.tokens: Callable[[Pair, int], list[Text]] | None = None
+        """What is trained of a pair, as lines of some columns; shown instead of the diff."""
         self.row: int | None = None
         self.edit = 0
         """The current edit."""
@@ -90,7 +95,12 @@ class PairView(ScrollView):
     def _lay_out_pair(self, pair: Pair, row: int, width: int) -> None:
         spans = diff(pair.original, pair.chosen)
         number, whole = f"{row + 1}/{len(self.entries)}", not self.options.folded
-        parts = terminal.pair_head(pair, number, spans, whole=whole, shared=self._shared(pair))
+        parts = terminal.pair_head(
+            pair, number, spans, whole=whole, shared=self._shared(pair), surprise=self.surprise_of(pair)
+        )
+        if self.tokens is not None:
+            self._add([*parts[:-1], *self.tokens(pair, min(width, MOST_COLUMNS))], width)
+            return
         if event := self.entries.decision(row):
             reason = f": {event.reason}" if event.reason else ""
             note = f"{event.decision}{reason}  {event.who}  {event.time}"
