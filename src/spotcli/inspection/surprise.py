@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -162,18 +163,14 @@ class Surprises:
             return None
         return f"y+ {chosen:.2f}" + ("" if rejected is None else f"  y- {rejected:.2f}") + " nats/token"
 
-    def with_fields(self, fields: Fields[Pair]) -> Fields[Pair]:
+    def with_fields(self, fields: Fields[Any]) -> Fields[Any]:
         """The fields of the filter language, with ``surprise`` and ``surprise_rejected``; a filter waits for them."""
 
-        def chosen(pair: Pair) -> float | None:
+        def mean(row: Any, answer: int) -> float | None:
             self.read_once()
-            return self.means(pair)[0]
+            return self.means(row)[answer] if isinstance(row, Pair) else None
 
-        def rejected(pair: Pair) -> float | None:
-            self.read_once()
-            return self.means(pair)[1]
-
-        more = {"surprise": chosen, "surprise_rejected": rejected}
+        more = {"surprise": partial(mean, answer=0), "surprise_rejected": partial(mean, answer=1)}
         return replace(fields, numbers={**fields.numbers, **more})
 
 

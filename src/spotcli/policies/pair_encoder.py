@@ -10,13 +10,10 @@ from spotcli.policies import chat_template
 from spotcli.policies.empty_model import TokenLimits
 from spotcli.policies.prompter import Prompter
 from spotcli.recipe import Recipe, TrainSection
-from spotcli.records import Message, Pair
+from spotcli.records import CHAT, Message, Pair
 
 CHOSEN_ONLY = ("sft", "dft")
 """Objectives that do not use the rejected answer; they also train on rows without one."""
-
-CHAT = "spot_chat"
-"""Field of a pair in training: the messages of its prompt as the file has them, where a content is null."""
 
 
 def pair_prompter(recipe: Recipe) -> Prompter:

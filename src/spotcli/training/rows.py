@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 
 from spotcli import jsonl
 from spotcli.errors import DataError
-from spotcli.policies.pair_encoder import CHAT
 from spotcli.problems.sources import as_text, file_rows
-from spotcli.records import EVALUATION, Pair
+from spotcli.records import CHAT, EVALUATION, Pair
 
 P = TypeVar("P", bound=Pair)
 Fields = dict[str, Any]
