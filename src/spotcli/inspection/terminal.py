@@ -5,7 +5,7 @@ All text from the file is made harmless by ``console.safe`` and never read as ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,8 @@ class Layout:
     """Whole prompts, and kept stretches that are not folded."""
     shared: SharedPrompts = field(default_factory=SharedPrompts)
     """What the prompts of the file begin with."""
+    surprise: Callable[[Pair], str | None] = lambda pair: None
+    """The mean surprise of a pair, if it is known."""
 
     @classmethod
     def on(cls, console: Console, *, whole: bool, shared: SharedPrompts) -> Layout:
@@ -76,7 +78,8 @@ def show_pairs(console: Console, pairs: Iterable[Pair], total: int, layout: Layo
     for number, pair in enumerate(pairs, 1):
         spans = diff(pair.original, pair.chosen)
         shared = layout.shared_lines(pair)
-        title, *head = pair_head(pair, f"{number}/{total}", spans, whole=layout.whole, shared=shared)
+        surprise = layout.surprise(pair)
+        title, *head = pair_head(pair, f"{number}/{total}", spans, whole=layout.whole, shared=shared, surprise=surprise)
         show_row(console, title, [*layout.wrapped(console, head), *diff_part(spans, layout)])
 
 

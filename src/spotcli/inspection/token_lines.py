@@ -62,27 +62,23 @@ def token_parts(
     if isinstance(tokens, str):
         return [Text(f"training leaves this pair out: {tokens}", style="yellow")]
     notes = [Text(one_line(note), style="yellow") for note in tokens.notes]
-    if surprise is not None and surprise.ids != tokens.digest:
+    nats = {} if surprise is None else _nats(tokens, surprise)
+    if surprise is not None and not nats:
         note = "the surprise in the file is that of other tokens, such as those of another chat template"
         notes.append(Text(note, style="yellow"))
-        surprise = None
-    nats: dict[str, Nats] = {"y+": None, "y-": None}
-    if surprise is not None:
-        nats = {"y+": [*surprise.shared, *surprise.chosen], "y-": [*surprise.shared, *surprise.rejected]}
     answers = {"y-": tokens.rejected, "y+": tokens.chosen}
     lines = [_counted(name, tokens, answer) for name, answer in answers.items() if answer]
-    if surprise is not None:
-        lines += [_surprising(name, answer, nats[name]) for name, answer in answers.items() if answer]
+    lines += [_surprising(name, answer, nats[name]) for name, answer in answers.items() if answer and nats]
     layout = _Layout(marked, width)
     shown = {"prompt": layout.lines(tokens.prompt, None, "")}
     titles = {"prompt": _title("prompt", tokens.prompt)}
     if tokens.shared:
         common = {name: answer[: tokens.shared] for name, answer in answers.items()}
         titles["shared"] = f"shared prefix, {_number(common['y+'])}, {_shared_loss(common['y+'], common['y-'])}"
-        shown["shared"] = layout.lines(common["y+"], nats["y+"], "y+")
+        shown["shared"] = layout.lines(common["y+"], nats.get("y+"), "y+")
     for name, answer in answers.items():
         if rest := answer[tokens.shared :]:
-            known = nats[name]
+            known = nats.get(name)
             titles[name] = _title(f"{name} after the shared prefix" if tokens.shared else name, rest)
             shown[name] = layout.lines(rest, None if known is None else known[tokens.shared :], name)
     for name, title in titles.items():
@@ -93,6 +89,15 @@ def token_parts(
         else:
             lines += shown[name]
     return [*notes, *lines]
+
+
+def _nats(tokens: PairTokens, surprise: PairSurprise) -> dict[str, list[float]]:
+    """The surprise of each token of both answers; empty if it is that of other tokens."""
+    nats = {"y+": [*surprise.shared, *surprise.chosen], "y-": [*surprise.shared, *surprise.rejected]}
+    if not tokens.rejected:
+        nats["y-"] = []
+    sizes = (len(tokens.chosen), len(tokens.rejected))
+    return nats if surprise.ids == tokens.digest and (len(nats["y+"]), len(nats["y-"])) == sizes else {}
 
 
 def _number(tokens: Sequence[Token]) -> str:
@@ -120,11 +125,11 @@ def _counted(name: str, tokens: PairTokens, answer: Sequence[Token]) -> Text:
     return Text.assemble((name, "bold"), f" {counts.total():,} tokens: {parts}; {trained:,} with loss")
 
 
-def _surprising(name: str, answer: Sequence[Token], nats: Nats) -> Text:
+def _surprising(name: str, answer: Sequence[Token], nats: Sequence[float]) -> Text:
     """The mean surprise of an answer and of its edit, and the most surprising tokens of the edit."""
     from rich.text import Text
 
-    values = list(zip(answer, nats or (), strict=True))
+    values = list(zip(answer, nats, strict=True))
     edit = [(token, value) for token, value in values if token.span == "edited"]
     text = f" surprise {_mean(value for _, value in values):.2f} nats/token"
     if edit:

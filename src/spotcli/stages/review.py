@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -26,20 +25,33 @@ from spotcli.decisions import ReviewFile
 from spotcli.errors import UserError
 from spotcli.inspection import score_terminal, terminal
 from spotcli.inspection.audit import SampleSize, report_audit
-from spotcli.inspection.entries import Entries, pair_fields
+from spotcli.inspection.entries import Entries
 from spotcli.inspection.html_page import write_page
 from spotcli.inspection.overview import Overview, ReviewSummary, count_noun
 from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields, parse
 from spotcli.inspection.row_index import RowIndex
+from spotcli.inspection.row_order import Order
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
 from spotcli.inspection.score_page import write_score_page
 from spotcli.inspection.shared_prompts import SharedPrompts
+from spotcli.inspection.surprise import Surprises
 from spotcli.inspection.terminal import Layout
+from spotcli.inspection.token_print import PLAIN, PairPrinter, TokenOptions
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Score, kind_of
 from spotcli.score_changes import ProblemChange, base_scores, compare_files, compared_answers
 
-__all__ = ["ReviewSummary", "SampleSize", "ScoreSummary", "Selection", "View", "browse", "is_interactive", "review"]
+__all__ = [
+    "ReviewSummary",
+    "SampleSize",
+    "ScoreSummary",
+    "Selection",
+    "TokenOptions",
+    "View",
+    "browse",
+    "is_interactive",
+    "review",
+]
 
 HTML_LIMIT = 500
 """Pairs on an HTML page without a limit; a page with more is slow to open."""
@@ -55,6 +67,8 @@ class View:
     """Write this self-contained page instead of showing the pairs in the terminal."""
     quiet: bool = False
     """Print nothing; the caller uses the summary."""
+    tokens: TokenOptions = PLAIN
+    """Whether tokens are shown instead of diffs, and the order of the pairs."""
 
     def shown(self, matching: int) -> int:
         """Return how many of the matching rows are shown."""
@@ -92,24 +106,21 @@ def review(
     if against is not None or selection.needs_base:
         cure = "leave out --against and won, lost, both and neither, or inspect scores/MODEL.jsonl"
         raise UserError("only scores are compared with a base model", where=str(path), cure=cure)
-    known = decisions.read(path)
-    matches = selection.compile(pair_fields(lambda: known))
+    printer = PairPrinter(recipe, path, decisions.read(path), view.tokens)
+    matches = selection.compile(printer.fields)
+    printer.compute(matches, selection.where, view.limit)
     renamed: dict[str, str] = {}
     overview, shared = Overview(recipe.rectify.gamma), SharedPrompts()
-    for pair in map(known.applied, jsonl.read(path, Pair, renamed=renamed)):
+    for pair in map(printer.known.applied, jsonl.read(path, Pair, renamed=renamed)):
         shared.add(pair)
         overview.add(pair, matches=matches(pair))
     note_renamed_fields(path, renamed)
     if selection.id is not None and not overview.matching:
         raise _unknown_id(path, Pair, selection)
     summary = overview.summary(path, outputs.read_meta(path).get("counts") or {}, view.html)
-
-    def selected(limit: int | None) -> Iterator[Pair]:
-        return islice(filter(matches, map(known.applied, jsonl.read(path, Pair))), limit)
-
     if view.html is not None:
         limit = _page_limit(folder / view.html, view, summary.matching, "pair")
-        write_page(folder / view.html, summary, selected(limit))
+        write_page(folder / view.html, summary, printer.selected(matches, limit))
     if view.quiet:
         return summary
     console = out()
@@ -121,26 +132,34 @@ def review(
             console.print(f"page written to {one_line(summary.html)}", soft_wrap=True)
         else:
             layout = Layout.on(console, whole=selection.id is not None, shared=shared)
-            terminal.show_pairs(console, selected(view.limit), view.shown(summary.matching), layout)
+            pairs = printer.selected(matches, view.limit)
+            printer.show(console, pairs, view.shown(summary.matching), layout)
     return summary
 
 
 def is_interactive(view: View, selection: Selection) -> bool:
     """Whether the command opens the app: on a terminal, without an option that asks for printed text."""
     printed = view.quiet or view.html is not None or view.limit is not None or selection.id is not None
-    printed = printed or selection.needs_base  # the app shows one model's answers
+    printed = printed or view.tokens.tokens or selection.needs_base  # the app shows one model's answers
     terminals = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return terminals and not printed
 
 
 def browse(
-    recipe: Recipe, *, data: Path, folder: Path = Path(), where: str | None = None, sample: SampleSize | None = None
+    recipe: Recipe,
+    *,
+    data: Path,
+    folder: Path = Path(),
+    where: str | None = None,
+    sample: SampleSize | None = None,
+    order: Order = "file",
 ) -> None:
     """Show a file in the interactive app; decisions are appended to X.review.jsonl at once.
 
     Args:
         where: the first filter.
         sample: show a random sample of the pairs, and print the error rate that was found.
+        order: the first order of the list.
 
     Raises:
         UserError: the file does not exist, has another kind of rows, or fewer pairs than the sample.
@@ -159,9 +178,10 @@ def browse(
     review_file = ReviewFile(path)
     with RowIndex.open(path) as index:
         entries = Entries(index, lambda: review_file.decisions, scores=scores)
+        entries.surprises = Surprises.of(recipe, path)
         if where is not None:
             parse(where, entries.fields)
-        app = run(Opened(path, recipe, entries, review_file, where, sample))
+        app = run(Opened(path, recipe, entries, review_file, where, sample, order))
         if sample is None or app.sample is None:
             return
         states = [entries.state(row) for row in app.sample]

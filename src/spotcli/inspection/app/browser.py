@@ -55,6 +55,8 @@ class Opened:
     """The first filter."""
     sample: SampleSize | None = None
     """Show a random sample of the pairs, for an audit."""
+    order: Order = "file"
+    """The first order of the list."""
 
 
 def in_order(actions: Mapping[str, str]) -> list[BindingType]:
@@ -116,7 +118,7 @@ class Browser(App[None]):
         self.list = RowList(opened.entries)
         self.view = PairView(opened.entries, Options(self.marked))
         self.where: str | None = None
-        self.order: Order = "file"
+        self.order = opened.order
         self.sample: list[int] | None = None
         """Rows of the audit."""
         self.decided: set[int] = set()

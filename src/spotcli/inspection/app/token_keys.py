@@ -35,7 +35,8 @@ class TokenBrowser(Browser):
 
     def __init__(self, opened: Opened) -> None:
         super().__init__(opened)
-        self.surprises = self.entries.surprises = Surprises.of(opened.recipe, opened.path)
+        self.surprises = self.entries.surprises or Surprises.of(opened.recipe, opened.path)
+        self.entries.surprises = self.surprises
         self.view.surprise_of = self.surprises.shown
         self._tokens: dict[str, PairTokens | str | SpotError] = {}
         """By the digest of a pair's text; the last ones."""
@@ -48,6 +49,8 @@ class TokenBrowser(Browser):
         super().on_mount()
         if not self.entries.scores:
             self._read_surprise()
+        if not self.opened.where:
+            self._keep_order()
 
     @work(thread=True, group="surprise file")
     def _read_surprise(self) -> None:
