@@ -230,32 +230,39 @@ class Computation:
         """
         import torch
 
+        try:
+            with Appender(self.surprises.path) as file:
+                self._append_all(file, pairs, advance, stopped)
+        except (torch.OutOfMemoryError, MemoryError):
+            cure = "set a smaller train.max_length in the recipe"
+            raise SpotError("out of memory while computing the surprise", cure=cure) from None
+        finally:
+            self.surprises.read()
+
+    def _append_all(
+        self, file: Appender, pairs: Iterable[Pair], advance: Callable[[int], object], stopped: Callable[[], bool]
+    ) -> None:
         model = None
-        with Appender(self.surprises.path) as file:
-            unsaved: list[dict[str, Any]] = []
-            saved = time.monotonic()
-            try:
-                remaining = iter(pairs)
-                while chunk := list(islice(remaining, CHUNK)):
-                    encoded = self._encoded(chunk, advance)
-                    if encoded and model is None:
-                        model = _load(self.encoder.policy, self.dtype)
-                    for members in _micro_batches(model, [pair for _, pair in encoded]):
-                        if stopped():
-                            return
-                        values = _score(model, [encoded[index][1] for index in members])
-                        for index, (chosen, rejected) in zip(members, values, strict=True):
-                            unsaved.append(self._as_row(*encoded[index], chosen, rejected))
-                        advance(len(members))
-                        if time.monotonic() - saved > SAVE_SECONDS:
-                            file.append(unsaved)
-                            unsaved, saved = [], time.monotonic()
-            except (torch.OutOfMemoryError, MemoryError):
-                cure = "set a smaller train.max_length in the recipe"
-                raise SpotError("out of memory while computing the surprise", cure=cure) from None
-            finally:
-                file.append(unsaved)
-        self.surprises.read()
+        unsaved: list[dict[str, Any]] = []
+        saved = time.monotonic()
+        remaining = iter(pairs)
+        try:
+            while chunk := list(islice(remaining, CHUNK)):
+                encoded = self._encoded(chunk, advance)
+                if encoded and model is None:
+                    model = _load(self.encoder.policy, self.dtype)
+                for members in _micro_batches(model, [pair for _, pair in encoded]):
+                    if stopped():
+                        return
+                    values = _score(model, [encoded[index][1] for index in members])
+                    for index, (chosen, rejected) in zip(members, values, strict=True):
+                        unsaved.append(self._as_row(*encoded[index], chosen, rejected))
+                    advance(len(members))
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        file.append(unsaved)
+                        unsaved, saved = [], time.monotonic()
+        finally:
+            file.append(unsaved)
 
     def _encoded(self, pairs: Iterable[Pair], advance: Callable[[int], object]) -> list[tuple[str, EncodedPair]]:
         """The pairs that can be trained on, with their digests."""

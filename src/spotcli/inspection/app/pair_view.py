@@ -127,6 +127,7 @@ class PairView(ScrollView):
         for part in parts:
             part.expand_tabs(diff_lines.TAB)
             for line in part.wrap(console, min(width, MOST_COLUMNS), no_wrap=False) or [Text()]:
+                line.stylize_before(line.style)  # Rich renders a text without spans without its style
                 self._head.append(Strip([Segment("  "), *line.render(console, end="")]))
 
     def next_edit(self, step: int) -> None:
