@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from spotcli.errors import UserError
+from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
 from spotcli.stages import review as stage
-from spotcli.stages.review import ScoreSummary, Selection, View, review
+from spotcli.stages.review import Selection, View, review
 from tests.inspection.example_pairs import ATTACKS, CONTROL_CHARACTERS
 from tests.inspection.test_html_page import TagCollector
 from tests.score_files import write_evaluation, write_scores

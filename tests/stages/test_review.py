@@ -16,10 +16,11 @@ import pytest
 import spotcli
 from spotcli import decisions, jsonl
 from spotcli.errors import DataError, UserError
+from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
 from spotcli.records import Pair
 from spotcli.stages import review as stage
-from spotcli.stages.review import ScoreSummary, Selection, View, review
+from spotcli.stages.review import Selection, View, review
 from tests.inspection.example_pairs import LAUNCH, PAIRS, inspect_file, write_pairs, write_rows
 from tests.terminals import Terminal
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spotcli import jsonl
 from spotcli.console import progress, say
 from spotcli.core.edits import diff
-from spotcli.decisions import Decisions
 from spotcli.errors import UserError
 from spotcli.inspection import terminal
-from spotcli.inspection.entries import Entries, pair_fields
-from spotcli.inspection.filter_syntax import Predicate
+from spotcli.inspection.entries import Entries
 from spotcli.inspection.overview import count_noun
-from spotcli.inspection.pair_filter import Fields
-from spotcli.inspection.row_index import RowIndex
+from spotcli.inspection.pair_filter import Selection
 from spotcli.inspection.row_order import Order, sort_key, sorted_rows
+from spotcli.inspection.row_terminal import show_entry
 from spotcli.inspection.surprise import Computation, Surprises
 from spotcli.inspection.token_lines import token_parts
 from spotcli.inspection.trained_tokens import PairEncoder, PairTokens
@@ -47,95 +43,85 @@ PLAIN = TokenOptions()
 
 
 class PairPrinter:
-    """Selects, orders and prints the pairs of a file.
+    """Orders and prints the rows of a file.
 
     Args:
         recipe: names the policy, and how it is trained.
-        path: the file of pairs.
-        known: the decisions about them.
+        entries: the rows.
         options: what is shown.
 
     Raises:
         UserError: tokens are wanted, and the policy is not known or has no tokenizer within reach.
     """
 
-    def __init__(self, recipe: Recipe, path: Path, known: Decisions, options: TokenOptions) -> None:
-        self.recipe, self.path, self.known, self.options = recipe, path, known, options
-        self.surprises = Surprises.of(recipe, path)
+    def __init__(self, recipe: Recipe, entries: Entries, options: TokenOptions) -> None:
+        self.recipe, self.entries, self.options = recipe, entries, options
+        self.surprises = entries.surprises
         self.surprises.read_once()
-        self.encoder = PairEncoder.load(recipe, path) if options.tokens else None
+        self.encoder = PairEncoder.load(recipe, entries.index.path) if options.tokens else None
 
-    @property
-    def fields(self) -> Fields[Pair]:
-        """The fields of the filter language."""
-        return self.surprises.with_fields(pair_fields(lambda: self.known))
-
-    def pairs(self) -> Iterator[Pair]:
-        """All pairs of the file, in its order."""
-        return map(self.known.applied, jsonl.read(self.path, Pair))
-
-    def selected(self, matches: Predicate, limit: int | None) -> Iterator[Pair]:
-        """The pairs that match, in the order that is chosen; only row numbers are held in memory."""
-        if self.options.order == "file":
-            yield from islice(filter(matches, self.pairs()), limit)
-            return
-        key = sort_key(self.options.order, self.surprises)
-        with RowIndex.open(self.path) as index:
-            entries = Entries(index, lambda: self.known)
-
-            def values() -> Iterator[tuple[int, float | None]]:
-                for row in range(len(entries)):
-                    if (pair := entries.shown(row)) is not None and matches(pair):
-                        yield row, key(pair)
-
-            for row in sorted_rows(values())[:limit]:
-                pair = entries.shown(row)
-                assert pair is not None
-                yield pair
-
-    def compute(self, matches: Predicate, where: str | None, limit: int | None) -> None:
-        """Compute the surprise of the pairs that are shown, if that is wanted and as far as it is not known.
-
-        If the selection or the order depends on the surprise, it is computed of all pairs.
+    def compute_for(self, selection: Selection) -> None:
+        """Compute the surprise of all pairs, if it is wanted and the selection depends on it.
 
         Raises:
             UserError: the policy is not known or cannot be loaded, or another process computes the surprise.
         """
-        if not self.options.surprise:
-            return
+        if self.options.surprise and "surprise" in (selection.where or "").lower():
+            self._compute(range(len(self.entries)))
 
+    def arranged(self, rows: Sequence[int], limit: int | None) -> Sequence[int]:
+        """Rows in the order that is chosen, after the surprise of those that are shown was computed if it is wanted.
+
+        Raises:
+            UserError: as ``compute_for``.
+        """
+        order = self.options.order
+        if self.options.surprise:
+            self._compute(rows if order == "surprise" else self._sorted(rows)[:limit])
+        return self._sorted(rows)
+
+    def _sorted(self, rows: Sequence[int]) -> Sequence[int]:
+        if self.options.order == "file":
+            return rows
+        key = sort_key(self.options.order, self.surprises)
+        pairs = ((row, self.entries.shown(row)) for row in rows)
+        return sorted_rows((row, None if pair is None else key(pair)) for row, pair in pairs)
+
+    def _compute(self, rows: Sequence[int]) -> None:
         def pairs() -> Iterator[Pair]:
-            if "surprise" in (where or "").lower():
-                return self.pairs()
-            return islice(filter(matches, self.pairs()), limit if self.options.order == "file" else None)
+            return (pair for row in rows if (pair := self.entries.shown(row)) is not None)
 
-        compute_surprise(self.recipe, self.path, self.surprises, pairs)
+        compute_surprise(self.recipe, self.entries.index.path, self.surprises, pairs)
 
-    def show(self, console: Console, pairs: Iterable[Pair], total: int, layout: Layout) -> None:
-        """Print pairs: their diffs, or their tokens.
+    def show(self, console: Console, rows: Sequence[int], layout: Layout, *, compare: bool) -> None:
+        """Print rows, each with its place among them: pairs as diffs, or as tokens.
 
         Args:
             console: where to print.
-            pairs: the pairs.
-            total: their number.
+            rows: their numbers.
             layout: how they are printed.
+            compare: show an answer of an evaluation as a diff from the base model's.
         """
-        encoder = self.encoder
-        if encoder is None:
-            terminal.show_pairs(console, pairs, total, replace(layout, surprise=self.surprises.shown))
-            return
+        layout = replace(layout, surprise=self.surprises.shown)
+        for number, row in enumerate(rows, 1):
+            pair, place = self.entries.shown(row), f"{number}/{len(rows)}"
+            if self.encoder is None or pair is None:
+                show_entry(console, self.entries, row, place, layout, compare=compare)
+            else:
+                self._show_tokens(console, pair, place, layout, self.encoder)
+
+    def _show_tokens(self, console: Console, pair: Pair, place: str, layout: Layout, encoder: PairEncoder) -> None:
+        spans, surprise = diff(pair.original, pair.chosen), self.surprises.shown(pair)
+        title, *head = terminal.pair_head(pair, place, spans, whole=False, surprise=surprise)
+        try:
+            tokens: PairTokens | str = encoder.tokens(pair)
+        except UserError as error:
+            tokens = error.message
         width = layout.width if console.is_terminal else None
-        for number, pair in enumerate(pairs, 1):
-            spans, surprise = diff(pair.original, pair.chosen), self.surprises.shown(pair)
-            title, *head = terminal.pair_head(pair, f"{number}/{total}", spans, whole=False, surprise=surprise)
-            try:
-                tokens: PairTokens | str = encoder.tokens(pair)
-            except UserError as error:
-                tokens = error.message
-            parts = token_parts(tokens, self.surprises.row(pair), marked=layout.marked, width=width, folded=False)
-            if width is not None:
-                parts = layout.wrapped(console, parts)
-            terminal.show_row(console, title, [*layout.wrapped(console, head[:-1]), *parts])
+        parts = token_parts(tokens, self.surprises.row(pair), marked=layout.marked, width=width, folded=False)
+        if width is not None:
+            parts = layout.wrapped(console, parts)
+        terminal.show_row(console, title, [*layout.wrapped(console, head[:-1]), *parts])
 
 
 def compute_surprise(recipe: Recipe, path: Path, surprises: Surprises, pairs: Callable[[], Iterable[Pair]]) -> None:

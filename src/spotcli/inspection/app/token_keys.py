@@ -19,7 +19,7 @@ from spotcli.errors import SpotError
 from spotcli.inspection.app.browser import REPORT, Browser, Opened, in_order
 from spotcli.inspection.overview import count_noun
 from spotcli.inspection.row_order import ORDERS, sort_key, sorted_rows
-from spotcli.inspection.surprise import Computation, Surprises
+from spotcli.inspection.surprise import Computation
 from spotcli.inspection.token_lines import token_parts
 from spotcli.inspection.trained_tokens import PairEncoder, PairTokens
 from spotcli.records import Pair
@@ -35,8 +35,7 @@ class TokenBrowser(Browser):
 
     def __init__(self, opened: Opened) -> None:
         super().__init__(opened)
-        self.surprises = self.entries.surprises or Surprises.of(opened.recipe, opened.path)
-        self.entries.surprises = self.surprises
+        self.surprises = self.entries.surprises
         self.view.surprise_of = self.surprises.shown
         self._tokens: dict[str, PairTokens | str | SpotError] = {}
         """By the digest of a pair's text; the last ones."""
@@ -47,8 +46,7 @@ class TokenBrowser(Browser):
 
     def on_mount(self) -> None:
         super().on_mount()
-        if not self.entries.scores:
-            self._read_surprise()
+        self._read_surprise()
         if not self.opened.where:
             self._keep_order()
 
@@ -60,8 +58,8 @@ class TokenBrowser(Browser):
     # t: what is trained
 
     def action_tokens(self) -> None:
-        if self.entries.scores:
-            self._tell("only pairs are trained on; these are answers of an evaluation")
+        if not self.entries.has_pairs:
+            self._tell("only pairs are trained on; this file has none")
             return
         self.view.tokens = self._token_lines if self.view.tokens is None else None
         self.view.scroll_to(y=0, animate=False, immediate=True)
@@ -112,8 +110,8 @@ class TokenBrowser(Browser):
         if self._computing is not None and self._computing.is_running:
             self._computing.cancel()
             self._tell("stopping ...")
-        elif self.entries.scores:
-            self._tell("only pairs have a surprise; these are answers of an evaluation")
+        elif not self.entries.has_pairs:
+            self._tell("only pairs have a surprise; this file has none")
         else:
             self._computing = self._compute(tuple(self.list.rows))
 
@@ -175,6 +173,7 @@ class TokenBrowser(Browser):
 
     def _sorted(self, rows: Sequence[int], *, missing: bool) -> None:
         self.list.show(rows)
+        self.list.move_to(0)
         self._write_bars()
         if missing:
             self._tell("no surprise is known: press T to compute it")
