@@ -153,7 +153,7 @@ def browse(
     review_file = ReviewFile(data)
     selection = Selection(where=where)
     with open_entries(
-        path, lambda: review_file.decisions, recipe, against=base, selection=selection, keep=True
+        data, lambda: review_file.decisions, recipe, against=against, selection=selection, keep=True
     ) as entries:
         if sample is not None and not entries.has_pairs:
             cure = "pass the file of pairs"
