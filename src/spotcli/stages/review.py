@@ -85,7 +85,7 @@ def review(
     base = None if against is None else folder / against
     compare = against is not None or selection.needs_base
     known = decisions.read(path)
-    with open_entries(path, lambda: known, recipe, against=base, selection=selection, keep=False) as entries:
+    with open_entries(path, lambda: known, against=base, selection=selection, keep=False, recipe=recipe) as entries:
         printer = PairPrinter(recipe, entries, view.tokens)
         printer.compute_for(selection)
         selects = entries.selector(selection, compare=compare)
@@ -153,7 +153,7 @@ def browse(
     review_file = ReviewFile(data)
     selection = Selection(where=where)
     with open_entries(
-        data, lambda: review_file.decisions, recipe, against=against, selection=selection, keep=True
+        data, lambda: review_file.decisions, against=against, selection=selection, keep=True, recipe=recipe
     ) as entries:
         if sample is not None and not entries.has_pairs:
             cure = "pass the file of pairs"

@@ -16,7 +16,7 @@ from textual.worker import Worker, get_current_worker
 from spotcli.console import one_line
 from spotcli.decisions import text_digest
 from spotcli.errors import SpotError
-from spotcli.inspection.app.browser import REPORT, Browser, Opened, in_order
+from spotcli.inspection.app.browser import REPORT, Browser, Opened, in_order, message
 from spotcli.inspection.overview import count_noun
 from spotcli.inspection.row_order import ORDERS, sort_key, sorted_rows
 from spotcli.inspection.surprise import Computation
@@ -36,7 +36,6 @@ class TokenBrowser(Browser):
     def __init__(self, opened: Opened) -> None:
         super().__init__(opened)
         self.surprises = self.entries.surprises
-        self.view.surprise_of = self.surprises.shown
         self._tokens: dict[str, PairTokens | str | SpotError] = {}
         """By the digest of a pair's text; the last ones."""
         self._encoder: PairEncoder | SpotError | None = None
@@ -205,10 +204,3 @@ class _Progress:
         rate = self.done / max(time.monotonic() - self._start, 1e-9)
         remaining = timedelta(seconds=round((self.total - self.done) / rate))
         return f"surprise: {self.done:,} of {self.total:,} pairs, {rate:.1f}/s, {remaining} remaining (T stops)"
-
-
-def message(error: Exception) -> str:
-    """An error as one line: the problem and the cure."""
-    if isinstance(error, SpotError):
-        return one_line(f"{error.message}" + (f": {error.cure}" if error.cure else ""))
-    return one_line(str(error))
