@@ -56,7 +56,7 @@ def test_t_shows_what_is_trained(tiny_model: Path, tmp_path: Path) -> None:
 def drive_marked(path: Path, steps: Any, settings: Recipe, **options: Any) -> InspectApp:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_COLOR", "1")
-        return drive(path, steps, size=(100, 40), recipe=settings, **options)
+        return drive(path, steps, size=(160, 40), recipe=settings, **options)
 
 
 def test_without_a_policy_the_app_stays_open(tmp_path: Path, path: Path) -> None:
