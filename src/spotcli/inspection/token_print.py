@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spotcli.console import progress, say
 from spotcli.core.edits import diff
-from spotcli.errors import UserError
+from spotcli.errors import Unfinished, UserError
 from spotcli.inspection import terminal
 from spotcli.inspection.entries import Entries
 from spotcli.inspection.overview import count_noun
@@ -77,7 +77,8 @@ class PairPrinter:
         """
         order = self.options.order
         if self.options.surprise:
-            self._compute(rows if order == "surprise" else self._sorted(rows)[:limit])
+            # Without rows that are shown, as with --limit 0, the command is there to compute the surprise.
+            self._compute(rows if order == "surprise" else self._sorted(rows)[: limit or None])
         return self._sorted(rows)
 
     def _sorted(self, rows: Sequence[int]) -> Sequence[int]:
@@ -135,12 +136,17 @@ def compute_surprise(recipe: Recipe, path: Path, surprises: Surprises, pairs: Ca
 
     Raises:
         UserError: the policy is not known or cannot be loaded, or another process computes the surprise.
+        Unfinished: Ctrl-C; what was computed is saved.
     """
     computation = Computation(recipe, path, surprises)
     missing = sum(1 for _ in computation.missing(pairs()))
     if missing:
         with progress("pairs") as display:
             task = display.add_task("surprise", total=missing)
-            computation.run(computation.missing(pairs()), lambda count: display.advance(task, count))
+            try:
+                computation.run(computation.missing(pairs()), lambda count: display.advance(task, count))
+            except KeyboardInterrupt:
+                known = f"the surprise of {count_noun(len(surprises), 'pair')} is saved"
+                raise Unfinished(f"interrupted; {known}", cure="run the same command again to resume") from None
     for reason, count in computation.left_out.items():
         say(f"{count_noun(count, 'pair')} without surprise: {reason}")

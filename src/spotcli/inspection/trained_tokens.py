@@ -191,7 +191,7 @@ def with_policy(recipe: Recipe, data: Path) -> Recipe:
     name = recipe.model or policy_of(data)
     if name is None:
         raise UserError(
-            "the policy is not known: there is no recipe with `model`, and no meta file that names it",
+            "the policy is not known: neither a recipe nor a meta file names it",
             where=str(data),
             cure="pass --recipe FILE",
         )
