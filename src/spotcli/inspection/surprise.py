@@ -9,10 +9,12 @@ tokens and the forward pass are those of the reference in training, with weights
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -125,13 +127,13 @@ class Surprises:
         """Read the file again. Damaged rows are left out; they are computed again."""
         known: dict[str, tuple[Means, str, int]] = {}
         offset = 0
-        if self.path.is_file():
-            with self.path.open("rb") as file:
-                for line in file:
-                    row = _row(line)
-                    if row is not None and self.policy in (None, row.policy):
-                        known[row.pair] = (row.mean_chosen, row.mean_rejected), row.basis, offset
-                    offset += len(line)
+        # A file that cannot be read knows nothing; the error is that of the computation, which writes it.
+        with suppress(OSError), self.path.open("rb") if self.path.is_file() else io.BytesIO() as file:
+            for line in file:
+                row = _row(line)
+                if row is not None and self.policy in (None, row.policy):
+                    known[row.pair] = (row.mean_chosen, row.mean_rejected), row.basis, offset
+                offset += len(line)
         self._known, self._is_read = known, True
 
     def means(self, pair: Pair) -> Means:
@@ -146,7 +148,8 @@ class Surprises:
         known = self._known.get(text_digest(pair))
         if known is None:
             return None
-        with self.path.open("rb") as file:
+        row = None
+        with suppress(OSError), self.path.open("rb") as file:
             file.seek(known[2])
             row = _row(file.readline())
         return row if row is not None and row.pair == text_digest(pair) else None
