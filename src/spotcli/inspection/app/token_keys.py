@@ -43,8 +43,7 @@ class TokenBrowser(Browser):
         self._encoding = threading.Lock()
         self._computing: Worker[None] | None = None
 
-    def on_mount(self) -> None:
-        super().on_mount()
+    def on_mount(self) -> None:  # Textual calls that of Browser too
         self._read_surprise()
         if not self.opened.where:
             self._keep_order()
