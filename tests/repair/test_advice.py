@@ -9,9 +9,9 @@ from spotcli.recipe import RectifySection
 from spotcli.records import Sample
 from spotcli.repair.advice import advice
 from spotcli.repair.cases import Case, JudgedReply
-from spotcli.reply_entries import ReplyEntry
 from spotcli.repair.judge import Correction
 from spotcli.repair.ladder import Ladder
+from spotcli.reply_entries import ReplyEntry
 
 
 def case(number: int, reason: str, ratio: float | None = None) -> Case:

@@ -14,10 +14,10 @@ from spotcli.recipe_yaml import load
 from spotcli.records import Sample
 from spotcli.repair.cases import Case, History, JudgedReply
 from spotcli.repair.cost_estimate import CostEstimate
-from spotcli.reply_entries import ReplyEntry
 from spotcli.repair.judge import ACCEPTED, Correction
 from spotcli.repair.projection import REPLY_WEIGHT, REQUEST_CHARACTERS, CostProjection
 from spotcli.repair.terminal import estimate_sentences
+from spotcli.reply_entries import ReplyEntry
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
