@@ -41,13 +41,12 @@ def write_report(path: Path, summary: EvalSummary) -> None:
         UserError: the folder does not exist or is not writable, or a file of scores does not exist any more.
         DataError: a row of a file of scores is invalid.
     """
-    script = (_HERE / "sort.js").read_text(encoding="utf-8").strip()
-    style = html_pages.THEME + (_HERE / "report.css").read_text(encoding="utf-8")
+    script, style = html_pages.page_script(_HERE / "sort.js"), html_pages.page_style(_HERE / "report.css")
     template = html_pages.environment(_HERE).get_template("report.html.jinja")
     paper = paper_table(summary)
     parts = template.generate(
         summary=summary,
-        policy=html_pages.content_policy(script),
+        policy=html_pages.content_policy(style, script),
         script=html_pages.trusted(script),
         style=html_pages.trusted(style),
         models=[line.name for line in paper.lines],
