@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -143,17 +143,20 @@ class Entries:
 
 
 def pair_fields(decisions: Callable[[], Decisions]) -> Fields[Pair]:
-    """The fields of pairs, and ``decision``: ``review``, and ``stale``."""
+    """The fields of pairs; ``decision``: ``review``, and ``stale``; ``reason``: why a pair was rejected."""
 
     def decision(pair: Pair) -> str | None:
         # The pair has the edited y+, which is not the text that was decided about.
         return pair.review or decisions().state(pair)
 
-    return Fields(
-        numbers=PAIR_FIELDS.numbers,
-        texts={**PAIR_FIELDS.texts, "decision": decision},
+    def reason(pair: Pair) -> str | None:
+        event = decisions().current(pair)
+        return None if event is None else event.reason
+
+    return replace(
+        PAIR_FIELDS,
+        texts={**PAIR_FIELDS.texts, "decision": decision, "reason": reason},
         choices={**PAIR_FIELDS.choices, "decision": (*REVIEWS, STALE, "none")},
-        other_names=PAIR_FIELDS.other_names,
     )
 
 

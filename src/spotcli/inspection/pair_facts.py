@@ -12,13 +12,19 @@ def oracle_name(pair: Pair) -> str | None:
     return None if name is None else str(name)
 
 
+def cost(pair: Pair) -> float | None:
+    """Return what the correction cost in dollars, or None if the row does not say it."""
+    value = pair.oracle.get("cost")
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
 def cost_text(pair: Pair) -> str | None:
     """Return what the correction cost, for display; None if the row does not say it."""
-    cost = pair.oracle.get("cost")
-    if isinstance(cost, bool) or not isinstance(cost, int | float):
+    value = cost(pair)
+    if value is None:
         return None
     try:
-        return f"${cost:.4f}"
+        return f"${value:.4f}"
     except OverflowError:
         return "more than a number can hold"
 

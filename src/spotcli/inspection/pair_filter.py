@@ -22,13 +22,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, get_args
 
 from spotcli.errors import UserError
-from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio, prompt_text
+from spotcli.inspection.pair_facts import cost, first_edit_share, oracle_name, pair_change_ratio, prompt_text
 from spotcli.records import FinishReason, Pair, Problem, Score, Verdict
 from spotcli.reviews import REVIEWS
 from spotcli.score_changes import CHANGES, ProblemChange, ProblemKey
 
 CHANGE = "change"
 """The field with the change of a problem from a base model's answers."""
+
+WORDS: Mapping[str, str] = dict.fromkeys(CHANGES, CHANGE)
+"""The changes, each of which is a term alone."""
 
 Predicate = Callable[[Any], bool]
 R = TypeVar("R", bound=Problem)
@@ -38,14 +41,16 @@ R = TypeVar("R", bound=Problem)
 class Fields(Generic[R]):
     """The fields of a kind of row that an expression can name."""
 
-    numbers: Mapping[str, Callable[[R], float]]
-    """Fields that are compared as numbers."""
+    numbers: Mapping[str, Callable[[R], float | None]]
+    """Fields that are compared as numbers; None if the row has no such number, which only ``none`` equals."""
     texts: Mapping[str, Callable[[R], str | None]]
     """Fields that are compared as text."""
     choices: Mapping[str, tuple[str, ...]]
     """The only values of some text fields."""
     other_names: Mapping[str, str] = field(default_factory=dict)
     """Names that are accepted for a field."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Values that are terms alone, with their field: ``lost`` is short for ``change=lost``."""
 
     @property
     def names(self) -> list[str]:
@@ -58,6 +63,7 @@ PAIR_FIELDS: Fields[Pair] = Fields(
         "first": first_edit_share,
         "trial": lambda pair: pair.trial,
         "length": lambda pair: len(pair.chosen),
+        "cost": cost,
     },
     texts={
         "id": lambda pair: pair.id,
@@ -103,7 +109,7 @@ def compared_fields(changes: Mapping[ProblemKey, ProblemChange]) -> Fields[Score
         return None if problem is None else problem.change
 
     texts = {**SCORE_FIELDS.texts, CHANGE: change}
-    return replace(SCORE_FIELDS, texts=texts, choices={**SCORE_FIELDS.choices, CHANGE: CHANGES})
+    return replace(SCORE_FIELDS, texts=texts, choices={**SCORE_FIELDS.choices, CHANGE: CHANGES}, words=WORDS)
 
 
 _TERM = re.compile(
@@ -234,9 +240,11 @@ def _predicate(fields: Fields[Any], term: _Term, expression: str) -> Predicate:
     return matches
 
 
-def _number_predicate(name: str, get: Callable[[Any], float], op: str, value: str, expression: str) -> Predicate:
+def _number_predicate(name: str, get: Callable[[Any], float | None], op: str, value: str, expression: str) -> Predicate:
     if op not in _COMPARE:
         raise _error(f"'{name}' is a number, which has no operator {op}", expression, "use =, !=, <, <=, > or >=")
+    if value.casefold() == "none" and op in ("=", "!="):
+        return lambda row: (get(row) is None) is (op == "=")
     try:
         number = float(value)
     except ValueError:
@@ -244,7 +252,12 @@ def _number_predicate(name: str, get: Callable[[Any], float], op: str, value: st
     if math.isnan(number):
         raise _error(f"expected a number for '{name}', got {value!r}", expression)
     compare = _COMPARE[op]
-    return lambda row: compare(get(row), number)
+
+    def matches(row: Any) -> bool:
+        known = get(row)
+        return known is not None and compare(known, number)
+
+    return matches
 
 
 def _without_quotes(value: str) -> str:
