@@ -47,7 +47,8 @@ class Page:
         if method == "Runtime.consoleAPICalled":
             self.logged += [str(argument.get("value")) for argument in params["args"]]
         elif method == "Runtime.exceptionThrown":
-            self.logged.append(params["exceptionDetails"]["text"])
+            details = params["exceptionDetails"]
+            self.logged.append(details.get("exception", {}).get("description") or details["text"])
         elif method == "Log.entryAdded":
             self.logged.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,17 @@ LONGEST_DIFF = 200_000
 """Characters on each side that are compared word by word; the comparison of longer texts takes seconds."""
 LEAST_COMMON = 0.25
 """Share of the longer text that a diff must keep. Below it the texts are easier to read one after the other."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number at the top of a page."""
+
+    title: str
+    text: str
+    note: str
+    kind: str = ""
+    """Style: ``good``, ``bad``, ``open`` or none."""
 
 
 def text(value: object) -> str:

@@ -21,26 +21,22 @@ from itertools import islice
 from pathlib import Path
 
 from spotcli import decisions, jsonl, outputs
-from spotcli.console import note_renamed_fields, one_line, out, say
+from spotcli.console import note_renamed_fields, one_line, out
 from spotcli.decisions import ReviewFile
 from spotcli.errors import UserError
 from spotcli.inspection import score_terminal, terminal
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.entries import Entries, pair_fields
-from spotcli.inspection.html_page import write_page
 from spotcli.inspection.overview import Overview, ReviewSummary, count_noun
+from spotcli.inspection.page import compared_rows, pair_rows, score_rows, write_page
 from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields, parse
 from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
-from spotcli.inspection.score_page import write_score_page
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Score, kind_of
-from spotcli.score_changes import ProblemChange, base_scores, compare_files, compared_answers
+from spotcli.score_changes import ComparedAnswers, ProblemChange, base_scores, compare_files, compared_answers
 
 __all__ = ["ReviewSummary", "SampleSize", "ScoreSummary", "Selection", "View", "browse", "is_interactive", "review"]
-
-HTML_LIMIT = 500
-"""Pairs on an HTML page without a limit; a page with more is slow to open."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,8 @@ def review(
         cure = "leave out --against and won, lost, both and neither, or inspect scores/MODEL.jsonl"
         raise UserError("only scores are compared with a base model", where=str(path), cure=cure)
     known = decisions.read(path)
-    matches = selection.compile(pair_fields(lambda: known))
+    fields = pair_fields(lambda: known)
+    matches = selection.compile(fields)
     renamed: dict[str, str] = {}
     overview = Overview(recipe.rectify.gamma)
     for pair in map(known.applied, jsonl.read(path, Pair, renamed=renamed)):
@@ -101,12 +98,11 @@ def review(
         raise _unknown_id(path, Pair, selection)
     summary = overview.summary(path, outputs.read_meta(path).get("counts") or {}, view.html)
 
-    def selected(limit: int | None) -> Iterator[Pair]:
+    def selected(limit: int | None = None) -> Iterator[Pair]:
         return islice(filter(matches, map(known.applied, jsonl.read(path, Pair))), limit)
 
     if view.html is not None:
-        limit = _page_limit(folder / view.html, view, summary.matching, "pair")
-        write_page(folder / view.html, summary, selected(limit))
+        write_page(folder / view.html, summary, pair_rows(selected, fields), view.limit)
     if view.quiet:
         return summary
     console = out()
@@ -187,11 +183,15 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
     if selection.id is not None and not overview.matching:
         raise _unknown_id(path, Score, selection)
     summary = overview.summary(path, against=base, changes=changes.values(), html=html)
-    limit = _page_limit(html, view, summary.matching, "problem" if base else "answer")
-    answers = islice(filter(matches, jsonl.read(path, Score)), limit)
-    compared = compared_answers(base, path, selected[:limit]) if base else None
+
+    def answers() -> Iterator[Score]:
+        return filter(matches, jsonl.read(path, Score))
+
+    def compared(limit: int | None = None) -> Iterator[ComparedAnswers]:
+        return compared_answers(base, path, selected[:limit]) if base else iter(())
+
     if html is not None:
-        write_score_page(html, summary, answers if compared is None else compared)
+        write_page(html, summary, compared_rows(compared) if base else score_rows(answers), view.limit)
     if view.quiet:
         return summary
     console = out()
@@ -201,10 +201,10 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
         total, whole = view.shown(summary.matching), selection.id is not None
         if html is not None:
             console.print(f"page written to {one_line(str(html))}", soft_wrap=True)
-        elif compared is not None:
-            score_terminal.show_changes(console, compared, total, whole=whole)
+        elif base is not None:
+            score_terminal.show_changes(console, compared(view.limit), total, whole=whole)
         else:
-            score_terminal.show_scores(console, answers, total, whole=whole)
+            score_terminal.show_scores(console, islice(answers(), view.limit), total, whole=whole)
     return summary
 
 
@@ -222,16 +222,6 @@ def _base_scores(path: Path) -> Path:
             cure="name them with --against scores/BASE.jsonl, or run `spot eval MODEL --against BASE` first",
         )
     return base
-
-
-def _page_limit(html: Path | None, view: View, matching: int, noun: str) -> int | None:
-    """How many rows are shown; a page without a limit has at most ``HTML_LIMIT``, with a notice."""
-    if html is None:
-        return view.limit
-    limit = HTML_LIMIT if view.limit is None else view.limit
-    if matching > limit:
-        say(f"{html}: contains the first {limit} of {count_noun(matching, noun)}; --limit changes this")
-    return limit
 
 
 def _unknown_id(path: Path, model: type[Pair] | type[Score], selection: Selection) -> UserError:

@@ -5,7 +5,6 @@ verdict -> figures -> models by tasks -> differences -> lost and won problems ->
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,22 +15,12 @@ from spotcli.evaluation.page.differences import difference_plot, drift_plot
 from spotcli.evaluation.page.flips import flip_section
 from spotcli.evaluation.page.score_table import NUMBERS, metric_lines, number_lines, paper_table
 from spotcli.evaluation.scores import EvalSummary
+from spotcli.html_pages import Figure
 
 REPORT = "report.html"
 """Name of the page in the folder of the scores."""
 
 _HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number at the top of the page."""
-
-    title: str
-    text: str
-    note: str
-    kind: str = ""
-    """Style: ``good``, ``bad``, ``open`` or none."""
 
 
 def write_report(path: Path, summary: EvalSummary) -> None:
