@@ -27,7 +27,7 @@ from spotcli.errors import UserError
 from spotcli.inspection import score_terminal, terminal
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.entries import Entries, pair_fields
-from spotcli.inspection.overview import Overview, ReviewSummary, count_noun
+from spotcli.inspection.overview import Overview, ReviewSummary
 from spotcli.inspection.page import compared_rows, pair_rows, score_rows, write_page
 from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields, parse
 from spotcli.inspection.row_index import RowIndex

@@ -1,7 +1,7 @@
 """A diff as HTML, with the rules of the terminal: by words, or old and new line whole; kept stretches folded.
 
-Each edit has the marks ``[-deleted-]`` and ``{+inserted+}``, which the style hides on a screen and prints on paper. They
-are part of a copied text. What is folded is a ``details``, which needs no script.
+Each edit has the marks ``[-deleted-]`` and ``{+inserted+}``: hidden on a screen, printed on paper, and part of a copied
+text. What is folded is a ``details`` element, which needs no script.
 """
 
 from __future__ import annotations

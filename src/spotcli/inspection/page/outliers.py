@@ -1,4 +1,4 @@
-"""The rows of a page to look at first: damaged, undecided and wrong ones, the most changed, the longest, the dearest."""
+"""The rows of a page to look at first: stale, wrong, undecided, the most changed, the longest, the most expensive."""
 
 from __future__ import annotations
 

@@ -154,7 +154,8 @@ if (tools) {
   let waiting = 0;
   search.addEventListener("input", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(apply, cards.length > 1000 ? 200 : 0);
+    if (cards.length > 1000) waiting = setTimeout(apply, 200);
+    else apply();
   });
   filters.addEventListener("input", (event) => {
     if (event.target !== order) return apply();
