@@ -24,7 +24,7 @@ from spotcli.grading import grade, grade_many
 from spotcli.grading.kinds import get_grader
 from spotcli.inspection.entries import pair_fields
 from spotcli.inspection.overview import Overview
-from spotcli.inspection.page import pair_rows, write_page
+from spotcli.inspection.page import PageRows, Shown, write_page
 from spotcli.oracles.symbolic.declined import Declined
 from spotcli.oracles.symbolic.oracle import repair_calculation
 from spotcli.providers.responses import read_response
@@ -108,7 +108,7 @@ def test_every_text_is_text_on_the_page(tmp_path: Path) -> None:
     for pair in pairs:
         overview.add(pair, matches=True)
     path = tmp_path / "page.html"
-    shown = pair_rows(lambda: iter(pairs), pair_fields(Decisions))
+    shown = PageRows("pair", lambda: map(Shown, pairs), pair_fields(Decisions))
     write_page(path, overview.summary(Path("data.jsonl"), {}, path), shown, len(pairs))
     outline = check_harmless(path.read_text(encoding="utf-8"))
     assert len(outline.named("article")) == len(pairs) > 250

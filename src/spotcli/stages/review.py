@@ -28,7 +28,7 @@ from spotcli.inspection import score_terminal, terminal
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.entries import Entries, pair_fields
 from spotcli.inspection.overview import Overview, ReviewSummary
-from spotcli.inspection.page import compared_rows, pair_rows, score_rows, write_page
+from spotcli.inspection.page import PageRows, Shown, write_page
 from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields, parse
 from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
@@ -102,7 +102,7 @@ def review(
         return islice(filter(matches, map(known.applied, jsonl.read(path, Pair))), limit)
 
     if view.html is not None:
-        write_page(folder / view.html, summary, pair_rows(selected, fields), view.limit)
+        write_page(folder / view.html, summary, PageRows("pair", lambda: map(Shown, selected()), fields), view.limit)
     if view.quiet:
         return summary
     console = out()
@@ -171,7 +171,8 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
     html = view.html
     base = against or (_base_scores(path) if selection.needs_base else None)
     changes = compare_files(base, path) if base else {}
-    matches = selection.compile(compared_fields(changes) if base else SCORE_FIELDS)
+    fields = compared_fields(changes) if base else SCORE_FIELDS
+    matches = selection.compile(fields)
     overview = ScoreOverview()
     selected: list[ProblemChange] = []
     for score in jsonl.read(path, Score):
@@ -191,7 +192,11 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
         return compared_answers(base, path, selected[:limit]) if base else iter(())
 
     if html is not None:
-        write_page(html, summary, compared_rows(compared) if base else score_rows(answers), view.limit)
+        if base is not None:
+            rows = PageRows("problem", lambda: (Shown(row.tuned, row) for row in compared()), fields)
+        else:
+            rows = PageRows("answer", lambda: map(Shown, answers()), fields)
+        write_page(html, summary, rows, view.limit)
     if view.quiet:
         return summary
     console = out()

@@ -15,10 +15,10 @@ from spotcli.console import one_line, say
 from spotcli.html_pages import Figure
 from spotcli.inspection.overview import ReviewSummary, count_noun
 from spotcli.inspection.page.outliers import Outliers, shown_rows
-from spotcli.inspection.page.page_rows import Card, PageRows, compared_rows, pair_rows, score_rows
+from spotcli.inspection.page.page_rows import FILTERS, NUMBERS, Card, PageRows, Shown
 from spotcli.inspection.score_overview import ScoreSummary
 
-__all__ = ["HTML_LIMIT", "PageRows", "compared_rows", "pair_rows", "score_rows", "write_page"]
+__all__ = ["HTML_LIMIT", "PageRows", "Shown", "write_page"]
 
 HTML_LIMIT = 500
 """Rows on a page without a limit."""
@@ -43,7 +43,6 @@ def write_page(path: Path, summary: ReviewSummary | ScoreSummary, shown: PageRow
         say(f"{path}: contains {which} {len(chosen)} of {count_noun(total, shown.noun)}; --limit changes this")
     script, style = html_pages.page_script(_HERE / "page.js"), html_pages.page_style(_HERE / "page.css")
     template = html_pages.environment(_HERE).get_template("page.html.jinja")
-    pairs, scores = (summary if isinstance(summary, kind) else None for kind in (ReviewSummary, ScoreSummary))
     parts = template.generate(
         policy=html_pages.content_policy(style, script),
         script=html_pages.trusted(script),
@@ -52,11 +51,11 @@ def write_page(path: Path, summary: ReviewSummary | ScoreSummary, shown: PageRow
         noun=shown.noun,
         total=total,
         count=len(chosen),
-        figures=_pair_figures(pairs) if pairs else [],
+        figures=_pair_figures(summary) if isinstance(summary, ReviewSummary) else [],
         outliers=outliers,
-        pairs=pairs,
-        scores=scores,
-        filters=shown.filters,
+        pairs=summary if isinstance(summary, ReviewSummary) else None,
+        scores=summary if isinstance(summary, ScoreSummary) else None,
+        filters=FILTERS,
         numbers=numbers,
         cards=_cards(shown, chosen),
         counted=count_noun,
@@ -77,13 +76,13 @@ def _survey(shown: PageRows, limit: int | None) -> tuple[list[Any], dict[str, An
             known |= facts.numbers.keys()
     chosen = set(range(min(total, limit))) if limit is not None else shown_rows(total, HTML_LIMIT, outliers.numbers)
     lists = outliers.lists() if len(chosen) > 1 else []
-    return lists, {name: number for name, number in shown.numbers.items() if name in known}, total, chosen
+    return lists, {name: number for name, number in NUMBERS.items() if name in known}, total, chosen
 
 
 def _cards(shown: PageRows, chosen: set[int]) -> Iterator[Card]:
     for number, row, facts in shown.numbered():
         if number in chosen:
-            yield replace(shown.card(row), number=number, head=facts)
+            yield replace(shown.card(row, facts), number=number, head=facts)
 
 
 def _pair_figures(summary: ReviewSummary) -> list[Figure]:

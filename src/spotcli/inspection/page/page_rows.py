@@ -1,10 +1,14 @@
-"""The rows of a page: pairs, answers of an evaluation, and the answers of two models to one problem."""
+"""The rows of a page: what the index and the filters know about each, and what is shown.
+
+Rows are pairs, answers, and the answers of two models to one problem; damaged and duplicate rows say so. Filters and
+numbers are fields of the filter language.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +19,7 @@ from spotcli.decisions import STALE
 from spotcli.inspection.page.diff_markup import answer_markup, diff_markup
 from spotcli.inspection.page.outliers import OutlierKind, RowFacts, by_number, with_choice
 from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
-from spotcli.inspection.pair_filter import CHANGE, Fields
+from spotcli.inspection.pair_filter import Fields
 from spotcli.records import Pair, Problem, Score
 from spotcli.score_changes import ComparedAnswers
 
@@ -24,6 +28,30 @@ if TYPE_CHECKING:
 
 SHORT_PROMPT = 600
 """Characters up to which a prompt is shown; a longer one is folded."""
+LONG_PROMPT = 12_000
+"""Characters of a prompt of which the middle is left folded when it is shown."""
+LONG_FACT = 200
+"""Characters of a title or a fact that are shown."""
+LONG_CHOICE = 60
+"""Characters of the value of a filter."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row of the file as a page gets it."""
+
+    record: Any = None
+    """The pair or the answer; None if the row is damaged."""
+    compared: ComparedAnswers | None = None
+    """The answer with that of the base model."""
+    where: str = ""
+    """File and line of a row that is damaged or duplicate."""
+    damage: str | None = None
+    """Why the row cannot be read, and the cure."""
+    raw: str = ""
+    """The damaged row."""
+    duplicate_of: str | None = None
+    """The line of the first row with the same key."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +64,35 @@ class Number:
     """Of the inputs of its range."""
 
 
-def _ratio(value: float) -> str:
-    return f"{value:.3f}"
-
-
 def _nats(value: float) -> str:
     return f"{value:.3g} nats/token"
 
 
-def _characters(value: float) -> str:
-    return f"{value:,.0f} characters"
-
-
-PAIR_NUMBERS = {
-    "ratio": Number("Change ratio", _ratio, "0.01"),
+NUMBERS = {
+    "ratio": Number("Change ratio", lambda value: f"{value:.3f}", "0.01"),
     "surprise": Number("Mean surprise of y+", _nats, "0.01"),
     "surprise_rejected": Number("Mean surprise of y-", _nats, "0.01"),
     "first": Number("First edit", lambda value: f"{value:.0%} of y-", "0.01"),
-    "length": Number("Length of y+", _characters, "1"),
+    "length": Number("Length", lambda value: f"{value:,.0f} characters", "1"),
+    "growth": Number("Length to base", lambda value: f"{value:,.2f} times as long", "0.1"),
     "cost": Number("Cost", lambda value: f"${value:,.4f}"),
 }
-"""Names of fields of the filter language -> how they are shown."""
+"""Names of numbers, fields of the filter language all but ``growth`` -> how they are shown."""
 
-SCORE_NUMBERS = {"length": Number("Length", _characters, "1")}
-
-COMPARED_NUMBERS = SCORE_NUMBERS | {
-    "growth": Number("Length, tuned to base", lambda value: f"{value:,.2f} times as long", "0.1")
+FILTERS = {
+    "row": "Row",
+    "change": "Change",
+    "verdict": "Verdict",
+    "base": "Base model",
+    "decision": "Decision",
+    "entry": "Entry",
+    "oracle": "Oracle",
+    "model": "Model",
+    "finish": "Finish",
+    "reason": "Reason",
+    "task": "Task",
 }
+"""Names of filters, fields of the filter language all but ``row`` and ``base`` -> their titles."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +122,40 @@ class Card:
 
 @dataclass(frozen=True)
 class PageRows:
-    """The rows that a page shows, and how."""
+    """The rows that a page shows.
+
+    Args:
+        noun: what a row is: ``pair``, ``answer`` or ``problem``.
+        rows: reads the selected rows; a page reads them twice.
+        fields: those of the filter language for the records.
+    """
 
     noun: str
-    rows: Callable[[], Iterator[Any]]
-    """Reads the selected rows; a page reads them twice."""
-    facts: Callable[[Any], RowFacts]
-    card: Callable[[Any], Card]
-    filters: Mapping[str, str]
-    """Name of a filter -> its title."""
-    numbers: Mapping[str, Number]
-    outliers: Sequence[OutlierKind]
+    rows: Callable[[], Iterator[Shown]]
+    fields: Fields[Any]
 
-    def numbered(self) -> Iterator[tuple[int, Any, RowFacts]]:
+    @property
+    def outliers(self) -> list[OutlierKind]:
+        """What makes a row an outlier, in the order of the index."""
+        wrong = [OutlierKind("y+ wrong", with_choice("verdict", "wrong"))] if self.noun == "pair" else []
+        largest = {
+            "ratio": "Largest change ratio",
+            "surprise": "Largest mean surprise",
+            "growth": "Length grew most",
+            "length": "Longest",
+            "cost": "Most expensive",
+        }
+        return [
+            OutlierKind("Damaged", with_choice("row", "damaged")),
+            OutlierKind("Duplicate", with_choice("row", "duplicate")),
+            OutlierKind("Stale decision", with_choice("decision", STALE)),
+            *wrong,
+            OutlierKind("y+ undecided" if wrong else "Undecided", with_choice("verdict", "undecided")),
+            OutlierKind("Truncated", with_choice("finish", "length")),
+            *(OutlierKind(title, by_number(name), NUMBERS[name].show) for name, title in largest.items()),
+        ]
+
+    def numbered(self) -> Iterator[tuple[int, Shown, RowFacts]]:
         """The rows with their numbers from 0, and facts with unique anchors."""
         seen: dict[str, int] = {}
         for number, row in enumerate(self.rows()):
@@ -112,91 +163,56 @@ class PageRows:
             times = seen[facts.anchor] = seen.get(facts.anchor, 0) + 1
             yield number, row, facts if times == 1 else replace(facts, anchor=f"{facts.anchor}-{times}")
 
-
-def pair_rows(rows: Callable[[], Iterator[Pair]], fields: Fields[Pair]) -> PageRows:
-    """Pairs as they are shown, whose filters and numbers are fields of the filter language."""
-    filters = {"verdict": "y+", "decision": "Decision", "oracle": "Oracle"}
-    numbers = {name: number for name, number in PAIR_NUMBERS.items() if name in fields.numbers}
-
-    def facts(pair: Pair) -> RowFacts:
-        known = {name: _finite(fields.numbers[name](pair)) for name in numbers}
-        if pair.rejected is None:
+    def facts(self, row: Shown) -> RowFacts:
+        """What the index, the filters and the order need to know about a row."""
+        record = row.record
+        if record is None:
+            return RowFacts(_anchor(row.where), one_line(row.where), {"row": "damaged"})
+        texts, numbers = self.fields.texts, self.fields.numbers
+        choices = {name: _choice(texts[name](record)) for name in FILTERS if name in texts}
+        choices["row"] = "ok" if row.duplicate_of is None else "duplicate"
+        known = {name: _finite(numbers[name](record)) for name in NUMBERS if name in numbers}
+        if isinstance(record, Pair) and record.rejected is None:
             known |= {"ratio": None, "first": None}
+        if row.compared is not None:
+            choices["base"] = row.compared.base.verdict
+            length = len(row.compared.base.response)
+            known["growth"] = len(row.compared.tuned.response) / length if length else None
+        id, trial = getattr(record, "id", row.where), getattr(record, "trial", 0)
+        anchor = _anchor(getattr(record, "key", (id, trial)))
         return RowFacts(
-            anchor(*pair.key),
-            _title(pair.id, pair.trial),
-            {name: _choice(fields.texts[name](pair)) for name in filters},
-            {name: value for name, value in known.items() if value is not None},
+            anchor, _title(id, trial), choices, {name: value for name, value in known.items() if value is not None}
         )
 
-    outliers = [
-        OutlierKind("Stale decisions", with_choice("decision", STALE)),
-        OutlierKind("y+ wrong", with_choice("verdict", "wrong")),
-        OutlierKind("y+ undecided", with_choice("verdict", "undecided")),
-        *(
-            OutlierKind(title, by_number(name), numbers[name].show)
-            for name, title in (
-                ("ratio", "Largest change ratio"),
-                ("surprise", "Largest mean surprise"),
-                ("length", "Longest y+"),
-                ("cost", "Most expensive"),
-            )
-            if name in numbers
-        ),
-    ]
-    return PageRows("pair", rows, facts, lambda pair: _pair_card(pair, facts(pair)), filters, numbers, outliers)
+    def card(self, row: Shown, known: RowFacts) -> Card:
+        """What is shown of a row, given its facts."""
+        if row.record is None:
+            facts = [Fact("", "damaged", "wrong"), Fact("", one_line(row.damage or ""))]
+            return Card(facts, html_pages.trusted(""), False, "", [("the line in the file", answer_markup(row.raw))])
+        card = _card(row, known)
+        if row.duplicate_of is None:
+            return card
+        duplicate = Fact("", f"duplicate key, first in line {row.duplicate_of}", "wrong")
+        return replace(card, facts=[duplicate, *card.facts])
 
 
-def score_rows(rows: Callable[[], Iterator[Score]]) -> PageRows:
-    """Answers of an evaluation."""
-    filters = {"verdict": "Verdict", "finish": "Finish", "reason": "Reason", "task": "Task"}
-    outliers = [
-        *_score_outliers("verdict", "Undecided", "finish"),
-        OutlierKind("Longest answers", by_number("length"), SCORE_NUMBERS["length"].show),
-    ]
-    return PageRows("answer", rows, _score_facts, _score_card, filters, SCORE_NUMBERS, outliers)
-
-
-def compared_rows(rows: Callable[[], Iterator[ComparedAnswers]]) -> PageRows:
-    """Problems, each with the answers of the base and of the tuned model."""
-    filters = {CHANGE: "Change", "tuned": "Tuned", "base": "Base", "finish": "Finish", "task": "Task"}
-    outliers = [
-        *_score_outliers("tuned", "Undecided tuned answer", "finish"),
-        OutlierKind("Length grew most", by_number("growth"), COMPARED_NUMBERS["growth"].show),
-        OutlierKind("Longest tuned answers", by_number("length"), COMPARED_NUMBERS["length"].show),
-    ]
-
-    def facts(row: ComparedAnswers) -> RowFacts:
-        known = _score_facts(row.tuned)
-        choices = {"tuned": row.tuned.verdict, "base": row.base.verdict, CHANGE: row.problem.change}
-        lengths = len(row.tuned.response), len(row.base.response)
-        growth = {"growth": lengths[0] / lengths[1]} if lengths[1] else {}
-        return replace(known, choices={**known.choices, **choices}, numbers={**known.numbers, **growth})
-
-    return PageRows("problem", rows, facts, _compared_card, filters, COMPARED_NUMBERS, outliers)
-
-
-def anchor(*key: object) -> str:
+def _anchor(key: object) -> str:
     """The ``id`` of a row on the page; the same row has the same one on every page."""
     return f"row-{hashlib.sha256(repr(key).encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
-def _score_outliers(name: str, title: str, finish: str) -> list[OutlierKind]:
-    return [
-        OutlierKind(title, with_choice(name, "undecided")),
-        OutlierKind("Truncated", with_choice(finish, "truncated")),
-    ]
-
-
 def _title(id: str, trial: int) -> str:
-    name = one_line(id)
-    name = name if len(name) <= 200 else f"{name[:199]}…"
+    name = _clipped(one_line(id), LONG_FACT)
     return f"{name} · trial {trial}" if trial else name
+
+
+def _clipped(value: str, most: int) -> str:
+    return value if len(value) <= most else f"{value[: most - 1]}…"
 
 
 def _choice(value: str | None) -> str:
     """The value of a filter, short enough for its list."""
-    return "none" if not value else one_line(value[:60])
+    return "none" if not value else _clipped(one_line(value[: 2 * LONG_CHOICE]), LONG_CHOICE)
 
 
 def _finite(value: float | None) -> float | None:
@@ -212,7 +228,13 @@ def _prompt(row: Problem) -> tuple[Markup, bool]:
     """All turns of the prompt as HTML, and whether it is short."""
     turns = row.messages
     prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" if len(turns) > 1 else turn["content"] for turn in turns)
-    return answer_markup(prompt, shown=20 * SHORT_PROMPT), len(prompt) < SHORT_PROMPT
+    return answer_markup(prompt, shown=LONG_PROMPT), len(prompt) < SHORT_PROMPT
+
+
+def _card(row: Shown, known: RowFacts) -> Card:
+    if row.compared is not None:
+        return _compared_card(row.compared)
+    return _pair_card(row.record, known) if isinstance(row.record, Pair) else _score_card(row.record)
 
 
 def _pair_card(pair: Pair, known: RowFacts) -> Card:
@@ -221,28 +243,22 @@ def _pair_card(pair: Pair, known: RowFacts) -> Card:
         note = "" if pair.change_ratio is not None else " on words"
         facts.append(Fact("change ratio", f"{pair_change_ratio(pair):.3f}{note}", "strong"))
     facts.append(Fact("y+", pair.verdict or "not graded", pair.verdict or ""))
-    decision = known.choices["decision"]
+    decision = known.choices.get("decision", "none")
     optional = {
         "decision": (None if decision == "none" else decision, "decision"),
         "oracle": (oracle_name(pair), ""),
         "cost": (cost_text(pair), ""),
         "source": (pair.source, ""),
     }
-    facts += [Fact(name, one_line(value), style) for name, (value, style) in optional.items() if value]
+    facts += [
+        Fact(name, _clipped(one_line(value), LONG_FACT), style) for name, (value, style) in optional.items() if value
+    ]
     for name in ("surprise", "surprise_rejected"):
         if name in known.numbers:
             title = f"surprise of {'y+' if name == 'surprise' else 'y-'}"
-            facts.append(Fact(title, PAIR_NUMBERS[name].show(known.numbers[name])))
+            facts.append(Fact(title, NUMBERS[name].show(known.numbers[name])))
     heading = "" if pair.rejected is not None else "y+, the policy's own answer"
     return Card(facts, *_prompt(pair), pair.answer or "", [(heading, diff_markup(diff(pair.original, pair.chosen)))])
-
-
-def _score_facts(score: Score) -> RowFacts:
-    truncated = score.finish_reason == "length"
-    choices = {"verdict": score.verdict, "finish": "truncated" if truncated else score.finish_reason}
-    choices |= {"reason": _choice(score.reason), "task": _choice(score.task)}
-    length = float(len(score.response))
-    return RowFacts(anchor(*score.key), _title(score.id, score.trial), choices, {"length": length})
 
 
 def _score_card(score: Score) -> Card:
@@ -270,6 +286,6 @@ def _verdict(name: str, score: Score) -> list[Fact]:
     """Verdict, reason and extracted answer of one model."""
     notes = ["truncated"] if score.finish_reason == "length" else [score.reason] if score.reason else []
     notes += [f"extracted {score.extracted}"] if score.extracted is not None else []
-    note = one_line(", ".join(notes))
+    note = _clipped(one_line(", ".join(notes)), LONG_FACT)
     facts = [Fact(name, score.verdict, score.verdict)]
-    return [*facts, Fact("", note if len(note) <= 200 else f"{note[:199]}…")] if note else facts
+    return [*facts, Fact("", note)] if note else facts
