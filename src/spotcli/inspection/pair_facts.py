@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from spotcli.core.edits import shared_prefix, text_change_ratio
 from spotcli.records import Pair, Problem
 
@@ -14,13 +17,22 @@ def oracle_name(pair: Pair) -> str | None:
 
 def cost(pair: Pair) -> float | None:
     """Return what the correction cost in dollars, or None if the row does not say it."""
-    value = pair.oracle.get("cost")
+    return cost_of(pair.oracle)
+
+
+def cost_of(facts: Mapping[str, Any]) -> float | None:
+    """Return the cost among the facts of a row; None if it is missing or no number."""
+    value = facts.get("cost")
     return None if isinstance(value, bool) or not isinstance(value, int | float) else value
 
 
 def cost_text(pair: Pair) -> str | None:
     """Return what the correction cost, for display; None if the row does not say it."""
-    value = cost(pair)
+    return dollars(cost(pair))
+
+
+def dollars(value: float | None) -> str | None:
+    """Return a sum of US dollars for display; None if it is unknown."""
     if value is None:
         return None
     try:

@@ -32,6 +32,8 @@ from spotcli.inspection.page import PageRows, Shown, write_page
 from spotcli.inspection.pair_filter import ALL_PAIRS, SCORE_FIELDS, Selection, compared_fields, parse
 from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
+from spotcli.inspection.shared_prompts import SharedPrompts
+from spotcli.inspection.terminal import Layout
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Score, kind_of
 from spotcli.score_changes import ComparedAnswers, ProblemChange, base_scores, compare_files, compared_answers
@@ -90,8 +92,9 @@ def review(
     fields = pair_fields(lambda: known)
     matches = selection.compile(fields)
     renamed: dict[str, str] = {}
-    overview = Overview(recipe.rectify.gamma)
+    overview, shared = Overview(recipe.rectify.gamma), SharedPrompts()
     for pair in map(known.applied, jsonl.read(path, Pair, renamed=renamed)):
+        shared.add(pair)
         overview.add(pair, matches=matches(pair))
     note_renamed_fields(path, renamed)
     if selection.id is not None and not overview.matching:
@@ -113,8 +116,8 @@ def review(
         if summary.html is not None:
             console.print(f"page written to {one_line(summary.html)}", soft_wrap=True)
         else:
-            total = view.shown(summary.matching)
-            terminal.show_pairs(console, selected(view.limit), total, whole=selection.id is not None)
+            layout = Layout.on(console, whole=selection.id is not None, shared=shared)
+            terminal.show_pairs(console, selected(view.limit), view.shown(summary.matching), layout)
     return summary
 
 
@@ -173,9 +176,10 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
     changes = compare_files(base, path) if base else {}
     fields = compared_fields(changes) if base else SCORE_FIELDS
     matches = selection.compile(fields)
-    overview = ScoreOverview()
+    overview, shared = ScoreOverview(), SharedPrompts()
     selected: list[ProblemChange] = []
     for score in jsonl.read(path, Score):
+        shared.add(score)
         change = changes.get((score.task, score.id))
         matching = matches(score) and (base is None or (change is not None and change.tuned_key == score.key))
         overview.add(score, matches=matching)
@@ -203,13 +207,14 @@ def _review_scores(path: Path, against: Path | None, selection: Selection, view:
     with suppress(SystemExit):
         if selection.id is None:
             score_terminal.print_score_overview(console, summary)
-        total, whole = view.shown(summary.matching), selection.id is not None
+        total = view.shown(summary.matching)
+        layout = Layout.on(console, whole=selection.id is not None, shared=shared)
         if html is not None:
             console.print(f"page written to {one_line(str(html))}", soft_wrap=True)
         elif base is not None:
-            score_terminal.show_changes(console, compared(view.limit), total, whole=whole)
+            score_terminal.show_changes(console, compared(view.limit), total, layout)
         else:
-            score_terminal.show_scores(console, islice(answers(), view.limit), total, whole=whole)
+            score_terminal.show_scores(console, islice(answers(), view.limit), total, layout)
     return summary
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from spotcli import decisions
 from spotcli.decisions import ReviewFile, review_path
@@ -436,3 +437,64 @@ def test_a_sample_larger_than_the_file_is_an_error(path: Path) -> None:
     app = drive(path, steps, sample=SampleSize(7))
     assert isinstance(app.failed, UserError)
     assert "the sample of 7 is larger than the 6 pairs" in app.failed.message
+
+
+def test_an_invalid_filter_is_corrected_in_its_line(path: Path) -> None:
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = await press(app, pilot, "f", *"verdict=right and ratoi>0.25", "enter")
+        assert "unknown field 'ratoi' at character 19: did you mean 'ratio'?" in text
+        assert len(app.list.rows) == 6
+        # The cursor is at the field: five letters are replaced.
+        await press(app, pilot, *["delete"] * 5, *"ratio")
+        assert "unknown field" not in screen(app)
+        await press(app, pilot, "enter")
+        assert list(app.list.rows) == [3, 4, 5]
+        await press(app, pilot, "f", "end", *" or (id=p0", "enter")
+        assert "parenthesis without an end at character 33: close its group with )" in screen(app)
+        assert list(app.list.rows) == [3, 4, 5]
+        await press(app, pilot, "end", ")", "enter")
+        assert list(app.list.rows) == [0, 3, 4, 5]
+        await press(app, pilot, "f", *"cost=9e999x", "enter", "escape")  # cancelled: the filter is the same
+        assert list(app.list.rows) == [0, 3, 4, 5]
+        assert app.screen is app.screen_stack[0]
+
+    drive(path, steps)
+
+
+def test_the_filter_is_completed_and_brought_back(path: Path) -> None:
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = await press(app, pilot, "f")
+        assert "ratio>  first>  trial>" in text
+        text = await press(app, pilot, *"ver")
+        assert re.search(r"verdict= +\n", text)  # proposed in the line
+        assert "first>" not in text
+        # Tab takes the field, then its first value.
+        text = await press(app, pilot, "tab")
+        assert "right  wrong  undecided  none" in text
+        await press(app, pilot, "tab", *" a", "right", *"not d", "tab", *"ac", "tab")
+        assert line(app) == "verdict=right and not decision=accept"
+        await press(app, pilot, "enter")
+        assert len(app.list.rows) == 6
+        await press(app, pilot, "f", *"id=p1", "enter")
+        assert list(app.list.rows) == [1]
+        await press(app, pilot, "f", *"i", "up")
+        assert line(app) == "id=p1"
+        await press(app, pilot, "up", "up", "up")
+        assert line(app) == "verdict=right and not decision=accept"
+        await press(app, pilot, "down", "down", "down")
+        assert line(app) == "i"
+        await press(app, pilot, "up", "up", "enter")
+        assert len(app.list.rows) == 6
+        await press(app, pilot, "slash", *"question", "enter", "slash", *"p3", "enter")
+        assert app.list.current == 3
+        await press(app, pilot, "slash", "up")
+        assert line(app) == "question"
+        # Nothing is completed in a search.
+        await press(app, pilot, "backspace", "tab")
+        assert line(app) == "questio"
+
+    drive(path, steps)
+
+
+def line(app: InspectApp) -> str:
+    return app.screen.query_one(Input).value

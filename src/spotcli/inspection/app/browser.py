@@ -28,9 +28,11 @@ from spotcli.inspection.app.pair_view import Options, PairView
 from spotcli.inspection.app.row_list import RowList
 from spotcli.inspection.audit import SampleSize, draw
 from spotcli.inspection.entries import Entries
+from spotcli.inspection.filter_completion import complete
 from spotcli.inspection.overview import Overview
 from spotcli.inspection.pair_filter import parse
 from spotcli.inspection.score_overview import ScoreOverview
+from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.recipe import Recipe
 
 NARROW = 70
@@ -77,7 +79,8 @@ class Browser(App[None]):
     .box { width: auto; height: auto; max-width: 100%; border: solid ansi_default; padding: 0 1; }
     .page { width: 90%; height: 90%; border: solid ansi_default; padding: 0 1; }
     LineScreen { align: left bottom; }
-    .line { height: 2; }
+    .line { height: auto; }
+    .note { min-height: 1; max-height: 4; }
     """
     BINDINGS: ClassVar[list[BindingType]] = in_order(
         {
@@ -117,7 +120,11 @@ class Browser(App[None]):
         self.decided: set[int] = set()
         """Rows with a decision, among those that were scanned."""
         self.scanned = 0
+        self._shared = SharedPrompts()
         self._searched = ""
+        self.past_searches: list[str] = []
+        self.past_filters: list[str] = []
+        """The filters of this session, the last one last."""
         self._rows_by_key: dict[tuple[str, int], list[int]] = {}
 
     def compose(self) -> ComposeResult:
@@ -150,6 +157,8 @@ class Browser(App[None]):
         worker = get_current_worker()
         for row in self.entries.scan():
             pair = self.entries.entry(row).pair
+            if record := pair or self.entries.entry(row).score:
+                self._shared.add(record)
             if pair is not None:
                 self._rows_by_key.setdefault(pair.key, []).append(row)
                 if self.entries.is_decided(row):
@@ -165,6 +174,8 @@ class Browser(App[None]):
         if self.opened.sample is not None:
             self._draw(self.opened.sample)
         self.list.refresh()
+        self.view.shared = self._shared
+        self.view.lay_out()
         self._write_bars()
 
     def _draw(self, wanted: SampleSize) -> None:
@@ -291,9 +302,15 @@ class Browser(App[None]):
         self._summarise(screen, self.list.rows, max(self.size.width * 9 // 10 - 6, 20))
 
     async def action_filter(self) -> None:
-        await self.push_screen(
-            LineScreen("filter, such as ratio>0.3, decision=none", self.where or ""), self._set_filter
+        fields = self.entries.fields
+        screen = LineScreen(
+            "filter, such as ratio>0.3 and not (verdict=right or decision=none)",
+            self.where or "",
+            check=lambda where: where.strip() and parse(where, fields),
+            complete=lambda where: complete(where, fields),
+            history=self.past_filters,
         )
+        await self.push_screen(screen, self._set_filter)
 
     def _set_filter(self, where: str | None) -> None:
         if where is None:
@@ -303,19 +320,16 @@ class Browser(App[None]):
             self.list.show(self.sample if self.sample is not None else range(len(self.entries)))
             self._write_bars()
             return
-        try:
-            parse(where, self.entries.fields)
-        except UserError as error:
-            self._tell(f"{one_line(error.message)}: {one_line(error.cure or '')}")
-            return
+        self.past_filters = [*(known for known in self.past_filters if known != where), where]
         self._select(where)
 
     async def action_search(self) -> None:
-        await self.push_screen(LineScreen("search", self._searched), self._search)
+        await self.push_screen(LineScreen("search", self._searched, history=self.past_searches), self._search)
 
     def _search(self, text: str | None) -> None:
         if text and self.list.rows:
             self._searched = text
+            self.past_searches = [*(known for known in self.past_searches if known != text), text]
             self._find(text)
 
     # The bars

@@ -13,17 +13,13 @@ from textual.strip import Strip
 
 from spotcli.console import one_line
 from spotcli.core.edits import diff
-from spotcli.inspection import score_terminal, terminal
-from spotcli.inspection.app import diff_lines
-from spotcli.inspection.app.diff_lines import MOST_COLUMNS, Line, Part
+from spotcli.inspection import diff_lines, score_terminal, terminal
+from spotcli.inspection.diff_lines import MOST_COLUMNS, Line, Part
 from spotcli.inspection.entries import Entries
-from spotcli.records import Pair
+from spotcli.inspection.shared_prompts import SharedLines, SharedPrompts
+from spotcli.records import Pair, Problem
 
-_STYLES = {
-    "kept": Style(),
-    "deleted": Style(color="black", bgcolor="red"),
-    "inserted": Style(color="black", bgcolor="green"),
-}
+_STYLES = {kind: Style.parse(style) for kind, style in diff_lines.STYLES.items()}
 _CURRENT = Style(bold=True, underline=True)
 _DIM = Style(dim=True)
 
@@ -51,6 +47,8 @@ class PairView(ScrollView):
         super().__init__(id="pair")
         self.entries = entries
         self.options = options
+        self.shared = SharedPrompts()
+        """What the prompts of the file begin with, as far as it was read."""
         self.row: int | None = None
         self.edit = 0
         """The current edit."""
@@ -80,7 +78,9 @@ class PairView(ScrollView):
                 self._lay_out_pair(pair, self.row, width)
             elif entry.score is not None:
                 number = f"{self.row + 1}/{len(self.entries)}"
-                self._add(score_terminal.score_parts(entry.score, number, whole=not self.options.folded), width)
+                shared = self._shared(entry.score)
+                parts = score_terminal.score_parts(entry.score, number, whole=not self.options.folded, shared=shared)
+                self._add(parts, width)
             else:
                 self._add([Text(one_line(entry.where), style="bold"), Text(entry.damage or "", style="yellow")], width)
                 self._add([Text(), Text(entry.raw)], width)
@@ -89,7 +89,8 @@ class PairView(ScrollView):
 
     def _lay_out_pair(self, pair: Pair, row: int, width: int) -> None:
         spans = diff(pair.original, pair.chosen)
-        parts = terminal.pair_head(pair, f"{row + 1}/{len(self.entries)}", spans, whole=not self.options.folded)
+        number, whole = f"{row + 1}/{len(self.entries)}", not self.options.folded
+        parts = terminal.pair_head(pair, number, spans, whole=whole, shared=self._shared(pair))
         if event := self.entries.decision(row):
             reason = f": {event.reason}" if event.reason else ""
             note = f"{event.decision}{reason}  {event.who}  {event.time}"
@@ -105,6 +106,10 @@ class PairView(ScrollView):
         arrange = diff_lines.side_by_side if self.options.beside else diff_lines.inline
         lines = arrange(blocks, width, marked=self.options.marked)
         self._lines = diff_lines.fold(lines) if self.options.folded else lines
+
+    def _shared(self, row: Problem) -> SharedLines | None:
+        """The lines of the prompt that are shown as one."""
+        return self.shared.of(row) if self.options.folded else None
 
     def _add(self, parts: list[Text], width: int) -> None:
         """Wrap texts to lines."""
@@ -142,7 +147,7 @@ class PairView(ScrollView):
 
     def _strip(self, line: Line) -> Strip:
         if line.hidden:
-            return Strip([Segment(f"  ⋯ {line.hidden} lines without edits (z)", _DIM)])
+            return Strip([Segment(f"  {line.note} (z)", _DIM)])
         begins = self.edits > 1 and self.edit in line.edits
         segments = [Segment("> " if begins else "  ", Style(bold=True)), *map(self._segment, line.parts)]
         if line.right is not None:

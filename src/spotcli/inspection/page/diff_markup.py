@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from spotcli import html_pages
 from spotcli.core.edits import Span
 from spotcli.html_pages import text
-from spotcli.inspection.app.diff_lines import CONTEXT, Block, Part, blocks
+from spotcli.inspection.diff_lines import CONTEXT, Block, Part, blocks
 from spotcli.inspection.overview import count_noun
 
 if TYPE_CHECKING:
