@@ -99,10 +99,7 @@ class SampleOverview:
             matching=self.matching,
             problems=len(self._right),
             solved=sum(self._right.values()),
-            **{
-                name: dict(self._counts[name].most_common())
-                for name in ("verdicts", "finish", "reasons", "models")
-            },
+            **{name: dict(self._counts[name].most_common()) for name in ("verdicts", "finish", "reasons", "models")},
             characters=Lengths.of(self._characters),
             tokens=Lengths.of(self._tokens),
             cost=self._costs,

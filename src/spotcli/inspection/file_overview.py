@@ -100,8 +100,5 @@ class FileOverview:
         if len(parts) == 1:
             only = next(iter(parts.values()))
             return replace(only, damaged=self.damaged, duplicates=self.duplicates)
-        rows = sum(
-            overview.pairs if isinstance(overview, Overview) else count
-            for overview, count in self._counts()
-        )
+        rows = sum(overview.pairs if isinstance(overview, Overview) else count for overview, count in self._counts())
         return MixedSummary(str(path), rows, self.matching, parts, self.damaged, self.duplicates)

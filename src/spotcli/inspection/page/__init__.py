@@ -5,18 +5,21 @@ figures -> outliers -> histogram and counts -> search and filters -> every row
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from spotcli import html_pages
 from spotcli.console import one_line, say
-from spotcli.html_pages import Figure
-from spotcli.inspection.overview import ReviewSummary, count_noun
-from spotcli.inspection.page.outliers import Outliers, shown_rows
-from spotcli.inspection.page.page_rows import FILTERS, NUMBERS, Card, PageRows, Shown
-from spotcli.inspection.score_overview import ScoreSummary
+from spotcli.inspection.file_overview import FileSummary
+from spotcli.inspection.overview import count_noun
+from spotcli.inspection.page.cards import Card, Prompts, card
+from spotcli.inspection.page.outliers import OutlierList, Outliers, shown_rows
+from spotcli.inspection.page.overviews import figures, page_overviews
+from spotcli.inspection.page.page_rows import FILTERS, NUMBERS, Number, PageRows, Shown
+from spotcli.inspection.shared_prompts import SharedPrompts
+from spotcli.records import Problem
 
 __all__ = ["HTML_LIMIT", "PageRows", "Shown", "write_page"]
 
@@ -26,7 +29,7 @@ HTML_LIMIT = 500
 _HERE = Path(__file__).parent
 
 
-def write_page(path: Path, summary: ReviewSummary | ScoreSummary, shown: PageRows, limit: int | None) -> None:
+def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | None) -> None:
     """Write a page; rows are streamed, and ``path`` is replaced when the page is complete.
 
     Args:
@@ -37,7 +40,8 @@ def write_page(path: Path, summary: ReviewSummary | ScoreSummary, shown: PageRow
         UserError: the folder does not exist or is not writable, or a file of rows does not exist any more.
         DataError: a row is invalid.
     """
-    outliers, numbers, total, chosen = _survey(shown, limit)
+    survey = _survey(shown, limit)
+    total, chosen = survey.total, survey.chosen
     if len(chosen) < total:
         which = "the first" if limit is not None else "the outliers and the first others,"
         say(f"{path}: contains {which} {len(chosen)} of {count_noun(total, shown.noun)}; --limit changes this")
@@ -51,56 +55,54 @@ def write_page(path: Path, summary: ReviewSummary | ScoreSummary, shown: PageRow
         noun=shown.noun,
         total=total,
         count=len(chosen),
-        figures=_pair_figures(summary) if isinstance(summary, ReviewSummary) else [],
-        outliers=outliers,
-        pairs=summary if isinstance(summary, ReviewSummary) else None,
-        scores=summary if isinstance(summary, ScoreSummary) else None,
+        figures=figures(summary, survey.rows["damaged"], survey.rows["duplicate"]),
+        outliers=survey.outliers,
+        overviews=page_overviews(summary),
         filters=FILTERS,
-        numbers=numbers,
-        cards=_cards(shown, chosen),
+        numbers=survey.numbers,
+        cards=_cards(shown, survey),
         counted=count_noun,
         line=one_line,
     )
     html_pages.write(path, parts)
 
 
-def _survey(shown: PageRows, limit: int | None) -> tuple[list[Any], dict[str, Any], int, set[int]]:
-    """The outliers and the numbers of the rows on the page, all rows, and the numbers of those on the page."""
-    outliers = Outliers(shown.outliers)
+@dataclass(frozen=True)
+class _Survey:
+    """What is known of all rows before the first one is written."""
+
+    outliers: list[OutlierList]
+    numbers: dict[str, Number]
+    """The numbers that rows have."""
+    total: int
+    chosen: set[int]
+    """The numbers of the rows on the page."""
+    rows: Counter[str]
+    """Damaged and duplicate rows."""
+    prompts: SharedPrompts
+
+
+def _survey(shown: PageRows, limit: int | None) -> _Survey:
+    outliers, prompts = Outliers(shown.outliers), SharedPrompts()
     known: set[str] = set()
+    rows: Counter[str] = Counter()
     total = 0
-    for number, _, facts in shown.numbered():
+    for number, row, facts in shown.numbered():
         total += 1
+        rows[facts.choices["row"]] += 1
+        if isinstance(row.record, Problem):
+            prompts.add(row.record)
         if limit is None or number < limit:
             outliers.add(number, facts)
             known |= facts.numbers.keys()
     chosen = set(range(min(total, limit))) if limit is not None else shown_rows(total, HTML_LIMIT, outliers.numbers)
     lists = outliers.lists() if len(chosen) > 1 else []
-    return lists, {name: number for name, number in NUMBERS.items() if name in known}, total, chosen
+    numbers = {name: number for name, number in NUMBERS.items() if name in known}
+    return _Survey(lists, numbers, total, chosen, rows, prompts)
 
 
-def _cards(shown: PageRows, chosen: set[int]) -> Iterator[Card]:
+def _cards(shown: PageRows, survey: _Survey) -> Iterator[Card]:
+    prompts = Prompts(survey.prompts)
     for number, row, facts in shown.numbered():
-        if number in chosen:
-            yield replace(shown.card(row, facts), number=number, head=facts)
-
-
-def _pair_figures(summary: ReviewSummary) -> list[Figure]:
-    """The file in a few numbers."""
-    selected = f"of {summary.pairs:,} in the file" if summary.matching < summary.pairs else "in the file"
-    figures = [Figure("Selected" if summary.matching < summary.pairs else "Pairs", f"{summary.matching:,}", selected)]
-    if summary.ratio_median is not None:
-        note = f"median; mean {summary.ratio_mean:.3f}, largest {summary.ratio_max:.3f}"
-        figures.append(Figure("Change ratio", f"{summary.ratio_median:.3f}", note))
-        kind = "bad" if summary.above_gamma else "good"
-        figures.append(Figure("Above gamma", f"{summary.above_gamma:,}", f"gamma {summary.gamma:g}", kind))
-    wrong, undecided = (summary.verdicts.get(name, 0) for name in ("wrong", "undecided"))
-    if summary.verdicts.keys() - {"none"}:
-        kind = "bad" if wrong else "open" if undecided else "good"
-        note = f"{summary.verdicts.get('right', 0):,} right, {undecided:,} undecided"
-        figures.append(Figure("y+ wrong", f"{wrong:,}", note, kind))
-    decided = {name: count for name, count in summary.reviews.items() if name != "none"}
-    if decided:
-        note = ", ".join(f"{name} {count:,}" for name, count in decided.items())
-        figures.append(Figure("Decided", f"{sum(decided.values()):,}", note))
-    return figures
+        if number in survey.chosen:
+            yield replace(card(row, facts, prompts), number=number, head=facts)

@@ -36,6 +36,11 @@ def answer_markup(answer: str, *, shown: int = LONG) -> Markup:
     return html_pages.trusted(_folded(answer, shown))
 
 
+def fold_markup(summary: str, inside: str) -> Markup:
+    """Text in a fold."""
+    return html_pages.trusted(_fold(summary, inside))
+
+
 def _unchanged(items: list[Block]) -> Iterator[str]:
     yield _folded("".join(part.text for block in items for part in block.parts), LONG)
 
@@ -62,8 +67,7 @@ def _stretch(run: list[Block], *, before: int, after: int) -> Iterator[str]:
         yield from (_folded(line, LONG) for line in lines)
         return
     yield from (_folded(line, LONG) for line in lines[:before])
-    inside = text("".join(lines[before : before + hidden]))
-    yield f'<details class="kept"><summary>{count_noun(hidden, "kept line")}</summary>{inside}</details>'
+    yield _fold(count_noun(hidden, "kept line"), "".join(lines[before : before + hidden]))
     yield from (_folded(line, LONG) for line in lines[before + hidden :])
 
 
@@ -95,5 +99,8 @@ def _folded(value: str, shown: int) -> str:
     # At line ends, if there are any nearby.
     head = value.rfind("\n", head // 2, head) + 1 or head
     tail = value.find("\n", tail, tail + shown // 3) + 1 or tail
-    inside = f"<summary>{tail - head:,} characters</summary>{text(value[head:tail])}"
-    return f'{text(value[:head])}<details class="kept">{inside}</details>{text(value[tail:])}'
+    return text(value[:head]) + _fold(f"{tail - head:,} characters", value[head:tail]) + text(value[tail:])
+
+
+def _fold(summary: str, inside: str) -> str:
+    return f'<details class="kept"><summary>{text(summary)}</summary>{text(inside)}</details>'

@@ -1,4 +1,4 @@
-"""The rows of a page: what the index and the filters know about each, and what is shown.
+"""The rows of a page: what the index and the filters know about each.
 
 Rows are pairs, answers, and the answers of two models to one problem; damaged and duplicate rows say so. Filters and
 numbers are fields of the filter language.
@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
-from spotcli import html_pages
 from spotcli.console import one_line
-from spotcli.core.edits import diff
 from spotcli.decisions import STALE
-from spotcli.inspection.page.diff_markup import answer_markup, diff_markup
 from spotcli.inspection.page.outliers import OutlierKind, RowFacts, by_number, with_choice
-from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
 from spotcli.inspection.pair_filter import Fields
-from spotcli.records import Pair, Problem, Score
+from spotcli.records import Pair
 from spotcli.score_changes import ComparedAnswers
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-SHORT_PROMPT = 600
-"""Characters up to which a prompt is shown; a longer one is folded."""
-LONG_PROMPT = 12_000
-"""Characters of a prompt of which the middle is left folded when it is shown."""
 LONG_FACT = 200
 """Characters of a title or a fact that are shown."""
 LONG_CHOICE = 60
@@ -96,31 +85,6 @@ FILTERS = {
 
 
 @dataclass(frozen=True)
-class Fact:
-    """A value in the head of a row, with its name and its style."""
-
-    name: str
-    text: str
-    style: str = ""
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is shown of one row."""
-
-    facts: Sequence[Fact]
-    prompt: Markup
-    opened: bool
-    """Whether the prompt is shown without being asked for."""
-    reference: str
-    answers: Sequence[tuple[str, Markup]]
-    """The answers, or the diff of both, with their headings."""
-    number: int = 0
-    """In the order of the page, from 0."""
-    head: RowFacts = field(default_factory=lambda: RowFacts("", ""))
-
-
-@dataclass(frozen=True)
 class PageRows:
     """The rows that a page shows.
 
@@ -184,17 +148,6 @@ class PageRows:
             anchor, _title(id, trial), choices, {name: value for name, value in known.items() if value is not None}
         )
 
-    def card(self, row: Shown, known: RowFacts) -> Card:
-        """What is shown of a row, given its facts."""
-        if row.record is None:
-            facts = [Fact("", "damaged", "wrong"), Fact("", one_line(row.damage or ""))]
-            return Card(facts, html_pages.trusted(""), False, "", [("the line in the file", answer_markup(row.raw))])
-        card = _card(row, known)
-        if row.duplicate_of is None:
-            return card
-        duplicate = Fact("", f"duplicate key, first in line {row.duplicate_of}", "wrong")
-        return replace(card, facts=[duplicate, *card.facts])
-
 
 def _anchor(key: object) -> str:
     """The ``id`` of a row on the page; the same row has the same one on every page."""
@@ -202,17 +155,18 @@ def _anchor(key: object) -> str:
 
 
 def _title(id: str, trial: int) -> str:
-    name = _clipped(one_line(id), LONG_FACT)
+    name = clipped(one_line(id), LONG_FACT)
     return f"{name} · trial {trial}" if trial else name
 
 
-def _clipped(value: str, most: int) -> str:
+def clipped(value: str, most: int) -> str:
+    """The beginning of a text."""
     return value if len(value) <= most else f"{value[: most - 1]}…"
 
 
 def _choice(value: str | None) -> str:
     """The value of a filter, short enough for its list."""
-    return "none" if not value else _clipped(one_line(value[: 2 * LONG_CHOICE]), LONG_CHOICE)
+    return "none" if not value else clipped(one_line(value[: 2 * LONG_CHOICE]), LONG_CHOICE)
 
 
 def _finite(value: float | None) -> float | None:
@@ -222,70 +176,3 @@ def _finite(value: float | None) -> float | None:
     except OverflowError:
         return None
     return known if known is not None and math.isfinite(known) else None
-
-
-def _prompt(row: Problem) -> tuple[Markup, bool]:
-    """All turns of the prompt as HTML, and whether it is short."""
-    turns = row.messages
-    prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" if len(turns) > 1 else turn["content"] for turn in turns)
-    return answer_markup(prompt, shown=LONG_PROMPT), len(prompt) < SHORT_PROMPT
-
-
-def _card(row: Shown, known: RowFacts) -> Card:
-    if row.compared is not None:
-        return _compared_card(row.compared)
-    return _pair_card(row.record, known) if isinstance(row.record, Pair) else _score_card(row.record)
-
-
-def _pair_card(pair: Pair, known: RowFacts) -> Card:
-    facts = []
-    if pair.rejected is not None:
-        note = "" if pair.change_ratio is not None else " on words"
-        facts.append(Fact("change ratio", f"{pair_change_ratio(pair):.3f}{note}", "strong"))
-    facts.append(Fact("y+", pair.verdict or "not graded", pair.verdict or ""))
-    decision = known.choices.get("decision", "none")
-    optional = {
-        "decision": (None if decision == "none" else decision, "decision"),
-        "oracle": (oracle_name(pair), ""),
-        "cost": (cost_text(pair), ""),
-        "source": (pair.source, ""),
-    }
-    facts += [
-        Fact(name, _clipped(one_line(value), LONG_FACT), style) for name, (value, style) in optional.items() if value
-    ]
-    for name in ("surprise", "surprise_rejected"):
-        if name in known.numbers:
-            title = f"surprise of {'y+' if name == 'surprise' else 'y-'}"
-            facts.append(Fact(title, NUMBERS[name].show(known.numbers[name])))
-    heading = "" if pair.rejected is not None else "y+, the policy's own answer"
-    return Card(facts, *_prompt(pair), pair.answer or "", [(heading, diff_markup(diff(pair.original, pair.chosen)))])
-
-
-def _score_card(score: Score) -> Card:
-    facts = [Fact("task", one_line(score.task)), *_verdict("verdict", score)]
-    return Card(facts, *_prompt(score), score.answer or "", [("", answer_markup(score.response))])
-
-
-def _compared_card(row: ComparedAnswers) -> Card:
-    problem = row.problem
-    style = {"won": "right", "lost": "wrong"}.get(problem.change, "strong")
-    facts = [Fact("", problem.change, style), Fact("task", one_line(problem.task))]
-    if problem.trials > 1:
-        facts.append(Fact("right", f"{problem.base_right} to {problem.tuned_right} of {problem.trials}"))
-    facts += [*_verdict("base", row.base), *_verdict("tuned", row.tuned)]
-    old, new = row.base.response, row.tuned.response
-    spans = html_pages.similar_diff(old, new)
-    if spans is not None:
-        answers = [("from the base model's answer to the tuned model's", diff_markup(spans))]
-    else:
-        answers = [("base answer", answer_markup(old)), ("tuned answer", answer_markup(new))]
-    return Card(facts, *_prompt(row.tuned), row.tuned.answer or "", answers)
-
-
-def _verdict(name: str, score: Score) -> list[Fact]:
-    """Verdict, reason and extracted answer of one model."""
-    notes = ["truncated"] if score.finish_reason == "length" else [score.reason] if score.reason else []
-    notes += [f"extracted {score.extracted}"] if score.extracted is not None else []
-    note = _clipped(one_line(", ".join(notes)), LONG_FACT)
-    facts = [Fact(name, score.verdict, score.verdict)]
-    return [*facts, Fact("", note)] if note else facts
