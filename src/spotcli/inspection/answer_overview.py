@@ -99,16 +99,22 @@ class SampleOverview:
             matching=self.matching,
             problems=len(self._right),
             solved=sum(self._right.values()),
-            **{name: dict(self._counts[name].most_common()) for name in ("verdicts", "finish", "reasons", "models")},
+            verdicts=self._count("verdicts"),
+            finish=self._count("finish"),
+            reasons=self._count("reasons"),
+            models=self._count("models"),
             characters=Lengths.of(self._characters),
             tokens=Lengths.of(self._tokens),
             cost=self._costs,
         )
 
+    def _count(self, name: str) -> dict[str, int]:
+        return dict(self._counts[name].most_common())
+
 
 @dataclass(frozen=True)
 class ReplySummary:
-    """The result of ``spot inspect`` on an oracle's journal. All fields but ``entries`` describe the selected entries."""
+    """The result of ``spot inspect`` on an oracle's journal. All fields but ``entries`` describe the selected ones."""
 
     path: str
     entries: int
@@ -182,14 +188,23 @@ class ReplyOverview:
 
     def summary(self, path: Path) -> ReplySummary:
         """Return the summary of the rows added so far."""
-        names = ("kinds", "oracles", "models", "modes", "finish", "declined", "attempts", "tokens")
         return ReplySummary(
             path=str(path),
             entries=self.entries,
             matching=self.matching,
+            kinds=self._count("kinds"),
             answers=len(self._answers),
-            **{name: dict(self._counts[name].most_common()) for name in names},
+            oracles=self._count("oracles"),
+            models=self._count("models"),
+            modes=self._count("modes"),
+            finish=self._count("finish"),
+            declined=self._count("declined"),
+            attempts=self._count("attempts"),
             characters=Lengths.of(self._characters),
+            tokens=self._count("tokens"),
             cost=self._costs,
             unpriced=self._unpriced,
         )
+
+    def _count(self, name: str) -> dict[str, int]:
+        return dict(self._counts[name].most_common())

@@ -10,13 +10,13 @@ from typing import Any
 
 from spotcli.console import safe
 from spotcli.decisions import STALE, Decisions, Event
-from spotcli.errors import DataError
+from spotcli.errors import DataError, UserError
 from spotcli.inspection import row_kinds
 from spotcli.inspection.comparison import Comparison
 from spotcli.inspection.pair_filter import Fields, Selection
 from spotcli.inspection.row_fields import merged, pair_fields
 from spotcli.inspection.row_index import RowIndex
-from spotcli.inspection.row_kinds import PAIRS, Facts, Record
+from spotcli.inspection.row_kinds import KINDS, PAIRS, SCORES, Facts, Record
 from spotcli.records import Pair, Score, UngradedSample, key_hash
 from spotcli.reply_entries import Entry as Reply
 from spotcli.reply_entries import MoneyEntry
@@ -224,22 +224,59 @@ class Entries:
     @property
     def fields(self) -> Fields[Any]:
         """The fields of the filter language: those of all kinds of rows that were seen."""
-        found = {kind: None for counts in (self.probed, self.kinds) for kind in counts if kind != "damaged"}
-        return merged(list(found) or [PAIRS], self._decisions, self.comparison)
+        return merged(self.seen_kinds or [PAIRS], self._decisions, self.comparison)
 
-    def predicate(self, where: str) -> Callable[[Record], bool]:
-        """Return the predicate of an expression. One about changes selects the one answer that shows the change.
+    @property
+    def seen_kinds(self) -> list[str]:
+        """The kinds of rows in the file, as far as they were read."""
+        return [kind for kind in KINDS if self.probed[kind] or self.kinds[kind]]
+
+    def check_filter(self, where: str) -> None:
+        """Check an expression, without the comparison that it may need.
 
         Raises:
             UserError: the expression is invalid, or it needs a base model's scores, which are not known.
-            DataError: the scores of the base model cannot be compared.
         """
         selection = Selection(where=where)
-        if not selection.needs_base or self.comparison is None:
-            return selection.compile(self.fields)
-        self.comparison.make()
-        matches, comparison = selection.compile(self.fields), self.comparison
-        return lambda record: matches(record) and isinstance(record, Score) and comparison.is_shown(record)
+        if selection.needs_base and self.comparison is None:
+            if SCORES not in self.seen_kinds:
+                cure = "leave out won, lost, both and neither, or inspect scores/MODEL.jsonl"
+                raise UserError("only scores are compared with a base model", where=str(self.index.path), cure=cure)
+            cure = "name them with --against scores/BASE.jsonl, or run `spot eval MODEL --against BASE` first"
+            raise UserError("the scores of the base model were not found", where=str(self.index.path), cure=cure)
+        selection.compile(self.fields)
+
+    def selector(self, selection: Selection, *, compare: bool = False) -> Callable[[int], bool]:
+        """Return the predicate of row numbers that selects rows; of scores that are compared, one per problem.
+
+        Args:
+            selection: what is selected; all rows, also damaged ones, without an id and an expression.
+            compare: compare scores with a base model's, whatever the expression is.
+
+        Raises:
+            UserError: as ``check_filter``, or the scores of the base model cannot be compared.
+            DataError: a problem has another prompt in the scores of the base model.
+        """
+        comparison = None
+        if selection.where is not None:
+            self.check_filter(selection.where)
+        if compare or selection.needs_base:
+            comparison = self.comparison
+        if comparison is not None:
+            comparison.make()
+        elif selection == Selection():
+            return lambda row: True
+        matches = Selection(where=selection.where).compile(self.fields) if selection.where is not None else None
+
+        def selects(row: int) -> bool:
+            record = self.record(row)
+            if record is None or (selection.id is not None and self.entry(row).id != selection.id):
+                return False
+            if comparison is not None and not (isinstance(record, Score) and comparison.is_shown(record)):
+                return False
+            return matches is None or matches(record)
+
+        return selects
 
     def matches(self, row: int, predicate: Callable[[Any], bool]) -> bool:
         """Whether a row matches a filter; a damaged one does not."""

@@ -10,9 +10,8 @@ from typing import Any
 from spotcli import outputs
 from spotcli.inspection.answer_overview import ReplyOverview, ReplySummary, SampleOverview, SampleSummary
 from spotcli.inspection.comparison import Comparison
-from spotcli.inspection.entries import Entries
 from spotcli.inspection.overview import Overview, ReviewSummary
-from spotcli.inspection.row_kinds import PAIRS, SAMPLES, SCORES, Record, kind_of_record
+from spotcli.inspection.row_kinds import PAIRS, REPLIES, SAMPLES, SCORES, Record
 from spotcli.inspection.score_overview import ScoreOverview, ScoreSummary
 from spotcli.records import Pair, Score, UngradedSample
 
@@ -46,16 +45,15 @@ class FileOverview:
 
     Args:
         gamma: the largest change ratio that the recipe keeps.
-        kind: the kind of the file if no row can be counted.
     """
 
-    def __init__(self, gamma: float, kind: str = PAIRS) -> None:
-        self._gamma, self._kind = gamma, kind
+    def __init__(self, gamma: float) -> None:
+        self._gamma = gamma
         self._pairs: Overview | None = None
         self._scores: ScoreOverview | None = None
         self._samples: SampleOverview | None = None
         self._replies: ReplyOverview | None = None
-        self.damaged = self.duplicates = self.matching = 0
+        self.damaged = self.duplicates = self.readable = self.matching = 0
 
     def add(self, record: Record | None, *, matches: bool, duplicate: bool = False) -> None:
         """Count a row of the file, None for a damaged one; its facts count only where it matches."""
@@ -63,6 +61,7 @@ class FileOverview:
         if record is None:
             self.damaged += 1
             return
+        self.readable += 1
         self.matching += matches
         if isinstance(record, Pair):
             self._pairs = self._pairs or Overview(self._gamma)
@@ -96,9 +95,8 @@ class FileOverview:
         if self._samples is not None:
             parts[SAMPLES] = self._samples.summary(path)
         if self._replies is not None:
-            parts["replies"] = self._replies.summary(path)
+            parts[REPLIES] = self._replies.summary(path)
         if len(parts) == 1:
             only = next(iter(parts.values()))
             return replace(only, damaged=self.damaged, duplicates=self.duplicates)
-        rows = sum(overview.pairs if isinstance(overview, Overview) else count for overview, count in self._counts())
-        return MixedSummary(str(path), rows, self.matching, parts, self.damaged, self.duplicates)
+        return MixedSummary(str(path), self.readable, self.matching, parts, self.damaged, self.duplicates)

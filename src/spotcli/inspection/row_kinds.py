@@ -28,6 +28,15 @@ Facts = tuple[str, str, str, str]
 """Change ratio, first edit, verdict and oracle of a row, for display; rows of other kinds have other facts there."""
 
 
+COLUMNS = {
+    PAIRS: (("ratio", 5), ("first", 5), ("y+", 5), ("oracle", 6), ("decided", 7)),
+    SCORES: (("change", 7), ("end", 5), ("verdict", 5), ("task", 6), ("", 5)),
+    SAMPLES: (("length", 6), ("end", 5), ("verdict", 5), ("source", 6), ("", 6)),
+    REPLIES: (("cost", 7), ("end", 5), ("entry", 5), ("oracle", 6), ("", 5)),
+}
+"""Names and widths of the columns of the list, by the kind of the file."""
+
+
 def kind_of_record(record: Record) -> str:
     """The kind of a row that was read."""
     if isinstance(record, Pair):
@@ -102,7 +111,7 @@ def row_facts(record: Record, *, change: str | None = None) -> Facts:
         return (change or "", _truncated(record), record.verdict, one_line(record.task))
     if isinstance(record, UngradedSample):
         verdict = record.verdict if isinstance(record, Sample) else ""
-        return (f"{len(record.response):,}", _truncated(record), verdict, one_line(record.source or ""))
+        return (str(len(record.response)), _truncated(record), verdict, one_line(record.source or ""))
     if isinstance(record, ReplyEntry):
         cost = "" if record.cost is None else f"${record.cost:.3f}"
         return (cost, "trunc" if record.finish_reason == "length" else "", reply_state(record), one_line(record.oracle))

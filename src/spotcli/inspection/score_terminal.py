@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, safe
@@ -57,20 +56,11 @@ def score_overview(summary: ScoreSummary) -> Text:
     return Text("\n").join([*lines, Text()])
 
 
-def show_scores(console: Console, scores: Iterable[Score], total: int, layout: Layout) -> None:
-    """Show the answers of an evaluation, as ``show_pairs`` shows pairs."""
-    for number, score in enumerate(scores, 1):
-        shared = layout.shared_lines(score)
-        title, *parts = score_parts(score, f"{number}/{total}", whole=layout.whole, shared=shared)
-        show_row(console, title, layout.wrapped(console, parts))
-
-
-def show_changes(console: Console, compared: Iterable[ComparedAnswers], total: int, layout: Layout) -> None:
-    """Show the answers of two models as diffs, as ``show_pairs`` shows pairs."""
-    for number, answers in enumerate(compared, 1):
-        shared = layout.shared_lines(answers.tuned)
-        title, *head = _change_head(answers, f"{number}/{total}", whole=layout.whole, shared=shared)
-        show_row(console, title, [*layout.wrapped(console, head), *_change_text(console, answers, layout)])
+def show_change(console: Console, answers: ComparedAnswers, number: str, layout: Layout) -> None:
+    """Print the answers of two models to one problem as a diff."""
+    shared = layout.shared_lines(answers.tuned)
+    title, *head = change_head(answers, number, whole=layout.whole, shared=shared)
+    show_row(console, title, [*layout.wrapped(console, head), *_change_text(console, answers, layout)])
 
 
 def score_parts(score: Score, number: str, *, whole: bool, shared: SharedLines | None = None) -> list[Text]:
@@ -90,7 +80,7 @@ def score_parts(score: Score, number: str, *, whole: bool, shared: SharedLines |
     return [title, *parts, Text(), Text(safe(score.response))]
 
 
-def _change_head(compared: ComparedAnswers, number: str, *, whole: bool, shared: SharedLines | None) -> list[Text]:
+def change_head(compared: ComparedAnswers, number: str, *, whole: bool, shared: SharedLines | None) -> list[Text]:
     """Title, facts and prompt of the answers of two models to one problem."""
     from rich.text import Text
 
@@ -120,13 +110,21 @@ def _change_head(compared: ComparedAnswers, number: str, *, whole: bool, shared:
 
 def _change_text(console: Console, compared: ComparedAnswers, layout: Layout) -> list[Text]:
     """The diff of both answers; one after the other if they have nearly nothing in common, as sampled answers have."""
-    from rich.text import Text
 
     old, new = compared.base.response, compared.tuned.response
     spans = similar_diff(old, new)
     if spans is not None:
         return diff_part(spans, layout)
-    both = [
-        Text.assemble((f"{name} answer", "bold"), f"\n{safe(text)}") for name, text in (("base", old), ("tuned", new))
+    return layout.wrapped(console, both_answers(compared))
+
+
+def both_answers(compared: ComparedAnswers) -> list[Text]:
+    """The answers of two models one after the other, each after an empty line."""
+    from rich.text import Text
+
+    answers = (("base", compared.base.response), ("tuned", compared.tuned.response))
+    return [
+        part
+        for name, text in answers
+        for part in (Text(), Text.assemble((f"{name} answer", "bold"), f"\n{safe(text)}"))
     ]
-    return layout.wrapped(console, [Text(), both[0], Text(), both[1]])

@@ -67,17 +67,11 @@ class Layout:
         return [line for part in parts for line in part.wrap(console, self.width, tab_size=TAB) or [part]]
 
 
-def show_pairs(console: Console, pairs: Iterable[Pair], total: int, layout: Layout) -> None:
-    """Print pairs.
-
-    Args:
-        total: the number of pairs.
-    """
-    for number, pair in enumerate(pairs, 1):
-        spans = diff(pair.original, pair.chosen)
-        shared = layout.shared_lines(pair)
-        title, *head = pair_head(pair, f"{number}/{total}", spans, whole=layout.whole, shared=shared)
-        show_row(console, title, [*layout.wrapped(console, head), *diff_part(spans, layout)])
+def show_pair(console: Console, pair: Pair, number: str, layout: Layout, notes: Sequence[Text] = ()) -> None:
+    """Print one pair, with notes below its facts."""
+    spans = diff(pair.original, pair.chosen)
+    title, *head = pair_head(pair, number, spans, whole=layout.whole, shared=layout.shared_lines(pair))
+    show_row(console, title, [*layout.wrapped(console, [*head, *notes]), *diff_part(spans, layout)])
 
 
 def overview(summary: ReviewSummary, width: int) -> RenderableType:

@@ -14,6 +14,8 @@ import pytest
 
 from spotcli.errors import UserError
 from spotcli.inspection import page
+from spotcli.recipe import Recipe
+from spotcli.stages.review import View, review
 from tests.browser import CHROMIUM, opened
 from tests.inspection.example_pairs import ATTACKS, PAIRS, inspect_file, write_hostile_pair, write_rows
 from tests.page_outline import Outline, check_harmless
@@ -109,6 +111,61 @@ def test_numbers_that_no_float_holds_are_no_outliers(tmp_path: Path) -> None:
     text = written(write_rows(tmp_path / "data.jsonl", rows))
     assert "more than a number can hold" in text
     assert text.count("data-n-cost=") == 1
+
+
+def show(data: Path, **options: Any) -> str:
+    review(Recipe(), data=data, view=View(html=data.parent / "page.html"), **options)
+    return (data.parent / "page.html").read_text(encoding="utf-8")
+
+
+def test_damaged_duplicate_and_stale_rows_are_shown_and_come_first(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "data.jsonl", [row(0), row(1), row(2), row(1)])
+    digest = "0" * 16  # of another text
+    event = {"event": "decision", "time": "2026-01-01", "key": ["p2", 0], "decision": "accept", "digest": digest}
+    write_rows(tmp_path / "data.review.jsonl", [event])
+    with data.open("a") as file:
+        file.write('{"prompt": <b>\x1b[31m\n')
+    text = show(data)
+    check_harmless(text)
+    index = text[text.index('id="outliers"') :]
+    assert re.findall(r"<h3>(.*?) <span", index)[:3] == ["Damaged", "Duplicate", "Stale decision"]
+    assert re.findall(r">([^<>]*)</a></li>", index)[:3] == [f"{data}:5", "p1", "p2"]
+    assert "duplicate key, first in line 2" in text
+    assert "{&#34;prompt&#34;: &lt;b&gt;␛[31m" in text or "{&quot;prompt&quot;: &lt;b&gt;␛[31m" in text
+    # Both rows with one key have a place of their own.
+    anchors = [item["id"] for item in Outline(text).named("article")]
+    assert len(set(anchors)) == 5
+
+
+def test_samples_replies_and_mixed_files_have_a_page(tmp_path: Path) -> None:
+    attack = "</div><script>alert(1)</script>"
+    sample = {"id": "s", "prompt": attack, "response": f"so {attack}", "verdict": "wrong", "answer": attack}
+    sample |= {"sampling": {"model": attack}, "extracted": attack}
+    reply = {"kind": "reply", "key": "k", "id": attack, "trial": 0, "sample": "d", "attempt": 0, "oracle": attack}
+    reply |= {"version": "1", "prompt": "1", "mode": "rewrite", "fence": "f", "text": attack, "finish_reason": "stop"}
+    reply |= {"reasoning": attack, "reason": attack, "model": attack, "cost": 0.25}
+    money = {"kind": "sent", "key": "k2", "reserved": 0.5}
+    for name, rows, articles in (
+        ("samples", [sample, sample | {"id": "t", "verdict": "undecided", "reason": attack}], 2),
+        ("replies", [reply, money], 2),
+        ("mixed", [sample, row(0), reply], 3),
+    ):
+        text = show(write_rows(tmp_path / f"{name}.jsonl", rows))
+        check_harmless(text)
+        assert text.count("<article") == articles, name
+        shown = " ".join(Outline(text).text)
+        assert "alert(1)" in shown
+    assert {"Samples", "Pairs", "Replies"} <= set(re.findall(r'<h2 class="kind">(\w+)', text))
+
+
+def test_worked_examples_are_written_once(tmp_path: Path) -> None:
+    examples = "\n".join(f"Example {number}: 1 + 1 = 2" for number in range(9))
+    rows = [row(number, prompt=f"{examples}\nHow many are {number} apples?") for number in range(5)]
+    text = show(write_rows(tmp_path / "data.jsonl", rows))
+    assert text.count("Example 3: 1 + 1 = 2") == 1
+    assert text.count("⋯ 9 lines that the prompts of all rows begin with") == 5
+    for number in range(5):
+        assert f"How many are {number} apples?" in text
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -291,9 +348,6 @@ def test_in_a_browser_without_scripts_copied_and_printed(tmp_path: Path) -> None
 
 @in_a_browser
 def test_in_a_browser_problems_are_filtered_by_their_change(tmp_path: Path) -> None:
-    from spotcli.recipe import Recipe
-    from spotcli.stages.review import View, review
-
     base, tuned = write_evaluation(tmp_path)
     path = tmp_path / "changes.html"
     review(Recipe(), data=tuned, against=base, view=View(html=path))

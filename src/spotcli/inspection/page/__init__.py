@@ -6,12 +6,13 @@ figures -> outliers -> histogram and counts -> search and filters -> every row
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spotcli import html_pages
 from spotcli.console import one_line, say
+from spotcli.inspection.entries import Entries
 from spotcli.inspection.file_overview import FileSummary
 from spotcli.inspection.overview import count_noun
 from spotcli.inspection.page.cards import Card, Prompts, card
@@ -21,12 +22,48 @@ from spotcli.inspection.page.page_rows import FILTERS, NUMBERS, Number, PageRows
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.records import Problem
 
-__all__ = ["HTML_LIMIT", "PageRows", "Shown", "write_page"]
+__all__ = ["HTML_LIMIT", "PageRows", "Shown", "write_page", "write_rows"]
 
 HTML_LIMIT = 500
 """Rows on a page without a limit."""
 
+KINDS = {
+    "pairs": ("pair", "Pairs"),
+    "scores": ("answer", "Answers of an evaluation"),
+    "compared": ("problem", "Two models compared"),
+    "samples": ("sample", "Samples"),
+    "replies": ("row", "Replies of an oracle"),
+}
+"""Kind of the rows of a file -> what one row is, and the title."""
+
 _HERE = Path(__file__).parent
+
+
+def write_rows(
+    path: Path, summary: FileSummary, entries: Entries, rows: Sequence[int], limit: int | None, *, compare: bool
+) -> None:
+    """Write the page of some rows of an open file.
+
+    Args:
+        rows: the numbers of the selected rows.
+        limit: as in ``write_page``.
+        compare: show scores as diffs from the base model's.
+
+    Raises:
+        UserError: the folder does not exist or is not writable.
+    """
+
+    def shown() -> Iterator[Shown]:
+        for row in rows:
+            entry = entries.entry(row)
+            compared = entries.compared(row) if compare else None
+            duplicate = entries.duplicates.get(row)
+            yield Shown(entries.record(row), compared, entry.where, entry.damage, entry.raw, duplicate)
+
+    kinds = [entries.kind] if len(set(entries.seen_kinds)) == 1 else []
+    kind = ("compared" if compare else kinds[0]) if kinds else ""
+    noun, title = KINDS.get(kind, ("row", "Rows of several kinds"))
+    write_page(path, summary, PageRows(noun, title, shown, entries.fields), limit)
 
 
 def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | None) -> None:
@@ -52,6 +89,7 @@ def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | N
         script=html_pages.trusted(script),
         style=html_pages.trusted(style),
         name=one_line(Path(summary.path).name),
+        title=shown.title,
         noun=shown.noun,
         total=total,
         count=len(chosen),

@@ -89,12 +89,14 @@ class PageRows:
     """The rows that a page shows.
 
     Args:
-        noun: what a row is: ``pair``, ``answer`` or ``problem``.
+        noun: what a row is, such as ``pair``.
+        title: what the rows are.
         rows: reads the selected rows; a page reads them twice.
         fields: those of the filter language for the records.
     """
 
     noun: str
+    title: str
     rows: Callable[[], Iterator[Shown]]
     fields: Fields[Any]
 
