@@ -139,7 +139,13 @@ def test_damaged_duplicate_and_stale_rows_are_shown_and_come_first(tmp_path: Pat
 
 def test_samples_replies_and_mixed_files_have_a_page(tmp_path: Path) -> None:
     attack = "</div><script>alert(1)</script>"
-    sample = {"id": "s", "prompt": attack, "response": f"so {attack}", "verdict": "wrong", "answer": attack}
+    sample: dict[str, Any] = {
+        "id": "s",
+        "prompt": attack,
+        "response": f"so {attack}",
+        "verdict": "wrong",
+        "answer": attack,
+    }
     sample |= {"sampling": {"model": attack}, "extracted": attack}
     reply = {"kind": "reply", "key": "k", "id": attack, "trial": 0, "sample": "d", "attempt": 0, "oracle": attack}
     reply |= {"version": "1", "prompt": "1", "mode": "rewrite", "fence": "f", "text": attack, "finish_reason": "stop"}
@@ -253,6 +259,13 @@ def test_in_a_browser_search_filters_and_keys_work(tmp_path: Path) -> None:
     async def drive() -> None:
         async with opened(tmp_path / "page.html") as shown:
             assert await shown.script(COUNT) == "12 of 12 pairs"
+            groups = (
+                "[...document.querySelectorAll('fieldset:not([hidden]) legend')].map((legend) => legend.textContent)"
+            )
+            assert await shown.script(groups) == [
+                *("Verdict", "Decision", "Oracle"),
+                *("Change ratio", "First edit", "Length", "Order"),
+            ]
             # Chips of one filter add up, different filters narrow down.
             await shown.click(chip("verdict", "wrong"))
             assert await shown.script(SHOWN) == ["p3", "p4"]

@@ -10,6 +10,7 @@ from spotcli.inspection.answer_overview import Lengths, ReplySummary, SampleSumm
 from spotcli.inspection.file_overview import FileSummary, KindSummary, MixedSummary
 from spotcli.inspection.overview import ReviewSummary
 from spotcli.inspection.score_overview import ScoreSummary
+from spotcli.score_changes import CHANGES
 
 SHOWN_COUNTS = 12
 """Values of a count that are listed; the others are added up."""
@@ -58,7 +59,7 @@ def _figures(summary: KindSummary) -> list[Figure]:
         return _pair_figures(summary)
     if isinstance(summary, SampleSummary):
         return _sample_figures(summary)
-    return _reply_figures(summary) if isinstance(summary, ReplySummary) else []
+    return _reply_figures(summary) if isinstance(summary, ReplySummary) else _score_figures(summary)
 
 
 def _overview(kind: str, summary: KindSummary) -> PageOverview:
@@ -113,8 +114,27 @@ def _sample_figures(summary: SampleSummary) -> list[Figure]:
     if graded:
         right = graded.get("right", 0)
         note = ", ".join(f"{count:,} {name}" for name, count in graded.items() if name != "right")
-        figures.append(Figure("Right", f"{right / sum(graded.values()):.1%}", note))
+        figures.append(Figure("Right", f"{100 * right / sum(graded.values()):.1f} %", note))
     return [*figures, *_lengths(summary.characters), *_cost(summary.cost)]
+
+
+def _score_figures(summary: ScoreSummary) -> list[Figure]:
+    if summary.against is None:
+        right, wrong, undecided = (
+            sum(counts[name] for counts in summary.tasks.values()) for name in ("right", "wrong", "undecided")
+        )
+        answers = right + wrong + undecided
+        selected = _selected("Answers", summary.matching, summary.answers)
+        note = f"{right:,} right, {wrong:,} wrong, {undecided:,} undecided"
+        return [selected, Figure("Right", f"{100 * right / answers:.1f} %", note)] if answers else [selected]
+    won, lost, both, neither = (sum(counts[change] for counts in summary.changes.values()) for change in CHANGES)
+    compared = won + lost + both + neither
+    return [
+        Figure("Problems", f"{compared:,}", "compared with the base model"),
+        Figure("Lost", f"{lost:,}", "the base model has more right answers", "bad" if lost else "good"),
+        Figure("Won", f"{won:,}", "the base model has fewer", "good" if won else ""),
+        Figure("As before", f"{both + neither:,}", f"{both:,} right with both models, {neither:,} with neither"),
+    ]
 
 
 def _reply_figures(summary: ReplySummary) -> list[Figure]:

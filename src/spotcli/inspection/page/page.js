@@ -161,7 +161,7 @@ if (tools) {
     if (event.target !== order) return apply();
     const name = order.value && numberName(order.value);
     const size = (card) => (name in card.dataset ? Number(card.dataset[name]) : -Infinity);
-    const place = (card) => Number(card.dataset.row);
+    const place = (card) => Number(card.dataset.place);
     cards.sort((left, right) => (name && size(right) - size(left)) || place(left) - place(right));
     list.append(...cards);
   });

@@ -63,7 +63,7 @@ NUMBERS = {
     "surprise_rejected": Number("Mean surprise of y-", _nats, "0.01"),
     "first": Number("First edit", lambda value: f"{value:.0%} of y-", "0.01"),
     "length": Number("Length", lambda value: f"{value:,.0f} characters", "1"),
-    "growth": Number("Length to base", lambda value: f"{value:,.2f} times as long", "0.1"),
+    "growth": Number("Length to base", lambda value: f"{value:,.1f} times", "0.1"),
     "cost": Number("Cost", lambda value: f"${value:,.4f}"),
 }
 """Names of numbers, fields of the filter language all but ``growth`` -> how they are shown."""
@@ -115,11 +115,16 @@ class PageRows:
             OutlierKind("Damaged", with_choice("row", "damaged")),
             OutlierKind("Duplicate", with_choice("row", "duplicate")),
             OutlierKind("Stale decision", with_choice("decision", STALE)),
+            *(OutlierKind(change.capitalize(), with_choice("change", change)) for change in self._changes),
             *wrong,
             OutlierKind("y+ undecided" if wrong else "Undecided", with_choice("verdict", "undecided")),
             OutlierKind("Truncated", with_choice("finish", "length")),
             *(OutlierKind(title, by_number(name), NUMBERS[name].show) for name, title in largest.items()),
         ]
+
+    @property
+    def _changes(self) -> tuple[str, ...]:
+        return ("lost", "won") if self.noun == "problem" else ()
 
     def numbered(self) -> Iterator[tuple[int, Shown, RowFacts]]:
         """The rows with their numbers from 0, and facts with unique anchors."""
