@@ -10,8 +10,9 @@ import pytest
 
 from spotcli.errors import UserError
 from spotcli.inspection import page
+from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
-from spotcli.stages.review import ScoreSummary, Selection, View, review
+from spotcli.stages.review import Selection, View, review
 from tests.inspection.example_pairs import ATTACKS, CONTROL_CHARACTERS
 from tests.page_outline import check_harmless
 from tests.score_files import write_evaluation, write_scores

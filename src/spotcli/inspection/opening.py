@@ -51,7 +51,11 @@ def open_entries(
 
 
 def _base(path: Path, *, required: bool) -> Path | None:
-    """The file of the base model's scores, if the summary beside the scores names it; a damaged one matters if it must."""
+    """The file of the base model's scores, if the summary beside the scores names it.
+
+    Raises:
+        DataError: the file is required, and the summary is damaged.
+    """
     try:
         return base_scores(path)
     except SpotError:

@@ -62,7 +62,7 @@ class RowIndex:
         file: IO[bytes] = path.open("rb")
         try:
             if not _has_one_row_per_line(file):
-                is_array = file.peek(HEAD).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+                is_array = dataset_lines.sniff(path).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
                 file.close()
                 return cls._open_copy(path, "element" if is_array else "")
             state = _state(file)

@@ -123,8 +123,7 @@ def both_answers(compared: ComparedAnswers) -> list[Text]:
     from rich.text import Text
 
     answers = (("base", compared.base.response), ("tuned", compared.tuned.response))
-    return [
-        part
-        for name, text in answers
-        for part in (Text(), Text.assemble((f"{name} answer", "bold"), f"\n{safe(text)}"))
-    ]
+    parts: list[Text] = []
+    for name, text in answers:
+        parts += [Text(), Text.assemble((f"{name} answer", "bold"), f"\n{safe(text)}")]
+    return parts

@@ -29,27 +29,15 @@ from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.entries import Entries
 from spotcli.inspection.file_overview import FileOverview, FileSummary
 from spotcli.inspection.opening import open_entries, unknown_id
-from spotcli.inspection.overview import ReviewSummary
 from spotcli.inspection.page import write_rows
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
 from spotcli.inspection.row_terminal import print_file_overview, show_entry
-from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.inspection.terminal import Layout
 from spotcli.recipe import Recipe
 from spotcli.records import Problem
 
-__all__ = [
-    "FileSummary",
-    "ReviewSummary",
-    "SampleSize",
-    "ScoreSummary",
-    "Selection",
-    "View",
-    "browse",
-    "is_interactive",
-    "review",
-]
+__all__ = ["FileSummary", "SampleSize", "Selection", "View", "browse", "is_interactive", "review"]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from spotcli.errors import UserError
 from spotcli.inspection.app.application import InspectApp
 from spotcli.inspection.app.browser import Opened, has_colour
 from spotcli.inspection.audit import SampleSize, report_audit
-from spotcli.inspection.entries import Entries
-from spotcli.inspection.row_index import RowIndex
+from spotcli.inspection.opening import open_entries
+from spotcli.inspection.pair_filter import Selection
 from spotcli.recipe import Recipe
 from spotcli.records import Pair
 from tests.inspection.example_pairs import ATTACKS, write_hostile_pair, write_rows
@@ -62,8 +62,9 @@ def path(tmp_path: Path) -> Path:
 def drive(path: Path, steps: Steps, *, size: tuple[int, int] = (80, 24), **options: Any) -> InspectApp:
     """Open a file, press keys, and close it."""
     review = ReviewFile(path)
-    with RowIndex.open(path) as index:
-        entries = Entries(index, lambda: review.decisions, scores=options.pop("scores", False))
+    selection = Selection(where=options.get("where"))
+    against = options.pop("against", None)
+    with open_entries(path, lambda: review.decisions, against=against, selection=selection, keep=True) as entries:
         app = InspectApp(Opened(path, options.pop("recipe", Recipe()), entries, review, **options))
 
         async def run() -> None:
@@ -321,7 +322,7 @@ def test_damaged_and_duplicate_rows_are_entries(tmp_path: Path, monkeypatch: pyt
         assert "invalid JSON" in text
         assert "no json ␛[2J" in text
         assert "decisions are about pairs" in await press(app, pilot, "a")
-        assert "the field 'chosen' is missing" in await press(app, pilot, "j")
+        assert "got a problem without an answer" in await press(app, pilot, "j")
         assert "duplicate key: first in line 1" in await press(app, pilot, "j")
         await press(app, pilot, "o")
 
@@ -397,7 +398,7 @@ def test_scores_are_shown_without_decisions(tmp_path: Path) -> None:
         assert "this row is none" in await press(app, pilot, "a")
         assert "1 problem, right 1" in await press(app, pilot, "o")
 
-    drive(path, steps, scores=True)
+    drive(path, steps)
 
 
 def audited(path: Path, keys: str, capsys: pytest.CaptureFixture[str], wanted: SampleSize) -> Iterator[str]:
