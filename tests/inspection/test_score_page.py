@@ -95,7 +95,7 @@ def test_page_of_all_answers_is_limited_with_a_notice(
     _, tuned = write_evaluation(tmp_path)
     inspect_scores(tuned, html=tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<article") == 3
-    assert "contains the outliers and the first others, 3 of 8 answers" in capsys.readouterr().err
+    assert "contains the first 3 of 8 answers" in capsys.readouterr().err
 
 
 def test_answers_without_common_text_are_shown_one_after_the_other(

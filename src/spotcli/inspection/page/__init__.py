@@ -33,6 +33,7 @@ KINDS = {
     "compared": ("problem", "Two models compared"),
     "samples": ("sample", "Samples"),
     "replies": ("row", "Replies of an oracle"),
+    "mixed": ("row", "Rows of several kinds"),
 }
 """Kind of the rows of a file -> what one row is, and the title."""
 
@@ -60,9 +61,8 @@ def write_rows(
             duplicate = entries.duplicates.get(row)
             yield Shown(entries.record(row), compared, entry.where, entry.damage, entry.raw, duplicate)
 
-    kinds = [entries.kind] if len(set(entries.seen_kinds)) == 1 else []
-    kind = ("compared" if compare else kinds[0]) if kinds else ""
-    noun, title = KINDS.get(kind, ("row", "Rows of several kinds"))
+    kind = "mixed" if len(entries.seen_kinds) > 1 else "compared" if compare else entries.kind
+    noun, title = KINDS[kind]
     write_page(path, summary, PageRows(noun, title, shown, entries.fields), limit)
 
 
@@ -80,8 +80,10 @@ def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | N
     survey = _survey(shown, limit)
     total, chosen = survey.total, survey.chosen
     if len(chosen) < total:
-        which = "the first" if limit is not None else "the outliers and the first others,"
-        say(f"{path}: contains {which} {len(chosen)} of {count_noun(total, shown.noun)}; --limit changes this")
+        numbers = f"{len(chosen)} of {count_noun(total, shown.noun)}"
+        first = chosen == set(range(len(chosen)))
+        content = f"the first {numbers}" if first else f"the outliers and the first others, {numbers}"
+        say(f"{path}: contains {content}; --limit changes this")
     script, style = html_pages.page_script(_HERE / "page.js"), html_pages.page_style(_HERE / "page.css")
     template = html_pages.environment(_HERE).get_template("page.html.jinja")
     parts = template.generate(
