@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 
 from spotcli.errors import UserError
 from spotcli.inspection import page
+from spotcli.inspection.overview import Overview
+from spotcli.inspection.pair_filter import PAIR_FIELDS
 from spotcli.recipe import Recipe
+from spotcli.records import Pair
 from spotcli.stages.review import View, review
 from tests.browser import CHROMIUM, opened
 from tests.inspection.example_pairs import ATTACKS, PAIRS, inspect_file, write_hostile_pair, write_rows
@@ -135,6 +139,27 @@ def test_damaged_duplicate_and_stale_rows_are_shown_and_come_first(tmp_path: Pat
     # Both rows with one key have a place of their own.
     anchors = [item["id"] for item in Outline(text).named("article")]
     assert len(set(anchors)) == 5
+
+
+def test_the_surprise_of_the_policy_is_an_outlier_a_filter_and_an_order(tmp_path: Path) -> None:
+    pairs = [Pair.model_validate(row(number)) for number in range(3)]
+    known = {"p0": 0.5, "p1": 2.25, "p2": None}
+    numbers: dict[str, Any] = {**PAIR_FIELDS.numbers, "surprise": lambda pair: known[pair.id]}
+    overview = Overview(0.6)
+    for pair in pairs:
+        overview.add(pair, matches=True)
+    path = tmp_path / "page.html"
+    rows = page.PageRows("pair", "Pairs", lambda: map(page.Shown, pairs), replace(PAIR_FIELDS, numbers=numbers))
+    page.write_page(path, overview.summary(tmp_path / "data.jsonl", {}, path), rows, None)
+    text = path.read_text(encoding="utf-8")
+    index = text[text.index("Largest mean surprise") : text.index("<h3>Longest")]
+    assert re.findall(r">(p\d)</a> <span class=\"soft\">([^<]*)", index) == [
+        ("p1", "2.25 nats/token"),
+        ("p0", "0.5 nats/token"),
+    ]
+    assert text.count("data-n-surprise=") == 2
+    assert 'data-range="surprise"' in text
+    assert '<option value="surprise">' in text
 
 
 def test_samples_replies_and_mixed_files_have_a_page(tmp_path: Path) -> None:
