@@ -139,17 +139,21 @@ def _copied(path: Path) -> tuple[IO[bytes], array[int]]:
     """A copy with one row per line, and the numbers of the rows in the original."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the index
     numbers = array("Q")
-    if is_table(path):
-        for _, number, row in file_rows(path):
-            copy.write(jsonl.encode([row]))
-            numbers.append(number)
-    else:
-        with suppress(DataError):  # an incomplete last line
-            for _, number, raw in dataset_lines.lines(path):
-                copy.write(raw.strip().replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
+    try:
+        if is_table(path):
+            for _, number, row in file_rows(path):
+                copy.write(jsonl.encode([row]))
                 numbers.append(number)
-    copy.flush()
-    copy.seek(0)
+        else:
+            with suppress(DataError):  # an incomplete last line
+                for _, number, raw in dataset_lines.lines(path):
+                    copy.write(raw.strip().replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
+                    numbers.append(number)
+        copy.flush()
+        copy.seek(0)
+    except BaseException:
+        copy.close()
+        raise
     return copy, numbers
 
 
