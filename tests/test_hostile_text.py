@@ -108,7 +108,7 @@ def test_every_text_is_text_on_the_page(tmp_path: Path) -> None:
     for pair in pairs:
         overview.add(pair, matches=True)
     path = tmp_path / "page.html"
-    shown = PageRows("pair", "Pairs", lambda: map(Shown, pairs), pair_fields(Decisions))
+    shown = PageRows("pair", "Pairs", len(pairs), lambda number: Shown(pairs[number]), pair_fields(Decisions))
     write_page(path, overview.summary(Path("data.jsonl"), {}, path), shown, len(pairs))
     outline = check_harmless(path.read_text(encoding="utf-8"))
     assert len(outline.named("article")) == len(pairs) > 250

@@ -149,7 +149,8 @@ def test_the_surprise_of_the_policy_is_an_outlier_a_filter_and_an_order(tmp_path
     for pair in pairs:
         overview.add(pair, matches=True)
     path = tmp_path / "page.html"
-    rows = page.PageRows("pair", "Pairs", lambda: map(page.Shown, pairs), replace(PAIR_FIELDS, numbers=numbers))
+    fields = replace(PAIR_FIELDS, numbers=numbers)
+    rows = page.PageRows("pair", "Pairs", len(pairs), lambda number: page.Shown(pairs[number]), fields)
     page.write_page(path, overview.summary(tmp_path / "data.jsonl", {}, path), rows, None)
     text = path.read_text(encoding="utf-8")
     index = text[text.index("Largest mean surprise") : text.index("<h3>Longest")]

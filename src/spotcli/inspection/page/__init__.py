@@ -6,7 +6,7 @@ figures -> outliers -> histogram and counts -> search and filters -> every row
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from spotcli.inspection.entries import Entries
 from spotcli.inspection.file_overview import FileSummary
 from spotcli.inspection.overview import count_noun
 from spotcli.inspection.page.cards import Card, Prompts, card
-from spotcli.inspection.page.outliers import OutlierList, Outliers, shown_rows
+from spotcli.inspection.page.outliers import OutlierList, Outliers, RowFacts, shown_rows
 from spotcli.inspection.page.overviews import figures, page_overviews
 from spotcli.inspection.page.page_rows import FILTERS, NUMBERS, Number, PageRows, Shown
 from spotcli.inspection.shared_prompts import SharedPrompts
@@ -54,16 +54,16 @@ def write_rows(
         UserError: the folder does not exist or is not writable.
     """
 
-    def shown() -> Iterator[Shown]:
-        for row in rows:
-            entry = entries.entry(row)
-            compared = entries.compared(row) if compare else None
-            duplicate = entries.duplicates.get(row)
-            yield Shown(entries.record(row), compared, entry.where, entry.damage, entry.raw, duplicate)
+    def shown(number: int) -> Shown:
+        row = rows[number]
+        entry = entries.entry(row)
+        compared = entries.compared(row) if compare else None
+        duplicate = entries.duplicates.get(row)
+        return Shown(entries.record(row), compared, entry.where, entry.damage, entry.raw, duplicate)
 
     kind = "mixed" if len(entries.seen_kinds) > 1 else "compared" if compare else entries.kind
     noun, title = KINDS[kind]
-    write_page(path, summary, PageRows(noun, title, shown, entries.fields), limit)
+    write_page(path, summary, PageRows(noun, title, len(rows), shown, entries.fields), limit)
 
 
 def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | None) -> None:
@@ -78,10 +78,10 @@ def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | N
         DataError: a row is invalid.
     """
     survey = _survey(shown, limit)
-    total, chosen = survey.total, survey.chosen
+    total, chosen = shown.count, survey.chosen
     if len(chosen) < total:
         numbers = f"{len(chosen)} of {count_noun(total, shown.noun)}"
-        first = chosen == set(range(len(chosen)))
+        first = set(chosen) == set(range(len(chosen)))
         content = f"the first {numbers}" if first else f"the outliers and the first others, {numbers}"
         say(f"{path}: contains {content}; --limit changes this")
     script, style = html_pages.page_script(_HERE / "page.js"), html_pages.page_style(_HERE / "page.css")
@@ -114,9 +114,8 @@ class _Survey:
     outliers: list[OutlierList]
     numbers: dict[str, Number]
     """The numbers that rows have."""
-    total: int
-    chosen: set[int]
-    """The numbers of the rows on the page."""
+    chosen: Mapping[int, RowFacts]
+    """The rows on the page, by their numbers."""
     rows: Counter[str]
     """Damaged and duplicate rows."""
     prompts: SharedPrompts
@@ -124,25 +123,28 @@ class _Survey:
 
 def _survey(shown: PageRows, limit: int | None) -> _Survey:
     outliers, prompts = Outliers(shown.outliers), SharedPrompts()
+    most = HTML_LIMIT if limit is None else limit
+    first: dict[int, RowFacts] = {}
     known: set[str] = set()
     rows: Counter[str] = Counter()
-    total = 0
-    for number, row, facts in shown.numbered():
-        total += 1
+    for number, row, facts in shown.described():
         rows[facts.choices["row"]] += 1
         if isinstance(row.record, Problem):
             prompts.add(row.record)
+        if number < most:
+            first[number] = facts
         if limit is None or number < limit:
             outliers.add(number, facts)
             known |= facts.numbers.keys()
-    chosen = set(range(min(total, limit))) if limit is not None else shown_rows(total, HTML_LIMIT, outliers.numbers)
+    listed = outliers.rows if limit is None else {}
+    candidates = first | listed
+    chosen = {number: candidates[number] for number in sorted(shown_rows(shown.count, most, listed))}
     lists = outliers.lists() if len(chosen) > 1 else []
     numbers = {name: number for name, number in NUMBERS.items() if name in known}
-    return _Survey(lists, numbers, total, chosen, rows, prompts)
+    return _Survey(lists, numbers, chosen, rows, prompts)
 
 
 def _cards(shown: PageRows, survey: _Survey) -> Iterator[Card]:
     prompts = Prompts(survey.prompts)
-    for number, row, facts in shown.numbered():
-        if number in survey.chosen:
-            yield replace(card(row, facts, prompts), number=number, head=facts)
+    for number, facts in survey.chosen.items():
+        yield replace(card(shown.row(number), facts, prompts), number=number, head=facts)

@@ -74,9 +74,9 @@ class Outliers:
                 heapq.heapreplace(self._heaps[index], entry)
 
     @property
-    def numbers(self) -> set[int]:
-        """The numbers of the listed rows."""
-        return {-number for heap in self._heaps for _, number, _ in heap}
+    def rows(self) -> dict[int, RowFacts]:
+        """The listed rows, by their numbers."""
+        return {-number: facts for heap in self._heaps for _, number, facts in heap}
 
     def lists(self) -> list[OutlierList]:
         """The outliers of each kind that has any."""

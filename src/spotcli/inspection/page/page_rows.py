@@ -91,13 +91,15 @@ class PageRows:
     Args:
         noun: what a row is, such as ``pair``.
         title: what the rows are.
-        rows: reads the selected rows; a page reads them twice.
+        count: how many rows are selected.
+        row: reads one of them, by its number from 0; a page reads the rows that it shows twice.
         fields: those of the filter language for the records.
     """
 
     noun: str
     title: str
-    rows: Callable[[], Iterator[Shown]]
+    count: int
+    row: Callable[[int], Shown]
     fields: Fields[Any]
 
     @property
@@ -126,10 +128,11 @@ class PageRows:
     def _changes(self) -> tuple[str, ...]:
         return ("lost", "won") if self.noun == "problem" else ()
 
-    def numbered(self) -> Iterator[tuple[int, Shown, RowFacts]]:
-        """The rows with their numbers from 0, and facts with unique anchors."""
+    def described(self) -> Iterator[tuple[int, Shown, RowFacts]]:
+        """The rows with their numbers, and facts with unique anchors."""
         seen: dict[str, int] = {}
-        for number, row in enumerate(self.rows()):
+        for number in range(self.count):
+            row = self.row(number)
             facts = self.facts(row)
             times = seen[facts.anchor] = seen.get(facts.anchor, 0) + 1
             yield number, row, facts if times == 1 else replace(facts, anchor=f"{facts.anchor}-{times}")
