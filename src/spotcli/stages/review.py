@@ -27,9 +27,9 @@ from spotcli.errors import UserError
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.file_overview import FileOverview, FileSummary
 from spotcli.inspection.opening import open_entries, unknown_id
+from spotcli.inspection.page import write_rows
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
 from spotcli.inspection.row_order import Order
-from spotcli.inspection.row_page import write_rows
 from spotcli.inspection.row_terminal import print_file_overview
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.inspection.terminal import Layout
