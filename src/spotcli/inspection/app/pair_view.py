@@ -71,7 +71,8 @@ class PairView(ScrollView):
 
     def lay_out(self) -> None:
         """Compute the lines again, for another width or other options."""
-        width = max(self.size.width - 2, 10)
+        # The size contains the column of the scroll bar until it is shown; a text that fits has none.
+        width = max(self.scrollable_content_region.width - 2, 10)
         self._head, self._lines = [], []
         if self.row is not None and self.size.width:
             entry = self.entries.entry(self.row)
