@@ -136,7 +136,6 @@ class Browser(App[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.screen_stack[0].set_class(event.size.width < NARROW, "narrow")
         self.screen_stack[0].set_class(event.size.width >= 140, "wide")
-        self.call_after_refresh(self.view.lay_out)
 
     def on_row_list_moved(self) -> None:
         self.view.show(self.list.current)

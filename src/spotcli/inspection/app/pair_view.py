@@ -69,6 +69,9 @@ class PairView(ScrollView):
             self.scroll_to(y=0, animate=False, immediate=True)
         self.lay_out()
 
+    def on_resize(self) -> None:
+        self.lay_out()
+
     def lay_out(self) -> None:
         """Compute the lines again, for another width or other options."""
         # The size contains the column of the scroll bar until it is shown; a text that fits has none.
