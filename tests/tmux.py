@@ -16,7 +16,7 @@ from pathlib import Path
 TMUX = shutil.which("tmux")
 """The program; None where there is none."""
 
-PATIENCE = 8.0
+PATIENCE = 60.0
 """Seconds until something that should be shown counts as missing."""
 
 
@@ -68,9 +68,6 @@ class Pane:
     def shows(self, *texts: str) -> str:
         """Wait until the screen contains all texts; return it."""
         return self.until(lambda screen: all(text in screen for text in texts))
-
-    def resize(self, columns: int, rows: int) -> None:
-        self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
     def kill(self) -> None:
         """Send SIGKILL to the command that runs in the shell."""

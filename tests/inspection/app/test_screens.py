@@ -27,7 +27,7 @@ from spotcli.decisions import Event, ReviewFile, text_digest
 from spotcli.inspection.app.application import InspectApp
 from spotcli.records import Pair
 from tests.conftest import ROOT
-from tests.inspection.app.test_application import drive, press, screen
+from tests.inspection.app.test_application import drive, press, screen, settle
 from tests.inspection.example_pairs import write_rows
 
 PINNED = (ROOT / "tests" / "constraints.txt").read_text(encoding="utf-8")
@@ -185,3 +185,23 @@ def test_no_column_is_lost_before_the_scroll_bar_is_shown(width: int, path: Path
         assert [word for word in words if not re.search(rf"(?<!\w){re.escape(word)}", text)] == []
 
     drive(path, steps, size=(width, 50))
+
+
+def test_another_size_of_the_terminal_is_another_layout(path: Path) -> None:
+    write_rows(path, [{**ROWS[0], "chosen": NUMBERED}])
+
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        for size in ((60, 20), (140, 40), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await press(app, pilot, "s", "s")
+            after = screen(app)
+            assert re.search(r"edits \d+\s+\(−\d+\s+\+\d+\s+words\)", after), after  # wrapped, not cut
+            shown.setdefault(size, after)
+            await pilot.resize_terminal(100, 30)
+            await pilot.resize_terminal(*size)
+            await settle(app, pilot)
+            assert screen(app) == after  # without a key
+
+    shown: dict[tuple[int, int], str] = {}
+    drive(path, steps, size=(100, 30))
+    assert "────" in shown[60, 20]

@@ -55,7 +55,7 @@ def test_open_filter_jump_accept_edit_undo_quit_and_reopen(terminal: Pane, path:
     terminal.type("r2")
     terminal.shows("reject: false step", "2 decided")
     terminal.type("]x")
-    terminal.shows("edited: y+ right", "Seen and corrected")
+    terminal.shows("edited: y+ right", "line 0 of the answer⏎")
     assert states(path)[3:] == ["accept", "reject", "edited"]
     terminal.type("u")
     terminal.shows("undone: the decision about 1 pair", "line 5 of the answer is new")
@@ -63,8 +63,8 @@ def test_open_filter_jump_accept_edit_undo_quit_and_reopen(terminal: Pane, path:
     terminal.type("?")
     terminal.shows("accept the pair")
     terminal.type("qq")
-    screen = terminal.until(lambda screen: re.search(r"data\.jsonl\n\$ $", screen.rstrip("\n") + " "))
-    assert "decided" not in screen  # the user's screen is back
+    # The user's screen is back.
+    terminal.until(lambda screen: "spotcli inspect data.jsonl" in screen and "decided" not in screen)
     assert states(path) == [None, None, None, "accept", "reject", None]
     terminal.type("clear; " + " ".join(COMMAND) + "\n")
     screen = terminal.shows("2 decided, 4 left", "1/6")
@@ -73,7 +73,7 @@ def test_open_filter_jump_accept_edit_undo_quit_and_reopen(terminal: Pane, path:
     terminal.until(lambda screen: "decided" not in screen)
 
 
-def test_the_mouse_and_another_size(terminal: Pane, path: Path) -> None:
+def test_the_mouse(terminal: Pane, path: Path) -> None:
     start(terminal, path)
     terminal.mouse(0, 4, 6)  # the title, the head of the list, rows 0 to 3
     terminal.shows("4/6", "Question 3?")
@@ -84,12 +84,6 @@ def test_the_mouse_and_another_size(terminal: Pane, path: Path) -> None:
     terminal.until(lambda screen: screen != before and "change ratio" not in screen)
     terminal.mouse(64, 60, 12)
     terminal.shows("change ratio")
-    terminal.resize(60, 20)
-    screen = terminal.shows("────", "Question 3?")
-    assert screen.splitlines()[1].startswith("ratio first")
-    terminal.resize(160, 40)
-    terminal.type("s")
-    terminal.shows(" │ ", "id ")
 
 
 KEYS = {
