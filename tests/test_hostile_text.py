@@ -28,8 +28,8 @@ from spotcli.oracles.symbolic.oracle import repair_calculation
 from spotcli.providers.responses import read_response
 from spotcli.records import Pair, Sample
 from spotcli.repair.clean import clean
-from spotcli.repair.journal import ReplyEntry
 from spotcli.repair.judge import Criteria, feedback_on, judge
+from spotcli.reply_entries import ReplyEntry
 from tests.test_console import CONTROLS
 
 PIECES = [

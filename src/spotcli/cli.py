@@ -175,15 +175,15 @@ def inspect(
 
     selection, view = Selection(id, where), View(limit, html, quiet=as_json)
     settings = _load(recipe, None, {})
-    if against is None and is_interactive(view, selection):
+    if is_interactive(view, selection):
         wanted = SampleSize(sample, seed) if sample else None
         try:
-            _reported(lambda: browse(settings, data=data, where=where, sample=wanted))
+            _reported(lambda: browse(settings, data=data, against=against, where=where, sample=wanted))
         except KeyboardInterrupt:
             raise Unfinished("interrupted; all decisions are saved", cure="run the same command again") from None
         return
     if sample:
-        cure = "run it on a terminal, without --against, --id, --limit, --html, --json and --where won or lost"
+        cure = "run it on a terminal, without --id, --limit, --html and --json"
         raise UserError("--sample requires the interactive application", where="--sample", cure=cure)
     with standard_input(str(data)) as (file, _):
         summary = _reported(lambda: stage(settings, data=Path(file), against=against, selection=selection, view=view))

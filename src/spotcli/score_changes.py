@@ -83,8 +83,27 @@ def compare_files(
         UserError: a file does not exist or is no file of scores.
         DataError: a row is invalid, or a problem has another prompt in the other file.
     """
-    before = _verdicts(base, wanted)
-    after = _verdicts(tuned, wanted)
+    return compare(
+        filter(wanted, jsonl.read(base, Score)), filter(wanted, jsonl.read(tuned, Score)), base=base, tuned=tuned
+    )
+
+
+def compare(
+    base_scores: Iterable[Score], tuned_scores: Iterable[Score], *, base: Path, tuned: Path
+) -> dict[ProblemKey, ProblemChange]:
+    """Return the change of every problem with scores of both models, in the order of the tuned model's.
+
+    Args:
+        base_scores: those of the base model.
+        tuned_scores: those of the tuned model.
+        base: the file of the base model, for messages.
+        tuned: the file of the tuned model, for messages.
+
+    Raises:
+        DataError: a problem has another prompt in the other file.
+    """
+    before = _verdicts(base_scores)
+    after = _verdicts(tuned_scores)
     changes = {}
     for key, problem in after.items():
         other = before.get(key)
@@ -159,12 +178,11 @@ def count_changes(changes: Iterable[ProblemChange]) -> dict[str, dict[Change, in
     return counts
 
 
-def _verdicts(path: Path, wanted: Callable[[Score], bool]) -> dict[ProblemKey, _Problem]:
+def _verdicts(scores: Iterable[Score]) -> dict[ProblemKey, _Problem]:
     problems: dict[ProblemKey, _Problem] = {}
-    for row in jsonl.read(path, Score):
-        if wanted(row):
-            problem = problems.setdefault((row.task, row.id), _Problem(key_hash(row.prompt), {}))
-            problem.right[row.trial] = row.verdict == "right"
+    for row in scores:
+        problem = problems.setdefault((row.task, row.id), _Problem(key_hash(row.prompt), {}))
+        problem.right.setdefault(row.trial, row.verdict == "right")
     return problems
 
 

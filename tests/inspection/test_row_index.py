@@ -106,7 +106,7 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(b"PAR1abc")
-    with pytest.raises(UserError, match="a Parquet file"):
+    with pytest.raises(UserError, match="failed to read the Parquet file"):
         RowIndex.open(path)
     with pytest.raises(UserError, match="file not found"):
         RowIndex.open(tmp_path / "nowhere.jsonl")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from spotcli.errors import UserError
+from spotcli.inspection import row_page
+from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
-from spotcli.stages import review as stage
-from spotcli.stages.review import ScoreSummary, Selection, View, review
+from spotcli.stages.review import Selection, View, review
 from tests.inspection.example_pairs import ATTACKS, CONTROL_CHARACTERS
 from tests.inspection.test_html_page import TagCollector
 from tests.score_files import write_evaluation, write_scores
@@ -90,7 +91,7 @@ def test_page_of_lost_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_page_of_all_answers_is_limited_with_a_notice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "HTML_LIMIT", 3)
+    monkeypatch.setattr(row_page, "HTML_LIMIT", 3)
     _, tuned = write_evaluation(tmp_path)
     inspect_scores(tuned, html=tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<article") == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,11 +36,97 @@ def test_pipe_shows_overview_and_pairs_as_plain_text(data: Path, capsys: pytest.
     assert third.startswith("3/3  word-2\n  change ratio 0.900   y+ wrong   edits 1 (−1 +3 words)\n")
 
 
-def test_long_lines_are_not_wrapped_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    long = "word " * 100
-    row = {"prompt": "p", "rejected": f"{long}a\tb", "chosen": f"{long}c\tb"}
+def test_lines_in_a_pipe_have_at_most_100_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "word " * 60
+    row = {"prompt": f"{long}?", "rejected": f"{long}a\tb", "chosen": f"{long}c\tb"}
     inspect_file(write_rows(tmp_path / "data.jsonl", [row]))
-    assert f"  {long}[-a-]{{+c+}}\tb\n" in capsys.readouterr().out
+    prompt, diff = capsys.readouterr().out.partition("\n\n== ")[2].split("\n\n")[:2]
+    # 20 words of 5 characters are 100 columns.
+    words = "  " + " ".join(["word"] * 20)
+    assert diff.split("\n") == [words] * 3 + ["  [-a-]{+c+}    b"]
+    assert max(map(len, prompt.split("\n"))) <= 102
+    assert prompt.count("word") == 60
+
+
+ANSWER = [f"line {number} of the answer" for number in range(30)]
+
+
+def test_kept_stretches_are_folded_in_a_list_and_whole_by_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = [f"{line} is new" if number in (9, 22) else line for number, line in enumerate(ANSWER)]
+    rows = [{"id": "long", "prompt": "p", "rejected": "\n".join(ANSWER), "chosen": "\n".join(changed)}]
+    path = write_rows(tmp_path / "data.jsonl", rows)
+    inspect_file(path)
+    lines = capsys.readouterr().out.partition("  prompt p\n\n")[2].splitlines()
+    assert lines == [
+        "  ⋯ 7 lines without edits",
+        *(f"  {line}" for line in ANSWER[7:9]),
+        "  line 9 of the answer{+ is new+}",
+        *(f"  {line}" for line in ANSWER[10:12]),
+        "  ⋯ 8 lines without edits",
+        *(f"  {line}" for line in ANSWER[20:22]),
+        "  line 22 of the answer{+ is new+}",
+        *(f"  {line}" for line in ANSWER[23:25]),
+        "  ⋯ 5 lines without edits",
+        "",
+    ]
+    inspect_file(path, id="long")
+    text = capsys.readouterr().out
+    assert "without edits" not in text
+    assert all(line in text for line in ANSWER)
+
+
+def test_a_line_that_alternates_is_printed_as_old_and_new_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = " and then some more "
+    row = {"id": "a", "prompt": "p", "rejected": kept.join("12345"), "chosen": kept.join("67890")}
+    inspect_file(write_rows(tmp_path / "data.jsonl", [row]))
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  [-{row['rejected']}-]" in lines
+    assert f"  {{+{row['chosen']}+}}" in lines
+    # Four edits are shown in the line.
+    row = {"id": "a", "prompt": "p", "rejected": kept.join("12345"), "chosen": kept.join("67895")}
+    inspect_file(write_rows(tmp_path / "data.jsonl", [row]))
+    assert f"[-1-]{{+6+}}{kept}[-2-]{{+7+}}" in capsys.readouterr().out
+
+
+EXAMPLES = "\n".join(f"Q: What is {number} + 1?\nA: {number + 1}\n" for number in range(4))
+
+
+def test_shared_worked_examples_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": f"p{number}", "prompt": f"{EXAMPLES}\nQ: What is {number}0 + 5?\nA:", "rejected": "6", "chosen": "5"}
+        for number in range(4)
+    ]
+    path = write_rows(tmp_path / "data.jsonl", rows)
+    inspect_file(path)
+    text = capsys.readouterr().out
+    # Four examples of two lines, each followed by an empty one; the last empty one belongs to the question.
+    note = "prompt ⋯ 12 lines that the prompts of all rows begin with\n  Q: What is 20 + 5?\n  A:\n"
+    assert note in text
+    assert "3 + 1" not in text
+    inspect_file(path, id="p2")
+    text = capsys.readouterr().out
+    assert "begin with" not in text
+    assert "Q: What is 3 + 1?" in text
+    write_rows(path, [*rows, {**rows[0], "id": "other", "prompt": "Another\none\nwithout\nany\nexample"}])
+    inspect_file(path)
+    text = capsys.readouterr().out
+    assert text.count("⋯ 12 lines that the prompts of 4 rows begin with") == 4
+    assert "prompt Another\n  one\n" in text
+
+
+def test_equal_prompts_are_no_worked_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = "\n".join(f"line {number}" for number in range(7))
+    rows = [{"id": "p", "trial": trial, "prompt": lines, "rejected": "6", "chosen": "5"} for trial in range(5)]
+    # The beginning of another prompt.
+    rows += [{"id": "q", "prompt": f"{lines}\nmore", "rejected": "6", "chosen": "5"}]
+    inspect_file(write_rows(tmp_path / "data.jsonl", rows))
+    text = capsys.readouterr().out
+    assert "begin with" not in text
+    assert text.count("line 3\n") == 6
 
 
 def test_id_selects_one_pair_and_shows_the_whole_prompt(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,10 +187,10 @@ def test_hostile_text_is_harmless_on_a_terminal(
     monkeypatch.delenv("NO_COLOR", raising=False)
     inspect_file(write_hostile_pair(tmp_path, ATTACKS[name]))
     text = capsys.readouterr().out
-    assert "\x1b[1;32m" in text  # the green of insertions
+    assert "\x1b[30;42m" in text  # insertions have a green background
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert not re.search(CONTROL_CHARACTERS, plain)
     # Only the styles that spot uses itself; none from markup in the text.
-    assert set(re.findall(r"\x1b\[([0-9;]*)m", text)) <= {"0", "1", "2", "9;31", "1;32", "31", "32", "33", "34", "36"}
+    assert set(re.findall(r"\x1b\[([0-9;]*)m", text)) <= {"0", "1", "2", "30;41", "30;42", "31", "32", "33", "34", "36"}
     if name == "markup":
-        assert "[bold red]x[/] [link=http://evil]y[/link] [@click=evil]z[/]" in plain
+        assert "[bold red]x[/] [link=http://evil]y[/link] [@click=evil]z[/]" in re.sub(r"\s*\n\s*", " ", plain)

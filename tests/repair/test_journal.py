@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from spotcli.errors import DataError
-from spotcli.repair.journal import Entry, Journal, MoneyEntry, ReplyEntry, UndoEntry, read_entry
+from spotcli.repair.journal import Journal
+from spotcli.reply_entries import Entry, MoneyEntry, ReplyEntry, UndoEntry, read_entry
 
 
 def reply(key: str, *, cost: float | None = 0.5, reserved: float = 0.0) -> ReplyEntry:

@@ -9,8 +9,8 @@ import pytest
 from spotcli.core.edits import measure_text
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.records import Sample
-from spotcli.repair.journal import ReplyEntry
 from spotcli.repair.judge import Correction, Criteria, feedback_on, judge, only_answer_changed
+from spotcli.reply_entries import ReplyEntry
 
 WRONG = "12 + 30 = 43\n43 - 7 = 36\nThe answer is \\boxed{36}."
 RIGHT = "12 + 30 = 42\n42 - 7 = 35\nThe answer is \\boxed{35}."

@@ -10,10 +10,10 @@ from spotcli.oracles import CorrectionRequest, Oracle
 from spotcli.providers.replies import Reply
 from spotcli.records import Sample
 from spotcli.repair.cases import Case, History, PlannedRequest, keep_first_pairs
-from spotcli.repair.journal import UndoEntry
 from spotcli.repair.judge import Criteria, Judge
 from spotcli.repair.ladder import Ladder
 from spotcli.repair.next_request import Decision, RepairJob
+from spotcli.reply_entries import UndoEntry
 
 WRONG = "12 + 30 = 43\n43 - 7 = 36\nThe answer is \\boxed{36}."
 RIGHT = "12 + 30 = 42\n42 - 7 = 35\nThe answer is \\boxed{35}."

@@ -19,12 +19,13 @@ from spotcli import jsonl
 from spotcli.core.drift import token_kl
 from spotcli.errors import DataError, RecipeError, SettingsChanged, UserError
 from spotcli.evaluation.answers import slug
+from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
 from spotcli.recipe_yaml import load
 from spotcli.records import Score
 from spotcli.stages.evaluate import evaluate
 from spotcli.stages.rectify import rectify
-from spotcli.stages.review import ScoreSummary, Selection, View, review
+from spotcli.stages.review import Selection, View, review
 
 
 def recipe(**keys: Any) -> Recipe:

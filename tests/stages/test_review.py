@@ -16,10 +16,11 @@ import pytest
 import spotcli
 from spotcli import decisions, jsonl
 from spotcli.errors import DataError, UserError
+from spotcli.inspection import row_page
+from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
 from spotcli.records import Pair
-from spotcli.stages import review as stage
-from spotcli.stages.review import ScoreSummary, Selection, View, review
+from spotcli.stages.review import Selection, View, review
 from tests.inspection.example_pairs import LAUNCH, PAIRS, inspect_file, write_pairs, write_rows
 from tests.terminals import Terminal
 
@@ -62,7 +63,7 @@ def test_limit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_page_is_limited_with_a_notice(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "HTML_LIMIT", 2)
+    monkeypatch.setattr(row_page, "HTML_LIMIT", 2)
     inspect_file(data, html=Path("page.html"))
     assert "contains the first 2 of 3 pairs; --limit changes this" in capsys.readouterr().err
     assert (data.parent / "page.html").read_text(encoding="utf-8").count("<article") == 2
@@ -77,19 +78,16 @@ def test_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "0 pairs" in (tmp_path / "empty.html").read_text()
 
 
-def test_samples_raise_user_error_with_cure(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "samples.jsonl", [{"prompt": "?", "response": "1", "verdict": "wrong"}])
-    with pytest.raises(UserError, match="expected pairs, got samples") as caught:
+def test_a_file_without_a_readable_row_is_an_error(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "data.jsonl", [{"prompt": "?", "rejected": "1"}] * 2)
+    with pytest.raises(DataError, match=r"data\.jsonl:1: the field 'chosen' is missing"):
         inspect_file(path)
-    assert str(caught.value.cure).startswith("run `spot rectify ")
-
-
-def test_invalid_row_raises_data_error_with_line(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "data.jsonl", [PAIRS[0], {"prompt": "?", "rejected": "1"}])
-    with pytest.raises(DataError, match=r"data\.jsonl:2: the field 'chosen' is missing"):
-        inspect_file(path)
-    with pytest.raises(UserError, match=r"data\.jsonl: expected pairs, got problems"):
+    with pytest.raises(UserError, match=r"data\.jsonl: expected pairs, got problems") as caught:
         inspect_file(write_rows(tmp_path / "data.jsonl", [{"prompt": "?"}]))
+    assert str(caught.value.cure).startswith("run `spot sample ")
+    path.write_text("[1]\n")
+    with pytest.raises(DataError, match="expected a JSON object"):
+        inspect_file(path)
 
 
 def test_closed_pipe_is_not_an_error(tmp_path: Path) -> None:

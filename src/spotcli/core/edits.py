@@ -13,12 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import accumulate, count
 from typing import Any, Literal
 
 from rapidfuzz.distance import LCSseq
 
 Kind = Literal["kept", "deleted", "inserted"]
+
+Match = tuple[int, int, int]
+"""A run of kept pieces: where it starts in y- and in y+, and its length."""
 
 MAX_CELLS = 1 << 31
 """Pairs of positions that an alignment may have; it needs one bit for each. 2**31 bits are 256 MB, the size for 46,000
@@ -152,7 +155,8 @@ def diff(rejected: str, chosen: str) -> list[Span]:
     Like ``align`` on ``words``, but accidental matches inside a rewritten passage count as replaced: ``red fox`` to
     ``blue cat`` is one replacement, not two with a kept space between them.
     """
-    return _joined(_bridged(align(words(rejected), words(chosen))))
+    old, new = words(rejected), words(chosen)
+    return _spans(old, new, _bridged(old, new, _matches(old, new)))
 
 
 def align(rejected: Sequence[str], chosen: Sequence[str]) -> list[Span]:
@@ -163,20 +167,7 @@ def align(rejected: Sequence[str], chosen: Sequence[str]) -> list[Span]:
     common beginning and the common end has more than ``MAX_CELLS`` pairs of positions, it is not aligned: it becomes
     one deletion and one insertion.
     """
-    head = shared_prefix(rejected, chosen)
-    tail = shared_prefix(rejected[head:][::-1], chosen[head:][::-1])
-    old, new = rejected[head : len(rejected) - tail], chosen[head : len(chosen) - tail]
-    spans = [Span("kept", tuple(rejected[:head]))]
-    if len(old) * len(new) > MAX_CELLS:
-        spans += [Span("deleted", tuple(old)), Span("inserted", tuple(new))]
-    else:
-        for step in LCSseq.opcodes(*_numbered(old, new)):
-            if step.tag == "equal":
-                spans.append(Span("kept", tuple(old[step.src_start : step.src_end])))
-            else:
-                spans.append(Span("deleted", tuple(old[step.src_start : step.src_end])))
-                spans.append(Span("inserted", tuple(new[step.dest_start : step.dest_end])))
-    return _joined([*spans, Span("kept", tuple(rejected[len(rejected) - tail :]))])
+    return _spans(rejected, chosen, _matches(rejected, chosen))
 
 
 def shared_prefix(rejected: Sequence[Any], chosen: Sequence[Any]) -> int:
@@ -194,6 +185,44 @@ def shared_prefix(rejected: Sequence[Any], chosen: Sequence[Any]) -> int:
     return low
 
 
+def _matches(rejected: Sequence[str], chosen: Sequence[str]) -> list[Match]:
+    """The kept pieces as runs, in order; between two runs something was deleted or inserted."""
+    head = shared_prefix(rejected, chosen)
+    tail = shared_prefix(rejected[head:][::-1], chosen[head:][::-1])
+    old, new = rejected[head : len(rejected) - tail], chosen[head : len(chosen) - tail]
+    matches: list[Match] = [(0, 0, head)]
+    if old and new and len(old) * len(new) <= MAX_CELLS:
+        blocks = LCSseq.editops(*_numbered(old, new)).as_matching_blocks()
+        matches += [(head + block.a, head + block.b, block.size) for block in blocks]
+    matches.append((len(rejected) - tail, len(chosen) - tail, tail))
+    joined: list[Match] = []
+    for match in matches:
+        if not match[2]:
+            continue
+        before = joined[-1] if joined else None
+        if before and before[0] + before[2] == match[0] and before[1] + before[2] == match[1]:
+            joined[-1] = (before[0], before[1], before[2] + match[2])
+        else:
+            joined.append(match)
+    return joined
+
+
+def _spans(rejected: Sequence[str], chosen: Sequence[str], matches: Iterable[Match]) -> list[Span]:
+    """The spans of two sequences in which these runs are kept."""
+    spans: list[Span] = []
+    old = new = 0
+    for old_start, new_start, size in (*matches, (len(rejected), len(chosen), 0)):
+        for kind, pieces in (
+            ("deleted", rejected[old:old_start]),
+            ("inserted", chosen[new:new_start]),
+            ("kept", rejected[old_start : old_start + size]),
+        ):
+            if pieces:
+                spans.append(Span(kind, tuple(pieces)))
+        old, new = old_start + size, new_start + size
+    return spans
+
+
 def _numbered(*sides: Sequence[str]) -> list[list[int]]:
     """Replace each distinct word by a number: rapidfuzz compares hashes, and hashes of strings can collide."""
     known: dict[str, int] = {}
@@ -201,53 +230,34 @@ def _numbered(*sides: Sequence[str]) -> list[list[int]]:
     return [list(map(known.setdefault, side, fresh)) for side in sides]
 
 
-def _bridged(spans: list[Span]) -> list[Span]:
-    """Count kept spans as replaced if they hardly separate two edits.
+def _bridged(rejected: Sequence[str], chosen: Sequence[str], matches: list[Match]) -> list[Match]:
+    """Leave out runs that hardly separate two edits: they count as replaced.
 
-    Such a span is white space between two replacements, or words between two edits that are each at least three times
+    Such a run is white space between two replacements, or words between two edits that are each at least three times
     as long. In a rewritten paragraph such words match by accident.
     """
-    known: dict[int, tuple[Span, int]] = {}
+    # Pieces that are not white space, up to each place.
+    old_solid, new_solid = ([0, *accumulate(not piece.isspace() for piece in side)] for side in (rejected, chosen))
     while True:
-        sizes = [_size(span, known) for span in spans]
-        kinds = [span.kind for span in spans]
-        bridged: list[Span] = []
-        for place, span in enumerate(spans):
-            before = {kinds[index]: sizes[index] for index in range(max(place - 2, 0), place) if kinds[index] != "kept"}
-            after = {kinds[index]: sizes[index] for index in range(place + 1, len(spans))[:2] if kinds[index] != "kept"}
-            if span.kind != "kept" or not before or not after:
+        # The longer side of each edit before, between and after the runs, and how many sides it has.
+        longer, sides = [], []
+        old = new = 0
+        for old_start, new_start, size in (*matches, (len(rejected), len(chosen), 0)):
+            longer.append(max(old_solid[old_start] - old_solid[old], new_solid[new_start] - new_solid[new]))
+            sides.append((old_start > old) + (new_start > new))
+            old, new = old_start + size, new_start + size
+        separating = []
+        for index, match in enumerate(matches):
+            start, end = match[0], match[0] + match[2]
+            if not sides[index] or not sides[index + 1]:
                 separates = True
-            elif sizes[place]:
-                separates = 3 * sizes[place] > min(max(before.values()), max(after.values()))
+            elif solid := old_solid[end] - old_solid[start]:
+                separates = 3 * solid > min(longer[index], longer[index + 1])
             else:
-                separates = "\n" in span.text or len(before) + len(after) < 4
-            bridged += [span] if separates else [Span("deleted", span.pieces), Span("inserted", span.pieces)]
-        # A joined edit is longer, so it can now absorb the next kept span.
-        bridged = _joined(bridged)
-        if len(bridged) == len(spans):
-            return bridged
-        spans = bridged
-
-
-def _size(span: Span, known: dict[int, tuple[Span, int]]) -> int:
-    """The pieces of a span that are not white space; most spans are counted again and again."""
-    entry = known.get(id(span))
-    if entry is None:
-        # The span is kept beside its size, so that its id stays its own.
-        entry = known[id(span)] = span, sum(not piece.isspace() for piece in span.pieces)
-    return entry[1]
-
-
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Join adjacent spans of one kind, drop empty ones, and put the deletion of each edit before its insertion."""
-    joined: list[Span] = []
-    for kept, run in groupby((span for span in spans if span.pieces), key=lambda span: span.kind == "kept"):
-        edit = list(run)
-        if len(edit) == 1:
-            joined += edit
-            continue
-        kinds: tuple[Kind, ...] = ("kept",) if kept else ("deleted", "inserted")
-        for kind in kinds:
-            if pieces := tuple(piece for span in edit if span.kind == kind for piece in span.pieces):
-                joined.append(Span(kind, pieces))
-    return joined
+                separates = sides[index] + sides[index + 1] < 4 or "\n" in rejected[start:end]
+            if separates:
+                separating.append(match)
+        # A longer edit can absorb the next run.
+        if len(separating) == len(matches):
+            return matches
+        matches = separating

@@ -52,6 +52,10 @@ class ReviewSummary:
     counts: dict[str, Any]
     """The counts of X.meta.json: which samples became pairs, and why the others did not."""
     html: str | None = None
+    damaged: int = 0
+    """Rows that cannot be read."""
+    duplicates: int = 0
+    """Rows whose key an earlier row has."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from spotcli.core.edits import shared_prefix, text_change_ratio
 from spotcli.records import Pair, Problem
 
@@ -12,13 +15,28 @@ def oracle_name(pair: Pair) -> str | None:
     return None if name is None else str(name)
 
 
+def cost(pair: Pair) -> float | None:
+    """Return what the correction cost in dollars, or None if the row does not say it."""
+    return cost_of(pair.oracle)
+
+
+def cost_of(facts: Mapping[str, Any]) -> float | None:
+    """Return the cost among the facts of a row; None if it is missing or no number."""
+    value = facts.get("cost")
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
 def cost_text(pair: Pair) -> str | None:
     """Return what the correction cost, for display; None if the row does not say it."""
-    cost = pair.oracle.get("cost")
-    if isinstance(cost, bool) or not isinstance(cost, int | float):
+    return dollars(cost(pair))
+
+
+def dollars(value: float | None) -> str | None:
+    """Return a sum of US dollars for display; None if it is unknown."""
+    if value is None:
         return None
     try:
-        return f"${cost:.4f}"
+        return f"${value:.4f}"
     except OverflowError:
         return "more than a number can hold"
 

@@ -1,14 +1,14 @@
-"""The filter language of ``--where``, as in ``ratio>0.3, verdict=right and source~gsm8k``.
+"""The filter of ``--where``: the fields of each kind of row, and the predicate of an expression.
 
-    EXPR   TERM, TERM ...   or   TERM and TERM ...      every term must match
-    TERM   FIELD OP VALUE
+    ratio>0.3 and (verdict=right or source~gsm8k), not oracle=none
+
     OP     =  !=             equal, not equal; text is compared without regard to case
            ~  !~             the text contains VALUE, does not contain it
            <  <=  >  >=      numbers
-    VALUE  up to the next comma or `and`, or in quotes; `none` matches a missing text
-    TERM   won, lost, both or neither alone, for ``change=`` it: scores that are compared with a base model's
+    VALUE  `none` is equal to a missing text or number; no other comparison with a missing number holds
 
-An expression is never executed as code.
+The words won, lost, both and neither are terms alone, for ``change=`` them: scores that are compared with a base
+model's. ``filter_syntax`` has the grammar.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, get_args
 
-from spotcli.errors import UserError
-from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio, prompt_text
+from spotcli.inspection.filter_syntax import FilterError, Parser, Predicate, Term, shortened
+from spotcli.inspection.pair_facts import cost, first_edit_share, oracle_name, pair_change_ratio, prompt_text
 from spotcli.records import FinishReason, Pair, Problem, Score, Verdict
 from spotcli.reviews import REVIEWS
 from spotcli.score_changes import CHANGES, ProblemChange, ProblemKey
@@ -30,7 +29,9 @@ from spotcli.score_changes import CHANGES, ProblemChange, ProblemKey
 CHANGE = "change"
 """The field with the change of a problem from a base model's answers."""
 
-Predicate = Callable[[Any], bool]
+WORDS: Mapping[str, str] = dict.fromkeys(CHANGES, CHANGE)
+"""Values that are a term alone, with their field."""
+
 R = TypeVar("R", bound=Problem)
 
 
@@ -38,8 +39,8 @@ R = TypeVar("R", bound=Problem)
 class Fields(Generic[R]):
     """The fields of a kind of row that an expression can name."""
 
-    numbers: Mapping[str, Callable[[R], float]]
-    """Fields that are compared as numbers."""
+    numbers: Mapping[str, Callable[[R], float | None]]
+    """Fields that are compared as numbers; None if the row has no such number, which only ``none`` equals."""
     texts: Mapping[str, Callable[[R], str | None]]
     """Fields that are compared as text."""
     choices: Mapping[str, tuple[str, ...]]
@@ -51,6 +52,11 @@ class Fields(Generic[R]):
     def names(self) -> list[str]:
         return [*self.numbers, *self.texts]
 
+    def name(self, written: str) -> str:
+        """Return the name of a field as it was written."""
+        lower = written.lower()
+        return self.other_names.get(lower, lower)
+
 
 PAIR_FIELDS: Fields[Pair] = Fields(
     numbers={
@@ -58,6 +64,7 @@ PAIR_FIELDS: Fields[Pair] = Fields(
         "first": first_edit_share,
         "trial": lambda pair: pair.trial,
         "length": lambda pair: len(pair.chosen),
+        "cost": cost,
     },
     texts={
         "id": lambda pair: pair.id,
@@ -106,19 +113,6 @@ def compared_fields(changes: Mapping[ProblemKey, ProblemChange]) -> Fields[Score
     return replace(SCORE_FIELDS, texts=texts, choices={**SCORE_FIELDS.choices, CHANGE: CHANGES})
 
 
-_TERM = re.compile(
-    r"""\s*(?P<field>[A-Za-z_]+)\s*(?P<op>>=|<=|!=|!~|==|=|~|<|>)\s*
-        (?P<value>"[^"]*"|'[^']*'|.*?)(?:\s*,|\s+and\s+|\s*\Z)""",
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
-
-_ANY_CHANGE = "|".join(CHANGES)
-_CHANGE = re.compile(rf"\s*(?P<value>{_ANY_CHANGE})(?:\s*,|\s+and\s+|\s*\Z)", re.IGNORECASE)
-"""A change alone, which is short for ``change=`` it."""
-
-_OR = re.compile(r"""^[^"'].*\s+or\s+[A-Za-z_]+\s*(?:>=|<=|!=|!~|=|~|<|>)""", re.DOTALL | re.IGNORECASE)
-"""Matches a value without quotes in which `or` and another term follow."""
-
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -127,13 +121,10 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_EQUALITY = ("=", "!=")
 
-
-@dataclass(frozen=True)
-class _Term:
-    field: str
-    op: str
-    value: str
+NUMBER_OPERATORS = tuple(_COMPARE)
+TEXT_OPERATORS = (*_EQUALITY, "~", "!~")
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,16 @@ class Selection:
         Raises:
             UserError: ``where`` has invalid syntax.
         """
-        return self.where is not None and any(term.field == CHANGE for term in _terms(self.where))
+        if self.where is None:
+            return False
+        terms: list[Term] = []
+
+        def noted(term: Term) -> Predicate:
+            terms.append(term)
+            return bool
+
+        _parse(self.where, noted, compared_fields({}))
+        return any(term.field == CHANGE for term in terms)
 
 
 ALL_PAIRS = Selection()
@@ -174,53 +174,36 @@ def parse(expression: str, fields: Fields[Any] = PAIR_FIELDS) -> Predicate:
     """Return the predicate that an expression describes.
 
     Args:
-        expression: terms of the filter language.
+        expression: in the filter language.
         fields: those of the kind of row that the predicate gets.
 
     Raises:
-        UserError: invalid syntax, an unknown field, or an operator or a value that the field does not have.
+        FilterError: invalid syntax, an unknown field, or an operator or a value that the field does not have.
     """
-    predicates = [_predicate(fields, term, expression.strip()) for term in _terms(expression)]
-    return lambda row: all(matches(row) for matches in predicates)
+    return _parse(expression, lambda term: _predicate(fields, term, expression), fields)
 
 
-def _terms(expression: str) -> Iterator[_Term]:
-    """The terms of an expression, whose fields are not checked.
+def _parse(expression: str, predicate: Callable[[Term], Predicate], fields: Fields[Any]) -> Predicate:
+    def is_closed(name: str, op: str) -> bool:
+        name = fields.name(name)
+        return name in fields.numbers or (op in _EQUALITY and name in fields.choices)
 
-    Raises:
-        UserError: invalid syntax.
-    """
-    expression, position = expression.strip(), 0
-    if not expression:
-        raise _error("the expression is empty", expression)
-    while position < len(expression):
-        if change := _CHANGE.match(expression, position):
-            yield _Term(CHANGE, "=", change["value"])
-            position = change.end()
-            continue
-        term = _TERM.match(expression, position)
-        if term is None or not term["value"]:
-            raise _error(f"expected FIELD OP VALUE, got {expression[position:].strip()!r}", expression)
-        if _OR.search(term["value"]):
-            cure = "every term must match; put quotes around a text that contains `or`"
-            raise _error(f"terms cannot be joined by `or`, got {term['value']!r}", expression, cure)
-        yield _Term(term["field"].lower(), term["op"].replace("==", "="), _without_quotes(term["value"]))
-        position = term.end()
+    return Parser(expression, predicate, is_closed, WORDS).parse()
 
 
-def _predicate(fields: Fields[Any], term: _Term, expression: str) -> Predicate:
-    name, op, value = fields.other_names.get(term.field, term.field), term.op, term.value
+def _predicate(fields: Fields[Any], term: Term, expression: str) -> Predicate:
+    name, op = fields.name(term.field), term.op
     if name in fields.numbers:
-        return _number_predicate(name, fields.numbers[name], op, value, expression)
+        return _number_predicate(name, fields.numbers[name], term, expression)
     if name not in fields.texts:
-        near = difflib.get_close_matches(name, fields.names, n=1)
-        cure = f"did you mean '{near[0]}'?" if near else f"the fields are {', '.join(fields.names)}"
-        raise _error(f"unknown field '{name}'", expression, cure)
-    if op not in ("=", "!=", "~", "!~"):
-        raise _error(f"'{name}' is text, which has no operator {op}", expression, "use =, !=, ~ (contains) or !~")
-    wanted, choices = value.casefold(), fields.choices.get(name)
-    if choices and op in ("=", "!=") and wanted not in choices:
-        raise _error(f"invalid value {value!r} for '{name}'", expression, f"use one of {', '.join(choices)}")
+        raise _unknown_field(fields, term, expression)
+    if op not in TEXT_OPERATORS:
+        message = f"'{name}' is text, which has no operator {op}"
+        raise FilterError(message, expression, term.op_position, "use =, !=, ~ (contains) or !~")
+    wanted, choices = term.value.casefold(), fields.choices.get(name)
+    if choices and op in _EQUALITY and wanted not in choices:
+        message = f"invalid value {shortened(term.value)!r} for '{name}'"
+        raise FilterError(message, expression, term.value_position, f"use one of {', '.join(choices)}")
     get = fields.texts[name]
 
     def matches(row: Any) -> bool:
@@ -234,23 +217,35 @@ def _predicate(fields: Fields[Any], term: _Term, expression: str) -> Predicate:
     return matches
 
 
-def _number_predicate(name: str, get: Callable[[Any], float], op: str, value: str, expression: str) -> Predicate:
+def _number_predicate(name: str, get: Callable[[Any], float | None], term: Term, expression: str) -> Predicate:
+    op, value = term.op, term.value
     if op not in _COMPARE:
-        raise _error(f"'{name}' is a number, which has no operator {op}", expression, "use =, !=, <, <=, > or >=")
+        message = f"'{name}' is a number, which has no operator {op}"
+        raise FilterError(message, expression, term.op_position, "use =, !=, <, <=, > or >=")
+    if value.casefold() == "none" and op in _EQUALITY:
+        return lambda row: (get(row) is None) is (op == "=")
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise _error(f"expected a number for '{name}', got {value!r}", expression)
+        message = f"expected a number for '{name}', got {shortened(value)!r}"
+        raise FilterError(message, expression, term.value_position, f"such as {name}>0.3, or {name}=none")
     compare = _COMPARE[op]
-    return lambda row: compare(get(row), number)
+
+    def matches(row: Any) -> bool:
+        known = get(row)
+        return known is not None and compare(known, number)
+
+    return matches
 
 
-def _without_quotes(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
-
-
-def _error(message: str, expression: str, cure: str | None = None) -> UserError:
-    default_cure = "separate terms by commas: ratio>0.3, verdict=right, source~gsm8k"
-    return UserError(message, where=f"--where {expression!r}", cure=cure or default_cure)
+def _unknown_field(fields: Fields[Any], term: Term, expression: str) -> FilterError:
+    if term.field == CHANGE:
+        cure = "inspect scores/MODEL.jsonl with --against scores/BASE.jsonl"
+        message = f"{shortened(term.value)!r} selects scores that are compared with a base model's"
+        return FilterError(message, expression, term.position, cure)
+    name = shortened(term.field)
+    near = difflib.get_close_matches(name, fields.names, n=1)
+    cure = f"did you mean '{near[0]}'?" if near else f"the fields are {', '.join(fields.names)}"
+    return FilterError(f"unknown field '{name}'", expression, term.position, cure)

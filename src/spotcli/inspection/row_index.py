@@ -18,9 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Self
 
-from spotcli import dataset_lines, files
+from spotcli import dataset_lines, files, jsonl
 from spotcli.dataset_lines import DECOMPRESSORS
 from spotcli.errors import DataError, UserError
+from spotcli.problems.sources import file_rows
 
 HEAD = 1 << 16
 """Bytes at the beginning and at the end of a file that its index is checked against, beside its size and time."""
@@ -34,8 +35,9 @@ class RowIndex:
     The file stays open: if another program replaces it, the rows are still those of the file that was opened.
     """
 
-    def __init__(self, path: Path, file: IO[bytes], offsets: array[int], numbers: array[int]) -> None:
+    def __init__(self, path: Path, file: IO[bytes], offsets: array[int], numbers: array[int], unit: str = "") -> None:
         self.path = path
+        self._unit = unit
         self._file = file
         self._offsets = offsets
         """Where each row begins, and the end of the file."""
@@ -43,36 +45,48 @@ class RowIndex:
         """Line of each row, from 1."""
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open a dataset. A compressed file or a JSON array is copied to a temporary file, one row per line.
+    def open(cls, path: Path, *, keep: bool = True) -> Self:
+        """Open a dataset. A table, a compressed file or a JSON array is copied to a temporary file, one row per line.
+
+        Args:
+            path: the dataset.
+            keep: keep the offsets beside the file.
 
         Raises:
             UserError: the file does not exist, is a folder, or has another format.
         """
+        if is_table(path):
+            return cls._open_copy(path, "row")
         with suppress(DataError):  # a damaged line is a row of its own
             next(dataset_lines.lines(path), None)
         file: IO[bytes] = path.open("rb")
         try:
             if not _has_one_row_per_line(file):
+                is_array = dataset_lines.sniff(path).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
                 file.close()
-                file, numbers = _copied(path)
-                return cls(path, file, _scan(file)[0], numbers)
+                return cls._open_copy(path, "element" if is_array else "")
             state = _state(file)
             index = _read(index_path(path), state)
             if index is None:
                 index = _scan(file)
-                _write(index_path(path), state, *index)
+                if keep:
+                    _write(index_path(path), state, *index)
             return cls(path, file, *index)
         except BaseException:
             file.close()
             raise
+
+    @classmethod
+    def _open_copy(cls, path: Path, unit: str) -> Self:
+        file, numbers = _copied(path)
+        return cls(path, file, _scan(file)[0], numbers, unit)
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def where(self, row: int) -> str:
         """The file and the line of a row, for messages."""
-        return f"{self.path}:{self._numbers[row]}"
+        return f"{self.path}: {self._unit} {self._numbers[row]}" if self._unit else f"{self.path}:{self._numbers[row]}"
 
     def raw(self, row: int) -> bytes:
         """The bytes of a row."""
@@ -101,6 +115,13 @@ class RowIndex:
         self.close()
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file has columns: Parquet or Arrow by its content, CSV or TSV by its name."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return True
+    return path.is_file() and dataset_lines.sniff(path).startswith((b"PAR1", b"ARROW1"))
+
+
 def index_path(path: Path) -> Path:
     """``X.index`` beside ``X.jsonl``."""
     return path.with_name(f"{path.stem}.index")
@@ -118,12 +139,21 @@ def _copied(path: Path) -> tuple[IO[bytes], array[int]]:
     """A copy with one row per line, and the numbers of the rows in the original."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the index
     numbers = array("Q")
-    with suppress(DataError):  # an incomplete last line
-        for _, number, raw in dataset_lines.lines(path):
-            copy.write(raw.strip().replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
-            numbers.append(number)
-    copy.flush()
-    copy.seek(0)
+    try:
+        if is_table(path):
+            for _, number, row in file_rows(path):
+                copy.write(jsonl.encode([row]))
+                numbers.append(number)
+        else:
+            with suppress(DataError):  # an incomplete last line
+                for _, number, raw in dataset_lines.lines(path):
+                    copy.write(raw.strip().replace(b"\r", b" ").replace(b"\n", b" ") + b"\n")
+                    numbers.append(number)
+        copy.flush()
+        copy.seek(0)
+    except BaseException:
+        copy.close()
+        raise
     return copy, numbers
 
 

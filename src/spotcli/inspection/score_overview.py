@@ -33,6 +33,10 @@ class ScoreSummary:
     changes: dict[str, dict[Change, int]] = field(default_factory=dict)
     """Task -> problems won, lost, answered by both and by neither model, of all problems that are compared."""
     html: str | None = None
+    damaged: int = 0
+    """Rows that cannot be read."""
+    duplicates: int = 0
+    """Rows whose key an earlier row has."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

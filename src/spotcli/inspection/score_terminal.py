@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, safe
 from spotcli.html_pages import similar_diff
 from spotcli.inspection.overview import count_noun
 from spotcli.inspection.score_overview import ScoreSummary
-from spotcli.inspection.terminal import VERDICT_STYLES, fact_line, marked_diff, prompt_lines, show
+from spotcli.inspection.shared_prompts import SharedLines
+from spotcli.inspection.terminal import VERDICT_STYLES, Layout, diff_part, fact_line, prompt_lines, show_row
 from spotcli.records import Score
 from spotcli.score_changes import ComparedAnswers
 
@@ -56,21 +56,14 @@ def score_overview(summary: ScoreSummary) -> Text:
     return Text("\n").join([*lines, Text()])
 
 
-def show_scores(console: Console, scores: Iterable[Score], total: int, *, whole: bool) -> None:
-    """Show the answers of an evaluation, as ``show_pairs`` shows pairs."""
-    show(console, (score_parts(score, f"{number}/{total}", whole=whole) for number, score in enumerate(scores, 1)))
+def show_change(console: Console, answers: ComparedAnswers, number: str, layout: Layout) -> None:
+    """Print the answers of two models to one problem as a diff."""
+    shared = layout.shared_lines(answers.tuned)
+    title, *head = change_head(answers, number, whole=layout.whole, shared=shared)
+    show_row(console, title, [*layout.wrapped(console, head), *_change_text(console, answers, layout)])
 
 
-def show_changes(console: Console, compared: Iterable[ComparedAnswers], total: int, *, whole: bool) -> None:
-    """Show the answers of two models as diffs, as ``show_pairs`` shows pairs."""
-    marked = console.color_system is None or console.no_color
-    parts = (
-        _change_parts(pair, f"{number}/{total}", marked=marked, whole=whole) for number, pair in enumerate(compared, 1)
-    )
-    show(console, parts)
-
-
-def score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
+def score_parts(score: Score, number: str, *, whole: bool, shared: SharedLines | None = None) -> list[Text]:
     """Title, facts, prompt and response of one answer of an evaluation."""
     from rich.text import Text
 
@@ -83,12 +76,12 @@ def score_parts(score: Score, number: str, *, whole: bool) -> list[Text]:
         "finish": ("truncated" if score.finish_reason == "length" else None, ""),
     }
     parts = [fact_line(facts), fact_line({"task": (score.task, ""), "source": (score.source, "")})]
-    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(score, whole)))
+    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(score, whole, shared)))
     return [title, *parts, Text(), Text(safe(score.response))]
 
 
-def _change_parts(compared: ComparedAnswers, number: str, *, marked: bool, whole: bool) -> list[Text]:
-    """Title, facts, prompt and diff of the answers of two models to one problem."""
+def change_head(compared: ComparedAnswers, number: str, *, whole: bool, shared: SharedLines | None) -> list[Text]:
+    """Title, facts and prompt of the answers of two models to one problem."""
     from rich.text import Text
 
     problem, tuned = compared.problem, compared.tuned
@@ -111,13 +104,26 @@ def _change_parts(compared: ComparedAnswers, number: str, *, marked: bool, whole
             "reason": (score.reason, ""),
         }
         parts.append(fact_line(shown))
-    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(tuned, whole)))
-    old, new = compared.base.response, tuned.response
+    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(tuned, whole, shared)))
+    return [title, *parts]
+
+
+def _change_text(console: Console, compared: ComparedAnswers, layout: Layout) -> list[Text]:
+    """The diff of both answers; one after the other if they have nearly nothing in common, as sampled answers have."""
+
+    old, new = compared.base.response, compared.tuned.response
     spans = similar_diff(old, new)
     if spans is not None:
-        return [title, *parts, Text(), marked_diff(spans, marked)]
-    # Nearly nothing in common, as between two sampled answers: one after the other.
-    both = [
-        Text.assemble((f"{name} answer", "bold"), f"\n{safe(text)}") for name, text in (("base", old), ("tuned", new))
-    ]
-    return [title, *parts, Text(), both[0], Text(), both[1]]
+        return diff_part(spans, layout)
+    return layout.wrapped(console, both_answers(compared))
+
+
+def both_answers(compared: ComparedAnswers) -> list[Text]:
+    """The answers of two models one after the other, each after an empty line."""
+    from rich.text import Text
+
+    answers = (("base", compared.base.response), ("tuned", compared.tuned.response))
+    parts: list[Text] = []
+    for name, text in answers:
+        parts += [Text(), Text.assemble((f"{name} answer", "bold"), f"\n{safe(text)}")]
+    return parts

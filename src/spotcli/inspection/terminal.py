@@ -5,22 +5,27 @@ All text from the file is made harmless by ``console.safe`` and never read as ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, safe
 from spotcli.core.edits import Span, diff
+from spotcli.inspection.diff_lines import MOST_COLUMNS, STYLES, TAB, blocks, fold, inline
 from spotcli.inspection.overview import ReviewSummary, count_noun
 from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
+from spotcli.inspection.shared_prompts import SharedLines, SharedPrompts
 from spotcli.records import Pair, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.style import Style
     from rich.text import Text
 
 PROMPT_LINES = 8
 """Lines of a prompt shown in a list of pairs. A pair selected by its id shows the whole prompt."""
+
+INDENT = 2
+"""Blanks before the text of a row."""
 
 TWO_COLUMNS = 110
 """Characters from which the overview has two columns."""
@@ -34,23 +39,39 @@ def print_overview(console: Console, summary: ReviewSummary) -> None:
     console.print(overview(summary, console.width), soft_wrap=not console.is_terminal)
 
 
-def show_pairs(console: Console, pairs: Iterable[Pair], total: int, *, whole: bool) -> None:
-    """Print pairs.
+@dataclass(frozen=True)
+class Layout:
+    """How rows are printed."""
 
-    Args:
-        total: the number of pairs.
-        whole: with whole prompts.
-    """
-    # Without colour, edits need marks: strike-through alone is invisible in a pipe.
-    marked = console.color_system is None or console.no_color
-    for number, pair in enumerate(pairs, 1):
-        _print_row(console, _pair_parts(pair, f"{number}/{total}", marked=marked, whole=whole))
+    width: int
+    """Columns of text."""
+    marked: bool
+    """Write ``[-deleted-]`` and ``{+inserted+}``: there is no colour, and strike-through alone is invisible."""
+    whole: bool
+    """Whole prompts, and kept stretches that are not folded."""
+    shared: SharedPrompts = field(default_factory=SharedPrompts)
+    """What the prompts of the file begin with."""
+
+    @classmethod
+    def on(cls, console: Console, *, whole: bool, shared: SharedPrompts) -> Layout:
+        width = min(console.width - INDENT, MOST_COLUMNS) if console.is_terminal else MOST_COLUMNS
+        marked = console.color_system is None or console.no_color
+        return cls(max(width, 10), marked, whole, shared)
+
+    def shared_lines(self, row: Problem) -> SharedLines | None:
+        """The lines of a prompt that are shown as one."""
+        return None if self.whole else self.shared.of(row)
+
+    def wrapped(self, console: Console, parts: Iterable[Text]) -> list[Text]:
+        """Each text as lines of ``width`` columns."""
+        return [line for part in parts for line in part.wrap(console, self.width, tab_size=TAB) or [part]]
 
 
-def show(console: Console, parts: Iterable[list[Text]]) -> None:
-    """Print rows, each as its title and its parts."""
-    for row_parts in parts:
-        _print_row(console, row_parts)
+def show_pair(console: Console, pair: Pair, number: str, layout: Layout, notes: Sequence[Text] = ()) -> None:
+    """Print one pair, with notes below its facts."""
+    spans = diff(pair.original, pair.chosen)
+    title, *head = pair_head(pair, number, spans, whole=layout.whole, shared=layout.shared_lines(pair))
+    show_row(console, title, [*layout.wrapped(console, [*head, *notes]), *diff_part(spans, layout)])
 
 
 def overview(summary: ReviewSummary, width: int) -> RenderableType:
@@ -139,17 +160,17 @@ def _count_lines(summary: ReviewSummary) -> list[Text]:
     return lines
 
 
-def _print_row(console: Console, parts: list[Text]) -> None:
+def show_row(console: Console, title: Text, parts: Sequence[Text]) -> None:
+    """Print one row, whose parts fit into the width."""
     if console.is_terminal:
-        console.print(*_framed(parts), sep="\n")
+        console.print(*_framed([title, *parts]), sep="\n")
         return
     from rich.segment import Segment, Segments
 
-    # Plain lines, not wrapped, tabs kept. Model text is indented, so that it cannot imitate the head of a row.
-    title, *rest = parts
+    # Model text is indented, so that it cannot imitate the head of a row.
     lines = [
         f"== {title.plain}",
-        *(f"  {line}" if line else "" for part in rest for line in part.plain.split("\n")),
+        *(f"{' ' * INDENT}{line}" if line else "" for part in parts for line in part.plain.split("\n")),
         "",
     ]
     console.print(Segments([Segment("\n".join(lines) + "\n")]), end="", soft_wrap=True)
@@ -162,18 +183,12 @@ def _framed(parts: list[Text]) -> list[RenderableType]:
     from rich.text import Text
 
     title, *rest = parts
-    return [Rule(title, align="left", style="blue"), *(Padding(part, (0, 0, 0, 2)) for part in rest), Text()]
+    return [Rule(title, align="left", style="blue"), *(Padding(part, (0, 0, 0, INDENT)) for part in rest), Text()]
 
 
-def _pair_parts(pair: Pair, number: str, *, marked: bool, whole: bool) -> list[Text]:
-    """Title, facts, prompt and diff of one pair."""
-    from rich.text import Text
-
-    spans = diff(pair.original, pair.chosen)
-    return [*pair_head(pair, number, spans, whole=whole), Text(), marked_diff(spans, marked)]
-
-
-def pair_head(pair: Pair, number: str, spans: list[Span], *, whole: bool) -> list[Text]:
+def pair_head(
+    pair: Pair, number: str, spans: list[Span], *, whole: bool, shared: SharedLines | None = None
+) -> list[Text]:
     """Title, facts and prompt of one pair, whose diff has these spans."""
     from rich.text import Text
 
@@ -193,7 +208,7 @@ def pair_head(pair: Pair, number: str, spans: list[Span], *, whole: bool) -> lis
     parts += [
         fact_line({name: (text, "")}) for name, text in (("source", pair.source), ("answer", pair.answer)) if text
     ]
-    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(pair, whole)))
+    parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(pair, whole, shared)))
     return [title, *parts]
 
 
@@ -207,8 +222,12 @@ def fact_line(facts: Mapping[str, tuple[str | None, str]]) -> Text:
     return Text("   ").join(known)
 
 
-def prompt_lines(row: Problem, whole: bool) -> Text:
-    """All turns of the prompt, or the first lines of the last turn and how much is hidden."""
+def prompt_lines(row: Problem, whole: bool, shared: SharedLines | None = None) -> Text:
+    """All turns of the prompt, or the first lines of the last turn and how much is hidden.
+
+    Args:
+        shared: the lines that are shown as one; what follows them is shown.
+    """
     from rich.text import Text
 
     turns = row.messages
@@ -217,7 +236,11 @@ def prompt_lines(row: Problem, whole: bool) -> Text:
             Text.assemble((one_line(turn["role"]), "dim"), f" {safe(turn['content'])}") for turn in turns
         )
     lines = safe(turns[-1]["content"]).split("\n")
-    text = Text("\n".join(lines if whole else lines[:PROMPT_LINES]))
+    text = Text()
+    if shared is not None:
+        lines = lines[shared.count :]
+        text.append(f"{shared}\n", style="dim")
+    text.append("\n".join(lines if whole else lines[:PROMPT_LINES]))
     hidden = 0 if whole else len(lines) - PROMPT_LINES
     notes = [count_noun(hidden, "more line")] if hidden > 0 else []
     notes += [count_noun(len(turns) - 1, "earlier turn")] if len(turns) > 1 else []
@@ -236,31 +259,15 @@ def _edit_size(spans: list[Span]) -> str:
     return f"{edits} (−{deleted} +{inserted} words)"
 
 
-def marked_diff(spans: list[Span], marked: bool) -> Text:
-    """Both answers in one text: deletions, insertions and kept text, which is dim before the first edit."""
-    from rich.style import Style
+def diff_part(spans: list[Span], layout: Layout) -> list[Text]:
+    """An empty line, and both answers in one text; kept stretches are folded around edits, unless all is shown."""
     from rich.text import Text
 
-    styles: dict[str, Style] = {
-        "deleted": Style(color="red", strike=True),
-        "inserted": Style(color="green", bold=True),
-    }
-    marks = {"deleted": ("[-", "-]"), "inserted": ("{+", "+}")}
-    body = Text()
-    for index, span in enumerate(spans):
-        text = safe(span.text)
-        if span.kind == "kept":
-            body.append(text, style="dim" if index == 0 and len(spans) > 1 else "")
-        elif marked:
-            before, after = marks[span.kind]
-            body.append(f"{before}{text}{after}", style=styles[span.kind])
+    lines = inline(blocks(spans), layout.width, marked=layout.marked)
+    texts = [Text()]
+    for line in lines if layout.whole else fold(lines):
+        if line.hidden:
+            texts.append(Text(line.note, style="dim"))
         else:
-            body.append(_visible_blanks(text), style=styles[span.kind])
-    return body
-
-
-def _visible_blanks(text: str) -> str:
-    """Show line ends, and an edit of nothing but blanks, as signs: a coloured blank is invisible."""
-    if text.isspace():
-        text = text.replace(" ", "␣").replace("\t", "⇥")
-    return text.replace("\n", "⏎\n")
+            texts.append(Text.assemble(*((part.text, STYLES[part.kind]) for part in line.parts)))
+    return texts

@@ -13,8 +13,9 @@ from spotcli.oracles.human import HumanOracle, skipped
 from spotcli.providers.replies import Reply
 from spotcli.records import Pair
 from spotcli.repair.cases import Case, PlannedRequest
-from spotcli.repair.journal import Journal, ReplyEntry, UndoEntry
+from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob
+from spotcli.reply_entries import ReplyEntry, UndoEntry
 
 
 def export_open_answers(job: RepairJob, data: Path, path: Path) -> None:

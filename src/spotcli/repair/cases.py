@@ -23,8 +23,8 @@ from spotcli.grading.references import CONFLICTING
 from spotcli.oracles import Oracle
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
-from spotcli.repair.journal import Entry, ReplyEntry, UndoEntry
 from spotcli.repair.judge import Correction
+from spotcli.reply_entries import Entry, ReplyEntry, UndoEntry
 
 NOT_ASKED = "not asked"
 """The reason of a case that was not asked about before the run stopped."""

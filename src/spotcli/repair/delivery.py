@@ -13,8 +13,9 @@ from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.retry import Delivery
 from spotcli.repair.budget import Budget
 from spotcli.repair.cases import PlannedRequest
-from spotcli.repair.journal import Journal, MoneyEntry, ReplyEntry
+from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob
+from spotcli.reply_entries import MoneyEntry, ReplyEntry
 
 
 @dataclass

@@ -26,8 +26,9 @@ from spotcli.repair.budget import Budget
 from spotcli.repair.case_queue import CaseQueue
 from spotcli.repair.cases import FAILED, Case, PlannedRequest
 from spotcli.repair.delivery import CorrectionDelivery
-from spotcli.repair.journal import Journal, ReplyEntry
+from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import Decision, RepairJob
+from spotcli.reply_entries import ReplyEntry
 
 HOPELESS_REQUESTS = 3
 """So many requests rejected as malformed before the first reply mean that all will be."""

@@ -21,8 +21,8 @@ from spotcli.recipe import RectifySection
 from spotcli.records import Sample, Verdict
 from spotcli.repair.clean import clean, unwrapped
 from spotcli.repair.damage import COMPLAINTS, form_damage
-from spotcli.repair.journal import ReplyEntry
 from spotcli.repair.steps import false_steps
+from spotcli.reply_entries import ReplyEntry
 
 ACCEPTED = "accepted"
 

@@ -13,9 +13,9 @@ from spotcli.oracles import CorrectionRequest, Oracle
 from spotcli.providers.replies import Reply
 from spotcli.providers.request_errors import PROMPT_TOO_LONG
 from spotcli.repair.cases import Case, History, JudgedReply, PlannedRequest, digest_of
-from spotcli.repair.journal import ReplyEntry
 from spotcli.repair.judge import FORM_ERRORS, Judge, feedback_on
 from spotcli.repair.ladder import Ladder
+from spotcli.reply_entries import ReplyEntry
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from spotcli.oracles import Oracle
 from spotcli.oracles.model import ModelOracle
 from spotcli.recipe import RectifySection
 from spotcli.repair.cases import Case, History, JudgedReply
-from spotcli.repair.journal import Journal, ReplyEntry
+from spotcli.repair.journal import Journal
+from spotcli.reply_entries import ReplyEntry
 from spotcli.reviews import reviewed_rows
 
 

@@ -15,10 +15,11 @@ from spotcli.errors import DataError, RecipeError, UserError
 from spotcli.policies import chat_template, models
 from spotcli.policies.chat_template import EndOfTurn
 from spotcli.policies.prompter import Prompter
+from spotcli.preference_rows import CHAT
 from spotcli.problems.sources import file_rows
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Contrast, Message, Pair
-from spotcli.training.rows import CHAT, INVALID, TABLES, InvalidRows, read_pairs
+from spotcli.training.rows import INVALID, TABLES, InvalidRows, read_pairs
 from spotcli.training.starting_model import StartingModel
 
 CHOSEN_ONLY = ("sft", "dft")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from spotcli import decisions
 from spotcli.decisions import ReviewFile, review_path
@@ -19,8 +20,8 @@ from spotcli.errors import UserError
 from spotcli.inspection.app.application import InspectApp
 from spotcli.inspection.app.browser import Opened, has_colour
 from spotcli.inspection.audit import SampleSize, report_audit
-from spotcli.inspection.entries import Entries
-from spotcli.inspection.row_index import RowIndex
+from spotcli.inspection.opening import open_entries
+from spotcli.inspection.pair_filter import Selection
 from spotcli.recipe import Recipe
 from spotcli.records import Pair
 from tests.inspection.example_pairs import ATTACKS, write_hostile_pair, write_rows
@@ -61,8 +62,9 @@ def path(tmp_path: Path) -> Path:
 def drive(path: Path, steps: Steps, *, size: tuple[int, int] = (80, 24), **options: Any) -> InspectApp:
     """Open a file, press keys, and close it."""
     review = ReviewFile(path)
-    with RowIndex.open(path) as index:
-        entries = Entries(index, lambda: review.decisions, scores=options.pop("scores", False))
+    selection = Selection(where=options.get("where"))
+    against = options.pop("against", None)
+    with open_entries(path, lambda: review.decisions, against=against, selection=selection, keep=True) as entries:
         app = InspectApp(Opened(path, options.pop("recipe", Recipe()), entries, review, **options))
 
         async def run() -> None:
@@ -320,7 +322,7 @@ def test_damaged_and_duplicate_rows_are_entries(tmp_path: Path, monkeypatch: pyt
         assert "invalid JSON" in text
         assert "no json ␛[2J" in text
         assert "decisions are about pairs" in await press(app, pilot, "a")
-        assert "the field 'chosen' is missing" in await press(app, pilot, "j")
+        assert "got a problem without an answer" in await press(app, pilot, "j")
         assert "duplicate key: first in line 1" in await press(app, pilot, "j")
         await press(app, pilot, "o")
 
@@ -396,7 +398,7 @@ def test_scores_are_shown_without_decisions(tmp_path: Path) -> None:
         assert "this row is none" in await press(app, pilot, "a")
         assert "1 problem, right 1" in await press(app, pilot, "o")
 
-    drive(path, steps, scores=True)
+    drive(path, steps)
 
 
 def audited(path: Path, keys: str, capsys: pytest.CaptureFixture[str], wanted: SampleSize) -> Iterator[str]:
@@ -436,3 +438,64 @@ def test_a_sample_larger_than_the_file_is_an_error(path: Path) -> None:
     app = drive(path, steps, sample=SampleSize(7))
     assert isinstance(app.failed, UserError)
     assert "the sample of 7 is larger than the 6 pairs" in app.failed.message
+
+
+def test_an_invalid_filter_is_corrected_in_its_line(path: Path) -> None:
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = await press(app, pilot, "f", *"verdict=right and ratoi>0.25", "enter")
+        assert "unknown field 'ratoi' at character 19: did you mean 'ratio'?" in text
+        assert len(app.list.rows) == 6
+        # The cursor is at the field: five letters are replaced.
+        await press(app, pilot, *["delete"] * 5, *"ratio")
+        assert "unknown field" not in screen(app)
+        await press(app, pilot, "enter")
+        assert list(app.list.rows) == [3, 4, 5]
+        await press(app, pilot, "f", "end", *" or (id=p0", "enter")
+        assert "parenthesis without an end at character 33: close its group with )" in screen(app)
+        assert list(app.list.rows) == [3, 4, 5]
+        await press(app, pilot, "end", ")", "enter")
+        assert list(app.list.rows) == [0, 3, 4, 5]
+        await press(app, pilot, "f", *"cost=9e999x", "enter", "escape")  # cancelled: the filter is the same
+        assert list(app.list.rows) == [0, 3, 4, 5]
+        assert app.screen is app.screen_stack[0]
+
+    drive(path, steps)
+
+
+def test_the_filter_is_completed_and_brought_back(path: Path) -> None:
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = await press(app, pilot, "f")
+        assert "ratio>  first>  trial>" in text
+        text = await press(app, pilot, *"ver")
+        assert re.search(r"verdict= +\n", text)  # proposed in the line
+        assert "first>" not in text
+        # Tab takes the field, then its first value.
+        text = await press(app, pilot, "tab")
+        assert "right  wrong  undecided  none" in text
+        await press(app, pilot, "tab", *" a", "right", *"not d", "tab", *"ac", "tab")
+        assert line(app) == "verdict=right and not decision=accept"
+        await press(app, pilot, "enter")
+        assert len(app.list.rows) == 6
+        await press(app, pilot, "f", *"id=p1", "enter")
+        assert list(app.list.rows) == [1]
+        await press(app, pilot, "f", *"i", "up")
+        assert line(app) == "id=p1"
+        await press(app, pilot, "up", "up", "up")
+        assert line(app) == "verdict=right and not decision=accept"
+        await press(app, pilot, "down", "down", "down")
+        assert line(app) == "i"
+        await press(app, pilot, "up", "up", "enter")
+        assert len(app.list.rows) == 6
+        await press(app, pilot, "slash", *"question", "enter", "slash", *"p3", "enter")
+        assert app.list.current == 3
+        await press(app, pilot, "slash", "up")
+        assert line(app) == "question"
+        # Nothing is completed in a search.
+        await press(app, pilot, "backspace", "tab")
+        assert line(app) == "questio"
+
+    drive(path, steps)
+
+
+def line(app: InspectApp) -> str:
+    return app.screen.query_one(Input).value

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import ClassVar
 
+from textual import work
 from textual.app import SuspendNotSupported
 from textual.binding import BindingType
+from textual.worker import get_current_worker
 
-from spotcli.console import one_line
 from spotcli.decisions import Event, new_action, now, reviewer, text_digest
 from spotcli.errors import SpotError
 from spotcli.inspection import editing
-from spotcli.inspection.app.browser import Browser, Opened, in_order
+from spotcli.inspection.app.browser import Browser, Opened, in_order, message
 from spotcli.inspection.app.dialogs import ConfirmScreen, ReasonScreen
+from spotcli.inspection.editing import Measured
 from spotcli.inspection.overview import count_noun
+from spotcli.records import Pair
 from spotcli.reviews import Review
 
 
@@ -33,6 +36,11 @@ class InspectApp(Browser):
             "right_square_bracket": "next_undecided",
         }
     )
+
+    measuring = 0
+    """Edits that are being graded and measured."""
+    quitting = False
+    """The user wants to quit when they are."""
 
     def action_next_undecided(self) -> None:
         rows, start = self.list.rows, self.list.cursor
@@ -75,7 +83,7 @@ class InspectApp(Browser):
         try:
             self.opened.review.open()  # another process may have decided since
         except (SpotError, OSError) as error:
-            self._tell(_message(error))
+            self._tell(message(error))
             return
         last = self.opened.review.decisions.last_action
         if last is None:
@@ -101,26 +109,59 @@ class InspectApp(Browser):
                     self._tell("y+ was not changed" if text.strip() else "an empty y+ was not saved")
                     return
                 event = self._event(row, "edited", new_action()).model_copy(update={"chosen": text})
-                # First the text, then what takes seconds and may fail.
-                if not self._record([event], [row]):
-                    return
-                print("grading and measuring the edit ...", flush=True)
-                facts = editing.measure(pair, text, self.opened.recipe, self.opened.path)
         except (SpotError, OSError) as error:
-            self._tell(_message(error))
+            self._tell(message(error))
             return
         finally:
             self.refresh()
-        changes = {
-            "time": now(),
-            "verdict": facts.verdict,
-            "extracted": facts.extracted,
-            "change_ratio": facts.change_ratio,
-            "ratio_unit": facts.unit,
-        }
-        self._record([event.model_copy(update=changes)], [row])
-        graded = facts.verdict or "not graded (no reference answer)"
-        self._tell(f"edited: y+ {graded}, change ratio {facts.change_ratio:.3f} in {facts.unit}")
+        # First the text, then what takes seconds and may fail.
+        if self._record([event], [row]):
+            self.measuring += 1
+            self._tell("grading and measuring the edit ...")
+            self._measure(row, pair, event)
+
+    @work(thread=True, group="measure")
+    def _measure(self, row: int, pair: Pair, event: Event) -> None:
+        """Grade and measure an edit, which is saved already."""
+        worker = get_current_worker()
+        measured: Measured | str
+        try:
+            measured = editing.measure(pair, event.chosen or "", self.opened.recipe, self.opened.path)
+        except (SpotError, OSError) as error:
+            measured = message(error)
+        if not worker.is_cancelled:
+            self.call_from_thread(self._measured, row, pair, event, measured)
+
+    def _measured(self, row: int, pair: Pair, event: Event, facts: Measured | str) -> None:
+        """Save the verdict on an edit, unless it was undone or followed by another decision meanwhile."""
+        self.measuring -= 1
+        current = self.opened.review.decisions.current(pair)
+        if isinstance(facts, str):
+            self._tell(facts)
+        elif current is not None and current.action == event.action:
+            changes = {
+                "time": now(),
+                "verdict": facts.verdict,
+                "extracted": facts.extracted,
+                "change_ratio": facts.change_ratio,
+                "ratio_unit": facts.unit,
+            }
+            if self._record([event.model_copy(update=changes)], [row]):
+                graded = facts.verdict or "not graded (no reference answer)"
+                self._tell(f"edited: y+ {graded}, change ratio {facts.change_ratio:.3f} in {facts.unit}")
+        if self.quitting and not self.measuring:
+            self.exit()
+
+    async def action_quit(self) -> None:
+        """Quit when the verdicts on all edits are saved; a second time at once, without them."""
+        if self.measuring and not self.quitting:
+            self.quitting = True
+            self._tell("quitting when the edit is graded ...  q quit at once: the edit is saved, without a verdict")
+            return
+        self.exit()
+
+    async def action_stop(self) -> None:
+        self.exit()
 
     @contextmanager
     def _suspended(self) -> Iterator[None]:
@@ -157,7 +198,7 @@ class InspectApp(Browser):
         try:
             self.opened.review.append(events)
         except (SpotError, OSError) as error:
-            self._tell(_message(error))
+            self._tell(message(error))
             return False
         for row in rows:
             if self.entries.is_decided(row):
@@ -168,12 +209,6 @@ class InspectApp(Browser):
         self.view.lay_out()
         self._write_bars()
         return True
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, SpotError):
-        return one_line(f"{error.message}" + (f": {error.cure}" if error.cure else ""))
-    return one_line(str(error))
 
 
 def run(opened: Opened) -> InspectApp:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from rich.console import RenderableType
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
@@ -18,20 +17,21 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from spotcli import outputs
 from spotcli.console import one_line
 from spotcli.decisions import ReviewFile
 from spotcli.errors import SpotError, UserError
-from spotcli.inspection import score_terminal, terminal
+from spotcli.inspection import row_terminal
 from spotcli.inspection.app.dialogs import HELP, LineScreen, TextScreen
 from spotcli.inspection.app.pair_view import Options, PairView
 from spotcli.inspection.app.row_list import RowList
 from spotcli.inspection.audit import SampleSize, draw
 from spotcli.inspection.entries import Entries
-from spotcli.inspection.overview import Overview
-from spotcli.inspection.pair_filter import parse
-from spotcli.inspection.score_overview import ScoreOverview
+from spotcli.inspection.file_overview import FileOverview
+from spotcli.inspection.filter_completion import complete
+from spotcli.inspection.pair_filter import Selection
+from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.recipe import Recipe
+from spotcli.records import Pair, Problem
 
 NARROW = 70
 """Columns below which the list is above the pair."""
@@ -77,7 +77,8 @@ class Browser(App[None]):
     .box { width: auto; height: auto; max-width: 100%; border: solid ansi_default; padding: 0 1; }
     .page { width: 90%; height: 90%; border: solid ansi_default; padding: 0 1; }
     LineScreen { align: left bottom; }
-    .line { height: 2; }
+    .line { height: auto; }
+    .note { min-height: 1; max-height: 4; }
     """
     BINDINGS: ClassVar[list[BindingType]] = in_order(
         {
@@ -116,8 +117,13 @@ class Browser(App[None]):
         """Rows of the audit."""
         self.decided: set[int] = set()
         """Rows with a decision, among those that were scanned."""
-        self.scanned = 0
+        self.scanned = self.pairs = 0
+        """Rows, and pairs among them, that were read for the counts."""
+        self._shared = SharedPrompts()
         self._searched = ""
+        self.past_searches: list[str] = []
+        self.past_filters: list[str] = []
+        """The filters of this session, the last one last."""
         self._rows_by_key: dict[tuple[str, int], list[int]] = {}
 
     def compose(self) -> ComposeResult:
@@ -148,8 +154,12 @@ class Browser(App[None]):
         """Read all rows once: duplicates, and how many pairs have a decision."""
         worker = get_current_worker()
         for row in self.entries.scan():
-            pair = self.entries.entry(row).pair
+            record = self.entries.entry(row).record
+            pair = record if isinstance(record, Pair) else None
+            if isinstance(record, Problem):
+                self._shared.add(record)
             if pair is not None:
+                self.pairs += 1
                 self._rows_by_key.setdefault(pair.key, []).append(row)
                 if self.entries.is_decided(row):
                     self.decided.add(row)
@@ -158,23 +168,33 @@ class Browser(App[None]):
                 return
             if not self.scanned % REPORT:
                 self.call_from_thread(self._write_bars)
-        self.call_from_thread(self._scan_done)
+        failure = None
+        try:
+            if self.entries.comparison is not None:
+                self.call_from_thread(self._tell, "comparing with the base model ...")
+                self.entries.comparison.make()
+        except (SpotError, OSError) as error:
+            failure = f"not compared with the base model: {message(error)}"
+        if not worker.is_cancelled:
+            self.call_from_thread(self._scan_done, failure)
 
-    def _scan_done(self) -> None:
+    def _scan_done(self, failure: str | None = None) -> None:
         if self.opened.sample is not None:
             self._draw(self.opened.sample)
         self.list.refresh()
+        self.view.shared = self._shared
+        self.view.lay_out()
         self._write_bars()
+        if failure is not None:
+            self._tell(failure)
 
     def _draw(self, wanted: SampleSize) -> None:
         where = self.opened.where
-        predicate = None if where is None else parse(where, self.entries.fields)
+        selects = self.entries.selector(Selection(where=where))
         rows = [
             row
             for row in range(len(self.entries))
-            if self.entries.is_decidable(row)
-            and row not in self.entries.duplicates
-            and (predicate is None or self.entries.matches(row, predicate))
+            if self.entries.is_decidable(row) and row not in self.entries.duplicates and selects(row)
         ]
         try:
             self.sample = draw(rows, wanted)
@@ -191,13 +211,17 @@ class Browser(App[None]):
     def _select(self, where: str) -> None:
         """List the rows that match a filter."""
         worker = get_current_worker()
-        predicate = parse(where, self.entries.fields)
+        try:
+            selects = self.entries.selector(Selection(where=where))
+        except (SpotError, OSError) as error:
+            self.call_from_thread(self._tell, message(error))
+            return
         found: list[int] = []
         source = self.sample if self.sample is not None else range(len(self.entries))
         for number, row in enumerate(source):
             if worker.is_cancelled:
                 return
-            if self.entries.matches(row, predicate):
+            if selects(row):
                 found.append(row)
             if number % REPORT == REPORT - 1:
                 self.call_from_thread(self._progress, "filtering", number, len(source))
@@ -228,24 +252,14 @@ class Browser(App[None]):
     def _summarise(self, screen: TextScreen, rows: Sequence[int], width: int) -> None:
         """Compute the overview of the rows in the list."""
         worker = get_current_worker()
-        totals: Overview | ScoreOverview = Overview(self.opened.recipe.rectify.gamma)
-        if self.entries.scores:
-            totals = ScoreOverview()
+        totals = FileOverview(self.opened.recipe.rectify.gamma)
         for row in rows:
             if worker.is_cancelled:
                 return
-            score, pair = self.entries.entry(row).score, self.entries.shown(row)
-            if score is not None and isinstance(totals, ScoreOverview):
-                totals.add(score, matches=True)
-            elif pair is not None and isinstance(totals, Overview):
-                totals.add(pair, matches=True)
-        path = self.opened.path
-        content: RenderableType
-        if isinstance(totals, ScoreOverview):
-            content = score_terminal.score_overview(totals.summary(path, against=None, changes={}, html=None))
-        else:
-            counts = outputs.read_meta(path).get("counts") or {}
-            content = terminal.overview(totals.summary(path, counts, None), width)
+            totals.add(self.entries.record(row), matches=True, duplicate=row in self.entries.duplicates)
+        comparison = self.entries.comparison
+        made = comparison if comparison is not None and comparison.is_made else None
+        content = row_terminal.file_overview(totals.summary(self.opened.path, comparison=made), width)
         self.call_from_thread(screen.replace, content)
 
     # What keys do
@@ -290,9 +304,19 @@ class Browser(App[None]):
         self._summarise(screen, self.list.rows, max(self.size.width * 9 // 10 - 6, 20))
 
     async def action_filter(self) -> None:
-        await self.push_screen(
-            LineScreen("filter, such as ratio>0.3, decision=none", self.where or ""), self._set_filter
+        fields = self.entries.fields
+        screen = LineScreen(
+            "filter, such as ratio>0.3 and not (verdict=right or decision=none)",
+            self.where or "",
+            check=self._check_filter,
+            complete=lambda where: complete(where, fields),
+            history=self.past_filters,
         )
+        await self.push_screen(screen, self._set_filter)
+
+    def _check_filter(self, where: str) -> None:
+        if where.strip():
+            self.entries.check_filter(where)
 
     def _set_filter(self, where: str | None) -> None:
         if where is None:
@@ -302,19 +326,16 @@ class Browser(App[None]):
             self.list.show(self.sample if self.sample is not None else range(len(self.entries)))
             self._write_bars()
             return
-        try:
-            parse(where, self.entries.fields)
-        except UserError as error:
-            self._tell(f"{one_line(error.message)}: {one_line(error.cure or '')}")
-            return
+        self.past_filters = [*(known for known in self.past_filters if known != where), where]
         self._select(where)
 
     async def action_search(self) -> None:
-        await self.push_screen(LineScreen("search", self._searched), self._search)
+        await self.push_screen(LineScreen("search", self._searched, history=self.past_searches), self._search)
 
     def _search(self, text: str | None) -> None:
         if text and self.list.rows:
             self._searched = text
+            self.past_searches = [*(known for known in self.past_searches if known != text), text]
             self._find(text)
 
     # The bars
@@ -327,18 +348,23 @@ class Browser(App[None]):
 
     def _write_bars(self) -> None:
         self._write_title()
-        keys = "" if self.entries.scores else "a accept  r reject  x edit  u undo  ] next  "
+        keys = "a accept  r reject  x edit  u undo  ] next  " if self.has_pairs else ""
         self._tell(f"{self._counted()}{keys}? help  q quit")
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there is something to decide about, as far as the file was read."""
+        return self.pairs > 0 or self.entries.has_pairs
 
     def _counted(self) -> str:
         """How many pairs have a decision, and how many have none."""
-        if self.entries.scores:
+        if not self.has_pairs:
             return ""
         if self.scanned < len(self.entries):
             return "counting ...  "
-        rows = range(len(self.entries)) if self.sample is None else self.sample
-        done = len(self.decided) if self.sample is None else len(self.decided.intersection(rows))
-        return f"{done:,} decided, {len(rows) - done:,} left  "
+        done = len(self.decided) if self.sample is None else len(self.decided.intersection(self.sample))
+        total = self.pairs if self.sample is None else len(self.sample)
+        return f"{done:,} decided, {total - done:,} left  "
 
     def _write_title(self) -> None:
         rows = self.list.rows
@@ -349,6 +375,13 @@ class Browser(App[None]):
         if self.where:
             title += f"  filter {one_line(self.where)}"
         self.query_one("#title", Static).update(Text(title, no_wrap=True, overflow="ellipsis"))
+
+
+def message(error: Exception) -> str:
+    """An error in one line: the problem and the cure."""
+    if isinstance(error, SpotError):
+        return one_line(f"{error.message}" + (f": {error.cure}" if error.cure else ""))
+    return one_line(str(error))
 
 
 def has_colour() -> bool:

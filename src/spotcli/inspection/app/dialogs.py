@@ -5,6 +5,7 @@ Their keys have priority: such an action is finished before the next key is read
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rich.console import RenderableType
@@ -13,9 +14,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
+from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
+from spotcli.console import one_line
 from spotcli.decisions import REASONS
+from spotcli.errors import UserError
+from spotcli.inspection.filter_completion import Completion
+from spotcli.inspection.filter_syntax import FilterError
+
+Complete = Callable[[str], Completion]
 
 HELP = """\
 a          accept the pair
@@ -26,7 +34,8 @@ A, R       accept, reject all pairs of the list
 ]          next undecided pair
 n, N       next, previous edit
 /          search: the next row with a text
-f          filter, as --where; an empty filter shows all rows
+f          filter, as --where; an empty filter shows all rows; Tab completes,
+           ↑ brings earlier filters back
 s          both answers side by side
 z          fold, or show the whole text
 o          overview of the rows in the list
@@ -36,30 +45,118 @@ g, G       first, last row
 ?          this help
 q          quit
 
-A decision is saved at once. Filter fields: ratio, first, length, trial, id, source,
-prompt, answer, rejected, chosen, oracle, verdict, review, decision.
+A decision is saved at once. A filter joins terms by and, or, not and parentheses:
+ratio>0.3 and (verdict=wrong or not decision=accept). Its fields appear below its line.
 """
 
 
+class Line(Input):
+    """A line with completion and earlier lines."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "complete"),
+        Binding("up", "recall(-1)"),
+        Binding("down", "recall(1)"),
+    ]
+
+    def __init__(self, value: str, *, complete: Complete | None, history: Sequence[str]) -> None:
+        suggester = None if complete is None else _Proposal(complete)
+        super().__init__(value, compact=True, suggester=suggester)
+        self._complete = complete
+        self._lines = [*history, value]
+        self._place = len(self._lines) - 1
+
+    @property
+    def completion(self) -> Completion:
+        """What can follow at the cursor, which is at the end."""
+        at_end = self.cursor_position == len(self.value)
+        return self._complete(self.value) if self._complete and at_end else Completion()
+
+    def action_complete(self) -> None:
+        completion = self.completion
+        if completion.options:
+            self.value = completion.apply(self.value, completion.options[0])
+            self.cursor_position = len(self.value)
+
+    def action_recall(self, step: int) -> None:
+        self._lines[self._place] = shown = self.value
+        places = range(self._place + step, len(self._lines) if step > 0 else -1, step)
+        place = next((place for place in places if self._lines[place] != shown), None)
+        if place is not None:
+            self._place = place
+            self.value = self._lines[place]
+            self.cursor_position = len(self.value)
+
+
+class _Proposal(Suggester):
+    """Shows the first option in the line; Tab or the right arrow takes it."""
+
+    def __init__(self, complete: Complete) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._complete = complete
+
+    async def get_suggestion(self, value: str) -> str | None:
+        completion = self._complete(value)
+        return completion.apply(value, completion.options[0]) if completion.options and completion.proposed else None
+
+
 class LineScreen(ModalScreen[str | None]):
-    """Ask for one line; None if the user cancels."""
+    """Ask for one line; None if the user cancels.
+
+    Args:
+        question: what to ask for.
+        value: the text at first.
+        check: raises ``UserError`` for an invalid line; the screen stays open and shows it.
+        complete: what can follow a line.
+        history: earlier lines, the last one last.
+    """
 
     AUTO_FOCUS = "Input"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
-    def __init__(self, question: str, value: str = "") -> None:
+    def __init__(
+        self,
+        question: str,
+        value: str = "",
+        *,
+        check: Callable[[str], object] | None = None,
+        complete: Complete | None = None,
+        history: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self._question, self._value = question, value
+        self._question, self._check = question, check
+        self._line = Line(value, complete=complete, history=history)
+        self._note = Static(classes="note")
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="line"):
             yield Static(Text(self._question))
-            yield Input(self._value, compact=True)
+            yield self._line
+            yield self._note
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one(Input))  # at once, for text that was typed ahead
+        self.set_focus(self._line)  # at once, for text that was typed ahead
+        self._show_options()
+
+    def on_input_changed(self) -> None:
+        self._show_options()
+
+    def _show_options(self) -> None:
+        """Show what can follow, in one line."""
+        options = Text("  ".join(map(str.strip, self._line.completion.options)), "dim", no_wrap=True)
+        options.truncate(max(self.app.size.width, 10), overflow="ellipsis")
+        self._note.update(options)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        try:
+            if self._check is not None:
+                self._check(event.value)
+        except UserError as error:
+            if isinstance(error, FilterError) and error.position is not None:
+                self._line.cursor_position = error.position
+            message = one_line(error.message) + (f": {one_line(error.cure)}" if error.cure else "")
+            self._note.update(Text(message, "bold"))
+            return
         self.dismiss(event.value)
 
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
+from textual import work
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.worker import get_current_worker
 
 from spotcli.console import one_line
-from spotcli.core.edits import diff
-from spotcli.inspection import score_terminal, terminal
-from spotcli.inspection.app import diff_lines
-from spotcli.inspection.app.diff_lines import MOST_COLUMNS, Line, Part
+from spotcli.core.edits import Span, diff
+from spotcli.html_pages import similar_diff
+from spotcli.inspection import diff_lines, row_terminal, score_terminal, terminal
+from spotcli.inspection.diff_lines import MOST_COLUMNS, Line, Part
 from spotcli.inspection.entries import Entries
-from spotcli.records import Pair
+from spotcli.inspection.shared_prompts import SharedLines, SharedPrompts
+from spotcli.records import Pair, Problem
 
-_STYLES = {
-    "kept": Style(),
-    "deleted": Style(color="black", bgcolor="red"),
-    "inserted": Style(color="black", bgcolor="green"),
-}
+LONG = 20_000
+"""Characters of two answers from which their diff is computed in the background."""
+
+_STYLES = {kind: Style.parse(style) for kind, style in diff_lines.STYLES.items()}
 _CURRENT = Style(bold=True, underline=True)
 _DIM = Style(dim=True)
 
@@ -39,6 +41,35 @@ class Options:
     """Both answers side by side."""
 
 
+@dataclass(frozen=True)
+class _Diff:
+    """The diff of two answers as lines; without spans, they have nearly nothing in common."""
+
+    spans: list[Span] | None
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The diff that is to be shown."""
+
+    old: str
+    new: str
+    width: int
+    options: Options
+    similar: bool
+    """Show answers with nearly nothing in common one after the other."""
+
+    def diff(self) -> _Diff:
+        """Compute it; takes long for long answers."""
+        spans = similar_diff(self.old, self.new) if self.similar else diff(self.old, self.new)
+        if spans is None:
+            return _Diff(None, [])
+        arrange = diff_lines.side_by_side if self.options.beside else diff_lines.inline
+        lines = arrange(diff_lines.blocks(spans), self.width, marked=self.options.marked)
+        return _Diff(spans, diff_lines.fold(lines) if self.options.folded else lines)
+
+
 class PairView(ScrollView):
     """One row of the file.
 
@@ -51,11 +82,16 @@ class PairView(ScrollView):
         super().__init__(id="pair")
         self.entries = entries
         self.options = options
+        self.shared = SharedPrompts()
+        """What the prompts of the file begin with, as far as it was read."""
         self.row: int | None = None
         self.edit = 0
         """The current edit."""
         self._head: list[Strip] = []
         self._lines: list[Line] = []
+        self._wanted: _Wanted | None = None
+        self._diff: _Diff | None = None
+        """The last diff that was computed, and what it is of."""
 
     @property
     def edits(self) -> int:
@@ -73,42 +109,87 @@ class PairView(ScrollView):
         self.lay_out()
 
     def lay_out(self) -> None:
-        """Compute the lines again, for another width or other options."""
+        """Compute the lines again, for another width or other options; a long diff is computed in the background."""
         # The size contains the column of the scroll bar until it is shown; a text that fits has none.
         width = max(self.scrollable_content_region.width - 2, 10)
-        self._head, self._lines = [], []
-        if self.row is not None and self.size.width:
-            entry = self.entries.entry(self.row)
-            pair = self.entries.shown(self.row)
-            if pair is not None:
-                self._lay_out_pair(pair, self.row, width)
-            elif entry.score is not None:
-                number = f"{self.row + 1}/{len(self.entries)}"
-                self._add(score_terminal.score_parts(entry.score, number, whole=not self.options.folded), width)
-            else:
-                self._add([Text(one_line(entry.where), style="bold"), Text(entry.damage or "", style="yellow")], width)
-                self._add([Text(), Text(entry.raw)], width)
-        self.virtual_size = Size(1, len(self._head) + len(self._lines))
-        self.refresh()
+        if self.row is None or not self.size.width:
+            self._set([], [], width)
+            return
+        record, compared = self.entries.record(self.row), self.entries.compared(self.row)
+        texts = None
+        if isinstance(record, Pair):
+            texts = (record.original, record.chosen)
+        elif compared is not None:
+            texts = (compared.base.response, compared.tuned.response)
+        if texts is None:
+            shared = self._shared(record) if isinstance(record, Problem) else None
+            number, whole = f"{self.row + 1}/{len(self.entries)}", not self.options.folded
+            self._set(row_terminal.entry_parts(self.entries, self.row, number, whole=whole, shared=shared), [], width)
+            return
+        wanted = _Wanted(*texts, width, replace(self.options), similar=compared is not None)
+        if wanted == self._wanted or len(texts[0]) + len(texts[1]) < LONG:
+            self._show_diff(wanted, self._diff if wanted == self._wanted and self._diff else wanted.diff())
+            return
+        if (wanted.old, wanted.new) != (self._wanted and (self._wanted.old, self._wanted.new)):
+            self._set([Text(self._title), Text(), Text("computing the diff ...", style="dim")], [], width)
+        self._compute(wanted)
 
-    def _lay_out_pair(self, pair: Pair, row: int, width: int) -> None:
-        spans = diff(pair.original, pair.chosen)
-        parts = terminal.pair_head(pair, f"{row + 1}/{len(self.entries)}", spans, whole=not self.options.folded)
+    @work(thread=True, exclusive=True, group="diff")
+    def _compute(self, wanted: _Wanted) -> None:
+        worker = get_current_worker()
+        result = wanted.diff()
+        if not worker.is_cancelled:
+            self.app.call_from_thread(self._computed, wanted, result)
+
+    def _computed(self, wanted: _Wanted, result: _Diff) -> None:
+        """Show a diff that was computed in the background, if it is still the one that is wanted."""
+        self._wanted, self._diff = wanted, result
+        self.lay_out()
+
+    @property
+    def _title(self) -> str:
+        assert self.row is not None
+        return f"{self.row + 1}/{len(self.entries)}  {one_line(self.entries.entry(self.row).id)}"
+
+    def _show_diff(self, wanted: _Wanted, result: _Diff) -> None:
+        self._wanted, self._diff = wanted, result
+        assert self.row is not None
+        row, number, whole = self.row, f"{self.row + 1}/{len(self.entries)}", not self.options.folded
+        pair, compared = self.entries.shown(row), self.entries.compared(row)
+        if pair is not None:
+            parts = terminal.pair_head(pair, number, result.spans or [], whole=whole, shared=self._shared(pair))
+            parts += [*self._decision_notes(row), *row_terminal.duplicate_note(self.entries, row)]
+        else:
+            assert compared is not None
+            parts = score_terminal.change_head(compared, number, whole=whole, shared=self._shared(compared.tuned))
+            parts += row_terminal.duplicate_note(self.entries, row)
+            if result.spans is None:
+                self._set([*parts, *score_terminal.both_answers(compared)], [], wanted.width)
+                return
+        self._set([*parts, Text()], result.lines, wanted.width)
+
+    def _decision_notes(self, row: int) -> list[Text]:
+        """The decision about a pair, and whether it is stale."""
+        notes = []
         if event := self.entries.decision(row):
             reason = f": {event.reason}" if event.reason else ""
             note = f"{event.decision}{reason}  {event.who}  {event.time}"
-            parts.append(Text.assemble(("decision", "dim"), " ", one_line(note)))
-        if row in self.entries.duplicates:
-            note = f"duplicate key: first in line {self.entries.duplicates[row]}; training leaves this row out"
-            parts.append(Text(note, style="yellow"))
+            notes.append(Text.assemble(("decision", "dim"), " ", one_line(note)))
         if self.entries.state(row) == "stale":
             note = "stale: the text has changed since the last decision, which has no effect"
-            parts.append(Text(note, style="yellow"))
-        self._add([*parts, Text()], width)
-        blocks = diff_lines.blocks(spans)
-        arrange = diff_lines.side_by_side if self.options.beside else diff_lines.inline
-        lines = arrange(blocks, width, marked=self.options.marked)
-        self._lines = diff_lines.fold(lines) if self.options.folded else lines
+            notes.append(Text(note, style="yellow"))
+        return notes
+
+    def _set(self, parts: list[Text], lines: list[Line], width: int) -> None:
+        """Show texts, which are wrapped, and the lines of a diff."""
+        self._head, self._lines = [], lines
+        self._add(parts, width)
+        self.virtual_size = Size(1, len(self._head) + len(self._lines))
+        self.refresh()
+
+    def _shared(self, row: Problem) -> SharedLines | None:
+        """The lines of the prompt that are shown as one."""
+        return self.shared.of(row) if self.options.folded else None
 
     def _add(self, parts: list[Text], width: int) -> None:
         """Wrap texts to lines."""
@@ -146,7 +227,7 @@ class PairView(ScrollView):
 
     def _strip(self, line: Line) -> Strip:
         if line.hidden:
-            return Strip([Segment(f"  ⋯ {line.hidden} lines without edits (z)", _DIM)])
+            return Strip([Segment(f"  {line.note} (z)", _DIM)])
         begins = self.edits > 1 and self.edit in line.edits
         segments = [Segment("> " if begins else "  ", Style(bold=True)), *map(self._segment, line.parts)]
         if line.right is not None:

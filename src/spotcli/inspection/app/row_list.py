@@ -15,12 +15,14 @@ from textual.strip import Strip
 
 from spotcli.console import one_line
 from spotcli.inspection.entries import Entries
+from spotcli.inspection.row_kinds import COLUMNS
 
 WIDE = 46
 """Columns from which the list shows ids too."""
 
-_COLUMNS = (("ratio", 5), ("first", 5), ("y+", 5), ("oracle", 6), ("decided", 7))
 _STYLES = {
+    "won": Style(color="green"),
+    "lost": Style(color="red"),
     "accept": Style(color="green"),
     "reject": Style(color="red"),
     "edited": Style(color="magenta"),
@@ -85,8 +87,9 @@ class RowList(ScrollView):
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
+        columns = COLUMNS[self.entries.kind]
         if y == 0:
-            names = " ".join(f"{name[:size]:<{size}}" for name, size in _COLUMNS)
+            names = " ".join(f"{name[:size]:<{size}}" for name, size in columns)
             names = names if width < WIDE else f"{names} id"
             return Strip([Segment(set_cell_size(names, width), Style(underline=True))], width)
         position = y - 1 + round(self.scroll_y)
@@ -97,10 +100,15 @@ class RowList(ScrollView):
         state = self.entries.state(row) or ("duplic." if row in self.entries.duplicates else "")
         if verdict == "damaged":
             verdict, state = "", "damaged"
-        texts = [(ratio, _NONE), (first, _NONE), (verdict, _STYLES.get(verdict, _NONE)), (oracle, _NONE)]
+        texts = [
+            (ratio, _STYLES.get(ratio, _NONE)),
+            (first, _NONE),
+            (verdict, _STYLES.get(verdict, _NONE)),
+            (oracle, _NONE),
+        ]
         texts.append((state, _STYLES.get(state, _NONE)))
         segments = []
-        for (text, style), (_, size) in zip(texts, _COLUMNS, strict=True):
+        for (text, style), (_, size) in zip(texts, columns, strict=True):
             segments += [Segment(set_cell_size(text, size), style), Segment(" ")]
         if width >= WIDE:
             segments.append(Segment(one_line(self.entries.entry(row).id)))

@@ -29,6 +29,9 @@ CONTEXT = 2
 TAB = 4
 """Columns of a tab."""
 
+STYLES: dict[Kind, str] = {"kept": "", "deleted": "black on red", "inserted": "black on green"}
+"""Where there is colour."""
+
 _TOKEN = re.compile(r" +|[^ ]+")
 _MARKS: dict[Kind, tuple[str, str]] = {"deleted": ("[-", "-]"), "inserted": ("{+", "+}")}
 
@@ -66,6 +69,11 @@ class Line:
     """Kept lines that this line stands for."""
     right: Line | None = None
     """The line of y+ beside a line of y-, side by side."""
+
+    @property
+    def note(self) -> str:
+        """What is shown for the lines that this line stands for."""
+        return f"⋯ {self.hidden:,} lines without edits"
 
     @property
     def edits(self) -> tuple[int, ...]:

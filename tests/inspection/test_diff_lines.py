@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from spotcli.core.edits import diff
-from spotcli.inspection.app.diff_lines import Block, Line, Part, blocks, fold, inline, side_by_side, wrap
+from spotcli.inspection.diff_lines import Block, Line, Part, blocks, fold, inline, side_by_side, wrap
 from tests.inspection.example_pairs import ATTACKS
 
 LATIN = ["a", "b", "12", "\\frac", "{x}", " ", "  ", "\n", "\t", "é", "e\u0301"]
