@@ -152,6 +152,7 @@ def rectify(
 @app.command(
     cls=Command,
     epilog="""[cyan]spot inspect data.jsonl --where 'ratio>0.3'[/cyan]
+[cyan]  spot inspect data.jsonl --where 'first<0.5 and not verdict=right'[/cyan]
 
 Problems that the trained model no longer solves:
 [cyan]  spot inspect scores/checkpoint.jsonl --where lost[/cyan]""",

@@ -55,7 +55,7 @@ Where = Annotated[
     str | None,
     _option(
         "Pairs",
-        "Show only pairs that match, such as 'ratio>0.3'; of scores, lost, won, both or neither.",
+        "Show only rows that match, such as 'ratio>0.3 and (verdict=wrong or not id~easy)'; of scores, such as lost.",
         metavar="EXPR",
     ),
 ]

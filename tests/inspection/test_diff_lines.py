@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from spotcli.console import safe
 from spotcli.core.edits import diff
 from spotcli.inspection.diff_lines import Block, Line, Part, blocks, fold, inline, side_by_side, wrap
 from tests.inspection.example_pairs import ATTACKS
@@ -29,6 +33,48 @@ def test_blocks_join_to_both_answers(old: str, new: str) -> None:
     edits = [part.edit for block in items for part in block.parts if part.edit >= 0]
     assert edits == sorted(edits)
     assert set(edits) == set(range(len(set(edits))))  # numbered without gaps
+
+
+ANSWERS = [
+    (
+        "Step 1: Janet has $16 - 7 = 9$ eggs.\n\nStep 2: She makes \\(9 \\times 2 = 19\\) dollars.\n\\[\\boxed{19}\\]",
+        "Step 1: Janet has $16 - 7 = 9$ eggs.\n\nStep 2: She makes \\(9 \\times 2 = 18\\) dollars.\n\\[\\boxed{18}\\]",
+    ),
+    (
+        "**Solution.** We have $\\frac{dx}{dy} = \\sqrt[3]{x^2}$, so\n| x | y |\n|---|---|\n| 1,000 | 2.50 |\n- done",
+        "**Solution.** We have $\\frac{dy}{dx} = \\sqrt{x}$,\nso\n| x | y |\n|---|---|\n| 10,000 | 2.5 |\n- done!\n",
+    ),
+    (
+        "def f(n):\n\treturn n*f(n-1)\n\n\nprint(f(5))  # 120\r\n",
+        "def f(n):\n    if n <= 1:\n        return 1\n    return n * f(n - 1)\n\nprint(f(5))  # 120\n",
+    ),
+    ("答案是十二。所以 x = 12，证毕。", "答案是十三。所以 x = 13，证毕。"),
+    ("La réponse n’est pas 3, c’est 4 😀.", "La re\u0301ponse n'est pas 4 ; c’est 5 😀!"),
+    ("<think>\nSo 2+2=5\n</think>\nThe answer is 5.", "The answer is 4."),
+]
+"""Answers as models write them, and corrections."""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [*ANSWERS, *((new, old) for old, new in ANSWERS), (ANSWERS[0][0], ANSWERS[3][1])]
+)
+def test_spans_of_answers_join_to_their_texts(old: str, new: str) -> None:
+    spans = diff(old, new)
+    assert "".join(span.text for span in spans if span.kind != "inserted") == old
+    assert "".join(span.text for span in spans if span.kind != "deleted") == new
+    items = blocks(spans)
+    assert (joined(items, "deleted"), joined(items, "inserted")) == (old, new)
+
+
+def test_spans_of_real_answers_join_to_their_texts(shared: Path) -> None:
+    rows = [json.loads(line) for line in (shared / "real_solutions_mrben.jsonl").read_text().splitlines()]
+    before = ""
+    for row in rows:
+        wrong, corrected = row["wrong_prefix"] or "", row["corrected_prefix"] or ""
+        for old, new in ((wrong, corrected), (before, wrong)):
+            items = blocks(diff(old, new))
+            assert (joined(items, "deleted"), joined(items, "inserted")) == (old, new)
+        before = wrong
 
 
 def shown(lines: list[Line]) -> str:
@@ -98,6 +144,55 @@ def test_long_words_fill_the_line() -> None:
     assert ["".join(part.text for part in line.parts) for line in lines] == ["ab", "x" * 10, "x" * 10, "x" * 5]
     lines = wrap([Part("kept", "中文字中文字")], 5)
     assert ["".join(part.text for part in line.parts) for line in lines] == ["中文", "字中", "文字"]
+
+
+COLUMNS = {
+    "中文字": 6,
+    "ｶﾅ": 2,
+    "한국": 4,
+    "\u1112\u1161\u11ab": 2,
+    "e\u0301a\u0308": 2,
+    "z\u0300\u0301\u0302": 1,
+    "שָׁלוֹם": 4,
+    "مَرْحَبًا": 5,
+    "👍": 2,
+    "🇩🇪": 2,
+    "𝐀𝟏": 2,
+    "∑√∞±×→": 6,
+}
+"""Texts and their columns in tmux, read with the escape sequence for the place of the cursor."""
+
+
+@pytest.mark.parametrize("text", COLUMNS)
+def test_columns_are_those_of_a_terminal(text: str) -> None:
+    (line,) = wrap([Part("kept", text)], 80)
+    assert line.cells == COLUMNS[text]
+
+
+def test_right_to_left_text_keeps_its_columns() -> None:
+    old, new = "התשובה היא 13 ולכן", "התשובה היא 12 ולכן"
+    (line,) = inline(blocks(diff(old, new)), 80, marked=True)
+    assert "".join(part.text for part in line.parts) == "התשובה היא [-13-]{+12+} ולכן"
+    assert line.cells == len(old) + len("[--]{+12+}")
+    (line,) = side_by_side(blocks(diff(old, new)), 83, marked=True)
+    # The order is that of the text, and nothing that directs a terminal is added: no isolates and no marks.
+    right = line.right
+    assert right is not None
+    assert (line.cells, right.cells) == (40, len(new) + len("{++}"))
+    shown_text = "".join(part.text for part in (*line.parts, *right.parts))
+    assert not any(unicodedata.bidirectional(character) in BIDIRECTIONAL_CONTROLS for character in shown_text)
+
+
+BIDIRECTIONAL_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+@pytest.mark.parametrize("text", ["👍🏽", "❤\ufe0f", "👨\u200d👩"])
+def test_what_joins_emoji_is_shown(text: str) -> None:
+    """Terminals disagree on the columns of joined emoji."""
+    (line,) = wrap([Part("kept", safe(text))], 80)
+    shown_text = "".join(part.text for part in line.parts)
+    assert "⟨" in shown_text
+    assert line.cells == cell_len(text[0]) + cell_len(shown_text[1:])
 
 
 def numbered(count: int, *edited: int) -> list[Line]:

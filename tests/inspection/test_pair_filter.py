@@ -178,6 +178,14 @@ def test_a_text_contains_or_and_parentheses(expression: str, text: str) -> None:
         ("ratio>0.3 or", 13, "expected FIELD OP VALUE, got the end", "join terms by and, or, not"),
         ("ratio>0.3 and or verdict=right", 15, "expected FIELD OP VALUE, got 'or verdict=right'", "join terms by"),
         ("verdict=right or wrong", 18, "expected FIELD OP VALUE, got 'wrong'", "repeat the field: verdict=wrong"),
+        (
+            "id~x, ratio 0.3",
+            7,
+            "expected FIELD OP VALUE, got 'ratio 0.3'",
+            "'ratio' requires one of the operators",
+        ),
+        ("Verdict", 1, "expected FIELD OP VALUE, got 'Verdict'", "'verdict' requires one of the operators = != ~ !~"),
+        ("not ratoi", 5, "expected FIELD OP VALUE, got 'ratoi'", "did you mean 'ratio'?"),
         ("verdict=wrong or rihgt=1", 18, "unknown field 'rihgt'", "the fields are ratio, first"),
         ("(ratio>0.3) verdict=right", 13, "expected and, or, or the end, got 'verdict=right'", "join terms by and, or"),
         ("()", 2, "expected FIELD OP VALUE, got ')'", "join terms by"),
@@ -216,6 +224,9 @@ def test_words_for_changes_are_terms() -> None:
         "change=won or both": False,
     }.items():
         assert parse(expression, fields)(row) is matches, expression
+    with pytest.raises(FilterError) as caught:
+        parse("won or lsot", fields)
+    assert caught.value.cure == "did you mean 'lost'?"
     assert Selection(where="verdict=wrong and (length>1 or not lost)").needs_base
     assert not Selection(where="prompt~won or lost").needs_base
 

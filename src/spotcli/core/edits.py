@@ -212,13 +212,12 @@ def _spans(rejected: Sequence[str], chosen: Sequence[str], matches: Iterable[Mat
     spans: list[Span] = []
     old = new = 0
     for old_start, new_start, size in (*matches, (len(rejected), len(chosen), 0)):
-        for kind, pieces in (
+        parts: tuple[tuple[Kind, Sequence[str]], ...] = (
             ("deleted", rejected[old:old_start]),
             ("inserted", chosen[new:new_start]),
             ("kept", rejected[old_start : old_start + size]),
-        ):
-            if pieces:
-                spans.append(Span(kind, tuple(pieces)))
+        )
+        spans += [Span(kind, tuple(pieces)) for kind, pieces in parts if pieces]
         old, new = old_start + size, new_start + size
     return spans
 

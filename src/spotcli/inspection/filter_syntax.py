@@ -34,6 +34,8 @@ Predicate = Callable[[Any], bool]
 _OP = r"(?:>=|<=|!=|!~|==|=|~|<|>)"
 _START = re.compile(rf"(?P<field>[A-Za-z_]+)\s*(?P<op>{_OP})\s*")
 _WORD = re.compile(r"(?P<word>[A-Za-z_]+)(?=\s*+(?:[,)]|\Z)|\s++(?:and|or)\b)", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z_]+")
+_ALTERNATIVE = re.compile(r"([A-Za-z_]+)\s*=\s*[^\s,()]+\s+or\s+\Z", re.IGNORECASE)
 _NOT = re.compile(rf"not\b(?!\s*{_OP})", re.IGNORECASE)
 _JOINED = re.compile(r"\s*+(?:(?P<comma>,)|(?P<word>and|or)\b)", re.IGNORECASE)
 _BLANKS = re.compile(r"\s*+")
@@ -99,6 +101,7 @@ class Parser:
         term: returns the predicate of a term.
         is_closed: whether the value of a field and an operator is a number or a choice, not any text.
         words: terms that are one word, with their field.
+        cure: what helps if a word has no operator.
     """
 
     def __init__(
@@ -107,9 +110,10 @@ class Parser:
         term: Callable[[Term], Predicate],
         is_closed: Callable[[str, str], bool],
         words: Mapping[str, str],
+        cure: Callable[[str], str | None],
     ) -> None:
         self.expression = expression
-        self._term, self._is_closed, self._words = term, is_closed, words
+        self._term, self._is_closed, self._words, self._cure = term, is_closed, words, cure
         self._end = len(expression.rstrip())
         self._position = 0
         self._groups = 0
@@ -192,7 +196,7 @@ class Parser:
         if start is None:
             word = _WORD.match(self.expression, begin, self._end)
             if word is None or word["word"].casefold() not in self._words:
-                raise self._error(f"expected FIELD OP VALUE, got {self._rest()}", begin, self._cure_of(word))
+                raise self._error(f"expected FIELD OP VALUE, got {self._rest()}", begin, self._cure_of_rest())
             self._position = word.end()
             value = word["word"]
             return Term(self._words[value.casefold()], "=", value, begin, begin, begin)
@@ -225,12 +229,14 @@ class Parser:
                 return stop.start()
         return self._end
 
-    def _cure_of(self, word: re.Match[str] | None) -> str | None:
-        """What helps if a term is one word: the value of the term before it was meant to have a second one."""
-        before = re.search(r"([A-Za-z_]+)\s*=\s*[^\s,()]+\s+or\s+\Z", self.expression[: self._position][-QUOTED:])
-        if word is None or before is None:
+    def _cure_of_rest(self) -> str | None:
+        """What helps if no term is at the current position."""
+        word = _NAME.match(self.expression, self._position, self._end)
+        if word is None:
             return None
-        return f"repeat the field: {before[1]}={word['word']}"
+        # The value of the term before was meant to have a second one.
+        before = _ALTERNATIVE.search(self.expression[: self._position][-QUOTED:])
+        return f"repeat the field: {before[1]}={word.group()}" if before else self._cure(word.group())
 
     def _rest(self) -> str:
         """What follows, for an error."""

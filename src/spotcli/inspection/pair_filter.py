@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, get_args
 
@@ -188,7 +188,20 @@ def _parse(expression: str, predicate: Callable[[Term], Predicate], fields: Fiel
         name = fields.name(name)
         return name in fields.numbers or (op in _EQUALITY and name in fields.choices)
 
-    return Parser(expression, predicate, is_closed, WORDS).parse()
+    def cure(word: str) -> str | None:
+        name = fields.name(word)
+        if name in fields.names:
+            operators = NUMBER_OPERATORS if name in fields.numbers else TEXT_OPERATORS
+            return f"'{name}' requires one of the operators {' '.join(operators)}"
+        return _nearest(word, (*fields.names, *(WORDS if CHANGE in fields.texts else ())))
+
+    return Parser(expression, predicate, is_closed, WORDS, cure).parse()
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """The cure for a name that is not known, if a similar one is."""
+    near = difflib.get_close_matches(shortened(name).lower(), names, n=1)
+    return f"did you mean '{near[0]}'?" if near else None
 
 
 def _predicate(fields: Fields[Any], term: Term, expression: str) -> Predicate:
@@ -245,7 +258,5 @@ def _unknown_field(fields: Fields[Any], term: Term, expression: str) -> FilterEr
         cure = "inspect scores/MODEL.jsonl with --against scores/BASE.jsonl"
         message = f"{shortened(term.value)!r} selects scores that are compared with a base model's"
         return FilterError(message, expression, term.position, cure)
-    name = shortened(term.field)
-    near = difflib.get_close_matches(name, fields.names, n=1)
-    cure = f"did you mean '{near[0]}'?" if near else f"the fields are {', '.join(fields.names)}"
-    return FilterError(f"unknown field '{name}'", expression, term.position, cure)
+    cure = _nearest(term.field, fields.names) or f"the fields are {', '.join(fields.names)}"
+    return FilterError(f"unknown field '{shortened(term.field)}'", expression, term.position, cure)

@@ -15,6 +15,9 @@ LEAST_PROMPTS = 3
 MOST_LINES = 500
 """Lines of a prompt that are compared."""
 
+MOST_CHARACTERS = 50_000
+"""Longer prompts are shown as they are: common beginnings are kept in memory."""
+
 MOST_GROUPS = 256
 """Groups of prompts with the same first lines that are kept in memory."""
 
@@ -25,8 +28,8 @@ class _Group:
 
     lines: list[str]
     """What all of them begin with."""
-    text: str
-    """The prompt that was added last."""
+    last: int
+    """Hash of the prompt that was added last."""
     prompts: int = 1
     """Different prompts, without those that equal the one before: trials of a problem follow each other."""
     rows: int = 1
@@ -65,13 +68,13 @@ class SharedPrompts:
         if group is None:
             self._make_room()
             if len(self._groups) < MOST_GROUPS:
-                self._groups[key] = _Group(_lines(text), text)
+                self._groups[key] = _Group(_lines(text), hash(text))
             return
         group.rows += 1
-        if text == group.text:
+        if hash(text) == group.last:
             return
         group.prompts += 1
-        group.text = text
+        group.last = hash(text)
         lines = _lines(text)
         pairs = zip(group.lines, lines, strict=False)
         different = next((place for place, (left, right) in enumerate(pairs) if left != right), None)
@@ -100,6 +103,8 @@ def _lines(text: str) -> list[str]:
 
 
 def _first_lines(text: str) -> str | None:
-    """The first lines, by which prompts are grouped; None for a prompt that is not longer."""
+    """The first lines, by which prompts are grouped; None for a prompt that is not longer, or far too long."""
+    if len(text) > MOST_CHARACTERS:
+        return None
     lines = text.split("\n", LEAST_LINES)
     return "\n".join(lines[:LEAST_LINES]) if len(lines) > LEAST_LINES else None

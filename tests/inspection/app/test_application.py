@@ -221,6 +221,22 @@ def test_edits_are_visited_and_kept_lines_folded(path: Path) -> None:
     drive(path, steps)
 
 
+def test_shared_worked_examples_are_one_line(tmp_path: Path) -> None:
+    examples = "\n".join(f"Q: What is {number} + 1?\nA: {number + 1}" for number in range(4))
+    path = write_rows(
+        tmp_path / "data.jsonl", [{**row, "prompt": f"{examples}\n{row['prompt']}\nA:"} for row in rows()]
+    )
+
+    async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
+        text = screen(app)
+        assert "⋯ 8 lines that the prompts of all rows begin with" in text
+        assert "Question 0?" in text
+        assert "What is 2 + 1?" not in text
+        assert "What is 2 + 1?" in await press(app, pilot, "z")
+
+    drive(path, steps, size=(120, 30))
+
+
 def test_both_answers_are_shown_side_by_side(path: Path) -> None:
     async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
         text = await press(app, pilot, "s")

@@ -34,8 +34,8 @@ A, R       accept, reject all pairs of the list
 ]          next undecided pair
 n, N       next, previous edit
 /          search: the next row with a text
-f          filter, as --where; an empty filter shows all rows; Tab completes,
-           ↑ brings earlier filters back
+f          filter, as --where (Tab completes, ↑ earlier filters);
+           an empty filter shows all rows
 s          both answers side by side
 z          fold, or show the whole text
 o          overview of the rows in the list
