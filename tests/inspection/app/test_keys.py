@@ -20,7 +20,7 @@ from textual.widgets import Input
 from spotcli.decisions import REASONS, review_path
 from spotcli.inspection.app import dialogs
 from spotcli.inspection.app.application import InspectApp
-from spotcli.inspection.app.dialogs import HELP, ConfirmScreen, LineScreen, ReasonScreen, TextScreen
+from spotcli.inspection.app.dialogs import HELP, ConfirmScreen, Line, LineScreen, ReasonScreen, TextScreen
 from tests.conftest import ROOT
 from tests.inspection.app.test_application import drive, editor, press, rows, screen, settle, states
 from tests.inspection.app.test_application import events as decided
@@ -86,6 +86,11 @@ def dialog(kind: type[Any], text: str = "") -> Callable[[Seen], bool]:
     return lambda seen: isinstance(seen.app.screen, kind) and text in seen.text
 
 
+def line(text: str) -> Callable[[Seen], bool]:
+    """Whether a line of input has a text."""
+    return lambda seen: seen.app.screen.query_one(Input).value.strip() == text
+
+
 def at(row: int) -> Callable[[Seen], bool]:
     return lambda seen: seen.row == row
 
@@ -139,6 +144,9 @@ DIALOGS = [
     *(Case(LineScreen, "escape", closed, (key,)) for key in ("slash", "f")),
     Case(LineScreen, "enter", at(4), ("slash", "?", "backspace", *"question", "space", "4")),
     Case(LineScreen, "enter", lambda seen: list(seen.app.list.rows) == [4, 5], ("f", *"ratio>.35")),
+    Case(Line, "tab", line("ratio"), ("f", *"rat")),
+    Case(Line, "up", line("id~p"), ("f", *"id~p", "enter", "f", *"first>0")),
+    Case(Line, "down", line("first>0"), ("f", *"id~p", "enter", "f", *"first>0", "up")),
     # Ctrl-C ends the application also from a dialog.
     *(Case(InspectApp, "ctrl+c", ended, (key,)) for key in ("r", "A", "o", "f")),
 ]
