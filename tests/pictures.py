@@ -33,8 +33,8 @@ SAMPLES = Path(__file__).with_name("picture_samples.jsonl")
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 SIZE = (100, 30)
 
-KEYS = ("j", "a", "j", "a", "j", "r", "2", "j", "j", "a", "g", "n")
-"""Some decisions, then the first pair at its second edit; it has no decision, which would show its time."""
+KEYS = ("j", "a", "j", "a", "j", "r", "2", "j", "j", "a", "j", "j", "a", "g", "z", "n", "n")
+"""Some decisions, then the whole first pair at its third edit; it has no decision, which would show its time."""
 
 
 def draw(target: Path) -> None:
@@ -45,7 +45,7 @@ def draw(target: Path) -> None:
         rectify(Recipe(rectify=RectifySection(oracle="symbolic")), folder=folder)
         picture = asyncio.run(_screenshot(folder / "data.jsonl"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(without_fonts(picture), encoding="utf-8")
+    target.write_text(readable(picture), encoding="utf-8")
 
 
 async def _screenshot(path: Path) -> str:
@@ -81,7 +81,7 @@ def _environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def without_fonts(picture: str) -> str:
+def readable(picture: str) -> str:
     """Without the fonts of the network, which a page on GitHub may not load: the reader's own are used.
 
     Each stretch of text has the length of its cells, so the columns are right in any font.
@@ -89,6 +89,7 @@ def without_fonts(picture: str) -> str:
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
     fonts = "ui-monospace, SFMono-Regular, Menlo, Consolas, &quot;DejaVu Sans Mono&quot;, monospace"
     picture = re.sub(r"Fira Code[^;]*;", fonts.replace("&quot;", "'") + ";", picture)
+    picture = picture.replace("#4b4e55", "#000000")  # black is grey in Rich's theme, and hard to read on red and green
     picture = re.sub(r"\bterminal-\d+-", "spot-", picture)
     return textwrap.dedent(picture).strip() + "\n"
 
