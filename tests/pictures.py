@@ -82,15 +82,18 @@ def _environment() -> Iterator[None]:
 
 
 def readable(picture: str) -> str:
-    """Without the fonts of the network, which a page on GitHub may not load: the reader's own are used.
+    """A picture that looks the same everywhere: with a size, black text, and no fonts of the network.
 
-    Each stretch of text has the length of its cells, so the columns are right in any font.
+    A page on GitHub may not load fonts, so the reader's own are used. Each stretch of text has the length of its cells,
+    so the columns are right in any font.
     """
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
-    fonts = "ui-monospace, SFMono-Regular, Menlo, Consolas, &quot;DejaVu Sans Mono&quot;, monospace"
-    picture = re.sub(r"Fira Code[^;]*;", fonts.replace("&quot;", "'") + ";", picture)
-    picture = picture.replace("#4b4e55", "#000000")  # black is grey in Rich's theme, and hard to read on red and green
+    fonts = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+    picture = re.sub(r"Fira Code[^;]*;", f"{fonts};", picture)
+    picture = picture.replace("font-family: arial;", "font-family: system-ui, sans-serif;")
+    picture = picture.replace("#4b4e55", "#000000")  # the black of Rich's theme is grey
     picture = re.sub(r"\bterminal-\d+-", "spot-", picture)
+    picture = re.sub(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', r'width="\1" height="\2" \g<0>', picture, count=1)
     return textwrap.dedent(picture).strip() + "\n"
 
 

@@ -156,9 +156,7 @@ FORMS = {"80x24": (80, 24), "200x50": (200, 50), "no colour": (80, 24), "narrow"
 @pytest.mark.skipif(bool(DRAWS), reason=f"the screens were recorded with another version of {DRAWS}")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", SCREENS)
-def test_screen(
-    name: str, form: str, path: Path, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_screen(name: str, form: str, path: Path, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     if form == "no colour":
