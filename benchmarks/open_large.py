@@ -97,7 +97,7 @@ def measure(path: Path, rows: int, name: str) -> None:
     peak = opened.memory
     opened.terminal.press("q")
     opened.terminal.wait(30)
-    print(f"{name:<14} {first:>12.2f} {end:>10.2f} {counted:>10.1f} {found:>8.1f} {memory:>10.0f} {peak:>10.0f}")
+    print(f"{name:<14} {first:>12.2f} {end:>10.2f} {counted:>10.1f} {found:>10.1f} {memory:>10.0f} {peak:>10.0f}")
 
 
 def main() -> None:
@@ -113,9 +113,8 @@ def main() -> None:
         write_pairs(path, options.rows)
         index_path(path).unlink(missing_ok=True)
         print(f"{options.rows:,} rows, {path.stat().st_size / 1e6:.0f} MB")
-        print(
-            f"{'':<14} {'first screen':>12} {'last row':>10} {'counted':>10} {'filter':>8} {'MB first':>10} {'MB end':>10}"
-        )
+        names = ("first screen", "last row", "counted", "filter", "MB first", "MB end")
+        print(f"{'':<14} {names[0]:>12}", *(f"{column:>10}" for column in names[1:]))
         for start in ("without index", "with index"):
             measure(path, options.rows, start)
 

@@ -2,8 +2,8 @@
 
     python tests/pictures.py [FOLDER]
 
-The application shows the pairs of ``tests/picture_samples.jsonl``: answers with slips, which the symbolic oracle corrects
-when the picture is drawn. Nothing in the picture depends on the machine or the time.
+The application shows the pairs of ``tests/picture_samples.jsonl``: answers with slips, which the symbolic oracle
+corrects when the picture is drawn. Nothing in the picture depends on the machine or the time.
 """
 
 from __future__ import annotations
