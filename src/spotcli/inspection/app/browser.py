@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rich.padding import Padding
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.screen import ModalScreen
+from textual.visual import VisualType
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
@@ -62,13 +64,20 @@ def in_order(actions: Mapping[str, str]) -> list[BindingType]:
     return [Binding(keys, action, priority=True) for keys, action in actions.items()]
 
 
+class Bar(Static):
+    """One line in reverse, up to the border of the terminal."""
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        super().update(Padding(content, 0, style="reverse") if isinstance(content, Text) else content, layout=layout)
+
+
 class Browser(App[None]):
     """The viewer of one file, without decisions."""
 
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = None
     CSS = """
-    #title, #footer { height: 1; text-style: reverse; }
+    #title, #footer { height: 1; }
     #main { layout: horizontal; height: 1fr; }
     #rows { width: 34; }
     #pair { width: 1fr; }
@@ -131,11 +140,11 @@ class Browser(App[None]):
         self._rows_by_key: dict[tuple[str, int], list[int]] = {}
 
     def compose(self) -> ComposeResult:
-        yield Static(id="title")
+        yield Bar(id="title")
         with Container(id="main"):
             yield self.list
             yield self.view
-        yield Static(id="footer")
+        yield Bar(id="footer")
 
     def on_mount(self) -> None:
         self._scan()
@@ -146,7 +155,6 @@ class Browser(App[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.screen_stack[0].set_class(event.size.width < NARROW, "narrow")
         self.screen_stack[0].set_class(event.size.width >= 140, "wide")
-        self.call_after_refresh(self.view.lay_out)
 
     def on_row_list_moved(self) -> None:
         self.view.show(self.list.current)

@@ -108,9 +108,13 @@ class PairView(ScrollView):
             self.scroll_to(y=0, animate=False, immediate=True)
         self.lay_out()
 
+    def on_resize(self) -> None:
+        self.lay_out()
+
     def lay_out(self) -> None:
         """Compute the lines again, for another width or other options; a long diff is computed in the background."""
-        width = max(self.size.width - 2, 10)
+        # The size contains the column of the scroll bar until it is shown; a text that fits has none.
+        width = max(self.scrollable_content_region.width - 2, 10)
         if self.row is None or not self.size.width:
             self._set([], [], width)
             return
