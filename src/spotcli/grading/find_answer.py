@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
-from spotcli.grading.extraction.announcements import announced_answer, tagged_answer
+from spotcli.grading.extraction.announcements import announced_answer, final_announcement, tagged_answer
 from spotcli.grading.extraction.boxes import boxed_answer
 from spotcli.grading.extraction.conclusions import conclusion, whole_answer
 from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value
@@ -82,7 +82,7 @@ def _without_continuation(text: str) -> str:
 # --- the text after a box ---
 
 _WITHDRAWN = re.compile(
-    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|mistake|(?:wrong|incorrect)(?! answer)"
+    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|(?<!common )mistake|(?:wrong|incorrect)(?! answer)"
     r"|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
     re.IGNORECASE,
 )
@@ -91,6 +91,10 @@ _CONFIRMED = re.compile(
     r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
     re.IGNORECASE,
 )
+_ENDS_CONFIRMED = re.compile(
+    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$", re.IGNORECASE
+)
+"""The end of a check of the boxed answer: "..., so our answer is correct."."""
 _SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$", re.IGNORECASE)
 
 
@@ -105,7 +109,8 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
     withdrawn = bool(_WITHDRAWN.search(tail)) and not _CONFIRMED.search(tail)
     later = _whole_or_announced(tagged_answer(tail) or "")
     if _STATED.search(tail) or "final result" in tail or _ANSWER.search(tail):
-        later = later or announced_answer(tail)
+        confirmed = _ENDS_CONFIRMED.search(tail) and not _WITHDRAWN.search(tail)
+        later = later or (final_announcement(tail) if confirmed else announced_answer(tail))
     if later and later.text and has_value(later.text) and _key(later.text) != _key(answer.text):
         if _FINAL.search(tail):
             return later

@@ -9,6 +9,8 @@ _NAMES = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|csc|ln|log|
 """Functions that people write without a backslash; ``sec`` is rather a unit, and ``min`` too."""
 _ORDINAL = "(?:st|nd|rd|th)"
 RULES = [
+    (r"(?:\\left\s*)?\(\s*(?:\\!\s*)+\\[dt]?binom\s*\{([^{}]*)\}\s*\{([^{}]*)\}\s*(?:\\!\s*)+(?:\\right\s*)?\)",
+     r"\\binom{\1+\2-1}{\2}"),  # combinations with repetition
     (r"(?<=\d)(?:\{,\}|\\!,|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),  # 10{,}000 and 11,\! 111
     (r"\{,\}|\\!,|,\\!\s*", ","),
     (r"\\(?:mathrm|mathbf|mathit|boldsymbol|bm|textbf)\s*(?=\{[^{}]*\\)", ""),  # bold around a formula

@@ -71,6 +71,11 @@ _REASON = re.compile(
 _CHECK = re.compile(
     r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
+_REJECTED = re.compile(
+    r"\([^()]{0,80}\b(?:reject(?:ed)?|discard(?:ed)?|extraneous|invalid|not valid|ignored?|impossible)\b[^()]{0,80}\)",
+    re.IGNORECASE,
+)
+"""A remark about a value that is no answer: "(the other root, x = -5, is rejected)"."""
 _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
 _GOING_ON = re.compile(
     r"\b(?:we (?:get|have|obtain|find)|but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum"
@@ -87,7 +92,18 @@ def tagged_answer(text: str) -> str | None:
 
 
 def announced_answer(text: str) -> FoundAnswer | None:
-    """The answer after the last announcement near the end, or None."""
+    """The answer after the last announcement near the end, or None.
+
+    Where all announcements name other answers, it is the conclusion of the text.
+    """
+    answer = final_announcement(text)
+    if answer is None and _ANSWER_IS.search(text.rstrip()[-_NEAR_END:]):
+        return conclusion(text, "an announced answer is not the final one")
+    return answer
+
+
+def final_announcement(text: str) -> FoundAnswer | None:
+    """The answer after the last announcement near the end that names the final answer, or None."""
     text = text.rstrip()
     tail = text[max(0, len(text) - _NEAR_END) :]
     last_line = tail.rsplit("\n", 1)[-1]
@@ -95,11 +111,10 @@ def announced_answer(text: str) -> FoundAnswer | None:
         return _announced(marked[1])
     if heading := _HEADING.search(tail):
         return _announced(heading[1])
-    announcements = list(_ANSWER_IS.finditer(tail))
-    for announcement in reversed(announcements):
+    for announcement in reversed(list(_ANSWER_IS.finditer(tail))):
         if not _is_another_answer(tail, announcement):
             return _announced(tail[announcement.end() :])
-    return conclusion(text, "an announced answer is not the final one") if announcements else None
+    return None
 
 
 def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
@@ -122,7 +137,7 @@ def _announced(text: str) -> FoundAnswer | None:
     text = text.replace('\\"', '"').lstrip(" \t\n*:")
     sentence, rest = first_sentence(text)
     value, tail = split_value(sentence)
-    following = f"{tail.strip(' ,;:')} {rest}".strip()
+    following = _REJECTED.sub(" ", f"{tail.strip(' ,;:')} {rest}").strip()
     if not value:
         return conclusion(sentence, "the announced answer is a sentence") or FoundAnswer(
             sentence, doubt="the announced answer is a sentence"

@@ -14,14 +14,14 @@ _CONCLUDING = re.compile(
     re.IGNORECASE,
 )
 _PREDICATE = re.compile(
-    r"(?:\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
+    r"(?:\b(?:it|that|which|there)['\u2019]s|\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
     r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
     r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?)"
     r"|[=:,]|^)[\s*_]*$",
     re.IGNORECASE,
 )
 _IS = re.compile(
-    r"\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of)"
+    r"(?:\b(?:it|that|which|there)['\u2019]s|\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of))"
     r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$",
     re.IGNORECASE,
 )
