@@ -86,13 +86,20 @@ _WITHDRAWN = re.compile(
     r"|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
     re.IGNORECASE,
 )
+_CORRECTED = re.compile(
+    r"\b(?:however|but|actually)\b[^.\n]*\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected|counted"
+    r" (?:it )?twice|double[- ]count\w*)\b[^.\n]*\d",
+    re.IGNORECASE,
+)
+"""A correction without a word of withdrawal: "However, we must divide by 2, which gives 3."."""
 _CONFIRMED = re.compile(
     r"\b(?:is (?:indeed )?(?:correct|right|valid)|(?:indeed|also) (?:correct|holds)|confirm\w*|verified|checks out"
     r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
     re.IGNORECASE,
 )
 _ENDS_CONFIRMED = re.compile(
-    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$", re.IGNORECASE
+    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$",
+    re.IGNORECASE,
 )
 """The end of a check of the boxed answer: "..., so our answer is correct."."""
 _SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$", re.IGNORECASE)
@@ -106,7 +113,7 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
     """
     if len(tail.strip(" \t\n$.*)]}\\")) < 2:
         return answer
-    withdrawn = bool(_WITHDRAWN.search(tail)) and not _CONFIRMED.search(tail)
+    withdrawn = bool(_WITHDRAWN.search(tail) or _CORRECTED.search(tail)) and not _CONFIRMED.search(tail)
     later = _whole_or_announced(tagged_answer(tail) or "")
     if _STATED.search(tail) or "final result" in tail or _ANSWER.search(tail):
         confirmed = _ENDS_CONFIRMED.search(tail) and not _WITHDRAWN.search(tail)

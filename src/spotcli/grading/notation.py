@@ -13,6 +13,8 @@ RULES = [
      r"\\binom{\1+\2-1}{\2}"),  # combinations with repetition
     (r"(?<=\d)(?:\{,\}|\\!,|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),  # 10{,}000 and 11,\! 111
     (r"\{,\}|\\!,|,\\!\s*", ","),
+    (r"\\(?:mathrm|text|rm)\s*\{\s*\\[dt]?frac\s*\{([A-Za-z\s]+)\}\s*\{([A-Za-z\s]+)(\^\s*\{?\d\}?)?\}\s*\}",
+     r"\\text{\1}/\\text{\2}\3"),  # 10 \mathrm{\frac{m}{s}}
     (r"\\(?:mathrm|mathbf|mathit|boldsymbol|bm|textbf)\s*(?=\{[^{}]*\\)", ""),  # bold around a formula
     (r"\\(?:mathbf|mathit|boldsymbol|bm|textbf)\s*(?=\{[^{}]*(?:[+=^_*]|\s-\s))", ""),
     (r"(?<=\d)(?:\\[,;: ]|~|\{(?:\s|\\,)\})(?=\d{3}(?!\d))", ""),  # 10\,000
@@ -67,6 +69,8 @@ RULES = [
     (r"(?<=\d)\s*(?:\\text\{)?\s*[pP]\.?\s?[mM](?:\.|(?![a-zA-Z]))\s*\}?", r" \\text{pm}"),
     (r"(?<=\d)\s*\\text\{\s*and (?:a|one)[ -]half(?![a-z])\s*", r"\\frac{1}{2}\\text{"),
     (r"(?<=\d)\s*and (?:a|one)[ -]half(?![a-z])", r"\\frac{1}{2}"),
+    (r"\\frac\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}\s*\{\s*\\text\s*\{([^{}]*)\}\s*(\^\s*\{?\d\}?)?\s*\}",
+     r"\\text{\1}/\\text{\2}\3"),  # a unit as a fraction
     (r"\\text\{\s*\}", " "),
     (r"(?<![\w.])0b([01]+)(?!\w)", r"\1_{2}"),
     (r"(?<![\w.])0x([0-9A-Fa-f]+)(?!\w)", r"\1_{16}"),

@@ -34,6 +34,7 @@ _CURRENCY = re.compile(r"\\(?:USD|EUR|GBP|YEN|INR|KRW)(?![A-Za-z])|(?<![A-Za-z\\
 _UNIT_START = re.compile(
     r"\\text\s*\{|(?<![A-Za-z\\])(?!(?<=\d)[eE][+-]?\d)[A-Za-z]|\^\\circ|(?:(?<=\d)|(?<=\d )){\s*(?=\\?[A-Za-z])"
 )
+_SUM = re.compile(r"(?<=[\w})!])(?<![\d.][eE])\s*(?:[+-]|\\pm|\\mp)")
 _SENTENCE = re.compile(r"\\text\s*\{[^{}]*(?:\bis|:|=|are)\s*\}\s*(?=\S)")
 _LEADING_WORD = re.compile(r"\s*((?:\\text\s*\{\s*)?)([A-Za-z]{3,})\b\s*")
 
@@ -67,6 +68,8 @@ def read_quantity(text: str, trust: bool = False) -> Quantity | None:
         return None
     if unit.startswith("{") and unit.endswith("}"):
         unit = unit[1:-1].strip()
+    if _SUM.search(value) and not _follows_sum(unit):
+        return None
     full, unit = _multiplied(number, unit)
     bare = number if full is not number else None
     if changing := changing_words(unit):
@@ -74,6 +77,12 @@ def read_quantity(text: str, trust: bool = False) -> Quantity | None:
     if bare and not re.search("[A-Za-z]", unit.replace("\\text", "")):
         return Quantity(full, currency, _unit(currency), percent, bare=bare)
     return _with_unit(Quantity(full, currency, percent=percent, bare=bare), unit, max_words=8 if trust else 5)
+
+
+def _follows_sum(unit: str) -> bool:
+    r"""Whether a text after a sum can be the unit of all of it: ``1+\sqrt{2} cm``, but not ``2+3i``."""
+    word = re.match(r"[A-Za-z]{2,}", unit)
+    return unit.startswith("\\text") or bool(word and (is_unit(word[0]) or word[0] in ("unit", "units")))
 
 
 def _number(text: str) -> ExactNumber | None:

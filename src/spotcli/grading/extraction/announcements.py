@@ -7,9 +7,10 @@ follows an announcement therefore decides whether it counts.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from spotcli.grading.extraction import FoundAnswer
-from spotcli.grading.extraction.conclusions import conclusion
+from spotcli.grading.extraction.conclusions import conclusion, right_side
 from spotcli.grading.extraction.sentences import first_sentence, has_value, masked, words_of
 
 _NEAR_END = 400
@@ -42,6 +43,8 @@ _MARKED_LINE = re.compile(
 )
 _HASHES = re.compile(r"(?:^|\s)####[ \t]*(\S.*)$")
 _HEADING = re.compile(r"(?:^|\n)[#*_ \t]*(?:final |the )?answer[*_ \t]*:?[*_ \t]*\n\s*(\S[^\n]*)$", re.IGNORECASE)
+_CHOICE_AND_TEXT = re.compile(r"[A-J][.)]\s+[^\n.]{1,60}(?:\.?\s*\**\s*$|(?=\*\*))")
+"""The text after an announcement, if it is a choice letter with its text."""
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _FILLERS = re.compile(
     r"^(?:[\s,:*_`\"]|\b(?:of course|therefore|thus|hence|exactly|simply|just|indeed|clearly|precisely|equal to"
@@ -59,9 +62,16 @@ _OPERATION = re.compile(
     r"|first|sum|product|difference|quotient|how|what|obtained|found|computed|calculated)\b",
     re.IGNORECASE,
 )
+_VALUE = re.compile(r"\*{4,}|[\d.,/]*\d[\d.,/]*")
+_OPINION = re.compile(r"\W*(?:yes|no|not|true|false|none|neither|never|if|it depends)\b", re.IGNORECASE)
+_VERBS = {
+    "by", "can", "has", "have", "had", "gets", "got", "makes", "made", "takes", "took", "needs", "needed", "left",
+    "pays", "paid", "costs", "earns", "earned", "spends", "spent", "saves", "saved", "weighs", "uses", "used",
+}  # fmt: skip
+"""Words before a value with which it is a sentence rather than a value with its name."""
 _IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
 _REASON = re.compile(
-    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
+    r"\W*(?:since|because|as|and not|rather than|instead of|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
     r"|given|i\.e"
     r"|rounded|this|assuming|which|that|after|using|to see|recall"
     r"|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify|confirm))\b",
@@ -138,22 +148,31 @@ def _announced(text: str) -> FoundAnswer | None:
     sentence, rest = first_sentence(text)
     value, tail = split_value(sentence)
     following = _REJECTED.sub(" ", f"{tail.strip(' ,;:')} {rest}").strip()
+    if choice := _CHOICE_AND_TEXT.match(text):  # B. 12 meters
+        return FoundAnswer(choice[0].strip(" .*"))
     if not value:
-        return conclusion(sentence, "the announced answer is a sentence") or FoundAnswer(
-            sentence, doubt="the announced answer is a sentence"
-        )
+        doubt = "the announced answer is a sentence"
+        answer = conclusion(sentence, doubt) or FoundAnswer(sentence, doubt=doubt)
+        return replace(answer, doubt="") if _states_one_value(sentence) and not has_value(rest) else answer
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
-    if not has_value(following) or _repeats(value, following):
-        return FoundAnswer(value)
-    if _REASON.match(following) and not _GOING_ON.search(following):
-        return FoundAnswer(value)
-    if _CHECK.match(following) and not _WITHDRAWAL.search(following):
-        return FoundAnswer(value)
+    if (
+        not has_value(following)
+        or _repeats(value, following)
+        or (_REASON.match(following) and not _GOING_ON.search(following))
+        or (_CHECK.match(following) and not _WITHDRAWAL.search(following))
+    ):
+        return FoundAnswer(value, result=right_side(value))
     if _GOING_ON.search(following):
         doubt = "the announced answer is followed by another result"
         return conclusion(following, doubt) or FoundAnswer("", doubt=doubt)
     return FoundAnswer(value, doubt="the announced answer is followed by other values")
+
+
+def _states_one_value(sentence: str) -> bool:
+    """Whether an announced sentence states its only value: "Answer: Maria spent $50 in total."."""
+    values = _VALUE.findall(masked(sentence))
+    return len(values) == 1 and not _OPERATION.search(sentence) and not _OPINION.match(sentence)
 
 
 def _repeats(value: str, following: str) -> bool:
@@ -163,6 +182,7 @@ def _repeats(value: str, following: str) -> bool:
 
 
 def _key(text: str) -> str:
+    text = re.sub(r"(?<=[\d}$)])\s*\\text\s*\{[^{}]*\}\s*$", "", text)  # a unit
     return re.sub(r"[\s$.,{}]|\\[()\[\]]", "", text)
 
 
@@ -189,5 +209,5 @@ def _is_value(text: str) -> bool:
         return len(words) <= 4
     start = re.search(r"\d|\\|[-+$\u20ac\u00a3(\[{]|=", text)
     leading = words_of(text[: start.start()]) if start else words
-    states = {"is", "was", "are", "be", "equals"} & set(words) or {"by", "can"} & set(leading)
+    states = {"is", "was", "are", "be", "equals"} & set(words) or _VERBS & set(leading)
     return len(leading) <= 2 and len(words) <= 8 and not states

@@ -16,7 +16,9 @@ _CONCLUDING = re.compile(
 _PREDICATE = re.compile(
     r"(?:\b(?:it|that|which|there)['\u2019]s|\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
     r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
-    r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?)"
+    r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?"
+    r"|made|took|needed|left|paid|earned|kept|spent|received|saved|owed|weighed|got|sold|bought|used|uses?)"
+    r"(?:\s+(?:him|her|them|it|us|me|you))?"
     r"|[=:,]|^)[\s*_]*$",
     re.IGNORECASE,
 )
@@ -105,6 +107,12 @@ def whole_answer(text: str) -> FoundAnswer:
     sides = _top_level_sides(_without_delimiters(text.strip(" .")))
     long = len(sides) > 2 or (len(sides) > 1 and len(text) > 60) or _CONDITION.match(text)
     return FoundAnswer(text, doubt=NO_STATEMENT if long else "", result=sides[-1].strip() if len(sides) > 1 else "")
+
+
+def right_side(text: str) -> str:
+    """The last side of an equation; empty for another text."""
+    sides = _top_level_sides(_without_delimiters(text.strip(" .")))
+    return sides[-1].strip() if len(sides) > 1 else ""
 
 
 _CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
