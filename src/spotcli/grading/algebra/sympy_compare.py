@@ -30,9 +30,12 @@ _NORMALIZE = NormalizationConfig(basic_latex=True, units=False, malformed_operat
 _CASE_SENSITIVE = ConversionConfig(lowercase_symbols=False)
 _UNREAD = re.compile(
     r"\\(?:partial|ldots|det|nabla|angle|pmod)(?![A-Za-z])|\\begin\s*\{[vV]matrix\}|\\text\s*\{\s*[ijk]\s*\}"
-    r"|\\frac\s*\{\s*d|[A-Za-z]'"
+    r"|\\frac\s*\{\s*d|[A-Za-z]'|!!|\\(?:gcd|lcm)\s*\([^)]*[A-Za-z]|[A-Z]\s*\^\s*(?:\{\s*T\s*\}|T)"
+    r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d"
 )
-"""Notation that the parser misreads as a product of variables."""
+"""Notation that the parser misreads: derivatives and transposes as products, ``1 2`` as a sum, gcd(a, b) as 1."""
+_POWER_T = re.compile(r"\^\s*(?:\{\s*T\s*\}|T)")
+_LETTER_D = re.compile(r"(?<![A-Za-z\\])d(?=\s*\\[A-Za-z]|\s+[A-Za-z])")
 _UNIT_I = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_])")
 _LOG = re.compile(r"\\log(?![a-zA-Z])(?!\s*_)")
 _SUBSCRIPTED = {"E": r"\Xi", "e": r"\xi", "i": r"\iota"}
@@ -146,6 +149,9 @@ def _read(latex: str, complex_: bool = False) -> Any:
     latex = re.sub(r"\\text\s*\{\s*([A-Za-z])\s*\}", r"{\1}", latex)
     latex = re.sub(r"\\cr(?![a-z])", r"\\\\", latex).replace("\\reals", "\\mathbb{R}")
     latex = re.sub(r"(?<![A-Za-z\\])([Eei])_", lambda m: _SUBSCRIPTED[m[1]] + "_", latex)
+    latex = _POWER_T.sub(r"^{\\vartheta}", latex)  # the parser drops T as the sign of a transpose
+    if "\\int" not in latex:
+        latex = _LETTER_D.sub("{d}", latex)  # no differential
     for letter, name in _GREEK:
         latex = letter.sub(name, latex)
     latex = re.sub(r"(\w)!\s*\^", r"(\1!)^", latex)
