@@ -82,8 +82,8 @@ def _without_continuation(text: str) -> str:
 # --- the text after a box ---
 
 _WITHDRAWN = re.compile(
-    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|(?<!common )mistake|(?:wrong|incorrect)(?! answer)"
-    r"|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
+    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|(?<!common )mistake"
+    r"|(?:wrong|incorrect)(?! answer)|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
     re.IGNORECASE,
 )
 _CORRECTED = re.compile(

@@ -30,7 +30,7 @@ _NORMALIZE = NormalizationConfig(basic_latex=True, units=False, malformed_operat
 _CASE_SENSITIVE = ConversionConfig(lowercase_symbols=False)
 _UNREAD = re.compile(
     r"\\(?:partial|ldots|det|nabla|angle|pmod)(?![A-Za-z])|\\begin\s*\{[vV]matrix\}|\\text\s*\{\s*[ijk]\s*\}"
-    r"|\\frac\s*\{\s*d|[A-Za-z]'|!!|\\(?:gcd|lcm)\s*\([^)]*[A-Za-z]|[A-Z]\s*\^\s*(?:\{\s*T\s*\}|T)"
+    r"|\\frac\s*\{\s*d|\w'|!!|\\(?:gcd|lcm)\s*\([^)]*[A-Za-z]|[A-Z]\s*\^\s*(?:\{\s*T\s*\}|T)"
     r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d"
 )
 """Notation that the parser misreads: derivatives and transposes as products, ``1 2`` as a sum, gcd(a, b) as 1."""

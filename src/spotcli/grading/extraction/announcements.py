@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from spotcli.grading.extraction import FoundAnswer
-from spotcli.grading.extraction.conclusions import conclusion, right_side
+from spotcli.grading.extraction.conclusions import MAX_UNIT_WORDS, conclusion, right_side, unit_after
 from spotcli.grading.extraction.sentences import first_sentence, has_value, masked, words_of
 
 _NEAR_END = 400
@@ -62,7 +62,7 @@ _OPERATION = re.compile(
     r"|first|sum|product|difference|quotient|how|what|obtained|found|computed|calculated)\b",
     re.IGNORECASE,
 )
-_VALUE = re.compile(r"\*{4,}|[\d.,/]*\d[\d.,/]*")
+_VALUE = re.compile(r"\*{4,}|-?(?:\\?[$\u20ac\u00a3]\s*)?\d[\d.,/]*(?<![.,/])%?")
 _OPINION = re.compile(r"\W*(?:yes|no|not|true|false|none|neither|never|if|it depends)\b", re.IGNORECASE)
 _VERBS = {
     "by", "can", "has", "have", "had", "gets", "got", "makes", "made", "takes", "took", "needs", "needed", "left",
@@ -71,8 +71,8 @@ _VERBS = {
 """Words before a value with which it is a sentence rather than a value with its name."""
 _IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
 _REASON = re.compile(
-    r"\W*(?:since|because|as|and not|rather than|instead of|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
-    r"|given|i\.e"
+    r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
+    r"|given|i\.e|and not|rather than|instead of"
     r"|rounded|this|assuming|which|that|after|using|to see|recall"
     r"|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify|confirm))\b",
     re.IGNORECASE,
@@ -151,9 +151,7 @@ def _announced(text: str) -> FoundAnswer | None:
     if choice := _CHOICE_AND_TEXT.match(text):  # B. 12 meters
         return FoundAnswer(choice[0].strip(" .*"))
     if not value:
-        doubt = "the announced answer is a sentence"
-        answer = conclusion(sentence, doubt) or FoundAnswer(sentence, doubt=doubt)
-        return replace(answer, doubt="") if _states_one_value(sentence) and not has_value(rest) else answer
+        return _announced_sentence(sentence, rest)
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
     if (
@@ -169,10 +167,18 @@ def _announced(text: str) -> FoundAnswer | None:
     return FoundAnswer(value, doubt="the announced answer is followed by other values")
 
 
-def _states_one_value(sentence: str) -> bool:
-    """Whether an announced sentence states its only value: "Answer: Maria spent $50 in total."."""
-    values = _VALUE.findall(masked(sentence))
-    return len(values) == 1 and not _OPERATION.search(sentence) and not _OPINION.match(sentence)
+def _announced_sentence(sentence: str, rest: str) -> FoundAnswer:
+    """The answer in an announced sentence: its only value, as in "Answer: Maria spent $50 in total."."""
+    doubt = "the announced answer is a sentence"
+    answer = conclusion(sentence, doubt)
+    values = list(_VALUE.finditer(masked(sentence)))
+    if len(values) != 1 or has_value(rest) or _OPERATION.search(sentence) or _OPINION.match(sentence):
+        return answer or FoundAnswer(sentence, doubt=doubt)
+    if answer:
+        return replace(answer, doubt="")
+    start, end = values[0].span()
+    value = sentence[start:end] + unit_after(sentence[end:])
+    return FoundAnswer(value, doubt="" if len(words_of(sentence[end:])) <= MAX_UNIT_WORDS else doubt)
 
 
 def _repeats(value: str, following: str) -> bool:

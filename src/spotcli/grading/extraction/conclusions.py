@@ -14,7 +14,8 @@ _CONCLUDING = re.compile(
     re.IGNORECASE,
 )
 _PREDICATE = re.compile(
-    r"(?:\b(?:it|that|which|there)['\u2019]s|\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
+    r"(?:\b(?:it|that|which|there)['\u2019]s"
+    r"|\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
     r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
     r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?"
     r"|made|took|needed|left|paid|earned|kept|spent|received|saved|owed|weighed|got|sold|bought|used|uses?)"
@@ -23,7 +24,8 @@ _PREDICATE = re.compile(
     re.IGNORECASE,
 )
 _IS = re.compile(
-    r"(?:\b(?:it|that|which|there)['\u2019]s|\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of))"
+    r"(?:\b(?:it|that|which|there)['\u2019]s"
+    r"|\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of))"
     r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$",
     re.IGNORECASE,
 )
@@ -88,7 +90,7 @@ def _of_formula(sentence: re.Match[str], doubt: str) -> FoundAnswer | None:
     if not _PREDICATE.search(before) and "=" not in content:
         return None
     sure = stated and not _NOT_FINAL.search(last_clause) and len(words_of(after)) <= 3
-    return _of_equation(content, doubt or ("" if sure else NO_STATEMENT), _unit(after))
+    return _of_equation(content, doubt or ("" if sure else NO_STATEMENT), unit_after(after))
 
 
 def _without_delimiters(formula: str) -> str:
@@ -96,10 +98,15 @@ def _without_delimiters(formula: str) -> str:
     return content.removeprefix("\\[").removesuffix("\\]").strip(" \n.,")
 
 
-def _unit(text: str) -> str:
+MAX_UNIT_WORDS = 3
+"""Words after a value that may be its unit."""
+
+
+def unit_after(text: str) -> str:
     """The words after a value, if they may be its unit."""
     text = text.strip(" .*\n")
-    return f" \\text{{ {text}}}" if re.fullmatch(r"[A-Za-z ]{1,30}", text) and len(text.split()) <= 3 else ""
+    short = re.fullmatch(r"[A-Za-z ]{1,30}", text) and len(text.split()) <= MAX_UNIT_WORDS
+    return f" \\text{{ {text}}}" if short else ""
 
 
 def whole_answer(text: str) -> FoundAnswer:
@@ -169,4 +176,4 @@ def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
         and not _NOT_FINAL.search(last_clause)
         and len(words_of(after)) <= 3
     )
-    return FoundAnswer(numbers[-1][0].strip() + _unit(after), doubt=doubt or ("" if sure else NO_STATEMENT))
+    return FoundAnswer(numbers[-1][0].strip() + unit_after(after), doubt=doubt or ("" if sure else NO_STATEMENT))
