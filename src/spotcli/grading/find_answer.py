@@ -87,8 +87,8 @@ _WITHDRAWN = re.compile(
     re.IGNORECASE,
 )
 _CORRECTED = re.compile(
-    r"\b(?:however|but|actually)\b[^.\n]*\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected|counted"
-    r" (?:it )?twice|double[- ]count\w*)\b[^.\n]*\d",
+    r"\b(?:however|but|actually)\b[^.\n]{0,120}?\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected"
+    r"|counted (?:it )?twice|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
     re.IGNORECASE,
 )
 """A correction without a word of withdrawal: "However, we must divide by 2, which gives 3."."""

@@ -23,6 +23,8 @@ _PREDICATE = re.compile(
     r"|[=:,]|^)[\s*_]*$",
     re.IGNORECASE,
 )
+_PREDICATE_LENGTH = 60
+"""Characters before a value that are searched for its predicate."""
 _IS = re.compile(
     r"(?:\b(?:it|that|which|there)['\u2019]s"
     r"|\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of))"
@@ -71,7 +73,11 @@ def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
     if formula and not re.search(r"\d", formula["after"]) and len(words_of(formula["after"])) <= 8:
         if answer := _of_formula(formula, doubt):
             return answer
-        earlier = [part for part in FORMULA.finditer(sentence) if _PREDICATE.search(sentence[: part.start()].rstrip())]
+        earlier = [
+            part
+            for part in FORMULA.finditer(sentence)
+            if _PREDICATE.search(sentence[max(0, part.start() - _PREDICATE_LENGTH) : part.start()].rstrip())
+        ]
         content = _without_delimiters(earlier[-1][0]) if earlier else ""
         return _of_equation(content, doubt or NO_STATEMENT) if content else None
     environment = _ENVIRONMENT.search(sentence)
