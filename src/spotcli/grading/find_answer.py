@@ -97,6 +97,12 @@ _CONFIRMED = re.compile(
     r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
     re.IGNORECASE,
 )
+_HYPOTHETICAL = re.compile(
+    r"\b(?:common|easy to|tempting|typical|students|people|one (?:might|may|could)|might think"
+    r"|would (?:give|yield|lead))\b",
+    re.IGNORECASE,
+)
+"""A mistake that somebody else makes: "It is easy to make the mistake of ..., which would give 28."."""
 _ENDS_CONFIRMED = re.compile(
     r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$",
     re.IGNORECASE,
@@ -119,11 +125,13 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
         confirmed = _ENDS_CONFIRMED.search(tail) and not _WITHDRAWN.search(tail)
         later = later or (final_announcement(tail) if confirmed else announced_answer(tail))
     if later and later.text and has_value(later.text) and _key(later.text) != _key(answer.text):
-        if _FINAL.search(tail):
+        if withdrawn or _FINAL.search(tail):
             return later
         return FoundAnswer(later.text, doubt=later.doubt or "the box and a later announcement differ")
     if later and later.text:
         return answer
+    if withdrawn and _HYPOTHETICAL.search(tail):
+        return FoundAnswer(answer.text, doubt="the text after the box names a mistake", others=answer.others)
     if withdrawn:
         if corrected := conclusion(tail, "the boxed answer is withdrawn"):
             return corrected

@@ -93,7 +93,8 @@ RULES = [
     (r"^([\[(].+,.+)\[$", r"\1)"),
     (r"\*\*", "^"),
     (r"(?<![A-Za-z])np\.(?=[a-z])", r"\\"),  # a reference written as numpy code
-    (r"(?<![A-Za-z\\])(sqrt|pi|infinity|infty|cup)(?![A-Za-z])", r"\\\1 "),
+    (r"(?<![A-Za-z\\])(sqrt|pi|infinity|infty)(?![A-Za-z])", r"\\\1 "),
+    (r"(?<=[)\]}])\s*cup\s*(?=[(\[{\\])", r"\\cup "),
     (r"(?<![A-Za-z\\])(?:oo|inf)(?![A-Za-z])", r"\\infty "),
     (r"\\infinity(?![a-z])", r"\\infty "),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),

@@ -39,11 +39,14 @@ _HEARSAY = re.compile(
 _DENIAL = re.compile(r"not\s+(?=[$\d\\(-])")
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
 _MARKED_LINE = re.compile(
-    r"^\s*(?:\*\*)?(?:A|Ans|Answer|Final Answer|Solution)\s*[:\uff1a](?:\*\*)?\s*(.+)$", re.IGNORECASE
+    r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution)(?:\*\*|__)?\s*[:\uff1a](?:\*\*|__)?\s*(.+)$",
+    re.IGNORECASE,
 )
 _HASHES = re.compile(r"(?:^|\s)####[ \t]*(\S.*)$")
 _HEADING = re.compile(r"(?:^|\n)[#*_ \t]*(?:final |the )?answer[*_ \t]*:?[*_ \t]*\n\s*(\S[^\n]*)$", re.IGNORECASE)
-_CHOICE_AND_TEXT = re.compile(r"[A-J][.)]\s+[^\n.]{1,60}(?:\.?\s*\**\s*$|(?=\*\*))")
+_CHOICE_AND_TEXT = re.compile(
+    r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-J])(?:\)\s*:|[.)])\s+([^\n.]{1,60})(?:\.?\s*\**\s*$|(?=\*\*))"
+)
 """The text after an announcement, if it is a choice letter with its text."""
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _FILLERS = re.compile(
@@ -78,6 +81,10 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 """The start of a text after an answer that gives a reason for it rather than another result."""
+_BECAUSE = re.compile(r"\W*(?:since|because)\b", re.IGNORECASE)
+_CONSEQUENCE = re.compile(
+    r"\b(?:now|then|so|hence|thus|therefore|finally|need|question|asks?|asked|next)\b", re.IGNORECASE
+)
 _CHECK = re.compile(
     r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
@@ -149,7 +156,7 @@ def _announced(text: str) -> FoundAnswer | None:
     value, tail = split_value(sentence)
     following = _REJECTED.sub(" ", f"{tail.strip(' ,;:')} {rest}").strip()
     if choice := _CHOICE_AND_TEXT.match(text):  # B. 12 meters
-        return FoundAnswer(choice[0].strip(" .*"))
+        return FoundAnswer(f"({choice[1]}) {choice[2].strip(' *')}")
     if not value:
         return _announced_sentence(sentence, rest)
     if text[len(sentence) :].startswith("!"):
@@ -158,6 +165,7 @@ def _announced(text: str) -> FoundAnswer | None:
         not has_value(following)
         or _repeats(value, following)
         or (_REASON.match(following) and not _GOING_ON.search(following))
+        or (_BECAUSE.match(following) and not (_WITHDRAWAL.search(following) or _CONSEQUENCE.search(following)))
         or (_CHECK.match(following) and not _WITHDRAWAL.search(following))
     ):
         return FoundAnswer(value, result=right_side(value))
