@@ -15,6 +15,7 @@ import pytest
 
 from spotcli.evaluation.page import flips, write_report
 from spotcli.evaluation.page.differences import difference_plot, drift_plot
+from spotcli.evaluation.page.numbers import point_range
 from spotcli.evaluation.page.plots import drift_axis, point_axis
 from spotcli.evaluation.page.score_table import paper_table, short_names
 from spotcli.evaluation.scores import EvalSummary, TaskFacts
@@ -135,6 +136,12 @@ def test_the_table_has_averages_and_marks_the_best(tmp_path: Path) -> None:
     base, tuned, _ = table.lines
     means = [summary.models[0].scores[task].estimate.mean for task in ("aime24", "aime25", "amc23", "math500")]
     assert base.cells[4].value == pytest.approx(sum(means) / 4)
+    average, change = summary.models[0].averages["in-domain"], summary.average_changes["in-domain"]
+    assert base.cells[4].note == f"{100 * average.low:.1f}–{100 * average.high:.1f}"
+    assert table.difference[4].note == point_range(change.low, change.high)
+    text = written(tmp_path, summary)
+    assert text.count(f"<small>{point_range(change.low, change.high)}</small>") == 1
+    assert text.count(f"<small>{base.cells[-1].note}</small>") >= 1
     for index, cell in enumerate(table.difference):
         assert cell.value == pytest.approx((tuned.cells[index].value or 0) - (base.cells[index].value or 0))
         values = [line.cells[index].value for line in table.lines]

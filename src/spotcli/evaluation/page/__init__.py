@@ -1,4 +1,4 @@
-"""The page of an evaluation: ``report.html``, one file without network.
+"""The page of an evaluation: ``MODEL.report.html``, one file without network.
 
 verdict -> figures -> models by tasks -> differences -> lost and won problems -> drift -> every number -> settings
 """
@@ -17,8 +17,10 @@ from spotcli.evaluation.page.score_table import NUMBERS, metric_lines, number_li
 from spotcli.evaluation.scores import EvalSummary
 from spotcli.html_pages import Figure
 
-REPORT = "report.html"
-"""Name of the page in the folder of the scores."""
+REPORT = ".report.html"
+"""Ending of the page, after the name of the model's scores: an evaluation of another model does not replace it."""
+LATEST = "report.html"
+"""A copy of the page that was written last in the folder of the scores."""
 
 _HERE = Path(__file__).parent
 
