@@ -49,7 +49,7 @@ Replay = Annotated[bool, _option("Run", "Judge the recorded replies again; send 
 
 # spot inspect
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs, or of scores; - reads stdin.")]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Pairs, samples, replies or scores; - reads stdin.")]
 Id = Annotated[str | None, _option("Pairs", "Show only the pair with this id.", metavar="ID")]
 Where = Annotated[
     str | None,

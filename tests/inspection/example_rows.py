@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from spotcli.reply_entries import MoneyEntry, ReplyEntry, UndoEntry
+from spotcli.reply_entries import Entry, MoneyEntry, ReplyEntry, UndoEntry
 from tests.inspection.example_pairs import write_rows
 
 ENDS = [("right", "stop", None), ("wrong", "stop", None), ("undecided", "length", "truncated")]
@@ -58,7 +58,8 @@ def reply_rows() -> list[dict[str, Any]]:
         for number in range(2)
     ]
     money = [MoneyEntry("sent", "k9", 0.5), MoneyEntry("free", "k9", 0.5)]
-    return [entry.as_row() for entry in (*replies, *money, UndoEntry.of(replies[0]))]
+    entries: list[Entry] = [*replies, *money, UndoEntry.of(replies[0])]
+    return [entry.as_row() for entry in entries]
 
 
 def score_rows(right: str) -> list[dict[str, Any]]:

@@ -278,11 +278,6 @@ class Entries:
 
         return selects
 
-    def matches(self, row: int, predicate: Callable[[Any], bool]) -> bool:
-        """Whether a row matches a filter; a damaged one does not."""
-        record = self.record(row)
-        return record is not None and predicate(record)
-
     def contains(self, row: int, text: str) -> bool:
         """Whether any text of a row contains a text, without regard to case."""
         record = self.record(row)

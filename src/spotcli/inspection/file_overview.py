@@ -76,20 +76,23 @@ class FileOverview:
             self._replies = self._replies or ReplyOverview()
             self._replies.add(record, matches=matches)
 
-    def summary(self, path: Path, *, html: Path | None = None, comparison: Comparison | None = None) -> FileSummary:
+    def summary(
+        self, path: Path, *, html: Path | None = None, comparison: Comparison | None = None, one_each: bool = True
+    ) -> FileSummary:
         """Return the summary of the rows added so far.
 
         Args:
             path: the file.
             html: the page that is written.
             comparison: of the scores with a base model's, if it was made.
+            one_each: one answer per problem was counted, whose verdicts are no score.
         """
         parts: dict[str, KindSummary] = {}
         if self._pairs is not None or not (self._scores or self._samples or self._replies):
             counts = outputs.read_meta(path).get("counts") or {}
             parts[PAIRS] = (self._pairs or Overview(self._gamma)).summary(path, counts, html)
         if self._scores is not None:
-            base = None if comparison is None else comparison.base
+            base = comparison.base if comparison is not None and one_each else None
             changes = {} if comparison is None else comparison.changes
             parts[SCORES] = self._scores.summary(path, against=base, changes=changes.values(), html=html)
         if self._samples is not None:

@@ -268,7 +268,7 @@ class Browser(App[None]):
             totals.add(self.entries.record(row), matches=True, duplicate=row in self.entries.duplicates)
         comparison = self.entries.comparison
         made = comparison if comparison is not None and comparison.is_made else None
-        content = row_terminal.file_overview(totals.summary(self.opened.path, comparison=made), width)
+        content = row_terminal.file_overview(totals.summary(self.opened.path, comparison=made, one_each=False), width)
         self.call_from_thread(screen.replace, content)
 
     # What keys do
