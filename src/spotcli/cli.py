@@ -155,7 +155,10 @@ def rectify(
 [cyan]  spot inspect data.jsonl --where 'first<0.5 and not verdict=right'[/cyan]
 
 Problems that the trained model no longer solves:
-[cyan]  spot inspect scores/checkpoint.jsonl --where lost[/cyan]""",
+[cyan]  spot inspect scores/checkpoint.jsonl --where lost[/cyan]
+
+What is trained, the pairs that surprise the policy most first:
+[cyan]  spot inspect data.jsonl --tokens --surprise --sort surprise[/cyan]""",
 )
 def inspect(
     data: flags.Data = Path("data.jsonl"),
@@ -166,20 +169,27 @@ def inspect(
     html: flags.Html = None,
     sample: flags.SampledPairs = None,
     seed: flags.SampleSeed = 0,
+    sort: flags.Sort = "file",
+    tokens: flags.Tokens = False,
+    surprise: flags.Surprise = False,
     recipe: flags.RecipeFile = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """Show corrections as diffs and decide about them, or what an evaluation won and lost."""
+    from dataclasses import replace
+
     from spotcli.errors import Unfinished, UserError
-    from spotcli.stages.review import SampleSize, Selection, View, browse, is_interactive
+    from spotcli.stages.review import SampleSize, Selection, TokenOptions, View, browse, is_interactive
     from spotcli.stages.review import review as stage
 
-    selection, view = Selection(id, where), View(limit, html, quiet=as_json)
+    selection, view = Selection(id, where), View(limit, html, as_json, TokenOptions(tokens, surprise, sort))
     settings = _load(recipe, None, {})
     if is_interactive(view, selection):
         wanted = SampleSize(sample, seed) if sample else None
         try:
-            _reported(lambda: browse(settings, data=data, against=against, where=where, sample=wanted))
+            if surprise:
+                _work(lambda: stage(settings, data=data, selection=selection, view=replace(view, quiet=True)))
+            _reported(lambda: browse(settings, data=data, against=against, where=where, sample=wanted, order=sort))
         except KeyboardInterrupt:
             raise Unfinished("interrupted; all decisions are saved", cure="run the same command again") from None
         return

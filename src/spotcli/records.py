@@ -29,6 +29,9 @@ from typing_extensions import TypedDict
 
 from spotcli.reviews import Review
 
+CHAT = "spot_chat"
+"""Field of a pair in training: the messages of its prompt as the file has them, where a content is null."""
+
 Verdict = Literal["right", "wrong", "undecided"]
 FinishReason = Literal["stop", "length"]
 

@@ -31,6 +31,7 @@ from spotcli.inspection.entries import Entries
 from spotcli.inspection.file_overview import FileOverview
 from spotcli.inspection.filter_completion import complete
 from spotcli.inspection.pair_filter import Selection
+from spotcli.inspection.row_order import Order
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Problem
@@ -54,6 +55,8 @@ class Opened:
     """The first filter."""
     sample: SampleSize | None = None
     """Show a random sample of the pairs, for an audit."""
+    order: Order = "file"
+    """The first order of the list."""
 
 
 def in_order(actions: Mapping[str, str]) -> list[BindingType]:
@@ -122,6 +125,7 @@ class Browser(App[None]):
         self.list = RowList(opened.entries)
         self.view = PairView(opened.entries, Options(self.marked))
         self.where: str | None = None
+        self.order = opened.order
         self.sample: list[int] | None = None
         """Rows of the audit."""
         self.decided: set[int] = set()
@@ -383,6 +387,8 @@ class Browser(App[None]):
             title += f"  sample of {self.opened.sample.size}" if self.sample else "  drawing the sample ..."
         if self.where:
             title += f"  filter {one_line(self.where)}"
+        if self.order != "file":
+            title += f"  by {self.order}"
         self.query_one("#title", Static).update(Text(title, no_wrap=True, overflow="ellipsis"))
 
 
