@@ -121,6 +121,9 @@ APP = [
     Case(InspectApp, "z", lambda seen: "lines without edits" not in seen.text),
     Case(InspectApp, "o", dialog(TextScreen, "median 0.250")),
     Case(InspectApp, "question_mark", dialog(TextScreen, "accept the pair")),
+    # The file names no policy; tests/inspection/app/test_token_keys.py shows tokens and computes a surprise.
+    *(Case(InspectApp, key, lambda seen: "the policy is not known" in seen.text) for key in ("t", "T")),
+    Case(InspectApp, "S", lambda seen: list(seen.app.list.rows) != list(range(COUNT)) or "by " in seen.text[:80]),
     *(Case(InspectApp, key, at(1)) for key in ("down", "j")),
     *(Case(InspectApp, key, at(4), ("G",)) for key in ("up", "k")),
     *(Case(InspectApp, key, at(0), ("j", "j")) for key in ("g", "home")),
