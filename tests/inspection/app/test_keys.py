@@ -95,6 +95,11 @@ def at(row: int) -> Callable[[Seen], bool]:
     return lambda seen: seen.row == row
 
 
+def rejected(reason: str) -> Callable[[Seen], bool]:
+    """Whether the last event is a rejection with a reason."""
+    return lambda seen: seen.last.get("reason") == reason
+
+
 def closed(seen: Seen) -> bool:
     """Whether no dialog is open, and nothing was decided."""
     return seen.is_main and not seen.last
@@ -121,6 +126,9 @@ APP = [
     Case(InspectApp, "z", lambda seen: "lines without edits" not in seen.text),
     Case(InspectApp, "o", dialog(TextScreen, "median 0.250")),
     Case(InspectApp, "question_mark", dialog(TextScreen, "accept the pair")),
+    # The file names no policy; tests/inspection/app/test_token_keys.py shows tokens and computes a surprise.
+    *(Case(InspectApp, key, lambda seen: "the policy is not known" in seen.text) for key in ("t", "T")),
+    Case(InspectApp, "S", lambda seen: list(seen.app.list.rows) != list(range(COUNT)) or "by " in seen.text[:80]),
     *(Case(InspectApp, key, at(1)) for key in ("down", "j")),
     *(Case(InspectApp, key, at(4), ("G",)) for key in ("up", "k")),
     *(Case(InspectApp, key, at(0), ("j", "j")) for key in ("g", "home")),
@@ -131,10 +139,7 @@ APP = [
 ]
 
 DIALOGS = [
-    *(
-        Case(ReasonScreen, str(number), lambda seen, reason=reason: seen.last.get("reason") == reason, ("r",))
-        for number, reason in enumerate(REASONS, 1)
-    ),
+    *(Case(ReasonScreen, str(number), rejected(reason), ("r",)) for number, reason in enumerate(REASONS, 1)),
     *(Case(ReasonScreen, key, lambda seen: seen.states[0] == "reject", ("r",)) for key in ("enter", "r")),
     *(Case(ReasonScreen, key, closed, ("r",)) for key in ("escape", "q")),
     Case(ConfirmScreen, "y", lambda seen: seen.states == ["accept"] * COUNT, ("A",)),
@@ -144,7 +149,7 @@ DIALOGS = [
     *(Case(LineScreen, "escape", closed, (key,)) for key in ("slash", "f")),
     Case(LineScreen, "enter", at(4), ("slash", "?", "backspace", *"question", "space", "4")),
     Case(LineScreen, "enter", lambda seen: list(seen.app.list.rows) == [4, 5], ("f", *"ratio>.35")),
-    Case(Line, "tab", line("ratio"), ("f", *"rat")),
+    Case(Line, "tab", line("ratio>"), ("f", *"rat")),
     Case(Line, "up", line("id~p"), ("f", *"id~p", "enter", "f", *"first>0")),
     Case(Line, "down", line("first>0"), ("f", *"id~p", "enter", "f", *"first>0", "up")),
     # Ctrl-C ends the application also from a dialog.
