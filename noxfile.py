@@ -7,6 +7,7 @@ vllm     sampling with vLLM: a trained model, and kill -9 during the run (20 min
 demo     all stages on a laptop, without an API key, a GPU or a model hub
 chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (45 minutes)
 bench    speed compared with other packages
+pictures the pictures of the docs
 paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
 """
 
@@ -110,6 +111,13 @@ def demo(session: nox.Session) -> None:
     """Train a small language model on its own corrected answers; `nox -s demo -- --seed 7` sets the seed."""
     install(session)
     session.run("spot", "run", "recipes/smollm2-135m.yaml", *session.posargs)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of the docs anew: docs/images."""
+    session.install("-e", ".", "-c", "tests/constraints.txt")
+    session.run("python", "tests/pictures.py", *session.posargs)
 
 
 @nox.session

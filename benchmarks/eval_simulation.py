@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,13 +143,7 @@ def difference_from_package(before: Array, after: Array, trials: int) -> float:
     """The largest absolute difference between ``statistics`` and the package, over the given replicates."""
     results, largest = statistics(before, after, trials), 0.0
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
-        first, second = (
-            {
-                str(place): [1.0] * round(mean * trials) + [0.0] * round((1 - mean) * trials)
-                for place, mean in enumerate(means)
-            }
-            for means in (old, new)
-        )
+        first, second = outcomes(old, trials), outcomes(new, trials)
         estimate, comparison = avg_at_k(first), compare(first, second)
         package = (
             *(estimate.low, estimate.high, comparison.low, comparison.high),
@@ -158,6 +152,12 @@ def difference_from_package(before: Array, after: Array, trials: int) -> float:
         ours = (float(column[index]) for column in vars(results).values())
         largest = max(largest, *(abs(one - other) for one, other in zip(ours, package, strict=False)))
     return largest
+
+
+def outcomes(means: Array, trials: int) -> dict[str, list[float]]:
+    """Outcomes with these means, by problem."""
+    rights = [round(mean * trials) for mean in means]
+    return {str(place): [1.0] * right + [0.0] * (trials - right) for place, right in enumerate(rights)}
 
 
 def simulate(setting: Setting, replicates: int, generator: np.random.Generator) -> Results:
@@ -223,7 +223,7 @@ def _row(problems: int, trials: int, replicates: int, generator: np.random.Gener
         return [
             simulate(Setting(problems, trials, shape, loss, kind), replicates, generator)
             for shape in shapes
-            if loss < _score(shape)
+            if loss < mean_score(shape)
             for kind in KINDS
         ]
 
@@ -233,58 +233,61 @@ def _row(problems: int, trials: int, replicates: int, generator: np.random.Gener
     return Row(
         problems=problems,
         trials=trials,
-        score_coverage=_range(part.covers_score(_score(shape)) for part, shape in zip(same, shapes, strict=True)),
-        coverage=_range(part.covers(-loss) for loss, parts in cases for part in parts),
-        student_coverage=_range(part.plainly_covers(-loss) for loss, parts in cases for part in parts),
+        score_coverage=lowest_and_highest(
+            part.covers_score(mean_score(shape)) for part, shape in zip(same, shapes, strict=True)
+        ),
+        coverage=lowest_and_highest(part.covers(-loss) for loss, parts in cases for part in parts),
+        student_coverage=lowest_and_highest(part.plainly_covers(-loss) for loss, parts in cases for part in parts),
         false_kept=max(part.kept(MARGIN) for part in small),
         false_kept_wide=max(part.kept(wide) for part in large),
         student_kept=max(float((part.plain_low > -loss).mean()) for loss, parts in cases[1:] for part in parts),
         false_lost=max(part.lost() for part in same),
-        power=_range(part.kept(MARGIN) for part in same),
+        power=lowest_and_highest(part.kept(MARGIN) for part in same),
         excludable=excludable,
         excludable_power=same[0].kept(excludable),
-        found=_range(part.lost() for part in simulated(excludable)),
+        found=lowest_and_highest(part.lost() for part in simulated(excludable)),
     )
 
 
-def _score(shape: tuple[float, float]) -> float:
+def mean_score(shape: tuple[float, float]) -> float:
     """The mean of a beta distribution."""
     return shape[0] / sum(shape)
 
 
-def _range(shares: Iterable[float]) -> tuple[float, float]:
+def lowest_and_highest(shares: Iterable[float]) -> tuple[float, float]:
     values = list(shares)
     return min(values), max(values)
 
 
-Columns = tuple[tuple[str, Callable[[Row], str]], ...]
+Reported = TypeVar("Reported")
+Columns = tuple[tuple[str, Callable[[Reported], str]], ...]
 
-INTERVALS: Columns = (
+INTERVALS: Columns[Row] = (
     ("problems, trials", lambda row: f"{row.problems}, {row.trials}"),
-    ("score", lambda row: _span(row.score_coverage)),
-    ("difference", lambda row: _span(row.coverage)),
-    ("difference, plain Student", lambda row: _span(row.student_coverage)),
+    ("score", lambda row: span(row.score_coverage)),
+    ("difference", lambda row: span(row.coverage)),
+    ("difference, plain Student", lambda row: span(row.student_coverage)),
 )
-VERDICTS: Columns = (
+VERDICTS: Columns[Row] = (
     ("problems, trials", lambda row: f"{row.problems}, {row.trials}"),
     ("false *kept*, 2 points", lambda row: f"{100 * row.false_kept:.1f}"),
     ("false *kept*, wider", lambda row: f"{100 * row.false_kept_wide:.1f} ({100 * WIDE[row.problems]:.0f})"),
     ("the same, plain Student", lambda row: f"{100 * row.student_kept:.1f}"),
     ("false *lost*", lambda row: f"{100 * row.false_lost:.1f}"),
-    ("*kept* within 2 points", lambda row: _span(row.power, 0)),
+    ("*kept* within 2 points", lambda row: span(row.power, 0)),
     ("excludable loss", lambda row: f"{100 * row.excludable:.1f}"),
     ("*kept* within it", lambda row: f"{100 * row.excludable_power:.0f}"),
-    ("*lost* at it", lambda row: _span(row.found, 0)),
+    ("*lost* at it", lambda row: span(row.found, 0)),
 )
 """The columns of the two tables: heading, and the cell of a row."""
 
 
-def _span(pair: tuple[float, float], digits: int = 1) -> str:
+def span(pair: tuple[float, float], digits: int = 1) -> str:
     low, high = (f"{100 * value:.{digits}f}" for value in pair)
     return low if low == high else f"{low} to {high}"
 
 
-def table(columns: Columns, results: list[Row]) -> str:
+def table(columns: Columns[Reported], results: list[Reported]) -> str:
     """The results as a Markdown table, in percent and points."""
     lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
     lines += [[cell(row) for _, cell in columns] for row in results]

@@ -47,7 +47,8 @@ class Page:
         if method == "Runtime.consoleAPICalled":
             self.logged += [str(argument.get("value")) for argument in params["args"]]
         elif method == "Runtime.exceptionThrown":
-            self.logged.append(params["exceptionDetails"]["text"])
+            details = params["exceptionDetails"]
+            self.logged.append(details.get("exception", {}).get("description") or details["text"])
         elif method == "Log.entryAdded":
             self.logged.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":
@@ -69,16 +70,34 @@ class Page:
         shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    async def enter(self) -> None:
-        """Press Enter."""
-        event = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
-        await self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **event)
-        await self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+    async def press(self, *keys: str) -> None:
+        """Press keys one after the other: characters, or the name of a key."""
+        for key in keys:
+            code = {"Enter": 13, "Escape": 27, "Tab": 9}.get(key)
+            text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+            event = {"key": key} if code is None else {"key": key, "code": key, "windowsVirtualKeyCode": code}
+            await self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
+            await self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    async def click(self, element: str) -> None:
+        """Click the middle of the element that an expression gives, after scrolling to it."""
+        middle = (
+            f"(() => {{ const element = {element}; element.scrollIntoView({{ block: 'center' }});"
+            " const box = element.getBoundingClientRect();"
+            " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        x, y = await self.script(middle)
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
 
 @asynccontextmanager
-async def opened(file: Path, *, width: int = 1200, scheme: str = "light") -> AsyncIterator[Page]:
-    """Open a file in a browser of its own and wait until it is loaded."""
+async def opened(file: Path, *, width: int = 1200, scheme: str = "light", scripts: bool = True) -> AsyncIterator[Page]:
+    """Open a file in a browser of its own and wait until it is loaded.
+
+    Args:
+        scripts: whether the scripts of the page run.
+    """
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(prefix="spot-browser-", ignore_cleanup_errors=True) as profile:
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
@@ -92,6 +111,7 @@ async def opened(file: Path, *, width: int = 1200, scheme: str = "light") -> Asy
                 address = next(item["webSocketDebuggerUrl"] for item in targets if item["type"] == "page")
                 async with session.ws_connect(address, max_msg_size=0) as socket:
                     page = Page(socket)
+                    await page.call("Emulation.setScriptExecutionDisabled", value=not scripts)
                     await _load(page, file, width, scheme)
                     yield page
         finally:

@@ -65,6 +65,8 @@ eval: {{limit: 24, max_new_tokens: 24, batch_size: 8}}
 """
 STARTS = re.compile(r"(.*_)?seconds|.*_per_second|started|finished|at|resumed_from|new_answers|engine|tokens")
 """Keys whose values depend on the time, or on what the last start had left to do."""
+PAGE_TIMES = re.compile(r'(data-value="[\d.]+">)?[\d.]+ (s|min|h)\b|\d{4}-\d\d-\d\d \d\d:\d\d UTC')
+"""Times on the page of an evaluation."""
 
 
 # The experiment
@@ -218,6 +220,8 @@ def content(path: Path) -> Any:
         return [comparable(json.loads(line)) for line in path.read_bytes().splitlines()]
     if path.name == "README.md":
         return re.sub(r"\d+\.\d+|\d+ s\b|\d{4}-\d\d-\d\d", "?", path.read_text())
+    if path.suffix == ".html":
+        return PAGE_TIMES.sub("?", path.read_text()).splitlines()
     return path.read_bytes()
 
 

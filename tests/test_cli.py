@@ -103,7 +103,19 @@ def test_the_list_of_options_is_frozen() -> None:
             "--search",
         }
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
-        "inspect": common | {"--against", "--id", "--where", "--html", "--limit", "--sample", "--seed"},
+        "inspect": common
+        | {
+            "--against",
+            "--id",
+            "--where",
+            "--html",
+            "--limit",
+            "--sample",
+            "--seed",
+            "--sort",
+            "--tokens",
+            "--surprise",
+        },
         "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common
         | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"}

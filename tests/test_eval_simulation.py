@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from eval_averages import MEANS, average_rows, average_statistics, averages_from_package
 from eval_simulation import VERDICTS, Setting, difference_from_package, draw, rows, simulate, table
 
 from spotcli.core.stats import excludable_loss, problems_needed
@@ -47,6 +48,22 @@ def test_the_tables_have_a_line_per_number_of_problems_and_trials(monkeypatch: p
     monkeypatch.setattr("eval_simulation.PROBLEMS", (30,))
     lines = table(VERDICTS, list(rows(4, 0))).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["30, 1", "30, 5", "30, 16"]
+
+
+@pytest.mark.parametrize("sizes", [[(12, 5), (20, 1), (7, 16)], [(30, 1), (30, 1)]])
+def test_the_vectorised_averages_equal_the_package(sizes: list[tuple[int, int]]) -> None:
+    generator, trials = np.random.default_rng(1), [k for _, k in sizes]
+    for _ in range(20):
+        drawn = [draw(Setting(*size, (0.5, 0.5), 0.02, "even"), 1, generator) for size in sizes]
+        assert averages_from_package(drawn, average_statistics(drawn, trials), trials) < 1e-9
+
+
+def test_the_table_of_averages_has_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval_averages.AVERAGES", {"two": ((30, 1), (20, 4))})
+    (row,) = average_rows(300, 0)
+    assert 0.85 < row.score[0] <= row.score[1] <= 1
+    assert 0.85 < row.change[0] <= row.change[1] <= 1
+    assert table(MEANS, [row]).splitlines()[-1].startswith("| two | ")
 
 
 def test_the_documented_plan_is_what_the_package_computes() -> None:

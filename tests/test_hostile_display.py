@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 import spotcli
+from spotcli.decisions import text_digest
+from spotcli.records import Pair
 
 SOURCE = Path(str(spotcli.__file__)).parents[1]
 EVIL = (
@@ -66,6 +68,21 @@ def folder(tmp_path: Path) -> Path:
     }
     for name, rows in files.items():
         (tmp_path / name).write_text("".join(json.dumps(values) + "\n" for values in rows))
+    pairs = [Pair.model_validate(values) for values in files[f"{FILE}.jsonl"]]
+    made = [{"decision": "reject", "reason": EVIL}, {"decision": "edited", "chosen": f"{EVIL} by hand"}]
+    events = [
+        {
+            "time": EVIL,
+            "who": EVIL,
+            "action": EVIL,
+            "key": decided.key,
+            "digest": text_digest(decided),
+            EVIL: EVIL,
+            **how,
+        }
+        for decided, how in zip(pairs, made, strict=True)
+    ]
+    (tmp_path / f"{FILE}.review.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     meta = {"command": EVIL, "settings": {"model": EVIL}, "counts": {EVIL: {EVIL: 1, "x": EVIL}}}
     (tmp_path / f"{FILE}.meta.json").write_text(json.dumps(meta))
     (tmp_path / "recipe.yaml").write_text(
@@ -158,7 +175,7 @@ APP_OWN = re.compile(r"\x1b\[[?<>=]?[0-9;:]*[ $]?[A-Za-z]|\x1b[=>78]|\r|\x0f|\x1
 
 def test_nothing_from_outside_reaches_the_terminal_of_the_app(folder: Path) -> None:
     command = [sys.executable, "-m", "spotcli", *COMMANDS["inspect"]]
-    written = in_terminal(command, folder, keys=b"szjnNoqq")
+    written = in_terminal(command, folder, keys=b"szjnNooju?qq")
     assert "\x1b[?1049h" in written  # the app was open
     shown = APP_OWN.sub("", written)
     assert "Traceback" not in shown

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,13 @@ from spotcli import jsonl
 from spotcli.console import json_escaped, one_line, safe
 from spotcli.core import edits, hunks, oracle_prompts
 from spotcli.core.oracle_prompts import Feedback, build_prompt, new_fence, parse_reply
+from spotcli.decisions import Decisions
 from spotcli.errors import UserError
 from spotcli.grading import grade, grade_many
 from spotcli.grading.kinds import get_grader
-from spotcli.inspection.html_page import _article
+from spotcli.inspection.entries import pair_fields
+from spotcli.inspection.overview import Overview
+from spotcli.inspection.page import PageRows, Shown, write_page
 from spotcli.oracles.symbolic.declined import Declined
 from spotcli.oracles.symbolic.oracle import repair_calculation
 from spotcli.providers.responses import read_response
@@ -30,6 +32,7 @@ from spotcli.records import Pair, Sample
 from spotcli.repair.clean import clean
 from spotcli.repair.judge import Criteria, feedback_on, judge
 from spotcli.reply_entries import ReplyEntry
+from tests.page_outline import check_harmless
 from tests.test_console import CONTROLS
 
 PIECES = [
@@ -92,31 +95,59 @@ def test_every_text_is_safe_to_show() -> None:
         assert json.loads(line) == {"a": text}
 
 
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.update([tag, *(name for name, _ in attrs)])
-
-
-def test_every_text_is_text_on_the_page() -> None:
-    expected = {"article", "header", "a", "span", "b", "details", "summary", "pre", "p", "del", "ins"}
-    expected |= {"id", "href", "class", "open"}
-    for index, text in enumerate(TEXTS):
-        if not text.strip() or not TEXTS[-index - 1].strip():
-            continue
-        pair = Pair.model_validate(
+def test_every_text_is_text_on_the_page(tmp_path: Path) -> None:
+    pairs = [
+        Pair.model_validate(
             {"id": text, "prompt": text, "answer": text, "source": text, "rejected": text, "chosen": TEXTS[-index - 1]}
             | {"oracle": {"name": text}}
         )
-        tags = Tags()
-        article = _article(pair)
-        tags.feed(article)
-        tags.close()
-        assert tags.seen <= expected
-        assert not CONTROLS.search(article)
+        for index, text in enumerate(TEXTS)
+        if text.strip() and TEXTS[-index - 1].strip()
+    ]
+    overview = Overview(0.6)
+    for pair in pairs:
+        overview.add(pair, matches=True)
+    path = tmp_path / "page.html"
+    shown = PageRows("pair", "Pairs", len(pairs), lambda number: Shown(pairs[number]), pair_fields(Decisions))
+    write_page(path, overview.summary(Path("data.jsonl"), {}, path), shown, len(pairs))
+    outline = check_harmless(path.read_text(encoding="utf-8"))
+    assert len(outline.named("article")) == len(pairs) > 250
+    ours = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "script",
+        "header",
+        "section",
+        "article",
+        "details",
+    }
+    ours |= {
+        "div",
+        "p",
+        "h1",
+        "h2",
+        "h3",
+        "span",
+        "b",
+        "a",
+        "ol",
+        "li",
+        "table",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "svg",
+        "rect",
+    }
+    ours |= {"input", "output", "button", "summary", "fieldset", "legend", "select", "option", "kbd", "del", "ins", "i"}
+    assert {tag for tag, _ in outline.tags} <= ours
+    assert not CONTROLS.search(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("mode", ["rewrite", "edits", "solution", "plain"])

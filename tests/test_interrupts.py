@@ -145,3 +145,19 @@ def test_a_signal_after_the_message_does_not_change_the_exit_code(
         assert "file not found" in lines[0]
         assert lines[1].startswith("  cure:")
         assert process.stderr.read() == ""
+
+
+def test_an_interrupt_during_an_import_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    # Imports make dataclasses by `exec` of a text, and Python remembers an interrupt inside it until it ends.
+    lines = [
+        "import sys",
+        "from spotcli.interrupts import end_with",
+        "try:",
+        "    exec('raise KeyboardInterrupt')",
+        "except KeyboardInterrupt:",
+        "    end_with(3)",
+        "    sys.exit(3)",
+    ]
+    (tmp_path / "interrupted.py").write_text("\n".join(lines))
+    result = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (3, b"")

@@ -158,8 +158,6 @@ KINDS: dict[str, dict[str, Any]] = {
         ("rectify", "pairs", "expected samples, got pairs"),
         ("rectify", "scores", "belongs to an evaluation"),
         ("inspect", "problems", "expected pairs, got problems"),
-        ("inspect", "answers", "expected pairs, got answers"),
-        ("inspect", "samples", "expected pairs, got samples"),
         ("train", "problems", "expected pairs, got problems"),
         ("train", "answers", "expected pairs, got answers"),
         ("train", "samples", "expected pairs, got samples"),
@@ -186,7 +184,6 @@ def test_a_file_of_another_kind_is_named(spot: Run, tiny_model: Path, command: s
         ("grade", "answers", {"prompt": "?", "response": 7}),
         ("rectify", "samples", "x"),
         ("rectify", "samples", SAMPLE),
-        ("inspect", "pairs", {"id": "c", "prompt": "?"}),
         ("train", "pairs", [1]),
     ],
 )

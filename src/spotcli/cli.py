@@ -138,7 +138,7 @@ def rectify(
     as_json: flags.AsJson = False,
 ) -> None:
     """Correct the wrong answers with the smallest edit: samples.jsonl -> data.jsonl."""
-    from spotcli.stages.rectify import Action
+    from spotcli.stages.rectify import Action, show
     from spotcli.stages.rectify import rectify as stage
 
     settings = _load(recipe, overrides, given)
@@ -146,7 +146,10 @@ def rectify(
     with standard_input(settings.rectify.samples) as (file, _):
         settings.rectify.samples = file
         summary = _work(lambda: stage(settings, fresh=fresh, action=action))
-    _show("Pairs", summary.as_dict(), as_json)
+    if as_json:
+        _show("Pairs", summary.as_dict(), as_json)
+    else:
+        show(summary)
 
 
 @app.command(
@@ -155,7 +158,10 @@ def rectify(
 [cyan]  spot inspect data.jsonl --where 'first<0.5 and not verdict=right'[/cyan]
 
 Problems that the trained model no longer solves:
-[cyan]  spot inspect scores/checkpoint.jsonl --where lost[/cyan]""",
+[cyan]  spot inspect scores/checkpoint.jsonl --where lost[/cyan]
+
+What is trained, the pairs that surprise the policy most first:
+[cyan]  spot inspect data.jsonl --tokens --surprise --sort surprise[/cyan]""",
 )
 def inspect(
     data: flags.Data = Path("data.jsonl"),
@@ -166,20 +172,27 @@ def inspect(
     html: flags.Html = None,
     sample: flags.SampledPairs = None,
     seed: flags.SampleSeed = 0,
+    sort: flags.Sort = "file",
+    tokens: flags.Tokens = False,
+    surprise: flags.Surprise = False,
     recipe: flags.RecipeFile = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """Show corrections as diffs and decide about them, or what an evaluation won and lost."""
+    from dataclasses import replace
+
     from spotcli.errors import Unfinished, UserError
-    from spotcli.stages.review import SampleSize, Selection, View, browse, is_interactive
+    from spotcli.stages.review import SampleSize, Selection, TokenOptions, View, browse, is_interactive
     from spotcli.stages.review import review as stage
 
-    selection, view = Selection(id, where), View(limit, html, quiet=as_json)
+    selection, view = Selection(id, where), View(limit, html, as_json, TokenOptions(tokens, surprise, sort))
     settings = _load(recipe, None, {})
     if is_interactive(view, selection):
         wanted = SampleSize(sample, seed) if sample else None
         try:
-            _reported(lambda: browse(settings, data=data, against=against, where=where, sample=wanted))
+            if surprise:
+                _work(lambda: stage(settings, data=data, selection=selection, view=replace(view, quiet=True)))
+            _reported(lambda: browse(settings, data=data, against=against, where=where, sample=wanted, order=sort))
         except KeyboardInterrupt:
             raise Unfinished("interrupted; all decisions are saved", cure="run the same command again") from None
         return
@@ -280,6 +293,7 @@ def run(
     from spotcli import tables
     from spotcli.run import run as stages
     from spotcli.stages.evaluate import show
+    from spotcli.stages.rectify import show as show_pairs
 
     settings = _load(recipe, overrides, given)
     folder = output or Path("runs") / settings.name
@@ -287,7 +301,7 @@ def run(
     if as_json:
         _show("Run", summary.as_dict(), as_json)
     else:
-        tables.facts("Pairs", summary.rectify.as_dict())
+        show_pairs(summary.rectify)
         tables.seconds_per_stage(summary.seconds)
         show(summary.eval)
     summary.eval.raise_if_unfinished()

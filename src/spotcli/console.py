@@ -123,6 +123,16 @@ def show_error(error: SpotError) -> None:
         err().print(Text(f"  cure: {one_line(error.cure)}", style="green"), soft_wrap=True)
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: ``1 pair``, ``1,200 pairs``, ``2 replies``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def dollars(amount: float) -> str:
+    """An amount of money: ``$0.0042``, ``$0.50`` or ``$1,234.00``."""
+    return f"${amount:.4f}" if 0 < amount < 0.1 else f"${amount:,.2f}"
+
+
 def duration(seconds: float) -> str:
     """A time to wait, such as ``45 s`` or ``3600 s (1:00:00)``."""
     if seconds < 120:

@@ -86,6 +86,18 @@ SampledPairs = Annotated[
 ]
 SampleSeed = Annotated[int, _option("Pairs", "Seed of --sample.", "--seed", metavar="S", min=0)]
 
+Tokens = Annotated[
+    bool, _option("Pairs", "Show what is trained: the policy's tokens, and which carry loss.", "--tokens")
+]
+Surprise = Annotated[
+    bool,
+    _option("Pairs", "Compute the policy's surprise per token of y+ and y-, as far as it is not known.", "--surprise"),
+]
+Sort = Annotated[
+    Literal["file", "ratio", "surprise", "length"],
+    _option("Pairs", "Order: file; or ratio, surprise or length, the largest first.", "--sort", metavar="ORDER"),
+]
+
 # spot train
 
 EstimateOnly = Annotated[

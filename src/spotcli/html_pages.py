@@ -1,8 +1,8 @@
 """What the HTML pages share: one file without network, colours for dark and light, and text that is made harmless.
 
 Text from a model, a data set or a provider is made harmless three times: ``console.safe`` shows invisible characters,
-all text is escaped, and the content security policy of the page forbids loading anything and running any script but
-the page's own, which it names by its hash.
+all text is escaped, and the content security policy of the page forbids loading anything and applying any style or
+script but the page's own, which it names by their hashes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,27 +24,21 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-THEME = """\
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #586374; --page: #f6f7f9; --card: #fff; --line: #dfe3e9;
-  --bar: #3f7fbf; --del: #b3261e; --del-bg: #fde7e5; --ins: #11683a; --ins-bg: #dcf5e4; --warn: #8a5a00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e7ee; --soft: #9ba6b7; --page: #14171c; --card: #1c2128;
-  --line: #323944; --bar: #5b9bd9; --del: #ff9d94; --del-bg: #4a1d1b; --ins: #7fdba2; --ins-bg: #123822;
-  --warn: #e3b341; } }
-* { box-sizing: border-box; }
-.soft { color: var(--soft); font-weight: normal; }
-.right { color: var(--ins); } .wrong { color: var(--del); } .undecided { color: var(--warn); }
-pre { margin: 0; white-space: pre-wrap; font: .9rem/1.6 ui-monospace, monospace; overflow-wrap: anywhere; }
-.prefix { color: var(--soft); }
-.fold { color: var(--soft); font-style: italic; }
-del { color: var(--del); background: var(--del-bg); border-radius: 2px; }
-ins { color: var(--ins); background: var(--ins-bg); border-radius: 2px; text-decoration: none; font-weight: 600; }
-"""
-"""Colours and the styles of a diff; every text colour has a contrast of at least 4.5:1 on its background."""
-
 LONGEST_DIFF = 200_000
 """Characters on each side that are compared word by word; the comparison of longer texts takes seconds."""
 LEAST_COMMON = 0.25
 """Share of the longer text that a diff must keep. Below it the texts are easier to read one after the other."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number at the top of a page."""
+
+    title: str
+    text: str
+    note: str
+    kind: str = ""
+    """Style: ``good``, ``bad``, ``open`` or none."""
 
 
 def text(value: object) -> str:
@@ -51,17 +46,30 @@ def text(value: object) -> str:
     return escape(safe(str(value)))
 
 
-def content_policy(script: str | None = None) -> str:
-    """The content security policy of a page with inline styles and at most one script.
+def page_style(file: Path) -> str:
+    """The style of a page: what all pages share, then its own."""
+    shared = Path(__file__).with_suffix(".css")
+    return "\n" + "".join(part.read_text(encoding="utf-8") for part in (shared, file))
+
+
+def page_script(file: Path) -> str:
+    """The script of a page."""
+    return file.read_text(encoding="utf-8").strip()
+
+
+def content_policy(style: str, script: str) -> str:
+    """The content security policy of a page that loads nothing, with one style and one script, named by their hashes.
 
     Args:
+        style: the text between ``<style>`` and ``</style>``.
         script: the text between ``<script>`` and ``</script>``.
     """
-    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-    if script is not None:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        policy += f"; script-src 'sha256-{digest}'"
-    return policy
+    sources = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def environment(folder: Path) -> Environment:

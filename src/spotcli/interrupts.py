@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import threading
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -119,6 +120,9 @@ def end_with(code: int) -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
+    # Named tuples and dataclasses are made by running a text. Python remembers an interrupt in the middle of that, as
+    # can happen during an import, and would end as if it had not been caught. Making another one makes it forget.
+    namedtuple("Forgotten", ())
     signal.signal(signal.SIGINT, end)
     for number in SIGNALS[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -15,9 +15,7 @@ from typing import Any
 
 from spotcli.errors import DataError
 from spotcli.problems.sources import as_text
-
-CHAT = "spot_chat"
-"""Field of a pair in training: the messages of its prompt as the file has them, where a content is null."""
+from spotcli.records import CHAT
 
 _UNUSED = ("source", "verdict", "oracle", "change_ratio")
 """Fields of a pair that training does not need; other tools use the names for other things."""

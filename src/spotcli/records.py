@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
 from pydantic import (
@@ -28,6 +30,9 @@ from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from spotcli.reviews import Review
+
+CHAT = "spot_chat"
+"""Field of a pair in training: the messages of its prompt as the file has them, where a content is null."""
 
 Verdict = Literal["right", "wrong", "undecided"]
 FinishReason = Literal["stop", "length"]
@@ -149,6 +154,9 @@ class Row(BaseModel):
         return json_text(self.model_dump(exclude_unset=True), default=to_jsonable_python)
 
 
+_TOLERANCE = re.compile(r"(?:\d{1,9}(?:\.\d{0,15})?|\.\d{1,15})(?:[eE][+-]?\d{1,2})?")
+
+
 class Problem(Row):
     """A prompt and its reference answer."""
 
@@ -188,6 +196,18 @@ class Problem(Row):
         """The reference answer; None if it is missing, empty, or a placeholder for a missing value."""
         text = (self.answer or "").strip()
         return None if not text or (self.grader in (None, "math") and is_placeholder(text)) else self.answer
+
+    @property
+    def tolerance(self) -> Fraction | None:
+        """The largest difference from a number as reference answer that is right; None if the problem states none.
+
+        It is the column ``error`` of OlympiadBench, such as ``1e-1``; other sets have other meanings of this name.
+        """
+        fields = self.model_extra or {}
+        text = str(fields.get("error"))
+        if fields.get("answer_type") != "Numerical" or not _TOLERANCE.fullmatch(text):
+            return None
+        return Fraction(text) or None
 
     @property
     def messages(self) -> list[Message]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from spotcli.evaluation.card_section import BEGIN, END, section, update_card
-from tests.evaluation.page.example_evaluation import example
+from spotcli.evaluation.page.numbers import point_range, points
+from tests.evaluation.page.example_evaluation import TASKS, example
 from tests.inspection.example_pairs import ATTACKS, CONTROL_CHARACTERS
 
 CARD = (
@@ -51,6 +52,23 @@ def test_the_section_is_added_and_then_replaced(checkpoint: Path, tmp_path: Path
     assert again.endswith("## Licence\n\nApache\n")
     assert update_card(checkpoint, replace(summary, verdict=["Another verdict."]))
     assert (checkpoint / "README.md").read_text(encoding="utf-8") == again
+
+
+def test_the_section_has_averages_with_intervals(tmp_path: Path) -> None:
+    summary = example(tmp_path, TASKS)
+    change, models = summary.average_changes["in-domain"], summary.models
+    before, after = (f"{100 * model.averages['in-domain'].mean:.1f}" for model in models[:2])
+    cells = f"| {before} | {after} | {points(change.mean)} | {point_range(change.low, change.high)} | | |"
+    text = section(summary)
+    assert f"| in-domain, average of 4 tasks {cells}" in text
+    assert "| overall, average of 8 tasks |" in text
+    assert "IFEval, average" not in text, "an average of one task is the task"
+    alone = section(replace(summary, against=None, comparisons={}, average_changes={}, models=models[1:]))
+    own = models[1].averages["OOD"]
+    line = f"| OOD, average of 2 tasks | {100 * own.mean:.1f} | {100 * own.low:.1f}–{100 * own.high:.1f} |"
+    assert line in alone
+    rows = [row for row in [*text.splitlines(), *alone.splitlines()] if row.startswith("|")]
+    assert {row.count("|") for row in rows} == {8, 4}, "every row has all columns"
 
 
 def test_a_card_of_others_stays_as_it_is(checkpoint: Path, tmp_path: Path) -> None:

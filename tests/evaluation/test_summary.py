@@ -47,7 +47,46 @@ def test_averages_are_means_over_tasks() -> None:
     # in-domain (1 + 0.5) / 2, OOD 0, overall over all four tasks (1 + 0.5 + 0 + 1) / 4; other has no average.
     facts = {"a": TaskFacts("in-domain"), "b": TaskFacts("in-domain"), "c": TaskFacts("OOD"), "d": TaskFacts()}
     scores = summarise_model(model("m", {"a": ["r"], "b": ["r", "w"], "c": ["w"], "d": ["r"]}), facts, [])
-    assert scores.averages == {"in-domain": near(0.75), "OOD": 0.0, "overall": near(0.625)}
+    means = {group: average.mean for group, average in scores.averages.items()}
+    assert means == {"in-domain": near(0.75), "OOD": 0.0, "overall": near(0.625)}
+    assert scores.averages["in-domain"].tasks == ["a", "b"]
+    # a: 1 of 1, Wilson 20.7 to 100 %; b: 1 of 2, 9.5 to 90.5 %. Below sqrt(0.793^2 + 0.405^2) / 2, above 0.405 / 2.
+    assert scores.averages["in-domain"].low == near(0.75 - 0.44552, abs=1e-4)
+    assert scores.averages["in-domain"].high == near(0.75 + 0.20273, abs=1e-4)
+
+
+def test_a_model_without_a_score_in_a_task_has_no_average_of_it() -> None:
+    # An average over fewer tasks is another number, and must not be beside those of the other models.
+    facts = {"a": TaskFacts("in-domain"), "b": TaskFacts("in-domain"), "c": TaskFacts("OOD")}
+    tasks = {"a": ["r"], "b": ["w"], "c": ["r"]}
+    models = [model("base", tasks), model("tuned", tasks), model("earlier", {"a": ["r"], "c": ["r"]})]
+    summary = summarise(models, facts, compared=True, trained=["a", "b"], margin=0.02)
+    assert [list(one.averages) for one in summary.models] == [["in-domain", "OOD", "overall"]] * 2 + [["OOD"]]
+    against = summarise([models[2], models[1]], facts, compared=True, trained=["a", "b"], margin=0.02)
+    assert list(against.average_changes) == ["OOD"]
+
+
+def test_averages_of_two_models_have_a_difference_with_its_interval() -> None:
+    # a: +1 of 4, b: 0 of 4 problems: (0.25 + 0) / 2; overall with c: -1 of 2: (0.25 + 0 - 0.5) / 3.
+    facts = {"a": TaskFacts("in-domain"), "b": TaskFacts("in-domain"), "c": TaskFacts("OOD")}
+    before = {"a": ["r", "w", "w", "w"], "b": ["r", "r", "w", "w"], "c": ["r", "r"]}
+    after = {"a": ["r", "r", "w", "w"], "b": ["r", "r", "w", "w"], "c": ["r", "w"]}
+    models = [model("base", before), model("tuned", after)]
+    summary = summarise(models, facts, compared=True, trained=["a", "b"], margin=0.02)
+    changes = summary.average_changes
+    assert {group: change.mean for group, change in changes.items()} == {
+        "in-domain": near(0.125),
+        "OOD": near(-0.5),
+        "overall": near(-0.25 / 3),
+    }
+    assert changes["in-domain"].low < 0.125 < changes["in-domain"].high
+    only = summary.comparisons["c"].comparison
+    assert (changes["OOD"].low, changes["OOD"].high) == (only.low, only.high)
+    values = json.loads(json_text(summary.as_dict()))
+    assert values["average_changes"]["in-domain"]["tasks"] == ["a", "b"]
+    assert set(values["models"][1]["averages"]["overall"]) == {"mean", "low", "high", "error", "tasks"}
+    alone = summarise(models[:1], facts, compared=False, trained=["a"], margin=0.02)
+    assert alone.average_changes == {}
 
 
 def test_tasks_without_answers_have_no_score() -> None:
@@ -152,7 +191,7 @@ def test_earlier_results_are_in_the_table_and_not_in_the_comparison() -> None:
         trained=["a"],
         margin=0.02,
     )
-    assert [one.averages["overall"] for one in summary.models] == [0.5, 0.5, 1.0]
+    assert [one.averages["overall"].mean for one in summary.models] == [0.5, 0.5, 1.0]
     assert summary.comparisons["a"].comparison.after == 0.5
     alone = summarise([model("one", tasks)], {"a": TaskFacts()}, compared=False, trained=["a"], margin=0.02)
     assert (alone.model, alone.against, alone.comparisons, alone.pooled) == ("one", None, {}, None)

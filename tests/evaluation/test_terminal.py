@@ -46,6 +46,26 @@ def test_all_columns_are_readable_at_80_characters(capsys: pytest.CaptureFixture
     assert "27k" in shown
 
 
+def test_averages_have_intervals_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"aime24": TaskFacts("in-domain"), "amc23": TaskFacts("in-domain"), "gpqa": TaskFacts("OOD")}
+    before = {"aime24": ["rw"] * 30, "amc23": ["rr"] * 20 + ["ww"] * 20, "gpqa": ["r"] * 100 + ["w"] * 98}
+    after = {"aime24": ["rr"] * 30, "amc23": ["rr"] * 20 + ["ww"] * 20, "gpqa": ["r"] * 100 + ["w"] * 98}
+    models = [model("base", before), model("tuned", after)]
+    summary = summarise(models, facts, compared=True, trained=["aime24", "amc23"], margin=0.02)
+    show(summary)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    change = summary.average_changes["in-domain"]
+    gains = [line.split() for line in lines if line.startswith("in-domain, 2 tasks")]
+    # 50 and 50 % before, 100 and 50 % after.
+    assert gains[0][3:] == ["50.0", "75.0", "+25.0", f"{100 * change.low:+.1f}…{100 * change.high:+.1f}"]
+    own = summary.models[1].averages["in-domain"]
+    place = next(index for index, line in enumerate(lines) if line.strip() == "in-domain, 2 tasks")
+    assert lines[place + 2].split() == ["tuned", "75.0", f"{100 * own.low:.1f}…{100 * own.high:.1f}"]
+    assert any(line.startswith("overall, 3 tasks") for line in lines)
+    assert not any(line.startswith("OOD, ") for line in lines), "an average of one task is the task"
+
+
 def test_the_verdict_comes_first_and_the_lost_problems_last(capsys: pytest.CaptureFixture[str]) -> None:
     show(compared({"arithmetic": ["r", "w"], "far": ["r", "r"]}, {"arithmetic": ["r", "w"], "far": ["r", "w"]}))
     lines = capsys.readouterr().out.strip().splitlines()

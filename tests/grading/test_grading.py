@@ -154,7 +154,7 @@ def test_no_answer_is_an_error_with_a_reason() -> None:
 
 def test_several_boxes_are_undecided_if_only_the_last_one_matches() -> None:
     result = grade(r"either \boxed{3} or \boxed{4}", "4")
-    assert (result.verdict, result.extracted) == ("undecided", "3, 4")
+    assert (result.verdict, result.extracted) == ("undecided", "3 or 4")
 
 
 def test_thinking_blocks() -> None:

@@ -45,7 +45,7 @@ def test_edit_statistics_leave_out_rows_without_y_minus(tmp_path: Path) -> None:
     assert (summary.pairs, summary.without_rejected, pairs_only.without_rejected) == (4, 1, 0)
     page = html.read_text(encoding="utf-8")
     assert "1 row without y-: the policy's own right answers" in page
-    assert page.count("change ratio <b>") == 3
+    assert page.count('>change ratio</span> <b class="strong">') == 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from contextlib import suppress
 
 import pytest
@@ -201,6 +202,8 @@ def test_an_error_points_at_its_place(expression: str, position: int, message: s
     assert caught.value.message.startswith(message)
     assert caught.value.message.endswith(f" at character {position}")
     assert caught.value.position == position - 1
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.position) == (str(caught.value), position - 1)
     assert (caught.value.cure or "").startswith(cure) or cure in (caught.value.cure or "")
 
 

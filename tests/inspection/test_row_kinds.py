@@ -256,10 +256,10 @@ def test_changes_without_a_base_model_name_the_cure(tmp_path: Path) -> None:
         review(Recipe(), data=alone, against=write_pairs(tmp_path))
 
 
-def test_a_page_of_samples_is_refused(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "samples.jsonl", sample_rows())
-    with pytest.raises(UserError, match="a page has pairs"):
-        review(Recipe(), data=path, view=View(html=tmp_path / "page.html"))
+def test_samples_have_a_page(tmp_path: Path) -> None:
+    rows = sample_rows()
+    review(Recipe(), data=write_rows(tmp_path / "samples.jsonl", rows), view=View(html=tmp_path / "page.html"))
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<article") == len(rows)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -147,3 +147,15 @@ def test_a_correction_that_deletes_the_derivation_is_refused() -> None:
     # A correction may shorten: half of the steps are gone.
     half = "".join(f"Step {number}: {number} + {number} = {2 * number}.\n" for number in range(15))
     assert judge(sample, reply_of(f"{half}The answer is \\boxed{{35}}."), criteria).reason == "accepted"
+
+
+def test_a_correction_within_the_tolerance_of_the_problem_is_right() -> None:
+    # A row of OlympiadBench: the answer 4.2, right within 0.1.
+    row = {"id": "a", "prompt": "2.1 * 2", "answer": "4.2", "error": "1e-1", "answer_type": "Numerical"}
+    sample = Sample.model_validate(row | {"response": "2.1 * 2 = 5.2, so \\boxed{5.2}.", "verdict": "wrong"})
+
+    def verdict(number: str) -> str | None:
+        text = f"2.1 * 2 = 4.2, so \\boxed{{{number}}}."
+        return judge(sample, reply_of(text), Criteria(measure_text, gamma=1.0)).verdict
+
+    assert [verdict(number) for number in ("4.2", "4.25", "4.31")] == ["right", "right", "wrong"]

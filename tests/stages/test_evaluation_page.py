@@ -30,11 +30,12 @@ def test_the_page_is_the_last_line_and_everything_else_is_beside_it(tiny_model: 
     arguments = ["eval", "checkpoint", "--against", str(tiny_model), "--task", "arithmetic", "--limit", "3"]
     arguments += ["-s", "eval.max_new_tokens=6", "-s", "eval.dtype=float32", "-s", "eval.drift=no", "--inspect-log"]
     text = spot(tmp_path, *arguments)
-    assert text.splitlines()[-1] == "scores/report.html"
+    assert text.splitlines()[-1] == "scores/checkpoint.report.html"
     summary = json.loads((tmp_path / "scores" / "checkpoint.summary.json").read_text())
-    assert summary["page"] == "scores/report.html"
+    assert summary["page"] == "scores/checkpoint.report.html"
     assert summary["settings"]["seed"] == 0
-    page = (tmp_path / "scores" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "scores" / "checkpoint.report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "scores" / "report.html").read_text(encoding="utf-8") == page
     assert summary["verdict"][0] in page
     card = (checkpoint / "README.md").read_text(encoding="utf-8")
     assert card.count(BEGIN) == 1
@@ -50,3 +51,18 @@ def test_the_page_is_the_last_line_and_everything_else_is_beside_it(tiny_model: 
     # The base model's scores are found through the summary.
     shown = spot(tmp_path, "inspect", "scores/checkpoint.jsonl", "--where", "neither", "--limit", "1")
     assert f"compared with scores/{slug(str(tiny_model))}.jsonl" in shown
+
+
+def test_the_page_of_another_model_does_not_replace_an_earlier_one(tiny_model: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(tiny_model, tmp_path / name)
+    settings = ["--task", "arithmetic", "--limit", "2", "-s", "eval.max_new_tokens=4", "-s", "eval.dtype=float32"]
+    assert spot(tmp_path, "eval", "first", *settings).splitlines()[-1] == "scores/first.report.html"
+    scores = tmp_path / "scores"
+    shown = (scores / "first.report.html").read_bytes()
+    assert spot(tmp_path, "eval", "second", *settings).splitlines()[-1] == "scores/second.report.html"
+    assert (scores / "first.report.html").read_bytes() == shown
+    assert b"<h1>first</h1>" in shown
+    # The page without a model's name is always the latest one.
+    assert (scores / "report.html").read_bytes() == (scores / "second.report.html").read_bytes()
+    assert b"<h1>second</h1>" in (scores / "report.html").read_bytes()

@@ -16,7 +16,7 @@ import pytest
 import spotcli
 from spotcli import decisions, jsonl
 from spotcli.errors import DataError, UserError
-from spotcli.inspection import row_page
+from spotcli.inspection import page
 from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.recipe import Recipe
 from spotcli.records import Pair
@@ -63,7 +63,7 @@ def test_limit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_page_is_limited_with_a_notice(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_page, "HTML_LIMIT", 2)
+    monkeypatch.setattr(page, "HTML_LIMIT", 2)
     inspect_file(data, html=Path("page.html"))
     assert "contains the first 2 of 3 pairs; --limit changes this" in capsys.readouterr().err
     assert (data.parent / "page.html").read_text(encoding="utf-8").count("<article") == 2

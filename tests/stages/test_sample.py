@@ -364,10 +364,48 @@ def test_problems_of_evaluation_sets_are_excluded(
     summary = sample(recipe(tiny_model, decontaminate=["mine.jsonl"], output="other.jsonl"), folder=tmp_path)
     assert summary.decontaminated == {"arithmetic": 3, "mine.jsonl": 1}
     assert "excluded 4 problems that occur in evaluation sets (arithmetic 3, mine.jsonl 1)" in capsys.readouterr().err
-    assert set(outputs.read_meta(tmp_path / "other.jsonl")["inputs"]) == {"problems.jsonl", "mine.jsonl"}
+    inputs = {"problems.jsonl", "mine.jsonl", "problems of arithmetic", "problems of mine.jsonl"}
+    assert set(outputs.read_meta(tmp_path / "other.jsonl")["inputs"]) == inputs
     write_rows(tmp_path / "problems.jsonl", held)
     with pytest.raises(UserError, match=r"problems\.jsonl: every problem occurs in an evaluation set"):
         sample(recipe(tiny_model, output="none.jsonl"), folder=tmp_path, decontaminated=True)
+
+
+def test_a_changed_evaluation_set_is_noticed_on_resume(tiny_model: Path, tmp_path: Path) -> None:
+    held = [{"problem": f"What is {index} times {index}?", "answer": str(index**2)} for index in range(30)]
+    write_rows(tmp_path / "problems.jsonl", [*problems(4), {"id": "held", "prompt": "What is 40 times 40?"}])
+    (tmp_path / "sets").mkdir()
+    write_rows(tmp_path / "sets" / "aime24.jsonl", held)
+    (tmp_path / "task.yaml").write_text("problems: mine.jsonl\n")
+    write_rows(tmp_path / "mine.jsonl", [{"prompt": "Name a prime above 100.", "answer": "101"}])
+    tasks = {"eval.tasks": ["aime24"], "eval.data_dir": "sets"}
+    settings = recipe(tiny_model, decontaminate=["task.yaml"])
+    settings = settings.model_copy(update={"eval": load(None, None, tasks).eval})
+    assert sample(settings, folder=tmp_path).decontaminated == {}
+    # The same problems in another order, with other answers, exclude the same.
+    write_rows(tmp_path / "sets" / "aime24.jsonl", [row | {"answer": "7"} for row in reversed(held)])
+    before = (tmp_path / "samples.jsonl").read_bytes()
+    assert sample(settings, folder=tmp_path).answers == 5
+    assert (tmp_path / "samples.jsonl").read_bytes() == before
+    # Another problem in a file of the folder, which is neither a setting nor an input by its name.
+    write_rows(tmp_path / "sets" / "aime24.jsonl", [*held[:-1], {"problem": "What is 40 times 40?", "answer": "1600"}])
+    with pytest.raises(SettingsChanged, match="problems of aime24 was"):
+        sample(settings, folder=tmp_path)
+    assert (tmp_path / "samples.jsonl").read_bytes() == before
+    assert sample(settings, folder=tmp_path, fresh=True).decontaminated == {"aime24": 1}
+    # The problems that a task file names, while the task file stays as it is.
+    write_rows(tmp_path / "mine.jsonl", [{"prompt": "What is 1 + 1?", "answer": "2"}])
+    with pytest.raises(SettingsChanged, match=r"problems of task\.yaml was"):
+        sample(settings, folder=tmp_path)
+
+
+def test_answers_of_versions_without_digests_of_evaluation_sets_are_resumed(tiny_model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "problems.jsonl", problems(3))
+    sample(recipe(tiny_model), folder=tmp_path, decontaminated=True)
+    meta = json.loads((tmp_path / "samples.meta.json").read_text())
+    meta["inputs"] = {"problems.jsonl": meta["inputs"]["problems.jsonl"]}
+    (tmp_path / "samples.meta.json").write_text(json.dumps(meta))
+    assert sample(recipe(tiny_model, trials=2), folder=tmp_path, decontaminated=True).new_answers == 3
 
 
 def test_problems_with_conflicting_reference_answers_are_excluded(

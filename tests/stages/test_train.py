@@ -15,9 +15,9 @@ import pytest
 from spotcli import recipe_yaml
 from spotcli.errors import DataError, RecipeError, SettingsChanged, SpotError
 from spotcli.policies import chat_template, models
+from spotcli.policies.pair_encoder import CHOSEN_ONLY
 from spotcli.recipe import Recipe
 from spotcli.stages.train import TrainSummary, train
-from spotcli.training.data import CHOSEN_ONLY
 from spotcli.training.model_card import card
 from spotcli.training.progress import WINDOW, Report
 from spotcli.training.run_folder import RunMeta

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spotcli import files
 from spotcli.console import one_line
+from spotcli.core.stats import Average
 from spotcli.evaluation.page.differences import LEVEL
 from spotcli.evaluation.page.numbers import nats, p_value, percent, point_range, points
 from spotcli.evaluation.scores import EvalSummary, TaskComparison
@@ -69,6 +70,9 @@ def _text(text: str) -> str:
 def _comparisons(summary: EvalSummary) -> list[str]:
     lines = ["| task | base | tuned | difference | 95 % interval | p | result |", "|---|--:|--:|--:|---|--:|---|"]
     lines += [_comparison(item) for item in summary.comparisons.values()]
+    lines += [
+        _average_change(summary, group) for group, change in summary.average_changes.items() if len(change.tasks) > 1
+    ]
     base = f"Base model: {_text(summary.against or '')}. Differences are in points"
     return [*lines, "", f"{base}; p is corrected for the number of tasks (Holm).", ""]
 
@@ -92,13 +96,28 @@ def _comparison(item: TaskComparison) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _average_change(summary: EvalSummary, group: str) -> str:
+    change = summary.average_changes[group]
+    before, after = (percent(model.averages[group].mean) for model in summary.models[:2])
+    cells = [_average(group, change), before, after, points(change.mean), point_range(change.low, change.high)]
+    return f"| {' | '.join(cells)} | | |"
+
+
 def _scores(summary: EvalSummary) -> list[str]:
     lines = ["| task | % right | 95 % interval |", "|---|--:|---|"]
     for score in summary.scores.values():
         estimate = score.estimate
         name = f"{_text(score.task)}, avg@{score.trials} of {estimate.problems}"
         lines.append(f"| {name} | {percent(estimate.mean)} | {percent(estimate.low)}–{percent(estimate.high)} |")
+    for group, average in summary.averages.items():
+        if len(average.tasks) > 1:
+            interval = f"{percent(average.low)}–{percent(average.high)}"
+            lines.append(f"| {_average(group, average)} | {percent(average.mean)} | {interval} |")
     return [*lines, ""]
+
+
+def _average(group: str, average: Average) -> str:
+    return f"{_text(group)}, average of {len(average.tasks)} tasks"
 
 
 def _drift(summary: EvalSummary) -> str:

@@ -9,6 +9,7 @@ text equals the other text or one of its paragraphs.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -67,15 +68,18 @@ class Evaluations:
         """Text without layout and number of own runs of each text that has enough of them."""
         self._indices: dict[int, list[int]] = {}
         """The indices in ``_own`` of the texts that a run belongs to."""
+        self.digests: dict[str, str] = {}
+        """Set -> SHA-256 of the texts of its problems: a set with another digest finds other problems."""
         texts: list[tuple[str, set[int]]] = []
         for name, members in problems.items():
-            for problem in members:
-                text = _question(problem)
+            questions = [(problem.id, _question(problem)) for problem in members]
+            self.digests[name] = _digest(text for _, text in questions)
+            for id, text in questions:
                 holders = self._holders.setdefault(_plain(text), [])
                 # The same problem in two sets does not make its runs common wording.
                 if not holders:
                     texts.append((_plain(text), _runs(text)))
-                holders.append((name, problem.id))
+                holders.append((name, id))
         counts = Counter(run for _, runs in texts for run in runs)
         for plain, runs in texts:
             own = [run for run in runs if counts[run] < WORDING]
@@ -167,6 +171,12 @@ def _problems(name: str, context: TaskContext) -> Iterable[Problem]:
         return iter_problems(name, folder=context.folder, seed=context.seed, limit=None, quiet=True)
     given = context.settings.get(name)
     return tasks.load_task(name, context).load(replace(context, problems=given.problems if given else None))
+
+
+def _digest(questions: Iterable[str]) -> str:
+    """Of the texts in any order."""
+    parts = sorted(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in questions)
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _question(problem: Problem) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from spotcli import outputs
+from spotcli import files, outputs
 from spotcli.console import say
+from spotcli.evaluation.answers import scores_path
 from spotcli.evaluation.card_section import CARD, update_card
 from spotcli.evaluation.inspect_log import FOLDER, write_logs
-from spotcli.evaluation.page import REPORT, write_report
+from spotcli.evaluation.page import LATEST, REPORT, write_report
 from spotcli.evaluation.scores import EvalSummary
 from spotcli.recipe import Recipe
 
@@ -21,7 +22,7 @@ def describe(recipe: Recipe, summary: EvalSummary, folder: Path) -> EvalSummary:
     """Return the summary with what the page shows: settings, versions and its own path."""
     settings = recipe.eval.model_dump(mode="json", exclude_none=True, exclude=_UNSHOWN) | {"seed": recipe.seed}
     settings = {name: value for name, value in settings.items() if value not in ({}, [], "")}
-    page = folder / recipe.eval.output / REPORT
+    page = scores_path(recipe, summary.model, folder).with_suffix(REPORT)
     return replace(summary, settings=settings, versions=outputs.versions(), page=str(page))
 
 
@@ -38,7 +39,9 @@ def publish(recipe: Recipe, summary: EvalSummary, folder: Path) -> None:
         DataError: a row of a file of scores is invalid.
     """
     scores = folder / recipe.eval.output
-    write_report(scores / REPORT, summary)
+    page = scores_path(recipe, summary.model, folder).with_suffix(REPORT)
+    write_report(page, summary)
+    files.replace(scores / LATEST, [page.read_bytes()])
     checkpoint = folder / summary.model
     if update_card(checkpoint, summary):
         say(f"{checkpoint / CARD}: section about this evaluation written")

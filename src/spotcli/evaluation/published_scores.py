@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean
 
-from spotcli.core.stats import attainable
-from spotcli.core.stats.estimates import normal_quantile
+from spotcli.core.stats import attainable, average_score
 from spotcli.errors import RecipeError
-from spotcli.evaluation.scores import ModelScores, PublishedComparison, Role, TaskScore
+from spotcli.evaluation.scores import ModelScores, PublishedComparison, Role
 from spotcli.evaluation.tasks.builtin import BUILTIN
 from spotcli.recipe import suggest
 
@@ -130,24 +127,11 @@ def _compare(name: str, role: Role, model: str, printed: str, own: ModelScores) 
         missing = ", ".join(task for task in tasks if task not in own.scores)
         notes.append(f"not evaluated: {missing}")
         return PublishedComparison(name, role, model, published, None, None, None, None, "; ".join(notes))
-    mean, low, high = _interval(scores)
+    average = average_score({score.task: score.estimate for score in scores})
     rounding = 0.5 * 10.0 ** -(len(printed.partition(".")[2]) + 2)
+    mean, low, high = average.mean, average.low, average.high
     inside = low - rounding <= published <= high + rounding
     return PublishedComparison(name, role, model, published, mean, low, high, inside, "; ".join(notes) or None)
-
-
-def _interval(scores: Sequence[TaskScore]) -> tuple[float, float, float]:
-    """The mean over tasks and its 95 % interval; of one task, the task's own.
-
-    The tasks are independent, so the error of the mean of m tasks is the root of the sum of their squared errors, over
-    m.
-    """
-    if len(scores) == 1:
-        estimate = scores[0].estimate
-        return estimate.mean, estimate.low, estimate.high
-    mean = fmean(score.estimate.mean for score in scores)
-    half = normal_quantile(0.95) * sqrt(sum(score.estimate.error**2 for score in scores)) / len(scores)
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _notes(tasks: Sequence[str], printed: str, own: ModelScores) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli.answering.answered import failed
-from spotcli.core.stats import Comparison, Estimate, Retention
+from spotcli.core.stats import Average, Comparison, Estimate, Retention
 from spotcli.records import Problem
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 IN_DOMAIN = "in-domain"
 """The group of the tasks that are trained unless ``eval.trained`` names others."""
+OVERALL = "overall"
+"""The average over all tasks."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ class ModelScores:
     path: str
     """The file of its graded answers."""
     scores: dict[str, TaskScore]
-    averages: dict[str, float]
-    """Mean over the tasks of each group, and ``overall``: the mean over all tasks."""
+    averages: dict[str, Average]
+    """Mean over the tasks of each group, and ``overall``: the mean over all tasks. A model without a score in one of
+    the tasks has no average of them."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,8 @@ class EvalSummary:
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     page: str | None = None
+    average_changes: dict[str, Average] = field(default_factory=dict)
+    """After minus before of the averages that both models have; empty without a base model."""
     pooled: PooledRetention | None = None
     """None without a base model, or if every task was trained."""
     published: list[PublishedComparison] = field(default_factory=list)
@@ -180,6 +185,11 @@ class EvalSummary:
     def scores(self) -> dict[str, TaskScore]:
         """The evaluated model's scores by task."""
         return self.models[1 if self.against else 0].scores
+
+    @property
+    def averages(self) -> dict[str, Average]:
+        """The evaluated model's averages by group."""
+        return self.models[1 if self.against else 0].averages
 
     @property
     def base(self) -> dict[str, TaskScore]:

@@ -8,13 +8,26 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from spotcli.core.stats import Estimate, Outcomes, avg_at_k, compare, holm, maj_at_k, pass_at_k, retained
+from spotcli.core.stats import (
+    Average,
+    Estimate,
+    Outcomes,
+    average_change,
+    average_score,
+    avg_at_k,
+    compare,
+    holm,
+    maj_at_k,
+    pass_at_k,
+    retained,
+)
 from spotcli.core.stats.paired import paired_changes, paired_interval
 from spotcli.core.stats.repeated import RIGHT
 from spotcli.errors import RecipeError
 from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.scores import (
     IN_DOMAIN,
+    OVERALL,
     EvalSummary,
     ModelScores,
     PooledRetention,
@@ -36,17 +49,32 @@ def summarise_model(rows: ModelRows, tasks: Mapping[str, TaskFacts], trained: It
         for name, facts in tasks.items()
         if name in answered
     }
-    return ModelScores(rows.model, rows.path, scores, averages(scores))
+    averages = {
+        group: average_score({name: scores[name].estimate for name in names})
+        for group, names in _groups(tasks).items()
+        if all(name in scores for name in names)
+    }
+    return ModelScores(rows.model, rows.path, scores, averages)
 
 
-def averages(scores: Mapping[str, TaskScore]) -> dict[str, float]:
-    """The mean score over the tasks of each group except ``other``, and over all tasks (``overall``)."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    for score in scores.values():
-        if score.group != "other":
-            groups[score.group].append(score.estimate.mean)
-    means = {group: fmean(values) for group, values in groups.items()}
-    return means | ({"overall": fmean(score.estimate.mean for score in scores.values())} if scores else {})
+def _groups(tasks: Mapping[str, TaskFacts]) -> dict[str, list[str]]:
+    """The tasks of each average: of every group except ``other``, and all of them (``overall``)."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, facts in tasks.items():
+        if facts.group != "other":
+            groups[facts.group].append(name)
+    return {**groups, OVERALL: list(tasks)} if tasks else {}
+
+
+def _average_changes(
+    models: Sequence[ModelScores], tasks: Mapping[str, TaskFacts], comparisons: Mapping[str, TaskComparison]
+) -> dict[str, Average]:
+    """After minus before of the averages that both models have and whose tasks are all compared."""
+    return {
+        group: average_change({name: comparisons[name].comparison for name in names})
+        for group, names in _groups(tasks).items()
+        if all(group in model.averages for model in models) and all(name in comparisons for name in names)
+    }
 
 
 def _task_score(model: ModelRows, task: str, facts: TaskFacts, *, trained: bool) -> TaskScore:
@@ -225,15 +253,17 @@ def summarise(
     pooled = None
     if compared:
         comparisons, pooled = compare_models(models[0], models[1], tasks, trained=trained, margin=margin)
+    scores = [summarise_model(model, tasks, trained) for model in models]
     summary = EvalSummary(
         model=models[1 if compared else 0].model,
         against=models[0].model if compared else None,
-        models=[summarise_model(model, tasks, trained) for model in models],
+        models=scores,
         comparisons=comparisons,
         verdict=[],
         drift=None,
         overlaps=dict(overlaps or {}),
         files=[model.path for model in models],
+        average_changes=_average_changes(scores[:2], tasks, comparisons) if compared else {},
         pooled=pooled,
     )
     return replace(summary, verdict=sentences(summary))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spotcli.console import one_line, out
-from spotcli.core.stats import Retention
+from spotcli.core.stats import Average, Retention
 from spotcli.evaluation.drift import CHANGE, Drift, WorstPrompt
 from spotcli.evaluation.dry_run import EvalPlan
-from spotcli.evaluation.scores import EvalSummary, ModelScores, PublishedComparison, TaskScore
+from spotcli.evaluation.scores import OVERALL, EvalSummary, ModelScores, PublishedComparison, TaskScore
 from spotcli.tables import new_table
 
 if TYPE_CHECKING:
@@ -102,6 +102,13 @@ def _gains(summary: EvalSummary) -> Table:
         lost = any(item.retention.verdict == "lost" and not item.trained for item in summary.comparisons.values())
         verdict = "" if lost else pooled.retention.verdict
         table.add_row("all untrained", "", "", _points(pooled.difference), interval, "", verdict)
+    changes = {group: change for group, change in summary.average_changes.items() if len(change.tasks) > 1}
+    if changes:
+        table.add_section()
+    for group, change in changes.items():
+        means = (_percent(model.averages[group].mean) for model in summary.models[:2])
+        interval = f"{_points(change.low)}…{_points(change.high)}"
+        table.add_row(_average_name(group, change), *means, _points(change.mean), interval, "", "")
     table.caption = "% and points; p: paired test, corrected for the number of tasks (Holm)"
     return table
 
@@ -183,10 +190,9 @@ def _scores(models: Sequence[ModelScores]) -> Table:
         table.add_row(one_line(task), *(_percent(score.estimate.mean) if score else "-" for score in scores))
     table.add_section()
     groups = dict.fromkeys(group for model in models for group in model.averages)
-    for group in sorted(groups, key="overall".__eq__):
-        table.add_row(
-            one_line(group), *(_percent(model.averages[group]) if group in model.averages else "-" for model in models)
-        )
+    for group in sorted(groups, key=OVERALL.__eq__):
+        averages = [model.averages.get(group) for model in models]
+        table.add_row(one_line(group), *(_percent(average.mean) if average else "-" for average in averages))
     return table
 
 
@@ -224,7 +230,27 @@ def _answers(models: Sequence[ModelScores]) -> Table:
             *(_percent(count / answers) for count in (score.undecided, score.truncated)),
             _percent(score.failed / max(score.answers + score.failed, 1)),
         )
+    _add_averages(models, table)
     return table
+
+
+def _add_averages(models: Sequence[ModelScores], table: Table) -> None:
+    """The averages of several tasks with their intervals, of each model."""
+    averages = [(group, average, model) for model in models for group, average in model.averages.items()]
+    averages = [(group, average, model) for group, average, model in averages if len(average.tasks) > 1]
+    groups = {group: _average_name(group, average) for group, average, _ in averages}
+    if groups:
+        table.add_section()
+    for group, title in sorted(groups.items(), key=lambda item: item[0] == OVERALL):
+        table.add_row(title)
+        for of_group, average, model in averages:
+            if of_group == group:
+                interval = f"{_percent(average.low)}…{_percent(average.high)}"
+                table.add_row(f"  {_name(model)}", _percent(average.mean), interval)
+
+
+def _average_name(group: str, average: Average) -> str:
+    return f"{one_line(group)}, {len(average.tasks)} tasks"
 
 
 def _verdicts(models: Sequence[ModelScores]) -> Table:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from spotcli.grading import Grade, Grader, grade_many, in_threads
+from spotcli.grading import Grade, Grader, grade, grade_many, in_threads
 from spotcli.grading.algebra.pool import shared_pool
+from spotcli.grading.compare.exact_numbers import NotANumber, read_number
+from spotcli.grading.compare.leaves import ROUNDED
 from spotcli.grading.kinds import get_grader, grader_of
+from spotcli.grading.latex import tidy
 from spotcli.records import FinishReason, Problem
 
 TRUNCATED = "truncated"
@@ -17,6 +22,10 @@ TRUNCATED = "truncated"
 JOBS = 2
 """Workers that check instructions."""
 NO_REFERENCE = "no reference answer"
+
+_LITERAL = re.compile(r"-?\d+(?:\.\d+)?|-?\.\d+")
+_SHORT = 200
+"""Characters of an answer that can be one number with its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,8 @@ def grade_answer(completion: Completion, grader: Grader) -> Grade:
     """Grade one completion; ``grader`` sees only completions that can be right or wrong."""
     if reason := _why_undecided(completion):
         return Grade("undecided", reason)
-    return grader(completion.response, completion.problem.answer or "")
+    result = grader(completion.response, completion.problem.answer or "")
+    return _tolerated(result, completion.problem) if grader is grade else result
 
 
 def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade]:
@@ -49,7 +59,10 @@ def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade
         if (completion.problem.grader or default) == "math" and not _why_undecided(completion)
     ]
     pairs = ((completions[index].response, completions[index].problem.answer or "") for index in mathematics)
-    grades = dict(zip(mathematics, grade_many(pairs), strict=True))
+    grades = {
+        index: _tolerated(grade, completions[index].problem)
+        for index, grade in zip(mathematics, grade_many(pairs), strict=True)
+    }
     instructions = [
         index
         for index, completion in enumerate(completions)
@@ -74,6 +87,29 @@ def graded_fields(completion: Completion, grade: Grade) -> dict[str, Any]:
         "extracted": grade.extracted,
         "reason": grade.reason or None,
     }
+
+
+def _tolerated(result: Grade, problem: Problem) -> Grade:
+    """The grade in view of the problem's tolerance: a number within it is right, and one beyond it is wrong.
+
+    An answer that another doubt leaves undecided stays so. A number with a unit is right if the reference answer with
+    this unit is.
+    """
+    tolerance, reference, text = problem.tolerance, problem.reference, result.extracted
+    rounded = result.verdict == "undecided" and result.reason == ROUNDED
+    if tolerance is None or reference is None or not text or not (rounded or result.verdict == "wrong"):
+        return result
+    literals = _LITERAL.findall(text) if len(text) <= _SHORT else []
+    try:
+        gold, number = (read_number(tidy(one)) for one in (reference, literals[0] if len(literals) == 1 else text))
+        gap = abs(Fraction(gold.value) - Fraction(number.value))
+    except (NotANumber, ValueError):
+        return result
+    if len(literals) == 1:
+        same_with_unit = text.replace(literals[0], reference.strip())
+        if grade(f"\\boxed{{{same_with_unit}}}", reference).verdict != "right":
+            return result
+    return Grade("right" if gap <= tolerance else "wrong", "", text)
 
 
 def _why_undecided(completion: Completion) -> str | None:

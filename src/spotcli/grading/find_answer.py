@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
-from spotcli.grading.extraction.announcements import announced_answer, tagged_answer
+from spotcli.grading.extraction.announcements import announced_answer, final_announcement, tagged_answer
 from spotcli.grading.extraction.boxes import boxed_answer
 from spotcli.grading.extraction.conclusions import conclusion, whole_answer
 from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value
@@ -82,15 +82,32 @@ def _without_continuation(text: str) -> str:
 # --- the text after a box ---
 
 _WITHDRAWN = re.compile(
-    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|mistake|(?:wrong|incorrect)(?! answer)"
-    r"|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
+    r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|(?<!common )mistake"
+    r"|(?:wrong|incorrect)(?! answer)|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
     re.IGNORECASE,
 )
+_CORRECTED = re.compile(
+    r"\b(?:however|but|actually)\b[^.\n]{0,120}?\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected"
+    r"|counted (?:it )?twice|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
+    re.IGNORECASE,
+)
+"""A correction without a word of withdrawal: "However, we must divide by 2, which gives 3."."""
 _CONFIRMED = re.compile(
     r"\b(?:is (?:indeed )?(?:correct|right|valid)|(?:indeed|also) (?:correct|holds)|confirm\w*|verified|checks out"
     r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
     re.IGNORECASE,
 )
+_HYPOTHETICAL = re.compile(
+    r"\b(?:common|easy to|tempting|typical|students|people|one (?:might|may|could)|might think"
+    r"|would (?:give|yield|lead))\b",
+    re.IGNORECASE,
+)
+"""A mistake that somebody else makes: "It is easy to make the mistake of ..., which would give 28."."""
+_ENDS_CONFIRMED = re.compile(
+    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$",
+    re.IGNORECASE,
+)
+"""The end of a check of the boxed answer: "..., so our answer is correct."."""
 _SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$", re.IGNORECASE)
 
 
@@ -102,16 +119,19 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
     """
     if len(tail.strip(" \t\n$.*)]}\\")) < 2:
         return answer
-    withdrawn = bool(_WITHDRAWN.search(tail)) and not _CONFIRMED.search(tail)
+    withdrawn = bool(_WITHDRAWN.search(tail) or _CORRECTED.search(tail)) and not _CONFIRMED.search(tail)
     later = _whole_or_announced(tagged_answer(tail) or "")
     if _STATED.search(tail) or "final result" in tail or _ANSWER.search(tail):
-        later = later or announced_answer(tail)
+        confirmed = _ENDS_CONFIRMED.search(tail) and not _WITHDRAWN.search(tail)
+        later = later or (final_announcement(tail) if confirmed else announced_answer(tail))
     if later and later.text and has_value(later.text) and _key(later.text) != _key(answer.text):
-        if _FINAL.search(tail):
+        if withdrawn or _FINAL.search(tail):
             return later
         return FoundAnswer(later.text, doubt=later.doubt or "the box and a later announcement differ")
     if later and later.text:
         return answer
+    if withdrawn and _HYPOTHETICAL.search(tail):
+        return FoundAnswer(answer.text, doubt="the text after the box names a mistake", others=answer.others)
     if withdrawn:
         if corrected := conclusion(tail, "the boxed answer is withdrawn"):
             return corrected

@@ -9,8 +9,12 @@ _NAMES = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|csc|ln|log|
 """Functions that people write without a backslash; ``sec`` is rather a unit, and ``min`` too."""
 _ORDINAL = "(?:st|nd|rd|th)"
 RULES = [
+    (r"(?:\\left\s*)?\(\s*(?:\\!\s*)+\\[dt]?binom\s*\{([^{}]*)\}\s*\{([^{}]*)\}\s*(?:\\!\s*)+(?:\\right\s*)?\)",
+     r"\\binom{\1+\2-1}{\2}"),  # combinations with repetition
     (r"(?<=\d)(?:\{,\}|\\!,|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),  # 10{,}000 and 11,\! 111
     (r"\{,\}|\\!,|,\\!\s*", ","),
+    (r"\\(?:mathrm|text|rm)\s*\{\s*\\[dt]?frac\s*\{([A-Za-z\s]+)\}\s*\{([A-Za-z\s]+)(\^\s*\{?\d\}?)?\}\s*\}",
+     r"\\text{\1}/\\text{\2}\3"),  # 10 \mathrm{\frac{m}{s}}
     (r"\\(?:mathrm|mathbf|mathit|boldsymbol|bm|textbf)\s*(?=\{[^{}]*\\)", ""),  # bold around a formula
     (r"\\(?:mathbf|mathit|boldsymbol|bm|textbf)\s*(?=\{[^{}]*(?:[+=^_*]|\s-\s))", ""),
     (r"(?<=\d)(?:\\[,;: ]|~|\{(?:\s|\\,)\})(?=\d{3}(?!\d))", ""),  # 10\,000
@@ -65,6 +69,9 @@ RULES = [
     (r"(?<=\d)\s*(?:\\text\{)?\s*[pP]\.?\s?[mM](?:\.|(?![a-zA-Z]))\s*\}?", r" \\text{pm}"),
     (r"(?<=\d)\s*\\text\{\s*and (?:a|one)[ -]half(?![a-z])\s*", r"\\frac{1}{2}\\text{"),
     (r"(?<=\d)\s*and (?:a|one)[ -]half(?![a-z])", r"\\frac{1}{2}"),
+    (r"\\frac\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}\s*\{\s*\\text\s*\{([^{}]*)\}\s*(\^\s*\{?\d\}?)?\s*\}",
+     r"\\text{\1}/\\text{\2}\3"),  # a unit as a fraction
+    (r"^(\d+)\s*'\s*-?\s*(\d+(?:\.\d+)?)\s*(?:\"|'')$", r"\1\\text{ft} \2\\text{in}"),  # 6'2"
     (r"\\text\{\s*\}", " "),
     (r"(?<![\w.])0b([01]+)(?!\w)", r"\1_{2}"),
     (r"(?<![\w.])0x([0-9A-Fa-f]+)(?!\w)", r"\1_{16}"),
@@ -86,7 +93,8 @@ RULES = [
     (r"^([\[(].+,.+)\[$", r"\1)"),
     (r"\*\*", "^"),
     (r"(?<![A-Za-z])np\.(?=[a-z])", r"\\"),  # a reference written as numpy code
-    (r"(?<![A-Za-z\\])(sqrt|pi|infinity|infty|cup)(?![A-Za-z])", r"\\\1 "),
+    (r"(?<![A-Za-z\\])(sqrt|pi|infinity|infty)(?![A-Za-z])", r"\\\1 "),
+    (r"(?<=[)\]}])\s*cup\s*(?=[(\[{\\])", r"\\cup "),
     (r"(?<![A-Za-z\\])(?:oo|inf)(?![A-Za-z])", r"\\infty "),
     (r"\\infinity(?![a-z])", r"\\infty "),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),

@@ -17,6 +17,7 @@ from spotcli.inspection.pair_filter import Fields, Selection
 from spotcli.inspection.row_fields import merged, pair_fields
 from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.row_kinds import KINDS, PAIRS, SCORES, Facts, Record
+from spotcli.inspection.surprise import Surprises
 from spotcli.records import Pair, Score, UngradedSample, key_hash
 from spotcli.reply_entries import MoneyEntry
 from spotcli.reply_entries import RequestEntry as Reply
@@ -96,6 +97,8 @@ class Entries:
         """Rows whose key an earlier row has -> the place of that row."""
         self.renamed: dict[str, str] = {}
         """Fields that were read under another name: alias -> field."""
+        self.surprises = Surprises(index.path, None)
+        """What is known of the policy's surprise."""
         self._decisions = decisions
         self._shared_prompts: set[int] = set()
         """Hashes of the prompts that several rows without ids have."""
@@ -224,7 +227,9 @@ class Entries:
     @property
     def fields(self) -> Fields[Any]:
         """The fields of the filter language: those of all kinds of rows that were seen."""
-        return merged(self.seen_kinds or [PAIRS], self._decisions, self.comparison)
+        kinds = self.seen_kinds or [PAIRS]
+        fields = merged(kinds, self._decisions, self.comparison)
+        return self.surprises.with_fields(fields) if PAIRS in kinds else fields
 
     @property
     def seen_kinds(self) -> list[str]:
@@ -277,11 +282,6 @@ class Entries:
             return matches is None or matches(record)
 
         return selects
-
-    def matches(self, row: int, predicate: Callable[[Any], bool]) -> bool:
-        """Whether a row matches a filter; a damaged one does not."""
-        record = self.record(row)
-        return record is not None and predicate(record)
 
     def contains(self, row: int, text: str) -> bool:
         """Whether any text of a row contains a text, without regard to case."""

@@ -65,6 +65,7 @@ class FilterError(UserError):
         where = f"--where {_excerpt(expression, position or 0)!r}"
         super().__init__(f"{message}{place}", where=where, cure=cure or default_cure)
         self.position = position
+        self.args = (message, expression, position, cure)  # pickle creates the exception from these
 
 
 def shortened(text: str) -> str:
@@ -126,7 +127,7 @@ class Parser:
             FilterError: invalid syntax, or an error of ``term``.
         """
         if len(self.expression) > MAX_LENGTH:
-            raise self._error(f"the expression is longer than {MAX_LENGTH:,} characters", None, "select by a file")
+            raise self._error(f"the expression is longer than {MAX_LENGTH:,} characters", None, "shorten it")
         self._skip_blanks()
         if self._position == self._end:
             raise self._error("the expression is empty", None)

@@ -14,12 +14,20 @@ from spotcli.inspection.entries import Entries
 from spotcli.inspection.pair_filter import Selection
 from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.row_kinds import SCORES
+from spotcli.inspection.surprise import Surprises
+from spotcli.recipe import Recipe
 from spotcli.score_changes import base_scores
 
 
 @contextmanager
 def open_entries(
-    path: Path, decisions: Callable[[], Decisions], *, against: Path | None, selection: Selection, keep: bool
+    path: Path,
+    decisions: Callable[[], Decisions],
+    *,
+    against: Path | None,
+    selection: Selection,
+    keep: bool,
+    recipe: Recipe | None = None,
 ) -> Iterator[Entries]:
     """Open a file. Scores are compared with those of ``against``, or of the base model that their summary names.
 
@@ -29,6 +37,7 @@ def open_entries(
         against: the scores of the base model.
         selection: what is selected at first.
         keep: keep the index of the file beside it.
+        recipe: names the policy whose surprise is shown.
 
     Raises:
         UserError: the file does not exist, has another format or other rows, or there are no scores to compare.
@@ -37,6 +46,7 @@ def open_entries(
     with ExitStack() as stack:
         index = stack.enter_context(RowIndex.open(path, keep=keep))
         entries = Entries(index, decisions)
+        entries.surprises = Surprises.of(recipe or Recipe(), path)
         entries.check_readable()
         if SCORES in entries.seen_kinds:
             base = against or _base(path, required=selection.needs_base)

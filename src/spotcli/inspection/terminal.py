@@ -5,7 +5,7 @@ All text from the file is made harmless by ``console.safe`` and never read as ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,8 @@ class Layout:
     """Whole prompts, and kept stretches that are not folded."""
     shared: SharedPrompts = field(default_factory=SharedPrompts)
     """What the prompts of the file begin with."""
+    surprise: Callable[[Pair], str | None] = lambda pair: None
+    """The mean surprise of a pair, if it is known."""
 
     @classmethod
     def on(cls, console: Console, *, whole: bool, shared: SharedPrompts) -> Layout:
@@ -70,7 +72,8 @@ class Layout:
 def show_pair(console: Console, pair: Pair, number: str, layout: Layout, notes: Sequence[Text] = ()) -> None:
     """Print one pair, with notes below its facts."""
     spans = diff(pair.original, pair.chosen)
-    title, *head = pair_head(pair, number, spans, whole=layout.whole, shared=layout.shared_lines(pair))
+    shared, surprise = layout.shared_lines(pair), layout.surprise(pair)
+    title, *head = pair_head(pair, number, spans, whole=layout.whole, shared=shared, surprise=surprise)
     show_row(console, title, [*layout.wrapped(console, [*head, *notes]), *diff_part(spans, layout)])
 
 
@@ -187,9 +190,19 @@ def _framed(parts: list[Text]) -> list[RenderableType]:
 
 
 def pair_head(
-    pair: Pair, number: str, spans: list[Span], *, whole: bool, shared: SharedLines | None = None
+    pair: Pair,
+    number: str,
+    spans: list[Span],
+    *,
+    whole: bool,
+    shared: SharedLines | None = None,
+    surprise: str | None = None,
 ) -> list[Text]:
-    """Title, facts and prompt of one pair, whose diff has these spans."""
+    """Title, facts and prompt of one pair, whose diff has these spans.
+
+    Args:
+        surprise: the mean surprise of y+ and y-, if it is known.
+    """
     from rich.text import Text
 
     title = Text.assemble(
@@ -198,6 +211,7 @@ def pair_head(
     ratio = f"{pair_change_ratio(pair):.3f}" + ("" if pair.change_ratio is not None else " (on words)")
     facts = {
         "change ratio": (ratio if pair.rejected is not None else None, "cyan"),
+        "surprise": (surprise, "cyan"),
         "y+": (pair.verdict or "not graded", VERDICT_STYLES.get(pair.verdict or "none", "")),
         "oracle": (oracle_name(pair), ""),
         "cost": (cost_text(pair), ""),

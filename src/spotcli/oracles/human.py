@@ -18,6 +18,7 @@ from pathlib import Path
 
 from spotcli.console import err, one_line
 from spotcli.errors import UserError
+from spotcli.grading.answers import Completion, grade_answer
 from spotcli.grading.kinds import grader_of
 from spotcli.oracles import CorrectionRequest
 from spotcli.oracles.worksheet import SKIP, encodable, problem_lines
@@ -83,7 +84,7 @@ class HumanOracle:
                 return skipped()
             # A grader of the user's own is left to the stage: only the recipe can vouch for it.
             grader = sample.grader if ":" not in (sample.grader or "") else None
-            grade = grader_of(grader)(text, sample.answer or "")
+            grade = grade_answer(Completion(sample, text, "stop"), grader_of(grader))
             if grade.verdict == "right" or not sys.stdin.isatty() or not _edit_again(grade.verdict, grade.extracted):
                 return Reply(text=text, cost=0.0)
 

@@ -59,6 +59,11 @@ class ModelOracle:
         """Reply tokens of a request at most: the setting, else the model's own limit; None if it is unknown."""
         return self._max_tokens or self._client.output_limit
 
+    @property
+    def reasoning_tokens(self) -> int:
+        """Likely reasoning tokens of a reply, before any reply is known."""
+        return self._client.reasoning_tokens
+
     def count_tokens(self, request: CorrectionRequest) -> tuple[int, int]:
         """Approximate numbers of tokens of the prompt, and of the answer that is to be corrected."""
         return self._client.count_tokens(request.prompt.messages, request.sample.response)

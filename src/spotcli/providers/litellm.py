@@ -22,7 +22,7 @@ from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.request_errors import describe, read_error
 from spotcli.providers.responses import read_response
 from spotcli.providers.sent_parameters import changed_parameters, sent_parameters
-from spotcli.providers.token_limits import accepted_limit, other_limit_name
+from spotcli.providers.token_limits import accepted_limit, likely_reasoning, other_limit_name
 from spotcli.records import Message
 from spotcli.redaction import public_value
 from spotcli.work_time import time_limit
@@ -243,6 +243,14 @@ class LitellmClient:
         """Reply tokens that the model has at most, by litellm's table; None if it has no such model."""
         limit = self._listed.get("max_output_tokens")
         return limit if isinstance(limit, int) and limit > 0 else None
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Likely reasoning tokens of a reply, before any reply is known; 0 if the model does not reason.
+
+        By the kind of the model in litellm's table, and by the parameters that control its reasoning.
+        """
+        return likely_reasoning(self.model, self._listed, self._settings.params)
 
     def worst_cost(self, messages: list[Message], max_tokens: int | None) -> float | None:
         """US dollars that a request can cost at most; None if the price, or without ``max_tokens`` the limit of the

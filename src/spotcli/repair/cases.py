@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,12 +145,13 @@ class History:
     def __init__(self, entries: Iterable[Entry] = (), *, any_version: bool = False) -> None:
         self._any_version = any_version
         self._by_request: dict[tuple[str, ...], ReplyEntry] = {}
-        self._samples: set[str] = set()
+        self._by_sample: dict[str, list[ReplyEntry]] = {}
         self.replies: list[ReplyEntry] = []
         """All replies, in the order in which they came."""
         self.continuations: list[ContinuationEntry] = []
         """All continuations of the policy's answers, in the order in which they came."""
         self._by_cut: dict[tuple[str, str, int], dict[int, ContinuationEntry]] = {}
+        self._continued: set[str] = set()
         self._read: dict[int, ReplyEntry] = {}
         for entry in entries:
             self.add(entry)
@@ -159,7 +161,7 @@ class History:
             # An incomplete reply was paid for, but it answers nothing: its request is sent again.
             if entry.finish_reason != "incomplete":
                 self._by_request[self._request_of(entry)] = entry
-            self._samples.add(entry.sample)
+            self._by_sample.setdefault(entry.sample, []).append(entry)
             self.replies.append(entry)
         elif isinstance(entry, UndoEntry):
             self._by_request.pop(self._request_of(entry), None)
@@ -169,7 +171,7 @@ class History:
             if of_cut.get(entry.number) == entry:
                 return  # a line that was copied by mistake
             of_cut[entry.number] = entry
-            self._samples.add(entry.sample)
+            self._continued.add(entry.sample)
             self.continuations.append(entry)
 
     @property
@@ -191,7 +193,17 @@ class History:
 
     def has_reply_about(self, case: Case) -> bool:
         """Whether the case ever got a reply."""
-        return case.digest in self._samples
+        return case.digest in self._by_sample or case.digest in self._continued
+
+    def cost_of(self, case: Case) -> float | None:
+        """US dollars of all replies about a case; None if the price of one is unknown."""
+        costs = [reply.cost for reply in self._by_sample.get(case.digest, ())]
+        return None if None in costs else math.fsum(cost or 0.0 for cost in costs)
+
+    def reply_tokens_of(self, case: Case) -> int:
+        """Tokens of all replies about a case, reasoning included, as far as the provider counts them."""
+        counts = (reply.usage.get("completion_tokens") for reply in self._by_sample.get(case.digest, ()))
+        return sum(count for count in counts if isinstance(count, int))
 
     def find(self, request: PlannedRequest) -> ReplyEntry | None:
         if self._any_version:

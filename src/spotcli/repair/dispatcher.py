@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
-from spotcli.console import progress, warn
+from spotcli.console import dollars, progress, warn
 from spotcli.errors import SpotError, UserError
 from spotcli.grading.algebra.pool import close_pool
 from spotcli.interrupts import interruptible
@@ -29,6 +29,7 @@ from spotcli.repair.cases import FAILED, Case, PlannedRequest
 from spotcli.repair.delivery import CorrectionDelivery
 from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import Decision, RepairJob
+from spotcli.repair.projection import CostProjection
 from spotcli.reply_entries import ReplyEntry
 
 HOPELESS_REQUESTS = 3
@@ -60,6 +61,8 @@ class Dispatcher:
         self._limiters = {oracle.name: _limiter(oracle, settings) for oracle in oracles}
         # What is unsettled may have been charged, so it counts as spent.
         self._budget = Budget(settings.max_cost, journal.spent + journal.unsettled)
+        self._projection = CostProjection(job.cases, job.history)
+        self._warned_of_limit = False
         self._failures = _FailureCounts()
         self._checked: set[str] = set()
         self._amendable: dict[tuple[str, int], tuple[Case, PlannedRequest]] = {}
@@ -95,6 +98,8 @@ class Dispatcher:
             def show() -> None:
                 queue = self._queue
                 note = f"{queue.accepted} accepted, {queue.finished - queue.accepted} not, ${self._journal.spent:.4f}"
+                if total := self._projection.total:
+                    note += f" of about {dollars(total)}"
                 display.update(task, completed=queue.finished, note=note)
 
             self._show = show
@@ -178,7 +183,21 @@ class Dispatcher:
                 raise
             finally:
                 await self._queue.finish(case)
+                self._project(case)
                 self._show()
+
+    def _project(self, case: Case) -> None:
+        """Count a case for the projected cost, and warn once if the limit is lower."""
+        if case.decided is not None:
+            self._projection.decide(case)
+        limit, total = self._settings.max_cost, self._projection.total
+        if limit is None or total is None or total <= limit or self._warned_of_limit or self._settings.target:
+            return
+        self._warned_of_limit = True
+        answers = f"{self._projection.affordable(limit):,} of {len(self._projection):,} answers"
+        warn(
+            f"at the cost so far, all answers will cost about {dollars(total)}; --max-cost {limit:g} pays for {answers}"
+        )
 
     async def _settle(self, case: Case) -> None:
         """Send requests about a case until the replies decide about it, or a request fails."""

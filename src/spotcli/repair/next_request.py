@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from spotcli.console import progress
@@ -30,6 +31,23 @@ class Decision:
     """The last reply that was judged: the deciding one if ``request`` is None."""
 
 
+@dataclass
+class SharedFence:
+    """One fence for the first requests of a run: providers charge less for a beginning that many prompts share.
+
+    No text knows it, because it is drawn after the texts were written.
+    """
+
+    _fence: str = ""
+
+    def for_texts(self, texts: Iterable[str]) -> str:
+        """The shared fence, or another one if a text contains it."""
+        known = list(texts)
+        if not self._fence or any(self._fence in text for text in known):
+            self._fence = oracle_prompts.new_fence(known)
+        return self._fence
+
+
 @dataclass(frozen=True)
 class RepairJob:
     """The cases of one run, and everything that decides about them."""
@@ -38,6 +56,7 @@ class RepairJob:
     ladder: Ladder
     history: History
     judge: Judge
+    fence: SharedFence = field(default_factory=SharedFence)
 
     def decide(self, case: Case, *, ask_again: str = "") -> Decision:
         """The next request about a case, or the reply that decides about it; see ``next_request``."""
@@ -50,7 +69,7 @@ class RepairJob:
 
     def request(self, case: Case, planned: PlannedRequest) -> CorrectionRequest:
         """The request as the oracle gets it."""
-        return correction_request(case, planned, reference=self.ladder.reference)
+        return correction_request(case, planned, self.fence, reference=self.ladder.reference)
 
     def entry(
         self,
@@ -207,10 +226,13 @@ def _readable(text: str) -> str:
     return text.encode("utf-8", errors="replace").decode()
 
 
-def correction_request(case: Case, planned: PlannedRequest, *, reference: bool) -> CorrectionRequest:
-    """The request as the oracle gets it, with a new fence.
+def correction_request(
+    case: Case, planned: PlannedRequest, fence: SharedFence, *, reference: bool
+) -> CorrectionRequest:
+    """The request as the oracle gets it; a further attempt, which shows the tags of the former one, has a new fence.
 
     Args:
+        fence: of the run.
         reference: show the reference answer to the oracle.
     """
     sample = case.sample
@@ -223,7 +245,7 @@ def correction_request(case: Case, planned: PlannedRequest, *, reference: bool) 
             sample.response,
             sample.answer if reference else None,
             mode=planned.mode,
-            fence=oracle_prompts.new_fence(texts),
+            fence=oracle_prompts.new_fence(texts) if planned.feedback else fence.for_texts(texts),
             feedback=planned.feedback,
         )
     return CorrectionRequest(sample, prompt, planned.max_tokens_factor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class RectifySummary:
     """Of a dry run."""
     seconds: float
     mode: str = "surgery"
+    advice: list[str] = field(default_factory=list)
+    """What could make more pairs, as sentences."""
+    max_cost: float | None = None
 
     def __post_init__(self) -> None:
         assert self.samples == self.right + self.undecided + self.wrong, self
@@ -60,12 +63,13 @@ class RectifySummary:
         values = asdict(self)
         if self.estimate is None:
             del values["estimate"]
+        del values["max_cost"]
         return values
 
     @property
     def counts(self) -> dict[str, Any]:
         """What the meta file keeps."""
-        return {name: value for name, value in self.as_dict().items() if name not in ("path", "seconds")}
+        return {name: value for name, value in self.as_dict().items() if name not in ("path", "seconds", "advice")}
 
     @property
     def remaining(self) -> int:

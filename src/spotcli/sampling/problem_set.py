@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -34,6 +34,17 @@ class HeldOut:
     names: list[str]
     holder: Callable[[Problem], str | None]
     """The first of the sets that contains a problem."""
+    digests: Mapping[str, str]
+    """Digest of the problems of each set."""
+
+
+_EXCLUDED = "problems of "
+"""Before the name of a set in the inputs of the meta file, for the digest of its problems."""
+
+
+def recorded(name: str) -> bool:
+    """Whether an input in a meta file is the digest of the problems of an evaluation set."""
+    return name.startswith(_EXCLUDED)
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,9 @@ def read_counted(
 ) -> Counted | None:
     """What an earlier run with the same settings and inputs counted; None if it has to be counted again.
 
-    Without digests (a data set of the hub), the problems may have changed, so they are counted again.
+    Without a digest of the problems (a data set of the hub), they may have changed, so they are counted again.
     """
-    meta = outputs.read_meta(path) if digests and path.exists() else {}
+    meta = outputs.read_meta(path) if settings["problems"] in digests and path.exists() else {}
     unchanged = (
         meta.get("settings") == json.loads(json.dumps(settings))
         and meta.get("inputs") == digests
@@ -90,6 +101,9 @@ class ProblemSet:
         """Answers per problem."""
         files = {name: folder / name for name in (recipe.sample.problems, *(held_out.names if held_out else ()))}
         self.digests = {name: jsonl.digest(path) for name, path in files.items() if path.is_file()}
+        """Of the files that are read, and of the problems that are excluded, wherever they come from."""
+        if held_out:
+            self.digests |= {f"{_EXCLUDED}{name}": digest for name, digest in held_out.digests.items()}
         self.left_out: Counter[str] = Counter()
         """Excluded problems per evaluation set."""
         self.conflicting = 0

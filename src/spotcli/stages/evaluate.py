@@ -4,8 +4,8 @@
 
 Every answer to every held-out problem is one graded row of ``scores/MODEL.jsonl``, so scores can be recomputed and
 trials added later. Against a base model, both models are compared problem by problem with a paired test, and drift is
-measured: the mean per-token KL from the base model on neutral prompts. scores/report.html shows all of it, with the
-problems that were lost and won as diffs of both answers. Checkpoints are not selected by score, because
+measured: the mean per-token KL from the base model on neutral prompts. scores/MODEL.report.html shows all of it, with
+the problems that were lost and won as diffs of both answers. Checkpoints are not selected by score, because
 that would make the test split part of the training.
 """
 

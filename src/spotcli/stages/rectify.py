@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from spotcli.oracles import AnyOracle
 from spotcli.policies import Policy
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
+from spotcli.repair.advice import advice
 from spotcli.repair.by_hand import export_open_answers, import_answers
 from spotcli.repair.cases import Case, History, cases_of, keep_first_pairs, read_samples
 from spotcli.repair.contested import contested_samples
@@ -41,8 +42,9 @@ from spotcli.repair.policy_engine import PolicyEngine
 from spotcli.repair.policy_rounds import PolicyRounds
 from spotcli.repair.right_answers import keep_right_answers
 from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, summarise
+from spotcli.repair.terminal import show
 
-__all__ = ["Action", "RectifySummary", "rectify"]
+__all__ = ["Action", "RectifySummary", "rectify", "show"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Action:
     kind: Literal["ask", "replay", "dry run", "export", "import"] = "ask"
     """``replay``: make the pairs from the replies so far; ``dry run``: estimate the cost, write nothing; ``export``:
     write the answers whose next oracle is a person; ``import``: read them back, and make the pairs."""
-    file: Path | None = None
+    file: Path = Path()
     """Written by ``export``, read by ``import``."""
     any_version: bool = False
     """Replies to another version of the prompt count too."""
@@ -129,9 +131,9 @@ def rectify(
         origin=Origin(path, samples, settings.mode, unit, started),
     )
     if action.kind == "export":
-        return _export(run, _file(folder, action))
+        return _export(run, folder / action.file)
     if action.kind == "import":
-        return _import(run, _file(folder, action))
+        return _import(run, folder / action.file)
     return {"ask": _ask, "replay": _replay, "dry run": _dry_run}[action.kind](run)
 
 
@@ -154,8 +156,10 @@ class _Run:
     origin: Origin
 
     def job(self, history: History, *, repeat_truncated: bool = False) -> RepairJob:
-        ladder = Ladder.of(self.settings, self.oracles, repeat_truncated=repeat_truncated)
-        return RepairJob(self.cases, ladder, history, Judge(self.criteria))
+        return RepairJob(self.cases, self.ladder(repeat_truncated=repeat_truncated), history, Judge(self.criteria))
+
+    def ladder(self, *, repeat_truncated: bool = False) -> Ladder:
+        return Ladder.of(self.settings, self.oracles, repeat_truncated=repeat_truncated)
 
 
 def _ask(run: _Run) -> RectifySummary:
@@ -178,14 +182,14 @@ def _ask(run: _Run) -> RectifySummary:
 
 
 def _ask_oracles(run: _Run, job: RepairJob, journal: Journal) -> BaseException | None:
-    """Ask the oracles in their order; what stopped the run, or None."""
+    """Ask the oracles in their order: about one answer at a time, or the policy about all. What stopped the run."""
     for single, policies in job.ladder.groups():
-        if policies:
-            work = PolicyRounds(job, policies, journal, run.engine, target=run.settings.target, log=run.path)
-            stopped = work.run()
-        else:
-            stopped = Dispatcher(job, single, journal, run.settings).run()
-        if stopped is not None:
+        work = (
+            PolicyRounds(job, policies, journal, run.engine, target=run.settings.target, log=run.path)
+            if policies
+            else Dispatcher(job, single, journal, run.settings)
+        )
+        if (stopped := work.run()) is not None:
             return stopped
     return None
 
@@ -208,23 +212,25 @@ def _import(run: _Run, file: Path) -> RectifySummary:
 
 def _export(run: _Run, file: Path) -> RectifySummary:
     """Write the answers whose next oracle is a person."""
-    history = _history(run)
+    history, _ = _history(run)
     export_open_answers(run.job(history), run.path, file)
     return summarise(run.origin, run.cases, history)
 
 
 def _dry_run(run: _Run) -> RectifySummary:
     """Estimate the cost of the requests that have no reply yet."""
-    history = _history(run)
-    return summarise(run.origin, run.cases, history, estimate=estimate(run.job(history), run.engine))
+    history, spent = _history(run)
+    planned = estimate(run.job(history), run.engine, spent=spent)
+    summary = summarise(run.origin, run.cases, history, estimate=planned)
+    return replace(summary, max_cost=run.settings.max_cost)
 
 
-def _history(run: _Run) -> History:
-    """The replies so far; nothing is written."""
+def _history(run: _Run) -> tuple[History, float]:
+    """The replies so far, and the US dollars that count against ``max_cost``; nothing is written."""
     if run.fresh or not pair_file.journal_path(run.path).exists():
-        return History()
+        return History(), 0.0
     with pair_file.open_journal(run.path, run.oracles) as journal:
-        return History(journal.entries)
+        return History(journal.entries), journal.spent + journal.unsettled
 
 
 @contextmanager
@@ -248,11 +254,7 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
     output.replace(pair_file.pair_rows(run.cases))
     pair_file.note_origin(output, settings, run.source, run.origin.ratio_unit, history)
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
+    summary = replace(summary, advice=advice(run.cases, settings, run.ladder()))
     complete = enough or not summary.remaining
     output.finish(summary.counts, complete=complete)
     return summary, complete
-
-
-def _file(folder: Path, action: Action) -> Path:
-    assert action.file is not None
-    return folder / action.file

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import sys
 from array import array
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +25,19 @@ from spotcli.console import note_renamed_fields, one_line, out
 from spotcli.decisions import ReviewFile
 from spotcli.errors import UserError
 from spotcli.inspection.audit import SampleSize, report_audit
-from spotcli.inspection.entries import Entries
 from spotcli.inspection.file_overview import FileOverview, FileSummary
 from spotcli.inspection.opening import open_entries, unknown_id
+from spotcli.inspection.page import write_rows
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
-from spotcli.inspection.row_page import write_rows
-from spotcli.inspection.row_terminal import print_file_overview, show_entry
+from spotcli.inspection.row_order import Order
+from spotcli.inspection.row_terminal import print_file_overview
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.inspection.terminal import Layout
+from spotcli.inspection.token_print import PLAIN, PairPrinter, TokenOptions
 from spotcli.recipe import Recipe
 from spotcli.records import Problem
 
-__all__ = ["FileSummary", "SampleSize", "Selection", "View", "browse", "is_interactive", "review"]
+__all__ = ["FileSummary", "SampleSize", "Selection", "TokenOptions", "View", "browse", "is_interactive", "review"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class View:
     """Write this self-contained page instead of showing the rows in the terminal."""
     quiet: bool = False
     """Print nothing; the caller uses the summary."""
+    tokens: TokenOptions = PLAIN
+    """Whether tokens are shown instead of diffs, and the order of the rows."""
 
     def shown(self, matching: int) -> int:
         """Return how many of the matching rows are shown."""
@@ -83,7 +85,9 @@ def review(
     base = None if against is None else folder / against
     compare = against is not None or selection.needs_base
     known = decisions.read(path)
-    with open_entries(path, lambda: known, against=base, selection=selection, keep=False) as entries:
+    with open_entries(path, lambda: known, against=base, selection=selection, keep=False, recipe=recipe) as entries:
+        printer = PairPrinter(recipe, entries, view.tokens)
+        printer.compute_for(selection)
         selects = entries.selector(selection, compare=compare)
         overview, shared, selected = FileOverview(recipe.rectify.gamma), SharedPrompts(), array("Q")
         for row in entries.scan():
@@ -96,9 +100,10 @@ def review(
         note_renamed_fields(path, entries.renamed)
         if selection.id is not None and not selected:
             raise unknown_id(entries, selection)
+        rows = printer.arranged(selected, view.limit)
         summary = overview.summary(path, html=html, comparison=entries.comparison if compare else None)
         if html is not None:
-            write_rows(html, summary, entries, selected, view.limit, compare=compare)
+            write_rows(html, summary, entries, rows, view.limit, compare=compare)
         if view.quiet:
             return summary
         # Rich exits the process when the reader of a pipe closes it early, as `head` does; that is not an error here.
@@ -109,20 +114,14 @@ def review(
                 out().print(f"page written to {one_line(str(html))}", soft_wrap=True)
             else:
                 layout = Layout.on(out(), whole=selection.id is not None, shared=shared)
-                _show(entries, selected[: view.shown(len(selected))], layout, compare=compare)
+                printer.show(out(), rows[: view.shown(len(rows))], layout, compare=compare)
     return summary
-
-
-def _show(entries: Entries, rows: Sequence[int], layout: Layout, *, compare: bool) -> None:
-    """Print rows, each with its place among them."""
-    console = out()
-    for number, row in enumerate(rows, 1):
-        show_entry(console, entries, row, f"{number}/{len(rows)}", layout, compare=compare)
 
 
 def is_interactive(view: View, selection: Selection) -> bool:
     """Whether the command opens the app: on a terminal, without an option that asks for printed text."""
     printed = view.quiet or view.html is not None or view.limit is not None or selection.id is not None
+    printed = printed or view.tokens.tokens
     terminals = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return terminals and not printed
 
@@ -132,9 +131,9 @@ def browse(
     *,
     data: Path,
     against: Path | None = None,
-    folder: Path = Path(),
     where: str | None = None,
     sample: SampleSize | None = None,
+    order: Order = "file",
 ) -> None:
     """Show a file in the interactive app; decisions are appended to X.review.jsonl at once.
 
@@ -142,6 +141,7 @@ def browse(
         against: the scores of the base model; by default, those that the summary beside scores names.
         where: the first filter.
         sample: show a random sample of the pairs, and print the error rate that was found.
+        order: the first order of the list.
 
     Raises:
         UserError: the file does not exist, has other rows, or fewer pairs than the sample.
@@ -150,14 +150,15 @@ def browse(
     from spotcli.inspection.app.application import run
     from spotcli.inspection.app.browser import Opened
 
-    path, base = folder / data, None if against is None else folder / against
-    review_file = ReviewFile(path)
+    review_file = ReviewFile(data)
     selection = Selection(where=where)
-    with open_entries(path, lambda: review_file.decisions, against=base, selection=selection, keep=True) as entries:
+    with open_entries(
+        data, lambda: review_file.decisions, against=against, selection=selection, keep=True, recipe=recipe
+    ) as entries:
         if sample is not None and not entries.has_pairs:
             cure = "pass the file of pairs"
-            raise UserError(f"expected pairs for --sample, got {entries.kind}", where=str(path), cure=cure)
-        app = run(Opened(path, recipe, entries, review_file, where, sample))
+            raise UserError(f"expected pairs for --sample, got {entries.kind}", where=str(data), cure=cure)
+        app = run(Opened(data, recipe, entries, review_file, where, sample, order))
         if sample is None or app.sample is None:
             return
         states = [entries.state(row) for row in app.sample]

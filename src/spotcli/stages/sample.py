@@ -32,7 +32,7 @@ from spotcli.recipe import Recipe
 from spotcli.records import Sample
 from spotcli.sampling import shards
 from spotcli.sampling.foreign_answers import GradeSummary, grade_file
-from spotcli.sampling.problem_set import Counted, HeldOut, ProblemSet, count_remaining, read_counted
+from spotcli.sampling.problem_set import Counted, HeldOut, ProblemSet, count_remaining, read_counted, recorded
 from spotcli.sampling.shards import MergeSummary, Shard
 from spotcli.sampling.summary import SampleSummary, summarise
 
@@ -118,8 +118,8 @@ def _plan(
             "a model is required", where="model", cure="spot sample --model MODEL, or set `model` in the recipe"
         )
     sets = [*recipe.eval.tasks, *settings.decontaminate] if decontaminated or settings.decontaminate else []
-    held_out = HeldOut(sets, Evaluations.of_recipe(sets, recipe, folder).holder) if sets else None
     path = shard.path(folder / settings.output) if shard else folder / settings.output
+    held_out = _held_out(recipe, sets, folder, None if fresh else path)
     files.check_distinct(folder / settings.problems, path)
     check_free(path)
     engine = Engine(settings, recipe.model, policy=policy)
@@ -136,6 +136,24 @@ def _plan(
         # Before a file is created, or an old one renamed; a run that resumes may need no request.
         engine.check_endpoint()
     return _Plan(recipe, path, depends_on, problems, asked, counted, engine)
+
+
+def _held_out(recipe: Recipe, sets: list[str], folder: Path, resumed: Path | None) -> HeldOut | None:
+    """The evaluation sets whose problems are excluded; None without any.
+
+    Args:
+        recipe: the whole recipe.
+        sets: their names.
+        folder: for relative paths.
+        resumed: the output, if it may be resumed.
+    """
+    if not sets:
+        return None
+    evaluations = Evaluations.of_recipe(sets, recipe, folder)
+    meta = outputs.read_meta(resumed) if resumed and resumed.exists() else {}
+    # Earlier versions recorded no digests, and their answers are worth more than this check.
+    unrecorded = meta.get("settings", {}).get("decontaminate") and not any(map(recorded, meta.get("inputs", {})))
+    return HeldOut(sets, evaluations.holder, {} if unrecorded else evaluations.digests)
 
 
 def _settings(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out: list[str]) -> dict[str, Any]:

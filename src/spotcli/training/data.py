@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from spotcli import decisions, jsonl
 from spotcli.console import say
-from spotcli.core.forward.encoding import Encoded, EncodedPair, Encoder, rough_pairs
+from spotcli.core.forward.encoding import Encoded, EncodedPair, rough_pairs
 from spotcli.decisions import AppliedDecisions
 from spotcli.errors import DataError, RecipeError, UserError
-from spotcli.policies import chat_template, models
+from spotcli.policies import models
 from spotcli.policies.chat_template import EndOfTurn
-from spotcli.policies.prompter import Prompter
-from spotcli.preference_rows import CHAT
+from spotcli.policies.pair_encoder import CHOSEN_ONLY, pair_encoder, pair_prompter
 from spotcli.problems.sources import file_rows
 from spotcli.recipe import Recipe, TrainSection
-from spotcli.records import Contrast, Message, Pair
+from spotcli.records import Contrast, Pair
 from spotcli.training.rows import INVALID, TABLES, InvalidRows, read_pairs
 from spotcli.training.starting_model import StartingModel
-
-CHOSEN_ONLY = ("sft", "dft")
-"""Objectives that do not use the rejected answer; they also train on rows without one."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,12 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
     section, name = recipe.train, recipe.model or ""
     _check_file(path)
     kind = Pair if section.objective in CHOSEN_ONLY else Contrast
-    template_kwargs = recipe.sample.chat_template_kwargs | section.chat_template_kwargs
     invalid = InvalidRows(section.max_bad_rows)
     renamed: dict[str, str] = {}
     reviewed = AppliedDecisions(decisions.read(path))
     rows = ((where, reviewed(pair)) for where, pair in read_pairs(path, kind, invalid=invalid.add, renamed=renamed))
     try:
-        prompter = Prompter(name, template_kwargs, recipe.sample.thinking)
+        prompter = pair_prompter(recipe)
     except RecipeError:
         raise
     except UserError:
@@ -89,14 +83,7 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
         say(f"{name}: failed to load a tokenizer; token counts are those of words and signs")
         encoded = rough_pairs((pair for _, pair in rows), max_length=section.max_length)
         return TrainingData(_counted(encoded, invalid, path), invalid=invalid, reviewed=reviewed)
-    chat_template.require_template(prompter.tokenizer)
-    if not prompter.end.ids:
-        raise UserError(
-            "the policy's turn has no end: the chat template writes no end-of-turn token, and the tokenizer has none",
-            where=prompter.tokenizer.name_or_path,
-            cure="set eos_token in tokenizer_config.json",
-        )
-    encoder = _encoder(prompter, section, start)
+    encoder = pair_encoder(prompter, section, start)
     encoded = Encoded()
     for where, pair in rows:
         try:
@@ -119,33 +106,6 @@ def _check_file(path: Path) -> None:
         file_rows(path)
     else:
         jsonl.count(path)
-
-
-def _encoder(prompter: Prompter, section: TrainSection, start: StartingModel) -> Encoder:
-    """The encoder of a run: prompts as in sampling, answers with the end of turn of the chat template."""
-    tokenizer = prompter.tokenizer
-
-    def given(pair: Pair) -> tuple[list[Message], dict[str, Any], list[Any] | None]:
-        """Messages, arguments for the template, and tools of a row."""
-        extra = pair.model_extra or {}
-        own = extra.get("chat_template_kwargs")
-        kwargs = prompter.template_kwargs | (own if isinstance(own, dict) else {})
-        return extra.get(CHAT) or pair.messages, kwargs, pair.tools
-
-    def follows(pair: Pair, answer: str) -> bool:
-        messages, kwargs, tools = given(pair)
-        return chat_template.follows(tokenizer, messages, answer, kwargs, tools)
-
-    return Encoder(
-        tokenizer=tokenizer,
-        render=lambda pair: chat_template.render(tokenizer, *given(pair)),
-        follows=follows,
-        end_ids=prompter.end.ids,
-        stop_ids=prompter.ends,
-        max_length=min(section.max_length, start.positions or section.max_length),
-        vocabulary=start.vocabulary,
-        rejected=section.objective not in CHOSEN_ONLY,
-    )
 
 
 def _counted(encoded: Encoded, invalid: InvalidRows, path: Path) -> Encoded:

@@ -14,13 +14,13 @@ from spotcli.core import costs
 from spotcli.core.costs import DEVICES, Setup, Shape, Work, row_work
 from spotcli.errors import RecipeError
 from spotcli.policies import models
+from spotcli.policies.empty_model import empty_model
 from spotcli.policies.weight_files import WeightFiles
 from spotcli.recipe import LoraSection, TrainSection, suggest
 from spotcli.training import keys
 from spotcli.training.cluster import Sharding
 from spotcli.training.plan import TrainPlan
 from spotcli.training.settings import MEMORY_CURE
-from spotcli.training.starting_model import empty_model
 from spotcli.training.summary import CostEstimate, UpdateEstimate
 
 ROWS = 64

@@ -15,10 +15,11 @@ from spotcli.core.forward.encoding import EncodedPair
 from spotcli.decisions import STALE
 from spotcli.policies import models
 from spotcli.policies.fingerprint import fingerprint
+from spotcli.policies.pair_encoder import CHOSEN_ONLY
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.training import cluster, keys, settings
 from spotcli.training.batch_plan import epochs, total_steps
-from spotcli.training.data import CHOSEN_ONLY, PrefixSharing, TrainingData
+from spotcli.training.data import PrefixSharing, TrainingData
 from spotcli.training.rank import Ranks
 from spotcli.training.run_folder import RunIdentity
 from spotcli.training.starting_model import StartingModel

@@ -1,7 +1,4 @@
-"""What a run needs to know of its model before weights are loaded, from config.json and the adapter's files alone.
-
-transformers builds the model on the ``meta`` device, which has shapes but no numbers.
-"""
+"""What a run needs to know of its model before weights are loaded, from config.json and the adapter's files alone."""
 
 from __future__ import annotations
 
@@ -10,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from spotcli.errors import MissingExtra, RecipeError, UserError
+from spotcli.errors import MissingExtra, RecipeError
 from spotcli.policies import models
+from spotcli.policies.empty_model import TokenLimits, empty_model, token_limits
 from spotcli.recipe import LoraSection, TrainSection, suggest
 from spotcli.training import cluster
 
@@ -40,13 +38,9 @@ _PEFT_OWNED = {
 
 
 @dataclass(frozen=True)
-class StartingModel:
+class StartingModel(TokenLimits):
     """Facts about the model that is trained."""
 
-    vocabulary: int | None = None
-    """Rows of the embedding; None if unknown."""
-    positions: int | None = None
-    """Positions that the model has embeddings for; None if it computes them."""
     dropouts: dict[str, float] = field(default_factory=dict)
     """Settings of config.json that make a forward pass random; training switches them off."""
     unnamed_dtype: str | None = None
@@ -74,11 +68,11 @@ def inspect_model(name: str, section: TrainSection) -> StartingModel:
     logps.check(model)
     if section.lora is not None:
         _check_lora(model, name, section, base)
-    embedding = model.get_input_embeddings()
     config = model.config.get_text_config()
+    limits = token_limits(model)
     return StartingModel(
-        vocabulary=embedding.weight.shape[0],
-        positions=_learned_positions(model, embedding),
+        vocabulary=limits.vocabulary,
+        positions=limits.positions,
         dropouts={
             name: value
             for name, value in config.to_dict().items()
@@ -90,50 +84,11 @@ def inspect_model(name: str, section: TrainSection) -> StartingModel:
     )
 
 
-def empty_model(name: str) -> Any:
-    """A model with shapes but without weights, on the ``meta`` device.
-
-    Raises:
-        UserError: the model is not found, or is not a text-only language model.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    config, _ = models.load_configs(name)
-    build: Any = AutoModelForCausalLM.from_config
-    text_only = UserError(
-        f"{config.model_type} is not a language model that reads text alone",
-        where=name,
-        cure="use a model for text, such as a Llama, Qwen, Mistral or SmolLM model, or save the language model alone",
-    )
-    if config.get_text_config() is not config:
-        raise text_only  # the language model is a part beside one for images or sound
-    try:
-        with torch.device("meta"):
-            return build(config, trust_remote_code=False)
-    except ValueError:
-        raise text_only from None
-
-
 def _unnamed_dtype(name: str) -> str | None:
     """The number format of a model's weights, if config.json names none."""
     config, _ = models.load_configs(name)
     named = getattr(config, "dtype", None)
     return None if named is not None else str(models.source_dtype(name)).removeprefix("torch.")
-
-
-def _learned_positions(model: Any, embedding: nn.Module) -> int | None:
-    """The positions that a model has embeddings for; None if it computes them, as with rotary embeddings."""
-    import torch
-
-    sizes = [
-        module.num_embeddings
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Embedding)
-        and module is not embedding
-        and any(part in name.rpartition(".")[2] for part in ("wpe", "position"))
-    ]
-    return min(sizes, default=None)
 
 
 def switch_dropout_off(model: nn.Module) -> None:

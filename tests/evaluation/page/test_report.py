@@ -6,86 +6,30 @@ Expected numbers are worked out in the comments.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
-import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spotcli import html_pages
-from spotcli.evaluation import page
 from spotcli.evaluation.page import flips, write_report
 from spotcli.evaluation.page.differences import difference_plot, drift_plot
+from spotcli.evaluation.page.numbers import point_range
 from spotcli.evaluation.page.plots import drift_axis, point_axis
 from spotcli.evaluation.page.score_table import paper_table, short_names
 from spotcli.evaluation.scores import EvalSummary, TaskFacts
 from spotcli.evaluation.summary import summarise
 from tests.browser import CHROMIUM, opened
 from tests.evaluation.page.example_evaluation import SMALL, TASKS, example, rows, write_rows
-from tests.inspection.example_pairs import ATTACKS, CONTROL_CHARACTERS
-
-BASE_TAGS = {"iframe", "img", "link", "object", "embed", "base", "form", "video", "audio", "image", "use", "a"}
-"""Tags that load or send something."""
-
-
-class Outline(HTMLParser):
-    """Tags with their attributes, and the text of the page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.scripts: list[str] = []
-        self._inside: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if self._inside and self._inside[-1] == "script":
-            self.scripts.append(data)
-        elif not self._inside or self._inside[-1] != "style":
-            self.text.append(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._inside:
-            while self._inside.pop() != tag:
-                pass
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
+from tests.inspection.example_pairs import ATTACKS
+from tests.page_outline import Outline, check_harmless
 
 
 def written(folder: Path, summary: EvalSummary) -> str:
     path = folder / "scores" / "report.html"
     write_report(path, summary)
     return path.read_text(encoding="utf-8")
-
-
-def check_harmless(text: str) -> Outline:
-    """The page has no tag, attribute or character that comes from outside, and only the script that it names."""
-    outline = Outline(text)
-    assert not {tag for tag, _ in outline.tags} & BASE_TAGS
-    for tag, attributes in outline.tags:
-        assert not [name for name in attributes if name.startswith("on") or name in ("src", "href", "xlink:href")], tag
-        # Names of models are shown in these two as text.
-        values = [value or "" for name, value in attributes.items() if name not in ("title", "aria-label", "content")]
-        assert not any(re.search(r"url\(|https?:|javascript:", value) for value in values)
-    assert not re.search(CONTROL_CHARACTERS, text)
-    policy = next(item["content"] or "" for item in outline.named("meta") if "http-equiv" in item)
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
-    [script] = outline.scripts
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in policy
-    assert "@import" not in text
-    return outline
 
 
 def test_the_page_has_every_part_and_loads_nothing(tmp_path: Path) -> None:
@@ -125,42 +69,6 @@ def test_the_page_is_accessible(tmp_path: Path) -> None:
     # A region that scrolls can be reached and named by the keyboard.
     for item in outline.named("div"):
         assert item.get("role") != "region" or (item["tabindex"] == "0" and f'id="{item["aria-labelledby"]}"' in text)
-
-
-def luminance(colour: str) -> float:
-    digits = colour.lstrip("#")
-    digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
-    parts = [int(digits[index : index + 2], 16) / 255 for index in (0, 2, 4)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(first: str, second: str) -> float:
-    """WCAG's contrast of two colours, from 1 to 21."""
-    dark, light = sorted((luminance(first), luminance(second)))
-    return (light + 0.05) / (dark + 0.05)
-
-
-def test_contrast_by_hand() -> None:
-    assert contrast("#000", "#fff") == pytest.approx(21)
-    assert contrast("#777777", "#fff") == pytest.approx(4.48, abs=0.01)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_enough_contrast(scheme: str) -> None:
-    css = html_pages.THEME + (Path(page.__file__).parent / "report.css").read_text(encoding="utf-8")
-    light, dark = css, "".join(re.findall(r"@media \(prefers-color-scheme: dark\) \{(.*?)\} \}", css, re.DOTALL))
-    colours: dict[str, str] = {}
-    for block in [re.sub(r"@media.*?\} \}", "", light, flags=re.DOTALL), *([dark] if scheme == "dark" else [])]:
-        colours |= dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", block))
-    for name in ("ink", "soft", "warn", "good", "bad", "open", "accent", "del", "ins"):
-        for ground in ("page", "card"):
-            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
-    assert contrast(colours["del"], colours["del-bg"]) >= 4.5
-    assert contrast(colours["ins"], colours["ins-bg"]) >= 4.5
-    # Marks need less, but the tint below them must not hide them.
-    for name in ("good", "bad", "open"):
-        assert contrast(colours[name], colours["tint"]) >= 3, name
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -228,6 +136,12 @@ def test_the_table_has_averages_and_marks_the_best(tmp_path: Path) -> None:
     base, tuned, _ = table.lines
     means = [summary.models[0].scores[task].estimate.mean for task in ("aime24", "aime25", "amc23", "math500")]
     assert base.cells[4].value == pytest.approx(sum(means) / 4)
+    average, change = summary.models[0].averages["in-domain"], summary.average_changes["in-domain"]
+    assert base.cells[4].note == f"{100 * average.low:.1f}–{100 * average.high:.1f}"
+    assert table.difference[4].note == point_range(change.low, change.high)
+    text = written(tmp_path, summary)
+    assert text.count(f"<small>{point_range(change.low, change.high)}</small>") == 1
+    assert text.count(f"<small>{base.cells[-1].note}</small>") >= 1
     for index, cell in enumerate(table.difference):
         assert cell.value == pytest.approx((tuned.cells[index].value or 0) - (base.cells[index].value or 0))
         values = [line.cells[index].value for line in table.lines]
@@ -341,7 +255,7 @@ def test_in_a_browser_tables_sort_by_click_and_by_keyboard(tmp_path: Path) -> No
             assert await shown.script(column) == sorted(before, reverse=True)
             assert await shown.script(sort) == "descending"
             await shown.script("document.querySelector('.paper th[data-column=\"1\"] button').focus()")
-            await shown.enter()
+            await shown.press("Enter")
             assert await shown.script(column) == sorted(before)
             assert await shown.script(sort) == "ascending"
             # The differences stay below.

@@ -22,7 +22,7 @@ from spotcli.grading.find_answer import find_answer
         ("The maximum is \\boxed{5}, attained at $x=\\boxed{2}$.", "5", False),
         ("\\boxed{3} by \\boxed{4}", "3\\times 4", False),
         ("\\boxed{1} and \\boxed{2}", "1, 2", True),
-        ("\\boxed{17}. Correction: the answer is 18.", "18", False),
+        ("\\boxed{17}. Correction: the answer is 18.", "18", True),
         ("Therefore, the area is $12\\pi$.", "$12\\pi$", True),
         ("Let $x=3$. Then $y = 2x = 6$.", "y = 2x = 6", False),
         ("He pays 3*4 = $12 in total.", "$12", True),

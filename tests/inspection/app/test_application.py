@@ -338,7 +338,7 @@ def test_damaged_and_duplicate_rows_are_entries(tmp_path: Path, monkeypatch: pyt
         assert "invalid JSON" in text
         assert "no json ␛[2J" in text
         assert "decisions are about pairs" in await press(app, pilot, "a")
-        assert "got a problem without an answer" in await press(app, pilot, "j")
+        assert "expected a pair, a sample, a reply or a score" in await press(app, pilot, "j")
         assert "duplicate key: first in line 1" in await press(app, pilot, "j")
         await press(app, pilot, "o")
 

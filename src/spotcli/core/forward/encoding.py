@@ -261,10 +261,10 @@ class Encoder:
             return None
         if not 0 <= min(ids) <= max(ids) < len(self.tokenizer):
             return None
-        content = ids[: len(ids) - self._closing(ids)]
+        content = ids[: len(ids) - self.closing(ids)]
         return tuple(ids) if _same(text, self._text(content)) else None
 
-    def _closing(self, emitted: Sequence[int]) -> int:
+    def closing(self, emitted: Sequence[int]) -> int:
         """Return how many of the last emitted tokens end the turn."""
         own = len(self.end_ids)
         if own and tuple(emitted[-own:]) == tuple(self.end_ids):
@@ -273,7 +273,7 @@ class Encoder:
 
     def _corrected(self, text: str, emitted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
         """Return y+, with the end token of the emitted y-, and y-; or the reason to drop the pair."""
-        closing = self._closing(emitted)
+        closing = self.closing(emitted)
         content = list(emitted[: len(emitted) - closing])
         ids = response_ids(self.tokenizer, text)
         if not _same(text, self._text(ids, skip_special=False)):

@@ -1,11 +1,10 @@
-"""The page of an evaluation: ``report.html``, one file without network.
+"""The page of an evaluation: ``MODEL.report.html``, one file without network.
 
 verdict -> figures -> models by tasks -> differences -> lost and won problems -> drift -> every number -> settings
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,22 +15,14 @@ from spotcli.evaluation.page.differences import difference_plot, drift_plot
 from spotcli.evaluation.page.flips import flip_section
 from spotcli.evaluation.page.score_table import NUMBERS, metric_lines, number_lines, paper_table
 from spotcli.evaluation.scores import EvalSummary
+from spotcli.html_pages import Figure
 
-REPORT = "report.html"
-"""Name of the page in the folder of the scores."""
+REPORT = ".report.html"
+"""Ending of the page, after the name of the model's scores: an evaluation of another model does not replace it."""
+LATEST = "report.html"
+"""A copy of the page that was written last in the folder of the scores."""
 
 _HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number at the top of the page."""
-
-    title: str
-    text: str
-    note: str
-    kind: str = ""
-    """Style: ``good``, ``bad``, ``open`` or none."""
 
 
 def write_report(path: Path, summary: EvalSummary) -> None:
@@ -41,13 +32,12 @@ def write_report(path: Path, summary: EvalSummary) -> None:
         UserError: the folder does not exist or is not writable, or a file of scores does not exist any more.
         DataError: a row of a file of scores is invalid.
     """
-    script = (_HERE / "sort.js").read_text(encoding="utf-8").strip()
-    style = html_pages.THEME + (_HERE / "report.css").read_text(encoding="utf-8")
+    script, style = html_pages.page_script(_HERE / "sort.js"), html_pages.page_style(_HERE / "report.css")
     template = html_pages.environment(_HERE).get_template("report.html.jinja")
     paper = paper_table(summary)
     parts = template.generate(
         summary=summary,
-        policy=html_pages.content_policy(script),
+        policy=html_pages.content_policy(style, script),
         script=html_pages.trusted(script),
         style=html_pages.trusted(style),
         models=[line.name for line in paper.lines],

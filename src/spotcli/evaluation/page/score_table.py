@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spotcli.core.stats import Estimate
-from spotcli.evaluation.page.numbers import NONE, percent, percent_range, points, short_time
-from spotcli.evaluation.scores import EvalSummary, ModelScores, TaskScore
+from spotcli.core.stats import Average, Estimate
+from spotcli.evaluation.page.numbers import NONE, percent, percent_range, point_range, points, short_time
+from spotcli.evaluation.scores import OVERALL, EvalSummary, ModelScores, TaskScore
 
 GROUPS = ("in-domain", "OOD", "IFEval", "other")
 """Groups of tasks in their order; tasks in ``other`` have no average."""
-OVERALL = "overall"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def paper_table(summary: EvalSummary) -> PaperTable:
         )
         for index, model in enumerate(summary.models)
     ]
-    difference = [_difference(summary.models[0], summary.models[1], name) for name in names] if summary.against else []
+    difference = [_difference(summary, name) for name in names] if summary.against else []
     return PaperTable(groups, columns, lines, difference)
 
 
@@ -182,9 +181,15 @@ def _average_of(group: str) -> str:
 
 
 def _share(model: ModelScores, name: str) -> float | None:
+    value = _value(model, name)
+    return value.mean if value else None
+
+
+def _value(model: ModelScores, name: str) -> Estimate | Average | None:
+    """The score or the average of a column; None if the model has none."""
     if name.startswith("\n"):
         return model.averages.get(name[1:])
-    return model.scores[name].estimate.mean if name in model.scores else None
+    return model.scores[name].estimate if name in model.scores else None
 
 
 def _best(shares: Sequence[float | None]) -> float | None:
@@ -194,16 +199,23 @@ def _best(shares: Sequence[float | None]) -> float | None:
 
 
 def _cell(model: ModelScores, name: str, best: float | None) -> Cell:
-    share = _share(model, name)
-    score = model.scores.get(name)
-    note = percent_range(score.estimate.low, score.estimate.high) if score else ""
-    return Cell(percent(share), note, share, share is not None and share == best)
+    value = _value(model, name)
+    if value is None:
+        return Cell(NONE)
+    return Cell(percent(value.mean), percent_range(value.low, value.high), value.mean, value.mean == best)
 
 
-def _difference(base: ModelScores, tuned: ModelScores, name: str) -> Cell:
-    before, after = _share(base, name), _share(tuned, name)
-    change = None if before is None or after is None else after - before
-    return Cell(points(change), value=change)
+def _difference(summary: EvalSummary, name: str) -> Cell:
+    """Tuned minus base, on the trials that both models have."""
+    if name.startswith("\n"):
+        average = summary.average_changes.get(name[1:])
+        change = (average.mean, average.low, average.high) if average else None
+    else:
+        item = summary.comparisons.get(name)
+        change = (item.comparison.difference, item.comparison.low, item.comparison.high) if item else None
+    if change is None:
+        return Cell(NONE)
+    return Cell(points(change[0]), point_range(*change[1:]), change[0])
 
 
 def _numbers(score: TaskScore) -> list[Cell]:

@@ -16,6 +16,7 @@ _FUNCTION = re.compile(
 )
 _INVERSE = re.compile(r"\^\s*(?:\{\s*-\s*1\s*\}|-1)")
 _DECORATION = re.compile(r"\s*[_^]\s*(?:(?=\{)|\\[A-Za-z]+|[+-]?\d+|[A-Za-z])")
+_LONG_INDEX = re.compile(r"_\s*(\d{2,})")
 _SIMPLE_FACTOR = re.compile(
     r"\s*(?:\d+(?:\.\d+)?|[A-Za-z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|pi|rho|sigma|tau|phi|psi"
     r"|omega|chi|xi|eta|zeta|kappa|Delta|Omega|Phi|Theta|infty)(?![A-Za-z]))"
@@ -64,6 +65,7 @@ def _application(latex: str, function: re.Match[str], through_slash: bool) -> tu
     decorations, position = _decorations(latex, position)
     if inverse := _INVERSE.fullmatch(decorations.strip()):
         decorations, name = decorations.replace(inverse[0], ""), f"arc{name}" if name in _TRIGONOMETRIC else name
+    decorations = _LONG_INDEX.sub(r"_{\1}", decorations)
     argument, end = _argument(latex, position, through_slash)
     if not argument:
         return latex[function.start() : position], position

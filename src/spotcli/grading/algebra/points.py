@@ -24,6 +24,9 @@ POINTS = [
     [-3.2171, -2.8713, -1.6197, 4.2939, 2.1771, -1.3367, 2.4733, -2.7157, 3.7919, -2.9391],
 ]
 """Points with coordinates of both signs, some of which are larger than 2."""
+_SCALES = [29, 173, 1201]
+_STEPS = (sympy.floor, sympy.ceiling, sympy.frac, sympy.Mod)
+_BENDS = (*_STEPS, sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Piecewise, sympy.Heaviside)
 EQUAL = sympy.Float("1e-20")
 """The largest relative difference of equal values."""
 DIFFERENT = sympy.Float("1e-9")
@@ -32,6 +35,31 @@ INTEGERS = {"n", "k", "m", "j", "l", "r", "N"}
 """Names of variables that often stand for integers."""
 _PARAMETERS = {"n", "k", "m", "j", "l", "c", "C", "K", "a", "b", "A", "B", "t", "d"}
 """Names that people choose freely, as in pi/4 + n pi."""
+
+
+def points_for(*formulas: Any) -> list[list[float]]:
+    """The points at which formulas are compared: first those with positive coordinates, then the others.
+
+    Formulas with bends or steps are also compared far away: |x - 5| is 5 - x at all small points.
+    """
+    if not any(map(_bends, formulas)) or any(map(_grows_fast, formulas)):
+        return POINTS
+    far = [[value * scale for value in values] for scale in _SCALES for values in POINTS]
+    if any(formula.has(*_STEPS) for formula in formulas):  # floor(x) + 1 and ceiling(x) differ only at integers
+        far += [[round(value) for value in values] for values in far]
+    return sorted(POINTS + far, key=lambda values: min(values) < 0)
+
+
+def _bends(formula: Any) -> bool:
+    roots = (power.exp.is_Rational and not power.exp.is_Integer for power in formula.atoms(sympy.Pow))
+    return bool(formula.has(*_BENDS)) or any(roots)
+
+
+def _grows_fast(formula: Any) -> bool:
+    """Whether the formula takes long to compute at large numbers: sums, and powers in exponents."""
+    powers = formula.atoms(sympy.Pow, sympy.exp)
+    towers = (power.exp.has(sympy.Pow, sympy.exp) for power in powers if power.exp.free_symbols)
+    return bool(formula.has(sympy.Sum, sympy.Product, sympy.Integral)) or any(towers)
 
 
 def point_of(symbols: Sequence[Any], values: Sequence[float]) -> dict[Any, Any]:
@@ -77,7 +105,7 @@ def same_numerically(gold: Any, answer: Any, tolerance: float) -> bool | None:
     if len(symbols) > len(POSITIVE[0]):
         return None
     compared = 0
-    for row, values in enumerate(POINTS if symbols else POSITIVE[:1]):
+    for row, values in enumerate(points_for(gold, answer) if symbols else POSITIVE[:1]):
         x, y = (number_at(formula, point_of(symbols, values)) for formula in (gold, answer))
         if (x is None or y is None) and any(symbol.name in INTEGERS for symbol in symbols):
             x, y = (number_at(formula, _integers(symbols, row)) for formula in (gold, answer))  # sums and factorials
@@ -91,7 +119,7 @@ def same_numerically(gold: Any, answer: Any, tolerance: float) -> bool | None:
             continue
         gap = abs(x - y) / size
         if gap > max(DIFFERENT if symbols else EQUAL, tolerance):
-            if row < len(POSITIVE):
+            if min(values[: len(symbols)], default=1) > 0:
                 return False
             if x.is_real and y.is_real:
                 raise Undecidable("equal only for positive values")

@@ -10,7 +10,7 @@ from typing import Any
 
 import sympy
 
-from spotcli.grading.algebra.points import DIFFERENT, EQUAL, POINTS, align, number_at, point_of
+from spotcli.grading.algebra.points import DIFFERENT, EQUAL, POINTS, align, number_at, point_of, points_for
 
 _KINDS = {sympy.StrictLessThan: -1, sympy.LessThan: -2, sympy.StrictGreaterThan: 1, sympy.GreaterThan: 2}
 
@@ -40,7 +40,7 @@ def same_relations(gold: Any, answer: Any) -> bool | None:
 def _constant_ratio(left: Any, right: Any, symbols: list[Any]) -> Any:
     """The ratio of two expressions if it is the same at all points; else None."""
     ratios = []
-    for values in POINTS:
+    for values in points_for(left, right):
         point = point_of(symbols, values)
         x, y = number_at(left, point), number_at(right, point)
         if x is None and y is None:
@@ -55,7 +55,7 @@ def _constant_ratio(left: Any, right: Any, symbols: list[Any]) -> Any:
 
 def _truths_differ(left: Any, right: Any, symbols: list[Any]) -> bool:
     """Whether one of left > 0 and right > 0 is true at a point and the other is not."""
-    for values in POINTS:
+    for values in points_for(left, right):
         point = point_of(symbols, values)
         x, y = number_at(left, point), number_at(right, point)
         if x is None or y is None or not x.is_real or not y.is_real or abs(x) < DIFFERENT or abs(y) < DIFFERENT:

@@ -30,13 +30,22 @@ _NORMALIZE = NormalizationConfig(basic_latex=True, units=False, malformed_operat
 _CASE_SENSITIVE = ConversionConfig(lowercase_symbols=False)
 _UNREAD = re.compile(
     r"\\(?:partial|ldots|det|nabla|angle|pmod)(?![A-Za-z])|\\begin\s*\{[vV]matrix\}|\\text\s*\{\s*[ijk]\s*\}"
-    r"|\\frac\s*\{\s*d|[A-Za-z]'"
+    r"|\\frac\s*\{\s*d|\w'|!!|\\(?:gcd|lcm)\s*\([^)]*[A-Za-z]|[A-Z]\s*\^\s*(?:\{\s*T\s*\}|T)"
+    r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d"
 )
-"""Notation that the parser misreads as a product of variables."""
+"""Notation that the parser misreads: derivatives and transposes as products, ``1 2`` as a sum, gcd(a, b) as 1."""
+_POWER_T = re.compile(r"\^\s*(?:\{\s*T\s*\}|T)")
+_LETTER_D = re.compile(r"(?<![A-Za-z\\])d(?=\s*\\[A-Za-z]|\s+[A-Za-z])")
 _UNIT_I = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_])")
 _LOG = re.compile(r"\\log(?![a-zA-Z])(?!\s*_)")
 _SUBSCRIPTED = {"E": r"\Xi", "e": r"\xi", "i": r"\iota"}
 """latex2sympy reads these letters as constants, which take no index; E_{1} is replaced by another letter."""
+_CURRENT = re.compile(r"(?<![A-Za-z\\])I(?![A-Za-z])")
+_GREEK = [
+    (re.compile(r"\\gamma(?![A-Za-z])"), r"\\varrho "),
+    (re.compile(r"\\Gamma(?![A-Za-z])(?!\s*\()"), r"\\varpi "),
+]
+"""The parser reads these letters as the Gamma function, and ``\\gamma + 1`` as its value at 1."""
 _DEGREE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\\circ")
 _DEGREES = re.compile(
     r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\s*\{?\d\}?)?)\s*[({]?\s*(\d+(?:\.\d+)?)\s*\^\\circ\s*[)}]?"
@@ -47,9 +56,7 @@ class Sympy:
     """Implements ``equality.Symbolic``."""
 
     def expression(self, gold: str, answer: str) -> bool | None:
-        for text in (gold, answer):
-            if unread := _UNREAD.search(text):
-                raise Undecidable(f"{unread[0]} cannot be read in a formula")
+        _refuse_unread(gold, answer)
         if ("\\circ" in gold + answer and "^{-1}" in gold + answer) or "\\arc" in gold + answer:
             gold, answer = (_DEGREE.sub(r"(\1\\cdot\\frac{\\pi}{180})", text) for text in (gold, answer))
         pairs = [(g, a) for g in readings(gold) for a in readings(answer)]
@@ -67,6 +74,8 @@ class Sympy:
 
     def _expression(self, gold: str, answer: str) -> bool | None:
         complex_ = bool(should_treat_as_complex(gold + " " + answer) or _UNIT_I.search(gold + " " + answer))
+        if not complex_:
+            gold, answer = _without_i(gold), _without_i(answer)
         g, a = _read(gold, complex_), _read(answer, complex_)
         if g is None or a is None:
             return None
@@ -89,6 +98,9 @@ class Sympy:
         return same if same is not None else (True if _math_verify(g, a) else None)
 
     def relation(self, gold: str, answer: str) -> bool | None:
+        _refuse_unread(gold, answer)
+        if not _UNIT_I.search(gold + " " + answer):
+            gold, answer = _without_i(gold), _without_i(answer)
         g, a = _read(with_arguments(gold)), _read(with_arguments(answer))
         if isinstance(g, sympy.core.relational.Relational) and isinstance(a, sympy.core.relational.Relational):
             try:
@@ -98,6 +110,18 @@ class Sympy:
             if same is not None:
                 return same
         return True if g is not None and a is not None and _math_verify(g, a) else None
+
+
+def _without_i(latex: str) -> str:
+    """The formula with another letter for I, which the parser reads as the imaginary unit without its powers."""
+    return _CURRENT.sub(r"\\varsigma ", latex)
+
+
+def _refuse_unread(*texts: str) -> None:
+    """Raises Undecidable where the parser would read a text as something else."""
+    for text in texts:
+        if unread := _UNREAD.search(text):
+            raise Undecidable(f"{unread[0]} cannot be read in a formula")
 
 
 def _forgive(g: Any, a: Any) -> None:
@@ -125,17 +149,23 @@ def _read(latex: str, complex_: bool = False) -> Any:
     latex = re.sub(r"\\text\s*\{\s*([A-Za-z])\s*\}", r"{\1}", latex)
     latex = re.sub(r"\\cr(?![a-z])", r"\\\\", latex).replace("\\reals", "\\mathbb{R}")
     latex = re.sub(r"(?<![A-Za-z\\])([Eei])_", lambda m: _SUBSCRIPTED[m[1]] + "_", latex)
+    latex = _POWER_T.sub(r"^{\\vartheta}", latex)  # the parser drops T as the sign of a transpose
+    if "\\int" not in latex:
+        latex = _LETTER_D.sub("{d}", latex)  # no differential
+    for letter, name in _GREEK:
+        latex = letter.sub(name, latex)
     latex = re.sub(r"(\w)!\s*\^", r"(\1!)^", latex)
     latex = _DEGREES.sub(r"\1(\2\\cdot\\frac{\\pi}{180})", latex).replace("^\\circ", "")
     try:
         normal = normalize_latex(latex, _NORMALIZE)
-        return latex2sympy(
+        formula = latex2sympy(
             normal,
             is_real=not complex_ and not should_treat_as_complex(normal),
             convert_degrees=False,
             normalization_config=None,
             conversion_config=_CASE_SENSITIVE,
         )
+        return None if formula.has(sympy.zoo, sympy.nan) else formula
     except Exception:  # the parser raises plain Exceptions in many places
         return None
 

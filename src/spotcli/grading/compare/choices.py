@@ -60,7 +60,7 @@ def same_choice(gold: str, answer: str) -> bool | None:
 
 def without_choice(text: str) -> str:
     r"""The text without the choice letter before a value: ``5`` for ``\text{(C)} 5``."""
-    choice = re.match(r"(?:\\text\s*\{\s*\(([A-J])\)\s*\}|\(([A-J])\))\s*(?=\S)", text)
+    choice = re.match(r"(?:\\text\s*\{\s*\(([A-J])\)\s*\}|\(([A-J])\)|([A-J])[.)]\s)\s*(?=\S)", text)
     if not choice or text[choice.end() :].startswith(("=", "^", "_", "+", "-", "/")):
         return text
     return text[choice.end() :]

@@ -34,6 +34,7 @@ _CURRENCY = re.compile(r"\\(?:USD|EUR|GBP|YEN|INR|KRW)(?![A-Za-z])|(?<![A-Za-z\\
 _UNIT_START = re.compile(
     r"\\text\s*\{|(?<![A-Za-z\\])(?!(?<=\d)[eE][+-]?\d)[A-Za-z]|\^\\circ|(?:(?<=\d)|(?<=\d )){\s*(?=\\?[A-Za-z])"
 )
+_SUM = re.compile(r"(?<=[\w})!])(?<![\d.][eE])\s*(?:[+-]|\\pm|\\mp)")
 _SENTENCE = re.compile(r"\\text\s*\{[^{}]*(?:\bis|:|=|are)\s*\}\s*(?=\S)")
 _LEADING_WORD = re.compile(r"\s*((?:\\text\s*\{\s*)?)([A-Za-z]{3,})\b\s*")
 
@@ -67,6 +68,8 @@ def read_quantity(text: str, trust: bool = False) -> Quantity | None:
         return None
     if unit.startswith("{") and unit.endswith("}"):
         unit = unit[1:-1].strip()
+    if _SUM.search(value) and not _follows_sum(unit):
+        return None
     full, unit = _multiplied(number, unit)
     bare = number if full is not number else None
     if changing := changing_words(unit):
@@ -74,6 +77,12 @@ def read_quantity(text: str, trust: bool = False) -> Quantity | None:
     if bare and not re.search("[A-Za-z]", unit.replace("\\text", "")):
         return Quantity(full, currency, _unit(currency), percent, bare=bare)
     return _with_unit(Quantity(full, currency, percent=percent, bare=bare), unit, max_words=8 if trust else 5)
+
+
+def _follows_sum(unit: str) -> bool:
+    r"""Whether a text after a sum can be the unit of all of it: ``1+\sqrt{2} cm``, but not ``2+3i``."""
+    word = re.match(r"[A-Za-z]{2,}", unit)
+    return unit.startswith("\\text") or bool(word and (is_unit(word[0]) or word[0] in ("unit", "units")))
 
 
 def _number(text: str) -> ExactNumber | None:
@@ -99,12 +108,30 @@ def _with_unit(quantity: Quantity, unit: str, max_words: int) -> Quantity | None
     if not _may_be_unit(unit, max_words):
         return None
     read = (_unit(quantity.unit_text) if quantity.unit_text else None) or read_unit(unit)
+    if bare and len(unit) == 1 and not read:  # 3a, whose letter is also an article
+        return None
     name = quantity.unit_text or (canonical(unit) if read else "")
     return replace(quantity, unit_text=name, unit=read, variable=bool(bare and len(unit) == 1))
 
 
+_NO_UNIT = re.compile(
+    r"[+=<>|!]|(?<![\^_])(?<![\^_]\{)(?<!\^-)(?<!\^\{-)(?<!\d)\d|(?<![A-Za-z^{])-|-(?![A-Za-z\d])"
+    r"|(?<![A-Za-z])[A-Za-z]-|-[A-Za-z](?![A-Za-z])"
+)
+"""Signs of a formula: operators and numbers that are no powers. ``part-time`` has no minus sign."""
+
+
+_LETTER = re.compile(r"(?<![A-Za-z\\])([A-Za-z])(?![A-Za-z])((?<!m)\s*\^\s*\{?\s*\d)?")
+"""A letter by itself, and its power; areas and volumes are powers of metres."""
+
+
 def _may_be_unit(text: str, max_words: int) -> bool:
     """Whether a text after a number may be its unit: words, or a product of known units."""
+    if _NO_UNIT.search(re.sub(r"\s+", "", text)):
+        return False  # 3 s^2 + 1
+    plain = re.sub(r"\\text\s*\{[^{}]*\}", " ", text)
+    if "/" not in plain and any(letter[2] or not is_unit(letter[1]) for letter in _LETTER.finditer(plain)):
+        return len(text) == 1  # 3 s^2, 3 h k
     bare = re.fullmatch(r"[A-Za-z]+", text)
     words = re.fullmatch(r"[A-Za-z]{3,}[A-Za-z ]*", text)
     if not bare and not words and not text.startswith("\\text") and not is_unit(re.split(r"[\s/^]", text)[0]):
@@ -117,7 +144,7 @@ def _may_be_unit(text: str, max_words: int) -> bool:
 # --- several units: 5 ft 6 in, 1 hour 20 minutes, 30 degrees 15' ---
 
 _PART = re.compile(
-    r"\s*(?:,|and\b|\\text\s*\{\s*,?\s*and\s*\})?\s*(\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\})\s*"
+    r"\s*(?:,|\+|and\b|\\text\s*\{\s*,?\s*and\s*\})?\s*(\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\})\s*"
     r"(\\text\s*\{\s*[A-Za-z]+\s*(?:,|\band)?\s*\}|[A-Za-z]+|\^\\circ|'{1,2})\.?"
 )
 _PART_UNITS = {"^\\circ": "degree", "'": "arcminute", "''": "arcsecond", "in": "inch"}

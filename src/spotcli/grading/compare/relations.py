@@ -149,9 +149,16 @@ _MODULUS = re.compile(r"(.*?\S)\s*\\pmod\s*\{([^{}]*)\}", re.DOTALL)
 _WHOLE = re.compile(r"[+-]?\d{1,300}")
 
 
+_PROGRESSION = re.compile(
+    r"(?:[a-z]\s*=\s*)?(?:(-?\d+)\s*\+\s*(\d+)\s*(?:\\cdot|\*)?\s*[jklmnt]|(\d+)\s*(?:\\cdot|\*)?\s*[jklmnt]\s*([+-]\s*\d+))"
+)
+
+
 def split_modulus(text: str) -> tuple[str, str]:
-    r"""``3 \pmod{5}`` as "3" and "5"; other texts with an empty modulus."""
+    r"""``3 \pmod{5}`` and ``3 + 5k`` as "3" and "5"; other texts with an empty modulus."""
     congruence = _MODULUS.fullmatch(text)
+    if progression := _PROGRESSION.fullmatch(text):  # 5 + 12k is 5 modulo 12
+        return re.sub(r"[\s+]", "", progression[1] or progression[4]), progression[2] or progression[3]
     return (congruence[1], congruence[2].strip()) if congruence and "\\pmod" not in congruence[1] else (text, "")
 
 

@@ -150,6 +150,8 @@ def read_unit(text: str) -> Unit | None:
                 powers[name] = powers.get(name, 0) + direction * exponent * pending
             scale *= base_scale ** (direction * pending)
             pending = 1
+    if not powers and re.fullmatch(r"\W*in\W*", text.replace("\\text", " ")):
+        return Unit(_TABLE["in"][0], (("m", 1),), known=True)
     nonzero = tuple(sorted((name, power) for name, power in powers.items() if power))
     return Unit(scale, nonzero, known) if nonzero else None
 

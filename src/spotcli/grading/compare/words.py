@@ -143,7 +143,7 @@ def same_words_and_number(words: str, number: ExactNumber) -> bool | None:
     if words in _NOTHING and number.value != 0:
         return False
     if words in _NO_SOLUTION | _NO_VALUE | _NOTHING:
-        if number.value == 0:  # "none" may be the number of solutions
+        if number.value == 0 and words not in _NO_VALUE:  # "none" may be the number of solutions
             raise Undecidable("a word for nothing compared with zero")
         return False
     if _INFINITE.fullmatch(words):

@@ -7,9 +7,10 @@ follows an announcement therefore decides whether it counts.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from spotcli.grading.extraction import FoundAnswer
-from spotcli.grading.extraction.conclusions import conclusion
+from spotcli.grading.extraction.conclusions import MAX_UNIT_WORDS, conclusion, right_side, unit_after
 from spotcli.grading.extraction.sentences import first_sentence, has_value, masked, words_of
 
 _NEAR_END = 400
@@ -38,10 +39,15 @@ _HEARSAY = re.compile(
 _DENIAL = re.compile(r"not\s+(?=[$\d\\(-])")
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
 _MARKED_LINE = re.compile(
-    r"^\s*(?:\*\*)?(?:A|Ans|Answer|Final Answer|Solution)\s*[:\uff1a](?:\*\*)?\s*(.+)$", re.IGNORECASE
+    r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution)(?:\*\*|__)?\s*[:\uff1a](?:\*\*|__)?\s*(.+)$",
+    re.IGNORECASE,
 )
 _HASHES = re.compile(r"(?:^|\s)####[ \t]*(\S.*)$")
 _HEADING = re.compile(r"(?:^|\n)[#*_ \t]*(?:final |the )?answer[*_ \t]*:?[*_ \t]*\n\s*(\S[^\n]*)$", re.IGNORECASE)
+_CHOICE_AND_TEXT = re.compile(
+    r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-J])(?:\)\s*:|[.)])\s+([^\n.]{1,60})(?:\.?\s*\**\s*$|(?=\*\*))"
+)
+"""The text after an announcement, if it is a choice letter with its text."""
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _FILLERS = re.compile(
     r"^(?:[\s,:*_`\"]|\b(?:of course|therefore|thus|hence|exactly|simply|just|indeed|clearly|precisely|equal to"
@@ -59,18 +65,34 @@ _OPERATION = re.compile(
     r"|first|sum|product|difference|quotient|how|what|obtained|found|computed|calculated)\b",
     re.IGNORECASE,
 )
+_VALUE = re.compile(r"\*{4,}|-?(?:\\?[$\u20ac\u00a3]\s*)?\d[\d.,/]*(?<![.,/])%?")
+_OPINION = re.compile(r"\W*(?:yes|no|not|true|false|none|neither|never|if|it depends)\b", re.IGNORECASE)
+_VERBS = {
+    "by", "can", "has", "have", "had", "gets", "got", "makes", "made", "takes", "took", "needs", "needed", "left",
+    "pays", "paid", "costs", "earns", "earned", "spends", "spent", "saves", "saved", "weighs", "uses", "used",
+}  # fmt: skip
+"""Words before a value with which it is a sentence rather than a value with its name."""
 _IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
 _REASON = re.compile(
     r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
-    r"|given|i\.e"
+    r"|given|i\.e|and not|rather than|instead of"
     r"|rounded|this|assuming|which|that|after|using|to see|recall"
     r"|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify|confirm))\b",
     re.IGNORECASE,
 )
 """The start of a text after an answer that gives a reason for it rather than another result."""
+_BECAUSE = re.compile(r"\W*(?:since|because)\b", re.IGNORECASE)
+_CONSEQUENCE = re.compile(
+    r"\b(?:now|then|so|hence|thus|therefore|finally|need|question|asks?|asked|next)\b", re.IGNORECASE
+)
 _CHECK = re.compile(
     r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
+_REJECTED = re.compile(
+    r"\([^()]{0,80}\b(?:reject(?:ed)?|discard(?:ed)?|extraneous|invalid|not valid|ignored?|impossible)\b[^()]{0,80}\)",
+    re.IGNORECASE,
+)
+"""A remark about a value that is no answer: "(the other root, x = -5, is rejected)"."""
 _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
 _GOING_ON = re.compile(
     r"\b(?:we (?:get|have|obtain|find)|but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum"
@@ -87,7 +109,18 @@ def tagged_answer(text: str) -> str | None:
 
 
 def announced_answer(text: str) -> FoundAnswer | None:
-    """The answer after the last announcement near the end, or None."""
+    """The answer after the last announcement near the end, or None.
+
+    Where all announcements name other answers, it is the conclusion of the text.
+    """
+    answer = final_announcement(text)
+    if answer is None and _ANSWER_IS.search(text.rstrip()[-_NEAR_END:]):
+        return conclusion(text, "an announced answer is not the final one")
+    return answer
+
+
+def final_announcement(text: str) -> FoundAnswer | None:
+    """The answer after the last announcement near the end that names the final answer, or None."""
     text = text.rstrip()
     tail = text[max(0, len(text) - _NEAR_END) :]
     last_line = tail.rsplit("\n", 1)[-1]
@@ -95,11 +128,10 @@ def announced_answer(text: str) -> FoundAnswer | None:
         return _announced(marked[1])
     if heading := _HEADING.search(tail):
         return _announced(heading[1])
-    announcements = list(_ANSWER_IS.finditer(tail))
-    for announcement in reversed(announcements):
+    for announcement in reversed(list(_ANSWER_IS.finditer(tail))):
         if not _is_another_answer(tail, announcement):
             return _announced(tail[announcement.end() :])
-    return conclusion(text, "an announced answer is not the final one") if announcements else None
+    return None
 
 
 def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
@@ -122,23 +154,39 @@ def _announced(text: str) -> FoundAnswer | None:
     text = text.replace('\\"', '"').lstrip(" \t\n*:")
     sentence, rest = first_sentence(text)
     value, tail = split_value(sentence)
-    following = f"{tail.strip(' ,;:')} {rest}".strip()
+    following = _REJECTED.sub(" ", f"{tail.strip(' ,;:')} {rest}").strip()
+    if choice := _CHOICE_AND_TEXT.match(text):  # B. 12 meters
+        return FoundAnswer(f"({choice[1]}) {choice[2].strip(' *')}")
     if not value:
-        return conclusion(sentence, "the announced answer is a sentence") or FoundAnswer(
-            sentence, doubt="the announced answer is a sentence"
-        )
+        return _announced_sentence(sentence, rest)
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
-    if not has_value(following) or _repeats(value, following):
-        return FoundAnswer(value)
-    if _REASON.match(following) and not _GOING_ON.search(following):
-        return FoundAnswer(value)
-    if _CHECK.match(following) and not _WITHDRAWAL.search(following):
-        return FoundAnswer(value)
+    if (
+        not has_value(following)
+        or _repeats(value, following)
+        or (_REASON.match(following) and not _GOING_ON.search(following))
+        or (_BECAUSE.match(following) and not (_WITHDRAWAL.search(following) or _CONSEQUENCE.search(following)))
+        or (_CHECK.match(following) and not _WITHDRAWAL.search(following))
+    ):
+        return FoundAnswer(value, result=right_side(value))
     if _GOING_ON.search(following):
         doubt = "the announced answer is followed by another result"
         return conclusion(following, doubt) or FoundAnswer("", doubt=doubt)
     return FoundAnswer(value, doubt="the announced answer is followed by other values")
+
+
+def _announced_sentence(sentence: str, rest: str) -> FoundAnswer:
+    """The answer in an announced sentence: its only value, as in "Answer: Maria spent $50 in total."."""
+    doubt = "the announced answer is a sentence"
+    answer = conclusion(sentence, doubt)
+    values = list(_VALUE.finditer(masked(sentence)))
+    if len(values) != 1 or has_value(rest) or _OPERATION.search(sentence) or _OPINION.match(sentence):
+        return answer or FoundAnswer(sentence, doubt=doubt)
+    if answer:
+        return replace(answer, doubt="")
+    start, end = values[0].span()
+    value = sentence[start:end] + unit_after(sentence[end:])
+    return FoundAnswer(value, doubt="" if len(words_of(sentence[end:])) <= MAX_UNIT_WORDS else doubt)
 
 
 def _repeats(value: str, following: str) -> bool:
@@ -148,6 +196,7 @@ def _repeats(value: str, following: str) -> bool:
 
 
 def _key(text: str) -> str:
+    text = re.sub(r"(?<=[\d}$)])\s*\\text\s*\{[^{}]*\}\s*$", "", text)  # a unit
     return re.sub(r"[\s$.,{}]|\\[()\[\]]", "", text)
 
 
@@ -174,5 +223,5 @@ def _is_value(text: str) -> bool:
         return len(words) <= 4
     start = re.search(r"\d|\\|[-+$\u20ac\u00a3(\[{]|=", text)
     leading = words_of(text[: start.start()]) if start else words
-    states = {"is", "was", "are", "be", "equals"} & set(words) or {"by", "can"} & set(leading)
+    states = {"is", "was", "are", "be", "equals"} & set(words) or _VERBS & set(leading)
     return len(leading) <= 2 and len(words) <= 8 and not states

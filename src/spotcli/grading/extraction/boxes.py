@@ -127,6 +127,9 @@ class _Link(Enum):
 _MATH_SIGNS = re.compile(r"\$+|\\[()\[\]]|\\q?quad|\\text\w*|\\mbox|\\[,;! ]|[*{}&\\]|[A-Za-z]\w*(?:_\{?\w+\}?)?\s*=")
 _OPERATOR = re.compile(r"\s*\$?\s*(:|/|\\times|\\cdot|\\div|\+|-|\^|\bby\b|\u00d7)\s*\$?\s*")
 _EQUIVALENT = re.compile(r"[\s$]*(?:=|,?\s*(?:or|i\.e\.|that is),?(?: equivalently| simply)?,?)[\s$]*")
+_REMARK = re.compile(r"[\s$.,]*\([^()\n]{0,40}")
+"""Text between two boxes, of which the second one is in a remark: ``\\boxed{3} (in meters: \\boxed{3 m})``."""
+_OR = re.compile(r"\bor\b", re.IGNORECASE)
 _EQUIVALENTLY = re.compile(r"\b(?:equivalent|same as|in other words|that is|i\.e)\b|\bequivalently\b", re.IGNORECASE)
 _STEP_WORDS = {
     "so", "then", "thus", "hence", "therefore", "finally", "but", "now", "next", "get", "not", "wait", "actually",
@@ -172,7 +175,8 @@ def _of_several(text: str, boxes: list[Box]) -> FoundAnswer:
     joined = ", ".join(contents)
     kinds = set(links)
     if kinds == {_Link.LIST}:
-        return FoundAnswer(joined, others=(last.content,))
+        alternatives = all(_OR.search(text[box.end : following.start]) for box, following in pairwise(group))
+        return FoundAnswer(" or ".join(contents) if alternatives else joined, others=(last.content,))
     if kinds == {_Link.SAME}:
         return FoundAnswer(" or ".join(contents), doubt="several boxes, which may state one value")
     if kinds == {_Link.FORMULA}:
@@ -198,6 +202,8 @@ def _link(text: str, box: Box, following: Box, boxes: list[Box]) -> _Link:
         return _Link.UNCLEAR
     if _SIDE.search(between) and not _STEP_WORDS & set(re.findall(r"[a-z]+", between.lower())):
         return _Link.SIDE
+    if _REMARK.fullmatch(between) and text[following.end :].lstrip("$ .").startswith(")"):
+        return _Link.SAME
     return _Link.UNCLEAR if _is_one_sentence(between) else _Link.STEP
 
 

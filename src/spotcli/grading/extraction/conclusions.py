@@ -14,14 +14,20 @@ _CONCLUDING = re.compile(
     re.IGNORECASE,
 )
 _PREDICATE = re.compile(
-    r"(?:\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
+    r"(?:\b(?:it|that|which|there)['\u2019]s"
+    r"|\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
     r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
-    r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?)"
+    r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?"
+    r"|made|took|needed|left|paid|earned|kept|spent|received|saved|owed|weighed|got|sold|bought|used|uses?)"
+    r"(?:\s+(?:him|her|them|it|us|me|you))?"
     r"|[=:,]|^)[\s*_]*$",
     re.IGNORECASE,
 )
+_PREDICATE_LENGTH = 60
+"""Characters before a value that are searched for its predicate."""
 _IS = re.compile(
-    r"\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of)"
+    r"(?:\b(?:it|that|which|there)['\u2019]s"
+    r"|\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of))"
     r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$",
     re.IGNORECASE,
 )
@@ -67,7 +73,11 @@ def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
     if formula and not re.search(r"\d", formula["after"]) and len(words_of(formula["after"])) <= 8:
         if answer := _of_formula(formula, doubt):
             return answer
-        earlier = [part for part in FORMULA.finditer(sentence) if _PREDICATE.search(sentence[: part.start()].rstrip())]
+        earlier = [
+            part
+            for part in FORMULA.finditer(sentence)
+            if _PREDICATE.search(sentence[max(0, part.start() - _PREDICATE_LENGTH) : part.start()].rstrip())
+        ]
         content = _without_delimiters(earlier[-1][0]) if earlier else ""
         return _of_equation(content, doubt or NO_STATEMENT) if content else None
     environment = _ENVIRONMENT.search(sentence)
@@ -86,7 +96,7 @@ def _of_formula(sentence: re.Match[str], doubt: str) -> FoundAnswer | None:
     if not _PREDICATE.search(before) and "=" not in content:
         return None
     sure = stated and not _NOT_FINAL.search(last_clause) and len(words_of(after)) <= 3
-    return _of_equation(content, doubt or ("" if sure else NO_STATEMENT), _unit(after))
+    return _of_equation(content, doubt or ("" if sure else NO_STATEMENT), unit_after(after))
 
 
 def _without_delimiters(formula: str) -> str:
@@ -94,10 +104,15 @@ def _without_delimiters(formula: str) -> str:
     return content.removeprefix("\\[").removesuffix("\\]").strip(" \n.,")
 
 
-def _unit(text: str) -> str:
+MAX_UNIT_WORDS = 3
+"""Words after a value that may be its unit."""
+
+
+def unit_after(text: str) -> str:
     """The words after a value, if they may be its unit."""
     text = text.strip(" .*\n")
-    return f" \\text{{ {text}}}" if re.fullmatch(r"[A-Za-z ]{1,30}", text) and len(text.split()) <= 3 else ""
+    short = re.fullmatch(r"[A-Za-z ]{1,30}", text) and len(text.split()) <= MAX_UNIT_WORDS
+    return f" \\text{{ {text}}}" if short else ""
 
 
 def whole_answer(text: str) -> FoundAnswer:
@@ -105,6 +120,12 @@ def whole_answer(text: str) -> FoundAnswer:
     sides = _top_level_sides(_without_delimiters(text.strip(" .")))
     long = len(sides) > 2 or (len(sides) > 1 and len(text) > 60) or _CONDITION.match(text)
     return FoundAnswer(text, doubt=NO_STATEMENT if long else "", result=sides[-1].strip() if len(sides) > 1 else "")
+
+
+def right_side(text: str) -> str:
+    """The last side of an equation; empty for another text."""
+    sides = _top_level_sides(_without_delimiters(text.strip(" .")))
+    return sides[-1].strip() if len(sides) > 1 else ""
 
 
 _CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
@@ -161,4 +182,4 @@ def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
         and not _NOT_FINAL.search(last_clause)
         and len(words_of(after)) <= 3
     )
-    return FoundAnswer(numbers[-1][0].strip() + _unit(after), doubt=doubt or ("" if sure else NO_STATEMENT))
+    return FoundAnswer(numbers[-1][0].strip() + unit_after(after), doubt=doubt or ("" if sure else NO_STATEMENT))

@@ -15,6 +15,8 @@ _SENTENCE_END = re.compile(
     r"|([.!?。](?=\s|$|[\"*)]|[^\x00-\x7f])|\n|<\|)",
     re.DOTALL,
 )
+_CLOSING = re.compile(r"[)\]\"*]+")
+"""Marks after a full stop that belong to the sentence before them."""
 _BLANK_LINE = re.compile(r"\n\s*\n")
 WORD = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 COMMAND = re.compile(r"\\(?:text|mbox|mathrm|textbf|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
@@ -51,8 +53,10 @@ def sentences_of(text: str) -> list[str]:
         start = 0
         for mark in _SENTENCE_END.finditer(paragraph):
             if (mark[2] and mark[2] != "\n") or _ends_in_formula(paragraph, mark):
-                sentences.append(paragraph[start : mark.end()])
-                start = mark.end()
+                closing = _CLOSING.match(paragraph, mark.end())
+                end = closing.end() if closing else mark.end()
+                sentences.append(paragraph[start:end])
+                start = end
         sentences.append(paragraph[start:])
     return [sentence.strip() for sentence in sentences if sentence.strip()]
 

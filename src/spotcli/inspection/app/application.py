@@ -14,15 +14,16 @@ from textual.worker import get_current_worker
 from spotcli.decisions import Event, new_action, now, reviewer, text_digest
 from spotcli.errors import SpotError
 from spotcli.inspection import editing
-from spotcli.inspection.app.browser import Browser, Opened, in_order, message
+from spotcli.inspection.app.browser import Opened, in_order, message
 from spotcli.inspection.app.dialogs import ConfirmScreen, ReasonScreen
+from spotcli.inspection.app.token_keys import TokenBrowser
 from spotcli.inspection.editing import Measured
 from spotcli.inspection.overview import count_noun
 from spotcli.records import Pair
 from spotcli.reviews import Review
 
 
-class InspectApp(Browser):
+class InspectApp(TokenBrowser):
     """The viewer of one file, with decisions."""
 
     BINDINGS: ClassVar[list[BindingType]] = in_order(

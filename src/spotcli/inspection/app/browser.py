@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rich.padding import Padding
 from rich.text import Text
 from textual import events, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.screen import ModalScreen
+from textual.visual import VisualType
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
@@ -29,6 +31,7 @@ from spotcli.inspection.entries import Entries
 from spotcli.inspection.file_overview import FileOverview
 from spotcli.inspection.filter_completion import complete
 from spotcli.inspection.pair_filter import Selection
+from spotcli.inspection.row_order import Order
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Problem
@@ -52,11 +55,20 @@ class Opened:
     """The first filter."""
     sample: SampleSize | None = None
     """Show a random sample of the pairs, for an audit."""
+    order: Order = "file"
+    """The first order of the list."""
 
 
 def in_order(actions: Mapping[str, str]) -> list[BindingType]:
     """Bindings of keys whose actions are done one after another: a key typed ahead goes to the screen that opens."""
     return [Binding(keys, action, priority=True) for keys, action in actions.items()]
+
+
+class Bar(Static):
+    """One line in reverse, up to the border of the terminal."""
+
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        super().update(Padding(content, 0, style="reverse") if isinstance(content, Text) else content, layout=layout)
 
 
 class Browser(App[None]):
@@ -65,7 +77,7 @@ class Browser(App[None]):
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = None
     CSS = """
-    #title, #footer { height: 1; text-style: reverse; }
+    #title, #footer { height: 1; }
     #main { layout: horizontal; height: 1fr; }
     #rows { width: 34; }
     #pair { width: 1fr; }
@@ -113,6 +125,7 @@ class Browser(App[None]):
         self.list = RowList(opened.entries)
         self.view = PairView(opened.entries, Options(self.marked))
         self.where: str | None = None
+        self.order = opened.order
         self.sample: list[int] | None = None
         """Rows of the audit."""
         self.decided: set[int] = set()
@@ -127,11 +140,11 @@ class Browser(App[None]):
         self._rows_by_key: dict[tuple[str, int], list[int]] = {}
 
     def compose(self) -> ComposeResult:
-        yield Static(id="title")
+        yield Bar(id="title")
         with Container(id="main"):
             yield self.list
             yield self.view
-        yield Static(id="footer")
+        yield Bar(id="footer")
 
     def on_mount(self) -> None:
         self._scan()
@@ -142,7 +155,6 @@ class Browser(App[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.screen_stack[0].set_class(event.size.width < NARROW, "narrow")
         self.screen_stack[0].set_class(event.size.width >= 140, "wide")
-        self.call_after_refresh(self.view.lay_out)
 
     def on_row_list_moved(self) -> None:
         self.view.show(self.list.current)
@@ -375,6 +387,8 @@ class Browser(App[None]):
             title += f"  sample of {self.opened.sample.size}" if self.sample else "  drawing the sample ..."
         if self.where:
             title += f"  filter {one_line(self.where)}"
+        if self.order != "file":
+            title += f"  by {self.order}"
         self.query_one("#title", Static).update(Text(title, no_wrap=True, overflow="ellipsis"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rich.segment import Segment
@@ -84,6 +85,8 @@ class PairView(ScrollView):
         self.options = options
         self.shared = SharedPrompts()
         """What the prompts of the file begin with, as far as it was read."""
+        self.tokens: Callable[[Pair, int], list[Text]] | None = None
+        """What is trained of a pair, as lines of some columns; shown instead of the diff."""
         self.row: int | None = None
         self.edit = 0
         """The current edit."""
@@ -105,9 +108,13 @@ class PairView(ScrollView):
             self.scroll_to(y=0, animate=False, immediate=True)
         self.lay_out()
 
+    def on_resize(self) -> None:
+        self.lay_out()
+
     def lay_out(self) -> None:
         """Compute the lines again, for another width or other options; a long diff is computed in the background."""
-        width = max(self.size.width - 2, 10)
+        # The size contains the column of the scroll bar until it is shown; a text that fits has none.
+        width = max(self.scrollable_content_region.width - 2, 10)
         if self.row is None or not self.size.width:
             self._set([], [], width)
             return
@@ -153,7 +160,11 @@ class PairView(ScrollView):
         row, number, whole = self.row, f"{self.row + 1}/{len(self.entries)}", not self.options.folded
         pair, compared = self.entries.shown(row), self.entries.compared(row)
         if pair is not None:
-            parts = terminal.pair_head(pair, number, result.spans or [], whole=whole, shared=self._shared(pair))
+            shared, surprise = self._shared(pair), self.entries.surprises.shown(pair)
+            parts = terminal.pair_head(pair, number, result.spans or [], whole=whole, shared=shared, surprise=surprise)
+            if self.tokens is not None:
+                self._set([*parts[:-1], *self.tokens(pair, min(wanted.width, MOST_COLUMNS))], [], wanted.width)
+                return
             parts += [*self._decision_notes(row), *row_terminal.duplicate_note(self.entries, row)]
         else:
             assert compared is not None
@@ -193,6 +204,7 @@ class PairView(ScrollView):
         for part in parts:
             part.expand_tabs(diff_lines.TAB)
             for line in part.wrap(console, min(width, MOST_COLUMNS), no_wrap=False) or [Text()]:
+                line.stylize_before(line.style)  # Rich renders a text without spans without its style
                 self._head.append(Strip([Segment("  "), *line.render(console, end="")]))
 
     def next_edit(self, step: int) -> None:
