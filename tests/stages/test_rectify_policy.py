@@ -22,6 +22,7 @@ from spotcli.policies.models import load_tokenizer
 from spotcli.recipe_yaml import load
 from spotcli.records import Sample
 from spotcli.repair.policy_engine import PolicyEngine
+from spotcli.repair.terminal import estimate_sentences
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from spotcli.stages.review import review
 from tests.conftest import write_rows
@@ -237,6 +238,8 @@ def test_without_a_right_continuation_the_ladder_goes_on(tiny_model: Path, tmp_p
     policy = ScriptedPolicy(tiny_model, lambda start, number: WRONG[len(start) :])
     summary = ask(tmp_path, policy)
     assert (summary.pairs, summary.reasons) == (0, {"declined: no continuation was right": 2})
+    assert [sentence.partition(":")[0] for sentence in summary.advice] == ["2 answers have no right continuation"]
+    assert "`--continuations 16`" in summary.advice[0]
     summary = ask(tmp_path, policy, then=["symbolic"])
     # Nothing is generated again.
     assert len(policy.asked) == 2 * 3 * 8
@@ -321,6 +324,9 @@ def test_a_dry_run_bounds_the_tokens(tiny_model: Path, tmp_path: Path) -> None:
     # 35 tokens of y-: 10, 22 and 35 are cut off, and a continuation may have 64, 64 and 70.
     assert summary.estimate.policy_tokens == 8 * (64 + 64 + 70)
     assert (summary.estimate.requests, summary.estimate.likely, summary.estimate.max) == (1, 0.0, 0.0)
+    assert estimate_sentences(summary.estimate, None) == [
+        "1 wrong answer to ask about. The policy generates at most 1,584 tokens, at no price."
+    ]
     assert not (tmp_path / "data.jsonl").exists()
     bisected = ask(tmp_path, None, dry_run=True, policy__search="bisect").estimate
     assert bisected is not None
