@@ -26,9 +26,9 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
 
 ORACLES: dict[str, dict[str, Any]] = {
     "symbolic": {"oracle": "symbolic"},
-    "policy, sweep": {"oracle": "policy"},
-    "policy, bisect": {"oracle": "policy", "policy.search": "bisect"},
-    "policy, sweep, as sampled": {"oracle": "policy", "policy.temperature": 0.7, "policy.top_p": 0.8},
+    "policy, sweep": {"oracle": "policy", "policy.search": "sweep"},
+    "policy, bisect": {"oracle": "policy"},
+    "policy, as sampled": {"oracle": "policy", "policy.temperature": 0.7, "policy.top_p": 0.8},
     "policy-prompted": {"oracle": "policy-prompted", "max_tokens": 128},
 }
 """Name -> keys of ``rectify``; ``as sampled`` has the temperature and the nucleus of the samples."""

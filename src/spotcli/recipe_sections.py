@@ -35,9 +35,9 @@ class PolicySection(EngineSection):
     """The policy; default: the model of the samples."""
     continuations: Annotated[int, Field(gt=0, le=1000), Option("Policy")] = 8
     """With ``--oracle policy``: continuations from each cut."""
-    search: Annotated[Literal["sweep", "bisect"], Option("Policy")] = "sweep"
-    """With ``--oracle policy``: ``sweep`` tries every step from the last to the first; ``bisect`` halves the steps, and
-    assumes that an earlier cut never helps less."""
+    search: Annotated[Literal["sweep", "bisect"], Option("Policy")] = "bisect"
+    """With ``--oracle policy``: ``bisect`` halves the steps, and assumes that an earlier cut never helps less; with
+    ``sweep``, every step from the last to the first is tried."""
     temperature: Amount | None = 1.0
     """Sampling temperature of the continuations."""
     top_p: Probability | None = 1.0

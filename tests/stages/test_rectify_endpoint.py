@@ -75,6 +75,7 @@ def samples(folder: Path, server: WireServer, model: str = "m") -> None:
 
 def ask(folder: Path, model: Path, *overrides: str, oracle: str = "policy") -> RectifySummary:
     keys = {"rectify.oracle": oracle, "rectify.tokenizer": str(model), "rectify.policy.continuations": 2}
+    keys["rectify.policy.search"] = "sweep"
     return rectify(load(None, ["rectify.policy.retries=0", *overrides], keys), folder=folder)
 
 

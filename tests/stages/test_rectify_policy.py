@@ -96,7 +96,10 @@ def samples(folder: Path, model: Path, *rows: dict[str, Any]) -> None:
 def ask(folder: Path, policy: ScriptedPolicy | None = None, **options: Any) -> RectifySummary:
     action = Action.of(**{name: options.pop(name) for name in ("dry_run", "replay") if name in options})
     fresh = options.pop("fresh", False)
-    keys = {f"rectify.{name.replace('__', '.')}": value for name, value in {"oracle": "policy", **options}.items()}
+    keys = {
+        f"rectify.{name.replace('__', '.')}": value
+        for name, value in {"oracle": "policy", "policy__search": "sweep", **options}.items()
+    }
     recipe = load(None, ["rectify.policy.batch_size=16"], keys)
     return rectify(recipe, folder=folder, fresh=fresh, action=action, policy=policy)
 
@@ -480,7 +483,7 @@ def test_a_killed_command_loses_nothing(taught: Path, tmp_path: Path) -> None:
     options = {"policy__continuations": 24, "gamma": 1.0}
     ask(calm, None, **options)
     command = [sys.executable, "-m", "spotcli", "rectify", "--oracle", "policy", "--gamma", "1"]
-    command += ["--continuations", "24", "-s", "rectify.policy.batch_size=16"]
+    command += ["--continuations", "24", "--search", "sweep", "-s", "rectify.policy.batch_size=16"]
     with subprocess.Popen(command, cwd=rough, stderr=subprocess.PIPE, text=True) as process:
         while len(journal_lines(rough)) < 1 and process.poll() is None:
             time.sleep(0.01)

@@ -48,7 +48,7 @@ class PolicyOracle:
     name: str
     describe: Callable[[], str]
     continuations: int = 8
-    search: Literal["sweep", "bisect"] = "sweep"
+    search: Literal["sweep", "bisect"] = "bisect"
     max_new_tokens: int | None = None
 
     @cached_property
