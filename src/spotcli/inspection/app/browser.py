@@ -155,6 +155,7 @@ class Browser(App[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.screen_stack[0].set_class(event.size.width < NARROW, "narrow")
         self.screen_stack[0].set_class(event.size.width >= 140, "wide")
+        self.call_after_refresh(self._write_bars)
 
     def on_row_list_moved(self) -> None:
         self.view.show(self.list.current)
@@ -362,6 +363,8 @@ class Browser(App[None]):
     def _write_bars(self) -> None:
         self._write_title()
         keys = "a accept  r reject  x edit  u undo  ] next  " if self.has_pairs else ""
+        if self.size.width < NARROW and keys:
+            keys = "a r x u ]  "
         self._tell(f"{self._counted()}{keys}? help  q quit")
 
     @property

@@ -38,9 +38,9 @@ f          filter, as --where (Tab completes, ↑ earlier filters);
            an empty filter shows all rows
 s          both answers side by side
 z          fold, or show the whole text
-t          what is trained: tokens, loss, and the policy's surprise where it is known
-T          compute the surprise of the rows in the list; again: stop
-S          order of the list: file, change ratio, surprise, length
+t          what is trained: tokens, loss, surprise where it is known
+T          compute the surprise of the list's rows; again: stop
+S          order of the list: file, ratio, surprise, length
 o          overview of the rows in the list
 ↓ ↑, j k   next, previous row (mouse: click)
 Space, b   scroll the answer (mouse: wheel)
@@ -48,8 +48,9 @@ g, G       first, last row
 ?          this help
 q          quit
 
-A decision is saved at once. A filter joins terms by and, or, not and parentheses:
-ratio>0.3 and (verdict=wrong or not decision=accept). Its fields appear below its line.
+A decision is saved at once. A filter joins terms by and, or, not and
+parentheses: ratio>0.3 and (verdict=wrong or not decision=accept).
+Its fields appear below its line.
 """
 
 
