@@ -99,6 +99,8 @@ def test_the_list_of_options_is_frozen() -> None:
             "--temperature",
             "--price-in",
             "--price-out",
+            "--continuations",
+            "--search",
         }
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common

@@ -122,7 +122,7 @@ def sample(
 
 @recipe_command(
     app,
-    *("rectify", "seed"),
+    *("rectify", "rectify.policy.continuations", "rectify.policy.search", "seed"),
     epilog="""With OPENAI_API_KEY in the environment, for at most 20 US dollars:
 [cyan]  spot rectify --oracle gpt-4o --max-cost 20[/cyan]""",
 )

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., None])
 
 PANELS = (
-    *("Arguments", "Input and output", "Model", "Sampling", "Engine", "Oracle", "Prompt", "Pairs", "Money", "Requests"),
+    *(
+        "Arguments",
+        "Input and output",
+        "Model",
+        "Sampling",
+        "Engine",
+        "Oracle",
+        "Policy",
+        "Prompt",
+        "Pairs",
+        "Money",
+        "Requests",
+    ),
     *("Evaluation", "By hand", "Estimate", "Run"),
 )
 """Headings in the help, in their order; options without a heading are shown under the last one."""

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 
 from spotcli.recipe_keys import UNSET, EngineSection, Natural, Option, Positive, Section, Seed, Tokens
-from spotcli.recipe_sections import LoraSection, Objective, RectifySection, ShiftKind, TrainSection
+from spotcli.recipe_sections import LoraSection, Objective, PolicySection, RectifySection, ShiftKind, TrainSection
 
 __all__ = [
     "UNSET",
@@ -26,6 +26,7 @@ __all__ = [
     "LoraSection",
     "Objective",
     "Option",
+    "PolicySection",
     "Positive",
     "Recipe",
     "RectifySection",
@@ -213,11 +214,20 @@ def options(key: str) -> dict[str, FieldInfo]:
     """Return the fields that are options of a command, by dotted key.
 
     Args:
-        key: a key of the recipe, such as ``seed``, or a section, which means all of its options.
+        key: a dotted key, such as ``seed``, or a section, which means all of its options.
     """
-    inner = section(Recipe, key)
+    parent, _, name = key.rpartition(".")
+    model = _section_of(parent)
+    assert model is not None
+    inner = section(model, name)
     fields = {f"{key}.{name}": field for name, field in inner.model_fields.items()} if inner else {}
-    return {name: field for name, field in (fields or {key: Recipe.model_fields[key]}).items() if option_of(field)}
+    return {name: field for name, field in (fields or {key: model.model_fields[name]}).items() if option_of(field)}
+
+
+def _section_of(dotted: str) -> type[BaseModel] | None:
+    """Return the section that a dotted key leads to; the recipe itself for an empty one."""
+    *_, (model, _) = walk(filter(None, dotted.split(".")))
+    return model
 
 
 def option_of(field: FieldInfo) -> Option | None:
@@ -228,7 +238,7 @@ def option_of(field: FieldInfo) -> Option | None:
 def flag(key: str) -> str:
     """Return how a dotted key is given on the command line: ``--max-new-tokens`` or ``argument PROBLEMS``."""
     parent, _, name = key.rpartition(".")
-    model = section(Recipe, parent) if parent else Recipe
+    model = _section_of(parent)
     option = option_of(model.model_fields[name]) if model and name in model.model_fields else None
     if option and option.argument:
         return f"argument {name.upper()}"

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from spotcli.recipe_keys import Amount, Natural, Option, Positive, Rate, Section, as_unset
+from spotcli.recipe_keys import (
+    Amount,
+    EngineSection,
+    Natural,
+    Option,
+    Positive,
+    Probability,
+    Rate,
+    Section,
+    Tokens,
+    as_unset,
+)
 
 Objective = Literal["spot-bco", "spot-bce", "dpo", "reward-sft", "sft", "dft"]
 ShiftKind = Literal["ema", "running", "none"]
+
+
+class PolicySection(EngineSection):
+    """``spot rectify --oracle policy``: the policy continues its own wrong answers.
+
+    Keys of the engine that are not set here are those of ``sample``, else those that the samples were made with.
+    """
+
+    key: ClassVar[str] = "rectify.policy"
+
+    model: str | None = None
+    """The policy; default: the model of the samples."""
+    continuations: Annotated[int, Field(gt=0, le=1000), Option("Policy")] = 8
+    """With ``--oracle policy``: continuations from each cut."""
+    search: Annotated[Literal["sweep", "bisect"], Option("Policy")] = "bisect"
+    """With ``--oracle policy``: ``bisect`` halves the steps, and assumes that an earlier cut never helps less; with
+    ``sweep``, every step from the last to the first is tried."""
+    temperature: Amount | None = 1.0
+    """Sampling temperature of the continuations."""
+    top_p: Probability | None = 1.0
+    """Nucleus sampling of the continuations; 1 is the policy's own distribution."""
+    max_new_tokens: Tokens | None = None
+    """Tokens of a continuation; default: twice as many as were cut off, and at least 64.
+
+    ``policy-prompted`` is limited by ``rectify.max_tokens``."""
 
 
 class RectifySection(Section):
@@ -22,7 +58,8 @@ class RectifySection(Section):
 
     ``spot run`` puts it into the folder of the run."""
     oracle: Annotated[str | None, Option("Oracle", "MODEL", unset="none")] = None
-    """A litellm model (``gpt-4o``, ``gemini/gemini-2.5-pro``), ``symbolic`` or ``human``."""
+    """A litellm model (``gpt-4o``, ``gemini/gemini-2.5-pro``), ``symbolic``, ``human``, ``policy`` (it continues its
+    own answers) or ``policy-prompted`` (it is asked as a model is)."""
     mode: Annotated[Literal["surgery", "direct", "self"], Option("Pairs")] = "surgery"
     """``surgery``: smallest corrections; ``direct``: the oracle's own solutions, for SFT; ``self``: the policy's right
     answers without an oracle, for RFT."""
@@ -79,6 +116,8 @@ class RectifySection(Section):
     """Tokenizer that the change ratio is measured with.
 
     By default the policy's, as recorded in the meta file of the samples."""
+    policy: PolicySection = Field(default_factory=PolicySection)
+    """How the oracles ``policy`` and ``policy-prompted`` answer."""
 
 
 class LoraSection(Section):

@@ -144,9 +144,9 @@ def dump(recipe: Recipe) -> str:
     Secrets are left out: keys in ``params`` become digests, and addresses lose their passwords.
     """
     values = recipe.model_dump(mode="json")
-    for part in ("sample", "rectify", "eval"):
-        values[part]["params"] = public_value(values[part]["params"])
-        values[part]["base_url"] = without_credentials(values[part]["base_url"])
+    for part in (values["sample"], values["rectify"], values["rectify"]["policy"], values["eval"]):
+        part["params"] = public_value(part["params"])
+        part["base_url"] = without_credentials(part["base_url"])
     return "".join(_dump_section(values, public_sources(recipe), "", 0))
 
 

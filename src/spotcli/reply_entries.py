@@ -5,6 +5,7 @@ sent    money was reserved for a request; written only under a cost limit. Until
         same key follows, the reserved sum counts as spent, since the provider may have charged for it
 free    the request failed, and the provider cannot have charged for it
 undo    a person took back the reply with this key
+continuation    the policy continued its own answer after a cut
 """
 
 from __future__ import annotations
@@ -118,8 +119,90 @@ class UndoEntry:
         return {"kind": "undo", **{item.name: getattr(self, item.name) for item in fields(self)}}
 
 
-Entry = ReplyEntry | MoneyEntry | UndoEntry
-_KINDS: dict[str, type[Entry]] = {"reply": ReplyEntry, "sent": MoneyEntry, "free": MoneyEntry, "undo": UndoEntry}
+@dataclass(frozen=True)
+class ContinuationEntry:
+    """One continuation of the policy's own answer after a cut."""
+
+    key: str
+    """Identifies the continuation: oracle, version, wrong answer, cut and number."""
+    id: str
+    """The problem."""
+    trial: int
+    """The answer to the problem."""
+    sample: str
+    """The digest of the wrong answer and its problem (``Case.digest``)."""
+    oracle: str
+    version: str
+    """The oracle's version."""
+    step: int
+    """The cut is before this step, from 1."""
+    of: int
+    """Steps of the answer."""
+    start: int
+    """Where the step starts in the answer, in characters."""
+    kept: int
+    """Characters of the answer that were continued: up to the end of a token, so that it can be less than ``start``."""
+    tokens: int
+    """Tokens of the answer that were continued."""
+    number: int
+    """Among the continuations of this cut, from 0."""
+    seed: int
+    text: str
+    """What follows the kept characters."""
+    finish_reason: str
+    generated: int
+    """Generated tokens."""
+    max_tokens: int
+    """The limit of generated tokens that was asked for."""
+    model: str | None = None
+    cost: float = 0.0
+    """US dollars, where an endpoint has a price."""
+    sent: dict[str, Any] | None = None
+    """The parameters of the request as an endpoint got them, and whether the prompt was ``token ids`` or ``text``."""
+    at: str = ""
+    """When it came; ISO 8601, UTC."""
+
+    def as_row(self) -> dict[str, Any]:
+        row = {"kind": "continuation", **{item.name: getattr(self, item.name) for item in fields(self)}}
+        return {name: value for name, value in row.items() if value is not None}
+
+    def as_reply(self, response: str) -> ReplyEntry:
+        """The whole corrected answer, as the reply of an oracle that is not prompted.
+
+        Args:
+            response: the answer that was cut; without it, the text is the continuation alone.
+        """
+        return ReplyEntry(
+            key=self.key,
+            id=self.id,
+            trial=self.trial,
+            sample=self.sample,
+            attempt=self.number,
+            oracle=self.oracle,
+            version=self.version,
+            prompt="",
+            mode="plain",
+            fence="",
+            text=response[: self.kept] + self.text,
+            finish_reason=self.finish_reason,
+            max_tokens=self.max_tokens,
+            usage={"completion_tokens": self.generated},
+            cost=self.cost,
+            model=self.model,
+            at=self.at,
+        )
+
+
+RequestEntry = ReplyEntry | MoneyEntry | UndoEntry
+"""An entry about one request to an oracle."""
+Entry = RequestEntry | ContinuationEntry
+_KINDS: dict[str, type[Entry]] = {
+    "reply": ReplyEntry,
+    "sent": MoneyEntry,
+    "free": MoneyEntry,
+    "undo": UndoEntry,
+    "continuation": ContinuationEntry,
+}
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(model) for kind, model in _KINDS.items()}
 
 

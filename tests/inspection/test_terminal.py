@@ -194,3 +194,27 @@ def test_hostile_text_is_harmless_on_a_terminal(
     assert set(re.findall(r"\x1b\[([0-9;]*)m", text)) <= {"0", "1", "2", "30;41", "30;42", "31", "32", "33", "34", "36"}
     if name == "markup":
         assert "[bold red]x[/] [link=http://evil]y[/link] [@click=evil]z[/]" in re.sub(r"\s*\n\s*", " ", plain)
+
+
+CUT = {"step": 3, "of": 7, "tokens": 40, "continuations": 8, "right_before": 5, "right_after": 0, "tried": []}
+
+
+@pytest.mark.parametrize(
+    ("cut", "shown"),
+    [
+        (CUT, "  cut before step 3 of 7, right 5/8 before, 0/8 after\n"),
+        (CUT | {"right_after": None}, "  cut before step 3 of 7, right 5/8 before\n"),
+        (CUT | {"step": "\x1b[31m"}, None),
+        (CUT | {"continuations": 0}, None),
+        (CUT | {"step": True}, None),
+        ("before step 3", None),
+    ],
+)
+def test_the_head_of_a_pair_says_where_the_policy_cut_its_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: object, shown: str | None
+) -> None:
+    row = {"prompt": "p", "rejected": "1\n2", "chosen": "1\n3", "oracle": {"name": "policy", "cut": cut}}
+    inspect_file(write_rows(tmp_path / "data.jsonl", [row]))
+    text = capsys.readouterr().out
+    assert (shown or "") in text
+    assert ("cut before" in text) == (shown is not None)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spotcli.errors import UserError
-from spotcli.policies import Answer, Request, Sampling
+from spotcli.policies import Answer, Request, Sampling, TokenPrefix
 from spotcli.policies.chat_template import render
 from spotcli.policies.models import load_model, load_tokenizer, resolve
 from spotcli.policies.transformers import TransformersPolicy, choose_tokens, shared_prefix
@@ -49,6 +49,21 @@ def test_greedy_answers_equal_those_of_generate(tiny_model: Path) -> None:
         ids = torch.tensor([render(tokenizer, ask(text))])
         plain = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
         assert answers[index].token_ids == plain[0, ids.shape[1] :].tolist()
+
+
+def test_a_prefix_is_continued_as_the_whole_answer_was(tiny_model: Path) -> None:
+    policy = TransformersPolicy.load(str(tiny_model), Sampling(12, temperature=0), batch_size=4, dtype="float32")
+    whole = {answer.request.key[0]: answer.token_ids or [] for answer in all_answers(policy, requests(TEXTS))}
+    cuts = [
+        Request(
+            (index, kept), ask(text), 0, prefix=TokenPrefix((*policy.prompter.ids(ask(text)), *whole[index][:kept]), "")
+        )
+        for index, text in enumerate(TEXTS)
+        for kept in (0, 5)
+    ]
+    for answer in all_answers(policy, cuts):
+        index, kept = answer.request.key
+        assert (answer.token_ids or [])[: 12 - kept] == whole[index][kept:]
 
 
 def test_an_answer_depends_on_its_seed_and_not_on_its_batch(tiny_model: Path) -> None:

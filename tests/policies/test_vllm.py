@@ -15,7 +15,7 @@ import pytest
 
 from spotcli import jsonl, outputs
 from spotcli.errors import RecipeError, Unfinished, UserError
-from spotcli.policies import Sampling, vllm
+from spotcli.policies import Request, Sampling, TokenPrefix, vllm
 from spotcli.policies.vllm import VllmPolicy
 from spotcli.recipe import SampleSection
 from spotcli.recipe_yaml import load
@@ -134,6 +134,20 @@ def test_each_worker_has_its_own_devices(tiny_model: Path, tmp_path: Path, monke
         devices(workers=3, tensor_parallel=2)
     with pytest.raises(RecipeError, match="1 workers of 8 GPUs need 8, but 5 are visible"):
         devices(tensor_parallel=8)
+
+
+def test_a_prefix_reaches_the_engine_as_token_ids(tiny_model: Path, tmp_path: Path) -> None:
+    policy = vllm_policy(tiny_model, tmp_path, vllm={"max_model_len": 40})
+    # The fake engine generates as many tokens as the first token of the prompt says.
+    prefixes = [TokenPrefix((length, 2, 3), "") for length in (5, 9)]
+    requests = [
+        Request((index,), [{"role": "user", "content": "?"}], 0, prefix=prefix) for index, prefix in enumerate(prefixes)
+    ]
+    try:
+        answers = [item for group in policy.answers(requests, 2, lambda request: False) for item in group]
+    finally:
+        policy.close()
+    assert sorted((item.request.key, item.tokens) for item in answers) == [((0,), 5), ((1,), 9)]
 
 
 def test_another_interpreter_does_not_inherit_the_package_paths_of_this_one(tiny_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from spotcli.inspection.row_fields import model_name, sample_cost, token_count
 from spotcli.inspection.row_kinds import entry_name
 from spotcli.records import Sample, UngradedSample
-from spotcli.reply_entries import Entry, ReplyEntry
+from spotcli.reply_entries import ReplyEntry, RequestEntry
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class ReplyOverview:
         self._characters = array("q")
         self._costs: float | None = None
 
-    def add(self, entry: Entry, *, matches: bool) -> None:
+    def add(self, entry: RequestEntry, *, matches: bool) -> None:
         """Count a row of the file; its facts count only where it matches."""
         self.entries += 1
         if not matches:

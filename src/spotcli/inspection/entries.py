@@ -19,8 +19,8 @@ from spotcli.inspection.row_index import RowIndex
 from spotcli.inspection.row_kinds import KINDS, PAIRS, SCORES, Facts, Record
 from spotcli.inspection.surprise import Surprises
 from spotcli.records import Pair, Score, UngradedSample, key_hash
-from spotcli.reply_entries import Entry as Reply
 from spotcli.reply_entries import MoneyEntry
+from spotcli.reply_entries import RequestEntry as Reply
 from spotcli.score_changes import ComparedAnswers
 
 __all__ = ["Entries", "Entry", "pair_fields"]

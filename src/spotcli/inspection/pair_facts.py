@@ -41,6 +41,22 @@ def dollars(value: float | None) -> str | None:
         return "more than a number can hold"
 
 
+def cut_text(pair: Pair) -> str | None:
+    """Return where the policy cut its own answer to continue it, for display; None if it did not, or invalidly."""
+    cut = pair.oracle.get("cut")
+    if not isinstance(cut, dict):
+        return None
+    step, of, before, after, count = (
+        value if type(value := cut.get(name)) is int and 0 <= value < 10**9 else None
+        for name in ("step", "of", "right_before", "right_after", "continuations")
+    )
+    if step is None or of is None or before is None or not count:
+        return None
+    # After the last step comes nothing: that is the answer itself, and it is wrong.
+    shares = f"right {before}/{count} before" + (f", {after}/{count} after" if after is not None else "")
+    return f"cut before step {step} of {of}, {shares}"
+
+
 def prompt_text(row: Problem) -> str:
     """Return all turns of the prompt as one text."""
     return "\n".join(message["content"] for message in row.messages)

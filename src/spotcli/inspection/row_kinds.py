@@ -12,8 +12,8 @@ from spotcli.errors import DataError
 from spotcli.inspection.pair_facts import first_edit_share, oracle_name, pair_change_ratio
 from spotcli.preference_rows import with_pair_fields
 from spotcli.records import Pair, Problem, Sample, Score, UngradedSample, kind_of
-from spotcli.reply_entries import Entry as Reply
-from spotcli.reply_entries import MoneyEntry, ReplyEntry, UndoEntry, read_entry
+from spotcli.reply_entries import ContinuationEntry, MoneyEntry, ReplyEntry, UndoEntry, read_entry
+from spotcli.reply_entries import RequestEntry as Reply
 
 Record = Pair | Score | UngradedSample | Reply
 
@@ -57,10 +57,10 @@ def read_row(row: dict[str, Any], where: str, renamed: dict[str, str]) -> Record
     Raises:
         DataError: the row is of no kind that is shown, or a field is missing or invalid.
     """
-    if row.get("kind") in REPLY_KINDS and isinstance(row.get("key"), str):
+    if row.get("kind") in (*REPLY_KINDS, "continuation") and isinstance(row.get("key"), str):
         reply = read_entry(row, where)
         assert reply is not None  # the kind is one of those
-        return reply
+        return reply.as_reply("") if isinstance(reply, ContinuationEntry) else reply
     kind = kind_of(row)
     if kind == Score.kind:
         return jsonl.as_record(row, Score, where=where, renamed=renamed)

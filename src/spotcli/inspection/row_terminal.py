@@ -18,8 +18,8 @@ from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.inspection.shared_prompts import SharedLines
 from spotcli.inspection.terminal import VERDICT_STYLES, Layout, fact_line, prompt_lines
 from spotcli.records import Score, UngradedSample
-from spotcli.reply_entries import Entry as Reply
 from spotcli.reply_entries import MoneyEntry, UndoEntry
+from spotcli.reply_entries import RequestEntry as Reply
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

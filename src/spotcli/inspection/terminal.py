@@ -13,7 +13,7 @@ from spotcli.console import one_line, safe
 from spotcli.core.edits import Span, diff
 from spotcli.inspection.diff_lines import MOST_COLUMNS, STYLES, TAB, blocks, fold, inline
 from spotcli.inspection.overview import ReviewSummary, count_noun
-from spotcli.inspection.pair_facts import cost_text, oracle_name, pair_change_ratio
+from spotcli.inspection.pair_facts import cost_text, cut_text, oracle_name, pair_change_ratio
 from spotcli.inspection.shared_prompts import SharedLines, SharedPrompts
 from spotcli.records import Pair, Problem
 
@@ -222,6 +222,8 @@ def pair_head(
     parts += [
         fact_line({name: (text, "")}) for name, text in (("source", pair.source), ("answer", pair.answer)) if text
     ]
+    if cut := cut_text(pair):
+        parts.append(Text(cut))
     parts.append(Text.assemble(("prompt", "dim"), " ", prompt_lines(pair, whole, shared)))
     return [title, *parts]
 

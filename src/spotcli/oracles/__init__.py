@@ -3,6 +3,7 @@
     model       any model that litellm supports, by its name (``gpt-4o``, ``gemini/...``, ``hosted_vllm/...``)
     symbolic    repairs arithmetic line by line; needs no key and no network
     human       a person with ``$EDITOR``, one answer at a time; or with all answers in one file (``worksheet``)
+    policy      the policy itself: it continues its own answers, or is prompted for a correction (``PolicyOracle``)
 
 An oracle only proposes. The rectify stage journals the reply, parses it, grades the correction and measures the edit.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from spotcli.core.oracle_prompts import OraclePrompt
+from spotcli.oracles.policy import PolicyOracle
 from spotcli.providers.replies import Reply
 from spotcli.records import Sample
 
@@ -53,3 +55,7 @@ class Oracle(Protocol):
     async def close(self) -> None:
         """Close the connections."""
         ...
+
+
+AnyOracle = Oracle | PolicyOracle
+"""An oracle that is asked about one answer at a time, or one that is given all open answers together."""

@@ -45,7 +45,7 @@ class ModelOracle:
         Raises:
             UserError: an unknown provider, or the environment lacks its key or address.
         """
-        self._client.check_environment(known_names=("symbolic", "human"))
+        self._client.check_environment(known_names=("symbolic", "human", "policy", "policy-prompted"))
 
     async def correct(self, request: CorrectionRequest) -> Reply:
         return await self._client.chat(request.prompt.messages, self.max_tokens(request))

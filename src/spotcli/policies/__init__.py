@@ -16,6 +16,16 @@ from spotcli.records import FinishReason, Message
 
 
 @dataclass(frozen=True)
+class TokenPrefix:
+    """A rendered prompt and the beginning of its answer, which the policy continues."""
+
+    ids: tuple[int, ...]
+    """Token ids, as an engine gets them."""
+    text: str
+    """The same as text, for an endpoint that takes no ids."""
+
+
+@dataclass(frozen=True)
 class Request:
     """One answer to ask for."""
 
@@ -32,6 +42,8 @@ class Request:
     asked."""
     max_new_tokens: int | None = None
     """The limit of this answer, if it is lower than that of all answers."""
+    prefix: TokenPrefix | None = None
+    """What the policy continues, in the place of the rendered messages; None: it answers the messages."""
 
     def limit(self, sampling: Sampling) -> int:
         """New tokens that the answer may have."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from spotcli.console import duration, warn
 from spotcli.errors import Unfinished, UserError
-from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling, limit_or_none
+from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling, TokenPrefix, limit_or_none
 from spotcli.policies.answer_queue import AnswerQueue
+from spotcli.policies.completions import PromptForm, find_prompt_form, prompt_in
 from spotcli.policies.prompter import SWITCHES
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
@@ -84,6 +85,7 @@ class ApiPolicy:
         self._woken = asyncio.Event()
         self._retries = Retries(settings.retries, self._stopped.is_set, self._woken, settings.max_wait)
         self._thread: threading.Thread | None = None
+        self._form: PromptForm = "token ids"
         self._failed_in_a_row = 0
 
     def _request_parameters(self) -> dict[str, Any]:
@@ -101,6 +103,14 @@ class ApiPolicy:
             **{name: value for name, value in named.items() if value is not None},
             **({"extra_body": body} if body else {}),
         }
+
+    @property
+    def _text_parameters(self) -> dict[str, Any]:
+        """Parameters of a request that continues a text: it has no chat template."""
+        body = {"top_k": self.sampling.top_k or None, "return_token_ids": self._settings.keep_tokens or None}
+        body = {name: value for name, value in body.items() if value is not None}
+        top_p = {} if self.sampling.top_p is None else {"top_p": self.sampling.top_p}
+        return {**top_p, **({"extra_body": body} if body else {})}
 
     def facts(self, first: Request) -> ApiFacts:
         return ApiFacts(
@@ -123,6 +133,16 @@ class ApiPolicy:
             UserError: an unknown provider, a missing key or a missing address.
         """
         self._client.check_environment()
+
+    def check_continuing(self, prefix: TokenPrefix) -> None:
+        """Find out in which form the endpoint takes a prompt that it continues.
+
+        Raises:
+            UserError: it has no ``/v1/completions``, or rejects the request.
+            Unfinished: it cannot be reached.
+        """
+        where = without_credentials(self._settings.base_url) or self._client.model
+        self._form = find_prompt_form(self._client, prefix, where)
 
     def answers(
         self, requests: Iterable[Request], total: int, done: Callable[[Request], bool]
@@ -209,9 +229,10 @@ class ApiPolicy:
             self._answers.put(Failure(request, TOOLS_NOT_SENT))
             return
         seed = {"seed": request.seed} if self._settings.send_seed else {}
-        delivery = _ChatDelivery(
-            self._client, request, limit_or_none(request.limit(self.sampling)), self._parameters | seed
-        )
+        prompt = None if request.prefix is None else prompt_in(self._form, request.prefix)
+        parameters = self._parameters if prompt is None else self._text_parameters
+        limit = limit_or_none(request.limit(self.sampling))
+        delivery = _AnswerDelivery(self._client, request, limit, parameters | seed, prompt)
         try:
             reply = await self._retries.deliver(delivery, limiter)
         except RequestFailed as failure:
@@ -242,7 +263,7 @@ class ApiPolicy:
                 cure="check that the endpoint is up, then run the same command again",
             )
 
-    def _read(self, delivery: _ChatDelivery, reply: Reply) -> Answer | Failure:
+    def _read(self, delivery: _AnswerDelivery, reply: Reply) -> Answer | Failure:
         request, cost = delivery.request, reply.cost
         if delivery.lost_cost is not None:
             cost = (cost or 0.0) + delivery.lost_cost
@@ -267,24 +288,27 @@ class ApiPolicy:
             min(tokens or limit, limit) if truncated else limit,
             cost,
             reply.reasoning,
-            self._sent(reply),
+            self._sent(delivery, reply),
         )
 
-    def _sent(self, reply: Reply) -> dict[str, Any] | None:
-        """The sampling parameters of a row as the endpoint got them."""
+    def _sent(self, delivery: _AnswerDelivery, reply: Reply) -> dict[str, Any] | None:
+        """The sampling parameters of a row as the endpoint got them, and the form of a prompt that was continued."""
         if reply.sent is None:
             return None
-        return {name: value_sent(reply.sent, name) for name in ("temperature", "top_p", "top_k", "seed")}
+        form = {} if delivery.prompt is None else {"prompt": self._form}
+        return {name: value_sent(reply.sent, name) for name in ("temperature", "top_p", "top_k", "seed")} | form
 
 
 @dataclass
-class _ChatDelivery(Delivery):
+class _AnswerDelivery(Delivery):
     """One request on its way to the endpoint."""
 
     client: LitellmClient
     request: Request
     max_tokens: int | None
     parameters: dict[str, Any]
+    prompt: list[int] | str | None = None
+    """What is continued; None: the messages are answered."""
     lost_cost: float | None = None
     """US dollars of incomplete replies; None if no price is known."""
     lost_tokens: int = 0
@@ -298,7 +322,10 @@ class _ChatDelivery(Delivery):
     async def send(self) -> Reply:
         fields: list[dict[str, Any]] = [{**message} for message in self.request.messages]
         messages = [{name: value for name, value in message.items() if name in SENT} for message in fields]
-        reply = await self.client.chat(cast("list[Message]", messages), self.max_tokens, **self.parameters)
+        if self.prompt is None:
+            reply = await self.client.chat(cast("list[Message]", messages), self.max_tokens, **self.parameters)
+        else:
+            reply = await self.client.complete(self.prompt, self.max_tokens, **self.parameters)
         try:
             reply.raise_if_incomplete()
         except RequestFailed:

@@ -64,11 +64,13 @@ class Prompter:
         return render(self.tokenizer, messages, self.template_kwargs, tools)
 
     def prompt(self, request: Request) -> list[int]:
-        """Token ids of a request's chat.
+        """Token ids of a request's chat, or those that it continues.
 
         Raises:
             UserError: as ``ids``, with the problem's id.
         """
+        if request.prefix is not None:
+            return list(request.prefix.ids)
         try:
             return self.ids(request.messages, request.tools)
         except DataError as error:

@@ -19,7 +19,7 @@ from spotcli.console import warn
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.permanent_errors import RequestSettings
 from spotcli.providers.replies import Reply, RequestFailed
-from spotcli.providers.request_errors import read_error
+from spotcli.providers.request_errors import describe, read_error
 from spotcli.providers.responses import read_response
 from spotcli.providers.sent_parameters import changed_parameters, sent_parameters
 from spotcli.providers.token_limits import accepted_limit, likely_reasoning, other_limit_name
@@ -30,6 +30,12 @@ from spotcli.work_time import time_limit
 RESERVED = {"model", "messages", "api_key", "base_url", "api_base", "timeout", "max_tokens", "temperature", "n"}
 RESERVED |= {"stream", "max_completion_tokens", "num_retries", "max_retries", "client", "fallbacks", "logger_fn"}
 """Parameters that ``params`` may not contain: they would be ignored, be given twice, or write a key into a file."""
+
+TEXT_PROVIDERS = ("text-completion-openai", "custom_openai", "openai_like")
+"""Providers with ``/v1/completions`` beside those in litellm's list."""
+
+NO_COMPLETIONS = {404, 405, 501}
+"""HTTP states of a server without ``/v1/completions``, or of a model without it."""
 
 NEVER = 1e6
 """Seconds by which litellm's own limit of time is longer than ours, so that it never ends a request."""
@@ -86,6 +92,8 @@ class LitellmClient:
         """Reply tokens that the model has at most, once the provider named them."""
         self._limit_name = "max_tokens"
         """The provider's name for the limit of reply tokens; reasoning models have another one."""
+        self._texts: Any = None
+        """The client for ``/v1/completions``; None while it is not open."""
         self._replied = False
         self._noted_changes = False
         self.last_sent: Mapping[str, Any] | None = None
@@ -120,6 +128,32 @@ class LitellmClient:
             return {"base_url": address}
         provider = self._litellm.get_llm_provider(model=self.model, api_base=address)[1]
         return {"base_url": address, "custom_llm_provider": provider}
+
+    def _text_route(self) -> dict[str, Any]:
+        """Where texts are continued: litellm's own route for other servers than OpenAI's takes no token ids."""
+        provider = self.provider
+        if self._texts is None:
+            from openai import AsyncOpenAI
+
+            # litellm would open a client per request, which retries and is never closed. Servers without a key accept
+            # any.
+            self._texts = AsyncOpenAI(
+                api_key=os.environ.get(f"{provider.upper()}_API_KEY", "").strip() or "none",
+                base_url=self._settings.base_url or os.environ.get(f"{provider.upper()}_API_BASE"),
+                max_retries=0,
+            )
+        model = f"text-completion-openai/{self.model.removeprefix(f'{provider}/')}"
+        return {"model": model, "client": self._texts, "api_key": self._texts.api_key}
+
+    @property
+    def provider(self) -> str:
+        """litellm's name of the provider."""
+        return str(self._litellm.get_llm_provider(model=self.model)[1])
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether the provider may have ``/v1/completions``; only a request can tell whether the model has it."""
+        return self.provider in {"openai", *TEXT_PROVIDERS, *self._litellm.openai_text_completion_compatible_providers}
 
     def check_environment(self, *, known_names: Sequence[str] = ()) -> None:
         """Check, without a request, that the provider is known and the environment contains its key and address.
@@ -234,7 +268,7 @@ class LitellmClient:
         return cost + max_tokens * max(0.0, reasoning - self._price[1])
 
     async def chat(self, messages: list[Message], max_tokens: int | None, **parameters: Any) -> Reply:
-        """Send one request, once; again with a lower limit if the provider rejects it for ``max_tokens`` alone.
+        """Send one chat, once; again with a lower limit if the provider rejects it for ``max_tokens`` alone.
 
         Args:
             max_tokens: the limit of reply tokens; None sends none.
@@ -244,12 +278,25 @@ class LitellmClient:
             RequestFailed: the request got no reply, and another try can succeed.
             UserError: no request can succeed.
         """
+        return await self._request({"messages": messages}, max_tokens, parameters)
+
+    async def complete(self, prompt: list[int] | str, max_tokens: int | None, **parameters: Any) -> Reply:
+        """Have a text continued at ``/v1/completions``, as ``chat`` does with a chat.
+
+        Args:
+            prompt: token ids, if the server takes them; else the text.
+        """
+        return await self._request({"prompt": prompt}, max_tokens, parameters)
+
+    async def _request(
+        self, content: Mapping[str, Any], max_tokens: int | None, parameters: Mapping[str, Any]
+    ) -> Reply:
         limit, renamed = max_tokens and min(max_tokens, self._output_limit or max_tokens), False
         while True:
             name, log = self._limit_name, _RequestLog()
             given = {**self._settings.params, **parameters}
             try:
-                response = await self._complete(messages, {name: limit} if limit else {}, parameters, log)
+                response = await self._send(content, {name: limit} if limit else {}, parameters, log)
             except TimeoutError:
                 seconds = self._settings.timeout
                 raise RequestFailed("time-out", f"no reply in {seconds:g} s", maybe_billed=True) from None
@@ -260,6 +307,9 @@ class LitellmClient:
                 if other_name:
                     renamed, self._limit_name = True, other_name
                     continue
+                if "prompt" in content and getattr(error, "status_code", None) in NO_COMPLETIONS:
+                    message = describe(error, self._litellm).message
+                    raise RequestFailed("bad request", message, retryable=False) from None
                 accepted = accepted_limit(error, limit) if limit is not None else None
                 if accepted is None:
                     return read_error(error, self._litellm, self._named_in_errors(given), replied=self._replied)
@@ -296,29 +346,35 @@ class LitellmClient:
                 warn(f"{self.model}: {change}, and recorded so")
         return log.sent
 
-    async def _complete(
-        self, messages: list[Message], limit: Mapping[str, int], parameters: Mapping[str, Any], log: _RequestLog
+    async def _send(
+        self, content: Mapping[str, Any], limit: Mapping[str, int], parameters: Mapping[str, Any], log: _RequestLog
     ) -> Any:
         """Have litellm send one request."""
         settings = self._settings
+        if "prompt" in content:
+            send, route = self._litellm.atext_completion, self._text_route()
+        else:
+            send, route = self._litellm.acompletion, {"model": self.model, **self._route}
         # litellm's limit is per read with some providers, and it drops replies that arrived while the process was
         # stopped. This one is for the whole request.
         async with time_limit(settings.timeout):
-            return await self._litellm.acompletion(
-                model=self.model,
-                messages=messages,
+            return await send(
                 timeout=settings.timeout + NEVER,
                 logger_fn=log,
                 num_retries=0,
                 max_retries=0,
                 **({} if settings.temperature is None else {"temperature": settings.temperature}),
-                **self._route,
+                **content,
+                **route,
                 **limit,
                 **{**settings.params, **parameters},
             )
 
     async def close(self) -> None:
         """Close the connections."""
+        texts, self._texts = self._texts, None
+        if texts is not None:
+            await texts.close()
         if "_litellm" in self.__dict__:  # else no connection was opened, and the import would take seconds
             await self._litellm.close_litellm_async_clients()
 

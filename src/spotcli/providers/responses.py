@@ -1,6 +1,6 @@
 """From a provider's response, as litellm returns it, to a ``Reply``.
 
-    response.choices[0].message.content              -> text
+    response.choices[0].message.content, .text       -> text
     response.choices[0].message.reasoning_content    -> reasoning
     response.choices[0].finish_reason                -> finish_reason, reason
     response.usage                                   -> usage, cost
@@ -42,7 +42,7 @@ def read_response(response: Any, cost_of: CostOf, max_tokens: int | None = None)
     choice = choices[0] if isinstance(choices, Sequence) and choices else None
     message = _field(choice, "message")
     usage = _usage(response)
-    text, reasoning = _text(_field(message, "content")), _reasoning(message)
+    text, reasoning = _text(_field(message, "content")) or _text(_field(choice, "text")), _reasoning(message)
     refusal = _field(message, "refusal") or _field(_field(message, "provider_specific_fields"), "refusal")
     finish_reason, reason = _finish(choice, message)
     if refusal and not text:
@@ -131,5 +131,5 @@ def _count(value: Any) -> int:
 
 def _token_ids(choice: Any) -> list[int] | None:
     """vLLM returns the tokens if the request asks for them."""
-    token_ids = _field(_field(choice, "provider_specific_fields"), "token_ids")
+    token_ids = _field(_field(choice, "provider_specific_fields"), "token_ids") or _field(choice, "token_ids")
     return token_ids if isinstance(token_ids, list) else None

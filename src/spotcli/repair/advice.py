@@ -10,6 +10,7 @@ from spotcli.console import counted
 from spotcli.oracles.human import HumanOracle
 from spotcli.recipe import RectifySection
 from spotcli.repair.cases import Case
+from spotcli.repair.continuations import NONE_RIGHT
 from spotcli.repair.judge import FORM_ERRORS
 from spotcli.repair.ladder import Ladder
 
@@ -29,7 +30,19 @@ def advice(cases: Sequence[Case], settings: RectifySection, ladder: Ladder) -> l
             _form(sum(reasons[reason] for reason in FORM_ERRORS), settings),
             _wrong(reasons["wrong"] + reasons["unchanged"], settings, ladder),
         ]
+    sentences.append(_none_right(reasons[NONE_RIGHT], settings))
     return [sentence for sentence in sentences if sentence]
+
+
+def _none_right(count: int, settings: RectifySection) -> str:
+    if not count:
+        return ""
+    verb = "has" if count == 1 else "have"
+    more = 2 * settings.policy.continuations
+    return (
+        f"{counted(count, 'answer')} {verb} no right continuation: `--continuations {more}` adds to those that are "
+        "there, and `--then MODEL` asks another oracle"
+    )
 
 
 def _larger_gamma(undecided: Sequence[Case], settings: RectifySection) -> str:

@@ -21,11 +21,11 @@ from spotcli.console import note_renamed_fields
 from spotcli.core.oracle_prompts import Feedback, ReplyMode
 from spotcli.errors import UserError
 from spotcli.grading.references import CONFLICTING
-from spotcli.oracles import Oracle
+from spotcli.oracles import AnyOracle
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
 from spotcli.repair.judge import Correction
-from spotcli.reply_entries import Entry, ReplyEntry, UndoEntry
+from spotcli.reply_entries import ContinuationEntry, Entry, ReplyEntry, UndoEntry
 
 NOT_ASKED = "not asked"
 """The reason of a case that was not asked about before the run stopped."""
@@ -43,6 +43,8 @@ class JudgedReply:
 
     entry: ReplyEntry
     correction: Correction
+    cut: dict[str, Any] | None = None
+    """Where the policy cut its answer, and what came of each cut, as the row keeps it."""
 
 
 @dataclass
@@ -107,7 +109,7 @@ class Case:
 class PlannedRequest:
     """The next request about a case."""
 
-    oracle: Oracle
+    oracle: AnyOracle
     attempt: int
     """From 0, over all oracles; always 0 for an oracle that is not prompted."""
     key: str
@@ -117,6 +119,20 @@ class PlannedRequest:
     mode: ReplyMode
     feedback: Feedback | None = None
     max_tokens_factor: int = 1
+    cut: PlannedCut | None = None
+    """For the oracle that continues the policy's answer: what is to be continued."""
+
+
+@dataclass(frozen=True)
+class PlannedCut:
+    """A cut of an answer from which the policy is to continue."""
+
+    step: int
+    """The cut is before this step, from 1."""
+    of: int
+    """Steps of the answer."""
+    start: int
+    """Where the step starts, in characters."""
 
 
 class History:
@@ -132,6 +148,11 @@ class History:
         self._by_sample: dict[str, list[ReplyEntry]] = {}
         self.replies: list[ReplyEntry] = []
         """All replies, in the order in which they came."""
+        self.continuations: list[ContinuationEntry] = []
+        """All continuations of the policy's answers, in the order in which they came."""
+        self._by_cut: dict[tuple[str, str, int], dict[int, ContinuationEntry]] = {}
+        self._continued: set[str] = set()
+        self._read: dict[int, ReplyEntry] = {}
         for entry in entries:
             self.add(entry)
 
@@ -144,10 +165,35 @@ class History:
             self.replies.append(entry)
         elif isinstance(entry, UndoEntry):
             self._by_request.pop(self._request_of(entry), None)
+        elif isinstance(entry, ContinuationEntry):
+            version = "" if self._any_version else entry.version
+            of_cut = self._by_cut.setdefault((version, entry.sample, entry.start), {})
+            if of_cut.get(entry.number) == entry:
+                return  # a line that was copied by mistake
+            of_cut[entry.number] = entry
+            self._continued.add(entry.sample)
+            self.continuations.append(entry)
+
+    @property
+    def answers(self) -> list[ReplyEntry | ContinuationEntry]:
+        """All replies and continuations."""
+        return [*self.replies, *self.continuations]
+
+    def continuations_of(self, oracle: AnyOracle, sample: str, start: int) -> dict[int, ContinuationEntry]:
+        """The continuations of a wrong answer from a cut, by their numbers."""
+        version = "" if self._any_version else oracle.version
+        return self._by_cut.get((version, sample, start), {})
+
+    def reply_of(self, entry: ContinuationEntry, response: str) -> ReplyEntry:
+        """A continuation as a reply; the same object each time, so that it is judged once."""
+        reply = self._read.get(id(entry))
+        if reply is None:
+            reply = self._read[id(entry)] = entry.as_reply(response)
+        return reply
 
     def has_reply_about(self, case: Case) -> bool:
         """Whether the case ever got a reply."""
-        return case.digest in self._by_sample
+        return case.digest in self._by_sample or case.digest in self._continued
 
     def cost_of(self, case: Case) -> float | None:
         """US dollars of all replies about a case; None if the price of one is unknown."""

@@ -11,8 +11,11 @@ import math
 from dataclasses import dataclass, replace
 
 from spotcli.oracles.model import ModelOracle
+from spotcli.oracles.policy import PolicyOracle, most_tried, step_starts
+from spotcli.policies import LIMIT_OF_ENGINES
 from spotcli.repair.cases import Case, History, PlannedRequest
 from spotcli.repair.next_request import RepairJob
+from spotcli.repair.policy_engine import PolicyEngine
 
 FORM_TOKENS = 20
 """Tokens of the tags around a reply and of the markers between its changes."""
@@ -50,6 +53,8 @@ class CostEstimate:
     """US dollars that earlier runs of the same output count against ``max_cost``."""
     worst_request: float | None = 0.0
     """US dollars that the most expensive first request can cost."""
+    policy_tokens: int = 0
+    """Tokens that the policy generates at most, with its own engine."""
 
     def affordable(self, limit: float) -> int | None:
         """How many of the answers ``--max-cost`` is likely to pay for; None if a price is unknown.
@@ -67,10 +72,11 @@ class CostEstimate:
         return min(self.requests, math.floor((left - self.worst_request) / each) + 1)
 
 
-def estimate(job: RepairJob, *, spent: float = 0.0) -> CostEstimate:
+def estimate(job: RepairJob, engine: PolicyEngine, *, spent: float = 0.0) -> CostEstimate:
     """Estimate the cost of a job; nothing is sent.
 
     Args:
+        engine: of the policy, for its tokenizer.
         spent: US dollars of earlier runs of the same output.
     """
     total = CostEstimate(spent=spent)
@@ -79,10 +85,27 @@ def estimate(job: RepairJob, *, spent: float = 0.0) -> CostEstimate:
         planned = job.decide(case).request if case.open else None
         if planned is not None:
             total.requests += 1
+            total.policy_tokens += _policy_tokens(job, case, planned, engine)
             _add(total, job, case, planned)
         elif case.open and job.history.has_reply_about(case):
             decided.append(case)
     _correct(total, job, decided)
+    return total
+
+
+def _policy_tokens(job: RepairJob, case: Case, planned: PlannedRequest, engine: PolicyEngine) -> int:
+    """Tokens that the policy generates about a case at most."""
+    ladder, total = job.ladder, 0
+    for oracle in ladder.oracles[ladder.oracles.index(planned.oracle) :]:
+        if isinstance(oracle, PolicyOracle) and oracle.prompted:
+            total += ladder.attempts * (ladder.max_tokens or LIMIT_OF_ENGINES)
+        elif isinstance(oracle, PolicyOracle):
+            starts = step_starts(case.sample.response)
+            tried = len(job.continued(case, oracle).cuts) - 1
+            # The cuts that remove most are the first ones.
+            remaining = starts[: most_tried(len(starts), oracle.search)][: len(starts) - tried]
+            longest = sum(oracle.limit(engine.cut(case.sample, start).removed) for start in remaining)
+            total += oracle.continuations * longest
     return total
 
 

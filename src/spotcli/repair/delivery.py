@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from spotcli.errors import SpotError
-from spotcli.oracles import CorrectionRequest
+from spotcli.oracles import CorrectionRequest, Oracle
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.retry import Delivery
 from spotcli.repair.budget import Budget
@@ -23,6 +23,7 @@ class CorrectionDelivery(Delivery):
     """Its ``entry`` is the reply, on the disk."""
 
     job: RepairJob
+    oracle: Oracle
     planned: PlannedRequest
     request: CorrectionRequest
     journal: Journal
@@ -39,7 +40,7 @@ class CorrectionDelivery(Delivery):
 
     @property
     def model(self) -> str:  # type: ignore[override]  # it is known by the oracle
-        return self.planned.oracle.name
+        return self.oracle.name
 
     def waiting(self) -> AbstractContextManager[None]:
         return self.cancellable()
@@ -54,7 +55,7 @@ class CorrectionDelivery(Delivery):
         if self.reserved:
             await self.journal.record(MoneyEntry("sent", self.planned.key, self.reserved))
         started = time.monotonic()
-        reply = await self.planned.oracle.correct(self.request)
+        reply = await self.oracle.correct(self.request)
         seconds = time.monotonic() - started
         entry = self.job.entry(self.planned, self.request, reply, reserved=self.reserved, seconds=seconds)
         await self.journal.record(entry)

@@ -6,7 +6,7 @@ What a case needs next follows from its replies alone (``next_request``); every 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -18,6 +18,7 @@ from spotcli.interrupts import interruptible
 from spotcli.oracles import CorrectionRequest, Oracle
 from spotcli.oracles.human import HumanOracle
 from spotcli.oracles.model import ModelOracle
+from spotcli.oracles.policy import PolicyOracle
 from spotcli.providers.limiter import Limiter
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.retry import Retries, show_pause
@@ -40,22 +41,24 @@ HOPELESS_ROWS = 10
 
 
 class Dispatcher:
-    """Works on the cases of a job, many at once.
+    """Works on the cases of a job, many at once; those whose next oracle is another one are left as they are.
 
     Args:
+        oracles: a group of the ladder: those that are asked about one answer at a time.
         journal: gets every reply before it is used.
         settings: limits of rate and money, retries and the target.
     """
 
-    def __init__(self, job: RepairJob, journal: Journal, settings: RectifySection) -> None:
+    def __init__(self, job: RepairJob, oracles: Sequence[Oracle], journal: Journal, settings: RectifySection) -> None:
         self._job = job
+        self._oracles = oracles
         self._journal = journal
         self._settings = settings
         self._stopped: BaseException | None = None
         self._woken = asyncio.Event()
         self._queue = CaseQueue(job.cases, settings.target, self._is_stopped)
         self._retries = Retries(settings.retries, self._is_stopped, self._woken, settings.max_wait)
-        self._limiters = {oracle.name: _limiter(oracle, settings) for oracle in job.ladder.oracles}
+        self._limiters = {oracle.name: _limiter(oracle, settings) for oracle in oracles}
         # What is unsettled may have been charged, so it counts as spent.
         self._budget = Budget(settings.max_cost, journal.spent + journal.unsettled)
         self._projection = CostProjection(job.cases, job.history)
@@ -86,7 +89,7 @@ class Dispatcher:
     @contextmanager
     def _display(self) -> Iterator[None]:
         """Show the progress, unless a person's editor needs the terminal."""
-        if any(isinstance(oracle, HumanOracle) for oracle in self._job.ladder.oracles):
+        if any(isinstance(oracle, HumanOracle) for oracle in self._oracles):
             yield
             return
         with progress("rows") as display:
@@ -103,7 +106,7 @@ class Dispatcher:
             yield
 
     async def _run(self) -> None:
-        for oracle in self._job.ladder.oracles:
+        for oracle in self._oracles:
             if isinstance(oracle, HumanOracle):
                 oracle.amend = self._amend
         count = min(self._settings.concurrency, len(self._job.cases))
@@ -111,7 +114,7 @@ class Dispatcher:
         with self._interruptible(workers):
             results = await asyncio.gather(*workers, return_exceptions=True)
         await self._journal.drain()
-        for oracle in self._job.ladder.oracles:
+        for oracle in self._oracles:
             await oracle.close()
         for result in results:
             if isinstance(result, Exception):
@@ -156,7 +159,7 @@ class Dispatcher:
 
     def _is_silent(self) -> bool:
         """Whether no oracle answers: a person takes the time that it takes."""
-        people = any(isinstance(oracle, HumanOracle) for oracle in self._job.ladder.oracles)
+        people = any(isinstance(oracle, HumanOracle) for oracle in self._oracles)
         return not people and not self._retries.replying
 
     def _stop(self, cause: BaseException) -> None:
@@ -207,7 +210,7 @@ class Dispatcher:
             if decision.request is None:
                 case.decided = decision.last
                 return
-            if self._stopped:
+            if self._stopped or decision.request.oracle not in self._oracles:
                 return
             try:
                 entry = await self._ask(case, decision.request)
@@ -239,6 +242,7 @@ class Dispatcher:
             UserError, BudgetReached: no request can succeed.
         """
         oracle = planned.oracle
+        assert not isinstance(oracle, PolicyOracle)
         if isinstance(oracle, ModelOracle) and oracle.name not in self._checked:
             oracle.check_environment()
             self._checked.add(oracle.name)
@@ -247,6 +251,7 @@ class Dispatcher:
             self._amendable[case.sample.key] = case, planned
         delivery = CorrectionDelivery(
             job=self._job,
+            oracle=oracle,
             planned=planned,
             request=request,
             journal=self._journal,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spotcli import jsonl
 from spotcli.appender import Appender
-from spotcli.reply_entries import Entry, MoneyEntry, ReplyEntry, read_entry
+from spotcli.reply_entries import ContinuationEntry, Entry, MoneyEntry, ReplyEntry, read_entry
 
 
 class Journal(Appender):
@@ -61,6 +61,8 @@ class Journal(Appender):
     def _count(self, entry: Entry) -> None:
         if isinstance(entry, MoneyEntry) and entry.kind == "sent":
             self._reserved[entry.key] = self._reserved.get(entry.key, 0.0) + entry.reserved
+        elif isinstance(entry, ContinuationEntry):
+            self.spent += entry.cost
         elif isinstance(entry, MoneyEntry):
             self._settle(entry.key, entry.reserved)
         elif isinstance(entry, ReplyEntry):

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from spotcli.console import say
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.errors import UserError
-from spotcli.oracles import Oracle
+from spotcli.oracles import AnyOracle, Oracle
 from spotcli.oracles.by_name import create
 from spotcli.oracles.model import ModelOracle
+from spotcli.oracles.policy import CONTINUED, PolicyOracle
+from spotcli.oracles.policy import NAMES as POLICY_NAMES
 from spotcli.recipe import RectifySection
 from spotcli.repair.cases import Case
+from spotcli.repair.policy_engine import PolicyEngine
 
 
 @dataclass(frozen=True)
 class Ladder:
     """The oracles in the order in which they are asked, and how each one is asked."""
 
-    oracles: Sequence[Oracle]
+    oracles: Sequence[AnyOracle]
     mode: ReplyMode
     """The form of reply that prompted oracles are asked for."""
     reference: bool
@@ -32,7 +36,7 @@ class Ladder:
     """Request a truncated reply again if its limit was lower than today's."""
 
     @classmethod
-    def of(cls, settings: RectifySection, oracles: Sequence[Oracle], *, repeat_truncated: bool = False) -> Ladder:
+    def of(cls, settings: RectifySection, oracles: Sequence[AnyOracle], *, repeat_truncated: bool = False) -> Ladder:
         return cls(
             oracles=oracles,
             mode="solution" if settings.mode == "direct" else settings.reply,
@@ -42,27 +46,48 @@ class Ladder:
             repeat_truncated=repeat_truncated,
         )
 
+    def groups(self) -> Iterator[tuple[list[Oracle], list[PolicyOracle]]]:
+        """The oracles in their order, in groups: those that are asked about one answer at a time, or the policy, which
+        gets all open answers at once; the other list is empty."""
+        for _, group in groupby(self.oracles, key=lambda oracle: isinstance(oracle, PolicyOracle)):
+            single: list[Oracle] = []
+            policies: list[PolicyOracle] = []
+            for oracle in group:
+                if isinstance(oracle, PolicyOracle):
+                    policies.append(oracle)
+                else:
+                    single.append(oracle)
+            yield single, policies
 
-def check_first_oracle(oracles: Sequence[Oracle], cases: Iterable[Case]) -> None:
+
+def check_first_oracle(oracles: Sequence[AnyOracle], cases: Iterable[Case], engine: PolicyEngine) -> None:
     """Check that the first oracle can be asked, if there is a case for it.
 
     Raises:
-        UserError: an unknown model or provider, a missing package, key or address.
+        UserError: an unknown model or provider, a missing package, key or address; a policy that is not found, or whose
+            endpoint cannot continue an answer.
     """
     first = oracles[0]
-    if isinstance(first, ModelOracle) and any(case.correctable for case in cases):
+    if not any(case.correctable for case in cases):
+        return
+    if isinstance(first, ModelOracle):
         first.check_environment()
+    elif isinstance(first, PolicyOracle):
+        engine.check(continues=not first.prompted)
 
 
-def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool) -> list[Oracle]:
+def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool, engine: PolicyEngine) -> list[AnyOracle]:
     """The oracles in the order in which they are asked; with a file for a person's corrections, a person is the last.
+
+    Args:
+        engine: of the policy, for the oracles that are the policy itself.
 
     Raises:
         UserError: the mode ``direct`` with an oracle that cannot solve problems.
     """
-    if settings.mode == "direct" and {settings.oracle or "symbolic", *settings.then} & {"symbolic", "human"}:
+    if settings.mode == "direct" and {settings.oracle or "symbolic", *settings.then} & {"symbolic", "human", CONTINUED}:
         raise UserError(
-            "mode `direct` requires a model: `symbolic` and `human` only correct",
+            "mode `direct` requires a model: `symbolic`, `human` and `policy` only correct",
             where="rectify.oracle",
             cure="name a model: --oracle gpt-4o",
         )
@@ -73,4 +98,4 @@ def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool) -> 
         if settings.oracle is None and needed:
             say("--oracle is not set: using `symbolic`, which corrects arithmetic and needs no key")
         names = [settings.oracle or "symbolic", *settings.then]
-    return [create(name, settings) for name in names]
+    return [engine.oracle(name) if name in POLICY_NAMES else create(name, settings) for name in names]

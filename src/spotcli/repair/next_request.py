@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from spotcli.console import progress
 from spotcli.core import oracle_prompts
 from spotcli.core.oracle_prompts import Feedback, OraclePrompt, ReplyMode
-from spotcli.oracles import CorrectionRequest, Oracle
+from spotcli.oracles import AnyOracle, CorrectionRequest
+from spotcli.oracles.policy import PolicyOracle
 from spotcli.providers.replies import Reply
 from spotcli.providers.request_errors import PROMPT_TOO_LONG
-from spotcli.repair.cases import Case, History, JudgedReply, PlannedRequest, digest_of
+from spotcli.repair.cases import Case, History, JudgedReply, PlannedCut, PlannedRequest, digest_of
+from spotcli.repair.continuations import Continued, read_continuations
 from spotcli.repair.judge import FORM_ERRORS, Judge, feedback_on
 from spotcli.repair.ladder import Ladder
 from spotcli.reply_entries import ReplyEntry
@@ -59,6 +61,11 @@ class RepairJob:
     def decide(self, case: Case, *, ask_again: str = "") -> Decision:
         """The next request about a case, or the reply that decides about it; see ``next_request``."""
         return next_request(case, self.history, self.ladder, self.judge, ask_again=ask_again)
+
+    def continued(self, case: Case, oracle: PolicyOracle) -> Continued:
+        """What the policy's continuations of an answer mean so far."""
+        repeat = self.ladder.repeat_truncated
+        return read_continuations(case, oracle, self.history, self.judge, repeat=repeat)
 
     def request(self, case: Case, planned: PlannedRequest) -> CorrectionRequest:
         """The request as the oracle gets it."""
@@ -119,12 +126,22 @@ def next_request(case: Case, history: History, ladder: Ladder, judge: Judge, *, 
 
     Each prompted oracle is asked ``attempts`` times. After edits that cannot be applied it is asked for edits once
     more, with the error, and then for the whole answer; neither of these requests counts as an attempt.
+    The policy continues its own answer from one cut after another.
 
     Args:
         ask_again: the name of an oracle whose reply is to be replaced: its request is planned even if it has a reply.
     """
     attempt, last = 0, None
     for oracle in ladder.oracles:
+        if isinstance(oracle, PolicyOracle) and not oracle.prompted:
+            repeat = ladder.repeat_truncated
+            continued = read_continuations(case, oracle, history, judge, repeat=repeat)
+            if continued.last is None:
+                return Decision(plan_cut(case, oracle, continued.cuts[-1]), last)
+            attempt, last = attempt + 1, continued.last
+            if last.correction.accepted:
+                return Decision(None, last)
+            continue
         turn = _Turn.of(oracle, ladder)
         while turn.attempts_left > 0:
             request = _plan(case, oracle, turn, attempt, ladder)
@@ -156,7 +173,7 @@ class _Turn:
     """Replies whose edits could not be applied."""
 
     @classmethod
-    def of(cls, oracle: Oracle, ladder: Ladder) -> _Turn:
+    def of(cls, oracle: AnyOracle, ladder: Ladder) -> _Turn:
         return cls(ladder.attempts, ladder.mode) if oracle.prompted else cls(1, "plain")
 
     def after(self, reply: JudgedReply, feedback: Feedback | None) -> _Turn:
@@ -168,7 +185,13 @@ class _Turn:
         return _Turn(self.attempts_left - 1, self.mode, feedback, factor, self.bad_edits)
 
 
-def _plan(case: Case, oracle: Oracle, turn: _Turn, attempt: int, ladder: Ladder) -> PlannedRequest:
+def plan_cut(case: Case, oracle: AnyOracle, cut: PlannedCut) -> PlannedRequest:
+    """The continuations of a wrong answer from a cut."""
+    key = digest_of(oracle.name, oracle.version, case.digest, cut.start)
+    return PlannedRequest(oracle=oracle, attempt=0, key=key, digest=case.digest, mode="plain", cut=cut)
+
+
+def _plan(case: Case, oracle: AnyOracle, turn: _Turn, attempt: int, ladder: Ladder) -> PlannedRequest:
     prompting = (oracle_prompts.VERSION, ladder.mode, ladder.reference) if oracle.prompted else ()
     # An oracle that is not prompted is asked once, wherever it is on the ladder: a change of the oracles before it must
     # not undo a person's work.

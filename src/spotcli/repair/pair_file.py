@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spotcli import decisions, outputs
+from spotcli import decisions, jsonl, outputs
 from spotcli.console import say
 from spotcli.core import oracle_prompts
 from spotcli.locks import check_free
-from spotcli.oracles import Oracle
+from spotcli.oracles import AnyOracle
 from spotcli.oracles.model import ModelOracle
 from spotcli.recipe import RectifySection
 from spotcli.repair.cases import Case, History, JudgedReply
@@ -24,7 +24,7 @@ def journal_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.replies.jsonl")
 
 
-def open_journal(path: Path, oracles: Iterable[Oracle]) -> Journal:
+def open_journal(path: Path, oracles: Iterable[AnyOracle]) -> Journal:
     """The journal of the pairs in ``path``, with its replies priced at the prices that are set now.
 
     Raises:
@@ -34,7 +34,7 @@ def open_journal(path: Path, oracles: Iterable[Oracle]) -> Journal:
     return Journal(journal_path(path), _price(oracles))
 
 
-def _price(oracles: Iterable[Oracle]) -> Callable[[ReplyEntry], float | None]:
+def _price(oracles: Iterable[AnyOracle]) -> Callable[[ReplyEntry], float | None]:
     models = {oracle.name: oracle for oracle in oracles if isinstance(oracle, ModelOracle)}
 
     def price(reply: ReplyEntry) -> float | None:
@@ -50,6 +50,8 @@ def report_resumed(journal: Journal, history: History) -> None:
         say(f"{journal.path}: set aside a line that the last run did not finish")
     if history.replies:
         say(f"{journal.path}: {len(history.replies)} replies are kept and not requested again")
+    if history.continuations:
+        say(f"{journal.path}: {len(history.continuations)} continuations are kept and not generated again")
 
 
 def set_aside(path: Path) -> None:
@@ -66,7 +68,7 @@ def set_aside(path: Path) -> None:
 
 
 def open_pairs(
-    path: Path, settings: RectifySection, first: Oracle, history: History, *, replay: bool
+    path: Path, settings: RectifySection, first: AnyOracle, history: History, *, replay: bool
 ) -> outputs.Output:
     """The file of pairs.
 
@@ -80,16 +82,32 @@ def open_pairs(
     if not history.replies and path.exists() and not path.stat().st_size:
         # Settings may change until the first reply: a first start may have failed for a missing key.
         outputs.meta_path(path).unlink(missing_ok=True)
-    wanted: dict[str, Any] = {"oracle": first.name, "version": first.version}
-    if first.prompted:
-        reply = "solution" if settings.mode == "direct" else settings.reply
-        wanted |= {"reply": reply, "reference": settings.reference, "prompt": oracle_prompts.VERSION}
     before = outputs.read_meta(path).get("settings")
     if replay and before:
         wanted = {name: value for name, value in before.items() if name != "mode"}
+    else:
+        wanted = {"oracle": first.name, "version": first.version}
+        if first.prompted:
+            reply = "solution" if settings.mode == "direct" else settings.reply
+            wanted |= {"reply": reply, "reference": settings.reference, "prompt": oracle_prompts.VERSION}
     if settings.mode != "surgery":
         wanted["mode"] = settings.mode
     return outputs.Output(path, command="spot rectify", settings=wanted)
+
+
+def note_origin(
+    output: outputs.Output, settings: RectifySection, source: Path, ratio_unit: str, history: History
+) -> None:
+    """Write to the meta file how the pairs were filtered, from which samples, and what was sent to each oracle."""
+    filters = {
+        "gamma": settings.gamma,
+        "max_deleted": settings.max_deleted,
+        "target": settings.target,
+        "ratio_unit": ratio_unit,
+    }
+    output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(source)})
+    if sent := {entry.oracle: entry.sent for entry in history.answers if entry.sent}:
+        output.note(sent=sent)
 
 
 def keep_reviewed(cases: Iterable[Case], output: outputs.Output) -> None:
@@ -130,5 +148,6 @@ def _row(case: Case, decided: JudgedReply) -> dict[str, Any]:
             "attempt": entry.attempt,
             "usage": entry.usage,
             "cost": entry.cost,
+            **({"cut": decided.cut} if decided.cut else {}),
         },
     }

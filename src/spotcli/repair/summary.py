@@ -15,6 +15,7 @@ from spotcli.providers.replies import RequestFailed
 from spotcli.records import Sample
 from spotcli.repair.cases import FAILED, NOT_ASKED, Case, History
 from spotcli.repair.cost_estimate import CostEstimate
+from spotcli.reply_entries import ContinuationEntry
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class RectifySummary:
     reasons: dict[str, int]
     """Why a wrong answer did not become a pair."""
     oracles: dict[str, dict[str, float]]
-    """For each oracle: replies, pairs, cost, and cost per pair."""
+    """For each oracle: replies, pairs, cost, and cost per pair; for ``policy``, whose replies are continuations, also
+    the tokens that it generated."""
     cost: float
     """US dollars of all replies in the journal whose price is known."""
     unsettled: float
@@ -99,6 +101,7 @@ def summarise(
     """
     verdicts = Counter(sample.verdict for sample in origin.samples)
     replies = history.replies
+    answered = {(entry.id, entry.trial) for entry in history.answers}
     keys = {case.sample.key for case in cases}
     return RectifySummary(
         path=str(origin.path),
@@ -106,11 +109,12 @@ def summarise(
         right=verdicts["right"],
         undecided=verdicts["undecided"],
         wrong=verdicts["wrong"],
-        asked=len({(reply.id, reply.trial) for reply in replies} & keys),
+        asked=len(answered & keys),
         pairs=sum(case.accepted for case in cases),
         reasons=dict(sorted(Counter(case.reason for case in cases if not case.accepted).items())),
         oracles=_by_oracle(cases, history),
-        cost=math.fsum(reply.cost or 0.0 for reply in replies),  # the same in any order of the replies
+        # The same in any order of the replies.
+        cost=math.fsum(entry.cost or 0.0 for entry in history.answers),
         unsettled=unsettled,
         unpriced=sum(reply.cost is None for reply in replies),
         ratio_unit=origin.ratio_unit,
@@ -122,11 +126,16 @@ def summarise(
 
 def _by_oracle(cases: list[Case], history: History) -> dict[str, dict[str, float]]:
     costs: dict[str, list[float]] = {}
-    for reply in history.replies:
-        costs.setdefault(reply.oracle, []).append(reply.cost or 0.0)
+    tokens: Counter[str] = Counter()
+    for entry in history.answers:
+        costs.setdefault(entry.oracle, []).append(entry.cost or 0.0)
+        if isinstance(entry, ContinuationEntry):
+            tokens[entry.oracle] += entry.generated
     by_oracle: dict[str, dict[str, float]] = {
         name: {"replies": len(paid), "pairs": 0, "cost": math.fsum(paid)} for name, paid in costs.items()
     }
+    for name, generated in tokens.items():
+        by_oracle[name]["tokens"] = generated
     for case in cases:
         if case.decided is not None and case.accepted:
             by_oracle[case.decided.entry.oracle]["pairs"] += 1

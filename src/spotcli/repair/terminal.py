@@ -44,12 +44,7 @@ def _rows(summary: RectifySummary) -> Iterator[tuple[str, str]]:
     if summary.reasons:
         yield "without a pair", f"{sum(summary.reasons.values()):,}: {_counts(summary.reasons)}"
     for name, row in summary.oracles.items():
-        text = f"{counted(int(row['replies']), 'reply', 'replies')}, {counted(int(row['pairs']), 'pair')}"
-        if row["cost"]:
-            text += f", {dollars(row['cost'])}"
-        if row.get("cost_per_pair"):
-            text += f" ({dollars(row['cost_per_pair'])} per pair)"
-        yield f"oracle {one_line(name)}", text
+        yield f"oracle {one_line(name)}", _replies(row)
     if summary.cost and len(summary.oracles) > 1:
         yield "cost", dollars(summary.cost)
     if summary.unsettled:
@@ -61,6 +56,18 @@ def _rows(summary: RectifySummary) -> Iterator[tuple[str, str]]:
     yield "seconds", f"{summary.seconds:,.1f}"
 
 
+def _replies(row: Mapping[str, float]) -> str:
+    """Replies, pairs, tokens and cost of an oracle."""
+    text = f"{counted(int(row['replies']), 'reply', 'replies')}, {counted(int(row['pairs']), 'pair')}"
+    if row.get("tokens"):
+        text += f", {int(row['tokens']):,} tokens"
+    if row["cost"]:
+        text += f", {dollars(row['cost'])}"
+    if row.get("cost_per_pair"):
+        text += f" ({dollars(row['cost_per_pair'])} per pair)"
+    return text
+
+
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
@@ -70,6 +77,9 @@ def estimate_sentences(estimate: CostEstimate, max_cost: float | None) -> list[s
     if not estimate.requests:
         return ["All wrong answers have their replies: no request is needed."]
     answers = counted(estimate.requests, "wrong answer")
+    own = f"The policy generates at most {estimate.policy_tokens:,} tokens, at no price."
+    if estimate.policy_tokens and not estimate.prompt_tokens:
+        return [f"{answers} to ask about. {own}"]
     if estimate.likely is None:
         return [
             f"{answers} to ask about, with {estimate.prompt_tokens:,} prompt and about {estimate.reply_tokens:,} reply "
@@ -85,6 +95,8 @@ def estimate_sentences(estimate: CostEstimate, max_cost: float | None) -> list[s
             f"This includes {estimate.reasoning_tokens:,} reasoning tokens per reply, an assumption about this kind of "
             "model; after the first replies, another --dry-run uses theirs."
         )
+    if estimate.policy_tokens:
+        sentences.append(own)
     if max_cost is not None:
         sentences.append(_limit_sentence(estimate, max_cost))
     return sentences

@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from spotcli import files, jsonl, outputs
+from spotcli import files, outputs
 from spotcli.console import say
 from spotcli.core import edits
 from spotcli.errors import UserError
 from spotcli.locks import check_free
-from spotcli.oracles import Oracle
+from spotcli.oracles import AnyOracle
+from spotcli.policies import Policy
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
 from spotcli.repair.advice import advice
@@ -37,6 +38,8 @@ from spotcli.repair.journal import Journal
 from spotcli.repair.judge import Criteria, Judge, measure_by
 from spotcli.repair.ladder import Ladder, check_first_oracle, create_oracles
 from spotcli.repair.next_request import RepairJob
+from spotcli.repair.policy_engine import PolicyEngine
+from spotcli.repair.policy_rounds import PolicyRounds
 from spotcli.repair.right_answers import keep_right_answers
 from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, summarise
 from spotcli.repair.terminal import show
@@ -51,7 +54,7 @@ class Action:
     kind: Literal["ask", "replay", "dry run", "export", "import"] = "ask"
     """``replay``: make the pairs from the replies so far; ``dry run``: estimate the cost, write nothing; ``export``:
     write the answers whose next oracle is a person; ``import``: read them back, and make the pairs."""
-    file: Path | None = None
+    file: Path = Path()
     """Written by ``export``, read by ``import``."""
     any_version: bool = False
     """Replies to another version of the prompt count too."""
@@ -74,12 +77,21 @@ ASK = Action()
 """Send the requests that have no reply yet."""
 
 
-def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, action: Action = ASK) -> RectifySummary:
+def rectify(
+    recipe: Recipe,
+    *,
+    folder: Path = Path(),
+    fresh: bool = False,
+    action: Action = ASK,
+    policy: Policy | None = None,
+) -> RectifySummary:
     """Have the wrong answers corrected; keep the corrections that are right and close to them.
 
     Args:
         folder: what all paths are relative to.
         fresh: start from scratch; the old files, replies included, are kept under another name.
+        action: what to do with the wrong answers.
+        policy: use this policy for the oracles that are the policy, instead of the engine of the recipe.
 
     Raises:
         UserError: missing or invalid samples, an unknown oracle, a missing key, a key or model that the provider
@@ -102,7 +114,8 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
     cases = cases_of(samples, settings, contested)
     if not cases:
         say(f"{source}: none of {len(samples)} answers is wrong, so no pair can be made")
-    oracles = create_oracles(settings, bool(cases), by_file=action.kind in ("export", "import"))
+    engine = PolicyEngine(recipe, source, policy=policy)
+    oracles = create_oracles(settings, bool(cases), by_file=action.kind in ("export", "import"), engine=engine)
     measured = cases and action.kind != "dry run"
     measure, unit = measure_by(settings, source) if measured else (edits.measure_text, "")
     run = _Run(
@@ -113,13 +126,14 @@ def rectify(recipe: Recipe, *, folder: Path = Path(), fresh: bool = False, actio
         any_version=action.any_version,
         cases=cases,
         oracles=oracles,
+        engine=engine,
         criteria=Criteria(measure, settings.gamma, settings.max_deleted, settings.answer_only, recipe.grader),
         origin=Origin(path, samples, settings.mode, unit, started),
     )
     if action.kind == "export":
-        return _export(run, _file(folder, action))
+        return _export(run, folder / action.file)
     if action.kind == "import":
-        return _import(run, _file(folder, action))
+        return _import(run, folder / action.file)
     return {"ask": _ask, "replay": _replay, "dry run": _dry_run}[action.kind](run)
 
 
@@ -135,7 +149,9 @@ class _Run:
     fresh: bool
     any_version: bool
     cases: list[Case]
-    oracles: list[Oracle]
+    oracles: list[AnyOracle]
+    engine: PolicyEngine
+    """Of the policy; it is loaded only if the policy is an oracle."""
     criteria: Criteria
     origin: Origin
 
@@ -150,9 +166,9 @@ def _ask(run: _Run) -> RectifySummary:
     """Send the requests that have no reply yet, then make the pairs."""
     if run.fresh or not pair_file.journal_path(run.path).exists():
         # Before a file is created, or an old one renamed; a run that resumes may need no request.
-        check_first_oracle(run.oracles, run.cases)
+        check_first_oracle(run.oracles, run.cases, run.engine)
     with _opened(run) as (journal, history, output):
-        stopped = Dispatcher(run.job(history, repeat_truncated=True), journal, run.settings).run()
+        stopped = _ask_oracles(run, run.job(history, repeat_truncated=True), journal)
         if isinstance(stopped, OSError):
             raise UserError(
                 f"failed to write: {stopped.strerror}", where=str(journal.path), cure="the same command resumes"
@@ -163,6 +179,19 @@ def _ask(run: _Run) -> RectifySummary:
     if isinstance(stopped, UserError):
         raise stopped
     return summary
+
+
+def _ask_oracles(run: _Run, job: RepairJob, journal: Journal) -> BaseException | None:
+    """Ask the oracles in their order: about one answer at a time, or the policy about all. What stopped the run."""
+    for single, policies in job.ladder.groups():
+        work = (
+            PolicyRounds(job, policies, journal, run.engine, target=run.settings.target, log=run.path)
+            if policies
+            else Dispatcher(job, single, journal, run.settings)
+        )
+        if (stopped := work.run()) is not None:
+            return stopped
+    return None
 
 
 def _replay(run: _Run) -> RectifySummary:
@@ -191,7 +220,7 @@ def _export(run: _Run, file: Path) -> RectifySummary:
 def _dry_run(run: _Run) -> RectifySummary:
     """Estimate the cost of the requests that have no reply yet."""
     history, spent = _history(run)
-    planned = estimate(run.job(history), spent=spent)
+    planned = estimate(run.job(history), run.engine, spent=spent)
     summary = summarise(run.origin, run.cases, history, estimate=planned)
     return replace(summary, max_cost=run.settings.max_cost)
 
@@ -223,22 +252,9 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
     settings = run.settings
     enough = keep_first_pairs(run.cases, settings.target)
     output.replace(pair_file.pair_rows(run.cases))
-    filters = {
-        "gamma": settings.gamma,
-        "max_deleted": settings.max_deleted,
-        "target": settings.target,
-        "ratio_unit": run.origin.ratio_unit,
-    }
-    output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(run.source)})
-    if sent := {reply.oracle: reply.sent for reply in history.replies if reply.sent}:
-        output.note(sent=sent)
+    pair_file.note_origin(output, settings, run.source, run.origin.ratio_unit, history)
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
     summary = replace(summary, advice=advice(run.cases, settings, run.ladder()))
     complete = enough or not summary.remaining
     output.finish(summary.counts, complete=complete)
     return summary, complete
-
-
-def _file(folder: Path, action: Action) -> Path:
-    assert action.file is not None
-    return folder / action.file

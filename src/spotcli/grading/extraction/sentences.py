@@ -41,6 +41,11 @@ _INNER_STOP = re.compile(r"\.\s*(?:\$|\\[)\]]|\\end\{\w+\*?\})$")
 _NEW_SENTENCE = re.compile(r"\s+[A-Z(]")
 
 
+def sentence_ends(text: str) -> list[int]:
+    """Where the sentences and lines of a text end; an end of a line within a formula is none."""
+    return [mark.end() for mark in _SENTENCE_END.finditer(text) if mark[2] or _ends_in_formula(text, mark)]
+
+
 def sentences_of(text: str) -> list[str]:
     """The sentences of a text; only a blank line or a full stop ends one, because formulas fill several lines."""
     sentences: list[str] = []

@@ -17,8 +17,8 @@ from spotcli.inspection.row_fields import model_name, sample_cost
 from spotcli.inspection.row_kinds import entry_name
 from spotcli.inspection.shared_prompts import SharedPrompts
 from spotcli.records import Pair, Problem, Sample, Score, UngradedSample
-from spotcli.reply_entries import Entry as Reply
 from spotcli.reply_entries import MoneyEntry, ReplyEntry
+from spotcli.reply_entries import RequestEntry as Reply
 from spotcli.score_changes import ComparedAnswers
 
 if TYPE_CHECKING:
