@@ -12,7 +12,7 @@ _QUOTED = re.compile(r"""(?<=[=~<>])(\s*)("[^"]*"|'[^']*')""")
 _OPEN_QUOTE = re.compile(r"""[=~<>]\s*["'][^"']*\Z""")
 _TERM = re.compile(r"(?:\A|[,(]|\b(?:and|or|not)\s)\s*+(?P<start>[A-Za-z_]*)\Z", re.IGNORECASE)
 _OPERATOR = re.compile(r"(?:\A|[\s,(])(?P<field>[A-Za-z_]+) ?\Z")
-_VALUE = re.compile(r"(?P<field>[A-Za-z_]+)\s?[!=]?=\s?(?P<start>[A-Za-z_]*)\Z")
+_VALUE = re.compile(r"(?<![A-Za-z_])(?P<field>[A-Za-z_]++)\s?[!=]?=\s?(?P<start>[A-Za-z_]*+)\Z")
 _JOIN = re.compile(r"[^\s,(=~<>]\s(?P<start>[A-Za-z]*)\Z")
 READ = 200
 """Characters at the end of an expression that are read."""

@@ -35,7 +35,7 @@ _OP = r"(?:>=|<=|!=|!~|==|=|~|<|>)"
 _START = re.compile(rf"(?P<field>[A-Za-z_]+)\s*(?P<op>{_OP})\s*")
 _WORD = re.compile(r"(?P<word>[A-Za-z_]+)(?=\s*+(?:[,)]|\Z)|\s++(?:and|or)\b)", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_]+")
-_ALTERNATIVE = re.compile(r"([A-Za-z_]+)\s*=\s*[^\s,()]+\s+or\s+\Z", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"(?<![A-Za-z_])([A-Za-z_]++)\s*+=\s*+[^\s,()=]++\s++or\s++\Z", re.IGNORECASE)
 _NOT = re.compile(rf"not\b(?!\s*{_OP})", re.IGNORECASE)
 _JOINED = re.compile(r"\s*+(?:(?P<comma>,)|(?P<word>and|or)\b)", re.IGNORECASE)
 _BLANKS = re.compile(r"\s*+")
