@@ -181,6 +181,12 @@ def test_only_missing_answers_are_measured(
     assert measure(changed_model, tiny_model, tmp_path) == first
     assert len(loads) == 2, "nothing is missing, so that no model is loaded"
     assert not list(tmp_path.glob("scores/*.states"))
+    # As after a kill between the last row and the end.
+    left = path.with_suffix(".states") / "head.safetensors"
+    left.parent.mkdir()
+    left.write_bytes(b"")
+    assert measure(changed_model, tiny_model, tmp_path) == first
+    assert not list(tmp_path.glob("scores/*.states"))
 
 
 def test_a_saved_measurement_is_shown_without_a_model(

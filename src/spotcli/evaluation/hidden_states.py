@@ -97,12 +97,11 @@ class HiddenStates:
     A file is renamed into place when it is complete, so that a run that was killed goes on with the files that exist.
 
     Args:
-        folder: created if it does not exist.
+        folder: created with the first file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        files.make_parent(folder / "head")
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).is_file()
@@ -147,6 +146,7 @@ class HiddenStates:
 
         path = self._path(key)
         scratch = path.with_suffix(".new")
+        files.make_parent(path)
         with files.naming(scratch):
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch)
         scratch.replace(path)

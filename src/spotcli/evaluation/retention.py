@@ -141,16 +141,16 @@ def measure_drift(
     with Appender(path) as journal:
         rows = {row.key: row for row in jsonl.read(path, DriftRow)}
         missing = [passage for passage in wanted if measurement.key(passage) not in rows]
+        states = HiddenStates(path.with_suffix(".states"))
         if missing:
             if not _same_tokens(measurement.base, measurement.model):
                 warn("drift is not measured: the models have different vocabularies")
                 return None
-            states = HiddenStates(path.with_suffix(".states"))
             _keep_base_states(measurement, wanted, missing, states)
             for row in _divergences(measurement, missing, states):
                 journal.append([row])
                 rows[row.key] = row
-            states.remove()
+        states.remove()  # also what a run left that was killed after the last row
     return summarise([rows[measurement.key(passage)] for passage in wanted], measurement.dtype)
 
 
