@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.conclusions import MAX_UNIT_WORDS, conclusion, right_side, unit_after
-from spotcli.grading.extraction.sentences import first_sentence, has_value, masked, words_of
+from spotcli.grading.extraction.sentences import FORMULA, first_sentence, has_value, masked, words_of
 
 _NEAR_END = 400
 """Characters at the end of a text that are searched. An earlier announcement may have been withdrawn since ("the answer
@@ -57,7 +57,8 @@ _FILLERS = re.compile(
 _VALUE_END = re.compile(
     r",?\s+\(?(?:since|because|as|which|where|so|but|when|while|whereas|hence|thus|therefore|i\.e\.?|not|if|for|with"
     r"|after|given|rounded|namely|that|meaning|making|leaving|unless)\b|(?<!\s):\s|;\s|\s[-\u2013\u2014]+\s(?=[A-Za-z])"
-    r"|\s\((?=[^)]*[a-z]{3,})|,?\s+and\s+(?:the|we|it|so|this|that|their|its|he|she|they)\b"
+    r"|\s\((?=[^)]*[a-z]{3,})|\s\((?=\s*(?:or\b|about\b|i\.e|=|~|\u2248|\\approx))"
+    r"|,?\s+or\s+(?=(?:half|equivalently|approximately|about|roughly|simply)\b)|,?\s+and\s+(?:the|we|it|so|this|that|their|its|he|she|they)\b"
     r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2})|(?<=[\d%*)])\s+of\s+(?:the|a|an|all|his|her|its|their)\b"
 )
 _OPERATION = re.compile(
@@ -172,7 +173,23 @@ def _announced(text: str) -> FoundAnswer | None:
     if _GOING_ON.search(following):
         doubt = "the announced answer is followed by another result"
         return conclusion(following, doubt) or FoundAnswer("", doubt=doubt)
-    return FoundAnswer(value, doubt="the announced answer is followed by other values")
+    return _with_others(value, following)
+
+
+_MAX_OTHERS = 6
+_RESTATING = re.compile(r"[\s,(]*(?:(?:or|i\.e\.?|that is|which is|equivalently)\b[\s,.]*)?", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d[\d.,/]*(?<![.,/])%?")
+
+
+def _with_others(value: str, following: str) -> FoundAnswer:
+    """An answer before other values, of which one may be meant: "The answer is 3/8 (or 0.375)."."""
+    formulas = FORMULA.findall(following)
+    others = [*formulas, *_NUMBER.findall(FORMULA.sub(" ", following))]
+    if len(others) > _MAX_OTHERS or _WITHDRAWAL.search(following):
+        return FoundAnswer(value, doubt="the announced answer is followed by other values")
+    members = ", ".join([value, *others])  # the reference may be a list of all values
+    remark = _FILLERS.sub("", _RESTATING.sub("", following)).strip(" .)")
+    return FoundAnswer(value, result=right_side(value), others=(*others, remark, members))
 
 
 def _announced_sentence(sentence: str, rest: str) -> FoundAnswer:
