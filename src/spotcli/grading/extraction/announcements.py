@@ -37,6 +37,8 @@ _HEARSAY = re.compile(
 )
 """Words before an announcement that somebody else, or nobody, makes."""
 _DENIAL = re.compile(r"not\s+(?=[$\d\\(-])")
+_NOT_BUT = re.compile(r"\s*not\s+[^\s.?!]{1,40},?\s+but\s+(?:rather\s+)?(?=[*$\d\\(-])")
+"""The start of an announcement of another value: "not 16 but 18"."""
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
 _MARKED_LINE = re.compile(
     r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution)(?:\*\*|__)?\s*[:\uff1a](?:\*\*|__)?\s*(.+)$",
@@ -86,6 +88,13 @@ _BECAUSE = re.compile(r"\W*(?:since|because)\b", re.IGNORECASE)
 _CONSEQUENCE = re.compile(
     r"\b(?:now|then|so|hence|thus|therefore|finally|need|question|asks?|asked|next)\b", re.IGNORECASE
 )
+_NOTE = re.compile(r"\W*(?:note|explanation|reason|proof|recall)\b", re.IGNORECASE)
+_LEADS_ON = re.compile(
+    r"\b(?:but|however|now|actually|correction|wait|need|want|asks|asked|next|finally|half|twice|double|final|answer"
+    r"|correct)\b",
+    re.IGNORECASE,
+)
+"""Words in a note after an answer that may lead to another one."""
 _CHECK = re.compile(
     r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
@@ -130,6 +139,8 @@ def final_announcement(text: str) -> FoundAnswer | None:
     if heading := _HEADING.search(tail):
         return _announced(heading[1])
     for announcement in reversed(list(_ANSWER_IS.finditer(tail))):
+        if contrast := _NOT_BUT.match(tail, announcement.end()):
+            return _announced(tail[contrast.end() :])
         if not _is_another_answer(tail, announcement):
             return _announced(tail[announcement.end() :])
     return None
@@ -170,14 +181,14 @@ def _announced(text: str) -> FoundAnswer | None:
         or (_CHECK.match(following) and not _WITHDRAWAL.search(following))
     ):
         return FoundAnswer(value, result=right_side(value))
-    if _GOING_ON.search(following):
+    if _GOING_ON.search(following) and not (_NOTE.match(following) and not _LEADS_ON.search(following)):
         doubt = "the announced answer is followed by another result"
         return conclusion(following, doubt) or FoundAnswer("", doubt=doubt)
     return _with_others(value, following)
 
 
 _MAX_OTHERS = 6
-_RESTATING = re.compile(r"[\s,(]*(?:(?:or|i\.e\.?|that is|which is|equivalently)\b[\s,.]*)?", re.IGNORECASE)
+_RESTATING = re.compile(r"\A[\s,(]*(?:(?:or|i\.e\.?|that is|which is|equivalently)\b[\s,.]*)?", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d[\d.,/]*(?<![.,/])%?")
 
 
@@ -188,7 +199,7 @@ def _with_others(value: str, following: str) -> FoundAnswer:
     if len(others) > _MAX_OTHERS or _WITHDRAWAL.search(following):
         return FoundAnswer(value, doubt="the announced answer is followed by other values")
     members = ", ".join([value, *others])  # the reference may be a list of all values
-    remark = _FILLERS.sub("", _RESTATING.sub("", following)).strip(" .)")
+    remark = _FILLERS.sub("", _RESTATING.sub("", following, count=1)).strip(" .)")
     return FoundAnswer(value, result=right_side(value), others=(*others, remark, members))
 
 

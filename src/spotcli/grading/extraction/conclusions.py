@@ -3,6 +3,7 @@ r"""The result in which a solution ends: ``Therefore, the area is $12\pi$.``, or
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
@@ -16,6 +17,7 @@ _CONCLUDING = re.compile(
 )
 _PREDICATE = re.compile(
     r"(?:\b(?:it|that|which|there)['\u2019]s"
+    r"|\b(?:should|must|will|would|can|could|may|needs? to|ha[sd] to|have to)\s+[a-z]{2,15}"
     r"|\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
     r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
     r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?"
@@ -60,10 +62,24 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
         if has_value(sentence) and _DENIED.search(sentence):
             return None
         if has_value(sentence):
-            return _value_at_end(sentence.rstrip(" .!\n*"), doubt)
+            answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
+            if answer and answer.doubt == NO_STATEMENT and _is_computed(sentences, sentence):
+                return replace(answer, doubt="")
+            return answer
         if len(words_of(sentence)) > 12:
             return None
     return None
+
+
+_COMPUTED = re.compile(rf"=\s*(?P<value>{_NUMBER})[^\d=]{{0,40}}$")
+
+
+def _is_computed(sentences: list[str], last: str) -> bool:
+    """Whether the only number of the last sentence is the result of the calculation before it."""
+    before = sentences[: sentences.index(last)]
+    numbers = re.findall(_NUMBER, last)
+    result = _COMPUTED.search(before[-1]) if before else None
+    return bool(result and len(numbers) == 1 and numbers[0] == result["value"] and not _NOT_FINAL.search(last))
 
 
 NO_STATEMENT = "the text ends in a value, but does not state that it is the answer"
@@ -170,7 +186,7 @@ _CLOSING = re.compile(
 )
 _THERE_ARE = re.compile(r"\bthere (?:are|is|will be|were)\b", re.IGNORECASE)
 _MORE = re.compile(r"[^\W\d_ ]*\s*\b(?:more|fewer|less)\b[^\d$\\]*\bthan\b")
-_PURPOSE = re.compile(r"\bto (?=[a-z])")
+_PURPOSE = re.compile(r"\bto [a-z]+")
 _CLOSING_WORDS = 10
 """Words after a value in the sentence that states it as the result."""
 
