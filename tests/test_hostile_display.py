@@ -71,7 +71,15 @@ def folder(tmp_path: Path) -> Path:
     pairs = [Pair.model_validate(values) for values in files[f"{FILE}.jsonl"]]
     made = [{"decision": "reject", "reason": EVIL}, {"decision": "edited", "chosen": f"{EVIL} by hand"}]
     events = [
-        {"time": EVIL, "who": EVIL, "action": EVIL, "key": decided.key, "digest": text_digest(decided), EVIL: EVIL, **how}
+        {
+            "time": EVIL,
+            "who": EVIL,
+            "action": EVIL,
+            "key": decided.key,
+            "digest": text_digest(decided),
+            EVIL: EVIL,
+            **how,
+        }
         for decided, how in zip(pairs, made, strict=True)
     ]
     (tmp_path / f"{FILE}.review.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))

@@ -88,7 +88,8 @@ _WITHDRAWN = re.compile(
 )
 _CORRECTED = re.compile(
     r"\b(?:however|but|actually)\b[^.\n]{0,120}?\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected"
-    r"|count(?:s|ed)?\b[^.\n]{0,40}\btwice|(?:correct|right|actual|real|true) (?:answer|value|result)|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
+    r"|count(?:s|ed)?\b[^.\n]{0,40}\btwice"
+    r"|(?:correct|right|actual|real|true) (?:answer|value|result)|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
     re.IGNORECASE,
 )
 """A correction without a word of withdrawal: "However, we must divide by 2, which gives 3."."""

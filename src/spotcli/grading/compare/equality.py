@@ -319,7 +319,7 @@ class _Comparison:
                 raise Undecidable("two values, one of which cannot be compared")
             return False
         same = self.nodes(*members)
-        if same is None and self.doubt != ROUNDED:  # 1/3 or 0.333 is one value
+        if same is None and not (results[0] and self.doubt == ROUNDED):  # 1/3 or 0.333 is one value
             raise Undecidable("two values, which may be the same")
         return same is not False
 

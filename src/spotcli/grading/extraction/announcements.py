@@ -173,6 +173,8 @@ def _announced(text: str) -> FoundAnswer | None:
         return _announced_sentence(sentence, rest)
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
+    if _RESTATED.match(following) and has_value(following) and not _GOING_ON.search(following):
+        return _with_others(value, following)
     if (
         not has_value(following)
         or _repeats(value, following)
@@ -189,6 +191,7 @@ def _announced(text: str) -> FoundAnswer | None:
 
 _MAX_OTHERS = 6
 _RESTATING = re.compile(r"\A[\s,(]*(?:(?:or|i\.e\.?|that is|which is|equivalently)\b[\s,.]*)?", re.IGNORECASE)
+_RESTATED = re.compile(r"\(?(?:i\.e\.?|that is|equivalently|in other words)[\s,]", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d[\d.,/]*(?<![.,/])%?")
 
 
