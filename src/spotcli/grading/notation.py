@@ -20,7 +20,7 @@ RULES = [
     (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\\mu\s*(?:\\(?:mathrm|text)\s*\{\s*([A-Za-z]{1,3})\s*\}|([mFCsL]))\s*$",
      r"\1\\text{micro\2\3}"),
     (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\\(?:mathrm|text)\s*\{\s*([kM]?)\s*\\Omega\s*\}", r"\1\\text{\2ohm}"),
-    (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)(?:\\(?:mathrm|text)\s*\{\s*([kM])\s*\})?\s*\\Omega\s*$", r"\1\\text{\2ohm}"),
+    (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*+)(?:\\(?:mathrm|text)\s*\{\s*([kM])\s*\}\s*+)?\\Omega\s*$", r"\1\\text{\2ohm}"),
     (r"\\AA(?![a-zA-Z])", r"\\text{angstrom}"),
     (r"\\text\s*\{\s*\\(USD|EUR|GBP|YEN|INR|KRW)\s*\}", r"\\\1 "),
     (r"\\(?:text|mathrm)\s*\{\s*(USD|EUR|GBP|INR)\s*\}\s*(?=\d)", r"\\\1 "),
