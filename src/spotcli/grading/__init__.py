@@ -195,7 +195,7 @@ def _graded(answer: FoundAnswer, gold: FoundAnswer, compare: Callable[[str, str]
         if (last := compare(other, gold.text)) is None:
             return None
         if last.verdict != "wrong":
-            return Grade("undecided", "several boxes, and only the last one may match the reference", answer.text)
+            return Grade("undecided", "several values are stated, and another one may match the reference", answer.text)
     return grades[0]
 
 

@@ -88,7 +88,8 @@ _WITHDRAWN = re.compile(
 )
 _CORRECTED = re.compile(
     r"\b(?:however|but|actually)\b[^.\n]{0,120}?\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected"
-    r"|counted (?:it )?twice|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
+    r"|count(?:s|ed)?\b[^.\n]{0,40}\btwice"
+    r"|(?:correct|right|actual|real|true) (?:answer|value|result)|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
     re.IGNORECASE,
 )
 """A correction without a word of withdrawal: "However, we must divide by 2, which gives 3."."""
@@ -243,13 +244,18 @@ _CHOICE_IS_CORRECT = re.compile(
     r"(?:correct|right|best|true)\b",
     re.IGNORECASE,
 )
+_CHOSEN = re.compile(
+    r"\bI(?:['\u2019]d| would|['\u2019]ll| will)?\s+(?:choose|pick|select|go with)\s+(?:(?:option|choice|answer)\s+)?"
+    r"[*(]{0,3}([A-J])[*)]{0,3}(?=[\s.,!]|$)(?! or\b| and\b)"
+)
 _CHOICE = re.compile(r"\W{0,3}\(?([A-J])(?:[).:,。]|[^\x00-\x7f]|\s*$)")
 
 
 def leading_choice(response: str) -> str | None:
     """The letter in ``D. it can't be A`` or ``Option D is correct``, for references that are a letter."""
     text = strip_thinking(response).strip()
-    if named := _CHOICE_IS_CORRECT.findall(text[-1000:]):
-        return str(named[-1]).upper()
+    for pattern in (_CHOICE_IS_CORRECT, _CHOSEN):
+        if named := pattern.findall(text[-1000:]):
+            return str(named[-1]).upper()
     choice = _CHOICE.match(text)
     return choice[1] if choice else None

@@ -14,9 +14,14 @@ from spotcli.grading.notation import RULES
 
 _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in RULES]
 _MATRIX = re.compile(r"\\begin\{(?:[pbvBV]?matrix|smallmatrix|array|cases|aligned)\}")
-_FRAC_DIGITS = re.compile(r"\\frac\s*(\d)\s*(\d)")
-_FRAC_HALF = re.compile(r"\\frac\s*(\d|[a-zA-Z])\s*(?=\{)")
-_FRAC_TAIL = re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d|[a-zA-Z])")
+_SYMBOL = (
+    r"\\(?:pi|alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi"
+    r"|chi|psi|omega|hbar|ell|Delta|Omega)(?![a-zA-Z])"
+)
+_BARE_SYMBOL = re.compile(rf"\\(frac|sqrt)\s*({_SYMBOL})")
+_FRAC_CHARACTERS = re.compile(r"\\frac(?:\s*(?=\d)|\s+)([0-9a-zA-Z])\s*([0-9a-zA-Z])")
+_FRAC_HALF = re.compile(r"\\frac\s*(\d|[a-zA-Z])\s*(?=[{\\])")
+_FRAC_TAIL = re.compile(rf"(\\frac\s*\{{[^{{}}]*\}})\s*(\d|[a-zA-Z]|{_SYMBOL})")
 _RAISED_FRAC = re.compile(r"\^\s*(\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})")
 _BINOM_DIGITS = re.compile(r"\\binom\s*(\d)\s*(\d)")
 _INNER_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
@@ -53,8 +58,10 @@ def tidy(text: str) -> str:
     for pattern, replacement in _REWRITES:
         if pattern.search(text):  # faster: without a match, "sub" would expand the replacement for nothing
             text = pattern.sub(replacement, text)
+    if "\\frac" in text or "\\sqrt" in text:
+        text = _BARE_SYMBOL.sub(r"\\\1{\2}", text)
     if "\\frac" in text:
-        text = _FRAC_DIGITS.sub(r"\\frac{\1}{\2}", text)
+        text = _FRAC_CHARACTERS.sub(r"\\frac{\1}{\2}", text)
         text = _FRAC_HALF.sub(r"\\frac{\1}", text)
         text = _FRAC_TAIL.sub(r"\1{\2}", text)
         text = _RAISED_FRAC.sub(r"^{\1}", text)

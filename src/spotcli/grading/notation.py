@@ -15,6 +15,16 @@ RULES = [
     (r"\{,\}|\\!,|,\\!\s*", ","),
     (r"\\(?:mathrm|text|rm)\s*\{\s*\\[dt]?frac\s*\{([A-Za-z\s]+)\}\s*\{([A-Za-z\s]+)(\^\s*\{?\d\}?)?\}\s*\}",
      r"\\text{\1}/\\text{\2}\3"),  # 10 \mathrm{\frac{m}{s}}
+    (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\{?\\(?:mathrm|text)\s*\{\s*(?:\\mu|\\text\{μ\})\s*([A-Za-z]{1,3})\s*\}",
+     r"\1\\text{micro\2}"),
+    (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\\mu\s*(?:\\(?:mathrm|text)\s*\{\s*([A-Za-z]{1,3})\s*\}|([mFCsL]))\s*$",
+     r"\1\\text{micro\2\3}"),
+    (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\\(?:mathrm|text)\s*\{\s*([kM]?)\s*\\Omega\s*\}", r"\1\\text{\2ohm}"),
+    (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*+)(?:\\(?:mathrm|text)\s*\{\s*([kM])\s*\}\s*+)?\\Omega\s*$", r"\1\\text{\2ohm}"),
+    (r"\\AA(?![a-zA-Z])", r"\\text{angstrom}"),
+    (r"\\text\s*\{\s*\\(USD|EUR|GBP|YEN|INR|KRW)\s*\}", r"\\\1 "),
+    (r"\\(?:text|mathrm)\s*\{\s*(USD|EUR|GBP|INR)\s*\}\s*(?=\d)", r"\\\1 "),
+    (r"\\text\s*\{\s*Rs\.?\s*\}\s*(?=\d)", r"\\INR "),
     (r"\\(?:mathrm|mathbf|mathit|boldsymbol|bm|textbf)\s*(?=\{[^{}]*\\)", ""),  # bold around a formula
     (r"\\(?:mathbf|mathit|boldsymbol|bm|textbf)\s*(?=\{[^{}]*(?:[+=^_*]|\s-\s))", ""),
     (r"(?<=\d)(?:\\[,;: ]|~|\{(?:\s|\\,)\})(?=\d{3}(?!\d))", ""),  # 10\,000

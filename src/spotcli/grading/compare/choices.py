@@ -31,7 +31,7 @@ def _letter_of(match: re.Match[str] | None) -> str | None:
 
 def letter_and_words(text: str) -> str | None:
     """The choice letter before words: ``C Cecile``; else None."""
-    match = re.match(r"([A-J]) [A-Za-z]{2,}", text)
+    match = re.match(r"(?![AI] [a-z])([A-J]) [A-Za-z]{2,}", text)  # "I choose" and "A train" name no choice
     return match[1] if match else None
 
 

@@ -30,7 +30,7 @@ from spotcli.grading.compare.groups import (
     same_members,
     same_ratios,
 )
-from spotcli.grading.compare.leaves import is_scalar, same_leaves
+from spotcli.grading.compare.leaves import ROUNDED, is_scalar, same_leaves
 from spotcli.grading.compare.quantities import read_quantity, without_units
 from spotcli.grading.compare.relations import (
     DATE,
@@ -319,9 +319,9 @@ class _Comparison:
                 raise Undecidable("two values, one of which cannot be compared")
             return False
         same = self.nodes(*members)
-        if same is None:
+        if same is None and not (results[0] and self.doubt == ROUNDED):  # 1/3 or 0.333 is one value
             raise Undecidable("two values, which may be the same")
-        return same
+        return same is not False
 
     def _with_matrix(self, gold: Node, answer: Node) -> bool | None:
         if gold.kind == answer.kind:

@@ -32,7 +32,7 @@ class Quantity:
 
 _CURRENCY = re.compile(r"\\(?:USD|EUR|GBP|YEN|INR|KRW)(?![A-Za-z])|(?<![A-Za-z\\])Rs\.?(?=\s*\d)")
 _UNIT_START = re.compile(
-    r"\\text\s*\{|(?<![A-Za-z\\])(?!(?<=\d)[eE][+-]?\d)[A-Za-z]|\^\\circ|(?:(?<=\d)|(?<=\d )){\s*(?=\\?[A-Za-z])"
+    r"\\text\s*\{|(?<![A-Za-z\\])(?!(?<=\d)[eE][+-]?\d)[A-Za-z]|\^\\circ|(?:(?<=\d)|(?<=[\d}] )){\s*(?=\\?[A-Za-z])"
 )
 _SUM = re.compile(r"(?<=[\w})!])(?<![\d.][eE])\s*(?:[+-]|\\pm|\\mp)")
 _SENTENCE = re.compile(r"\\text\s*\{[^{}]*(?:\bis|:|=|are)\s*\}\s*(?=\S)")
@@ -134,7 +134,7 @@ def _may_be_unit(text: str, max_words: int) -> bool:
         return len(text) == 1  # 3 s^2, 3 h k
     bare = re.fullmatch(r"[A-Za-z]+", text)
     words = re.fullmatch(r"[A-Za-z]{3,}[A-Za-z ]*", text)
-    if not bare and not words and not text.startswith("\\text") and not is_unit(re.split(r"[\s/^]", text)[0]):
+    if not bare and not words and not text.startswith("\\text") and not is_unit(re.split(r"[\s/^\\]", text)[0]):
         return False  # 2x^2
     if len(re.findall(r"[A-Za-z]+", text.replace("\\text", ""))) > max_words:
         return False  # a sentence

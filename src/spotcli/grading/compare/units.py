@@ -29,12 +29,15 @@ def _unit_table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     mm 1/1000 m | millimeter millimetre
     dm 1/10 m | decimeter
     nm 1/1000000000 m | nanometer nanometre
+    microm 1/1000000 m | micrometer micrometre micron
+    angstrom 1/10000000000 m |
     in 127/5000 m | inch inches
     ft 381/1250 m | foot feet
     yd 1143/1250 m | yard
     mi 201168/125 m | mile
     s 1 s | sec second
     ms 1/1000 s | millisecond
+    micros 1/1000000 s | microsecond
     min 60 s | minute
     h 3600 s | hr hour
     d 86400 s | day
@@ -79,6 +82,8 @@ def _unit_table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     Pa 1 pascal | pascal
     mol 1 mol | mole
     ohm 1 ohm |
+    kohm 1000 ohm | kiloohm kilohm
+    Mohm 1000000 ohm | megaohm megohm
     eV 1 eV |
     """
     table: dict[str, tuple[Fraction, dict[str, int]]] = {}
@@ -100,6 +105,7 @@ _IDLE = {
 """Words that do not change a quantity."""
 _SQUARE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _PIECE = re.compile(r"\\?([A-Za-z¢-]+)\.?|\^\s*\{?\s*([+-]?\d+)\s*\}?|(/)|.", re.DOTALL)
+_NEWTON_METRE = re.compile(r"(?<![A-Za-z])Nm(?![A-Za-z])")
 
 
 def _singular(word: str) -> str:
@@ -125,6 +131,7 @@ def read_unit(text: str) -> Unit | None:
     scale, powers, known = Fraction(1), dict[str, int](), True
     direction, pending, last = 1, 1, ""
     text = re.sub(r"\\frac\s*\{(.*?)\}\s*\{(.*?)\}", r"\1/\2", text)
+    text = _NEWTON_METRE.sub("N m", text)
     for mark in _PIECE.finditer(text.replace("\\text", " ")):
         word, power, slash = mark[1], mark[2], mark[3]
         if slash or (word and word.lower() == "per"):

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.exact_numbers import ExactNumber
+from spotcli.grading.compare.number_equality import same_number
 
 PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
 """Words outside of commands; shorter ones may be products of variables."""
@@ -69,6 +70,16 @@ def number_of(words: str) -> int | None:
         elif word != "and" or current is None:
             return None
     return None if current is None else total + current
+
+
+def fraction_of(words: str) -> Fraction | None:
+    """The fraction written as words, such as ``two-thirds`` and ``one half``; else None."""
+    parts = words.replace("-", " ").split()
+    if len(parts) != 2 or parts[1].removesuffix("s").replace("halve", "half") not in _PARTS:
+        return None
+    count = NUMBER_WORDS.get(parts[0], 0)
+    plural = parts[1].endswith("s")
+    return count * _FACTORS[parts[1].removesuffix("s")] if 0 < count < 20 and plural == (count > 1) else None
 
 
 def comparable_words(text: str) -> str | None:
@@ -140,6 +151,8 @@ def same_words_and_number(words: str, number: ExactNumber) -> bool | None:
     """
     if (value := number_of(words)) is not None:
         return number.value == value
+    if (fraction := fraction_of(words)) is not None:
+        return same_number(ExactNumber(fraction), number)
     if words in _NOTHING and number.value != 0:
         return False
     if words in _NO_SOLUTION | _NO_VALUE | _NOTHING:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.conclusions import MAX_UNIT_WORDS, conclusion, right_side, unit_after
-from spotcli.grading.extraction.sentences import first_sentence, has_value, masked, words_of
+from spotcli.grading.extraction.sentences import FORMULA, first_sentence, has_value, masked, words_of
 
 _NEAR_END = 400
 """Characters at the end of a text that are searched. An earlier announcement may have been withdrawn since ("the answer
@@ -37,6 +37,8 @@ _HEARSAY = re.compile(
 )
 """Words before an announcement that somebody else, or nobody, makes."""
 _DENIAL = re.compile(r"not\s+(?=[$\d\\(-])")
+_NOT_BUT = re.compile(r"\s*not\s+[^\s.?!]{1,40},?\s+but\s+(?:rather\s+)?(?=[*$\d\\(-])")
+"""The start of an announcement of another value: "not 16 but 18"."""
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
 _MARKED_LINE = re.compile(
     r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution)(?:\*\*|__)?\s*[:\uff1a](?:\*\*|__)?\s*(.+)$",
@@ -57,7 +59,8 @@ _FILLERS = re.compile(
 _VALUE_END = re.compile(
     r",?\s+\(?(?:since|because|as|which|where|so|but|when|while|whereas|hence|thus|therefore|i\.e\.?|not|if|for|with"
     r"|after|given|rounded|namely|that|meaning|making|leaving|unless)\b|(?<!\s):\s|;\s|\s[-\u2013\u2014]+\s(?=[A-Za-z])"
-    r"|\s\((?=[^)]*[a-z]{3,})|,?\s+and\s+(?:the|we|it|so|this|that|their|its|he|she|they)\b"
+    r"|\s\((?=[^)]*[a-z]{3,})|\s\((?=\s*(?:or\b|about\b|i\.e|=|~|\u2248|\\approx))"
+    r"|,?\s+or\s+(?=(?:half|equivalently|approximately|about|roughly|simply)\b)|,?\s+and\s+(?:the|we|it|so|this|that|their|its|he|she|they)\b"
     r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2})|(?<=[\d%*)])\s+of\s+(?:the|a|an|all|his|her|its|their)\b"
 )
 _OPERATION = re.compile(
@@ -85,6 +88,13 @@ _BECAUSE = re.compile(r"\W*(?:since|because)\b", re.IGNORECASE)
 _CONSEQUENCE = re.compile(
     r"\b(?:now|then|so|hence|thus|therefore|finally|need|question|asks?|asked|next)\b", re.IGNORECASE
 )
+_NOTE = re.compile(r"\W*(?:note|explanation|reason|proof|recall)\b", re.IGNORECASE)
+_LEADS_ON = re.compile(
+    r"\b(?:but|however|now|actually|correction|wait|need|want|asks|asked|next|finally|half|twice|double|final|answer"
+    r"|correct)\b",
+    re.IGNORECASE,
+)
+"""Words in a note after an answer that may lead to another one."""
 _CHECK = re.compile(
     r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
@@ -129,6 +139,8 @@ def final_announcement(text: str) -> FoundAnswer | None:
     if heading := _HEADING.search(tail):
         return _announced(heading[1])
     for announcement in reversed(list(_ANSWER_IS.finditer(tail))):
+        if contrast := _NOT_BUT.match(tail, announcement.end()):
+            return _announced(tail[contrast.end() :])
         if not _is_another_answer(tail, announcement):
             return _announced(tail[announcement.end() :])
     return None
@@ -161,6 +173,8 @@ def _announced(text: str) -> FoundAnswer | None:
         return _announced_sentence(sentence, rest)
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
+    if _RESTATED.match(following) and has_value(following) and not _GOING_ON.search(following):
+        return _with_others(value, following)
     if (
         not has_value(following)
         or _repeats(value, following)
@@ -169,10 +183,27 @@ def _announced(text: str) -> FoundAnswer | None:
         or (_CHECK.match(following) and not _WITHDRAWAL.search(following))
     ):
         return FoundAnswer(value, result=right_side(value))
-    if _GOING_ON.search(following):
+    if _GOING_ON.search(following) and not (_NOTE.match(following) and not _LEADS_ON.search(following)):
         doubt = "the announced answer is followed by another result"
         return conclusion(following, doubt) or FoundAnswer("", doubt=doubt)
-    return FoundAnswer(value, doubt="the announced answer is followed by other values")
+    return _with_others(value, following)
+
+
+_MAX_OTHERS = 6
+_RESTATING = re.compile(r"\A[\s,(]*(?:(?:or|i\.e\.?|that is|which is|equivalently)\b[\s,.]*)?", re.IGNORECASE)
+_RESTATED = re.compile(r"\(?(?:i\.e\.?|that is|equivalently|in other words)[\s,]", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d[\d.,/]*(?<![.,/])%?")
+
+
+def _with_others(value: str, following: str) -> FoundAnswer:
+    """An answer before other values, of which one may be meant: "The answer is 3/8 (or 0.375)."."""
+    formulas = FORMULA.findall(following)
+    others = [*formulas, *_NUMBER.findall(FORMULA.sub(" ", following))]
+    if len(others) > _MAX_OTHERS or _WITHDRAWAL.search(following):
+        return FoundAnswer(value, doubt="the announced answer is followed by other values")
+    members = ", ".join([value, *others])  # the reference may be a list of all values
+    remark = _FILLERS.sub("", _RESTATING.sub("", following, count=1)).strip(" .)")
+    return FoundAnswer(value, result=right_side(value), others=(*others, remark, members))
 
 
 def _announced_sentence(sentence: str, rest: str) -> FoundAnswer:

@@ -126,6 +126,7 @@ class _Link(Enum):
 
 _MATH_SIGNS = re.compile(r"\$+|\\[()\[\]]|\\q?quad|\\text\w*|\\mbox|\\[,;! ]|[*{}&\\]|[A-Za-z]\w*(?:_\{?\w+\}?)?\s*=")
 _OPERATOR = re.compile(r"\s*\$?\s*(:|/|\\times|\\cdot|\\div|\+|-|\^|\bby\b|\u00d7)\s*\$?\s*")
+_RATIO = re.compile(r"[:/]")
 _EQUIVALENT = re.compile(r"[\s$]*(?:=|,?\s*(?:or|i\.e\.|that is),?(?: equivalently| simply)?,?)[\s$]*")
 _REMARK = re.compile(r"[\s$.,]*\([^()\n]{0,40}")
 """Text between two boxes, of which the second one is in a remark: ``\\boxed{3} (in meters: \\boxed{3 m})``."""
@@ -180,7 +181,8 @@ def _of_several(text: str, boxes: list[Box]) -> FoundAnswer:
     if kinds == {_Link.SAME}:
         return FoundAnswer(" or ".join(contents), doubt="several boxes, which may state one value")
     if kinds == {_Link.FORMULA}:
-        return FoundAnswer(_formula(text, group), doubt="several boxes in one formula")
+        formula = _formula(text, group)
+        return FoundAnswer(formula, doubt="" if _RATIO.search(formula) else "several boxes in one formula")
     if kinds == {_Link.SIDE} and len(group) == 2:
         return FoundAnswer(contents[0], doubt="two boxes, of which one states where the value is attained")
     return FoundAnswer(joined, doubt="several boxes, of which one may be the answer")

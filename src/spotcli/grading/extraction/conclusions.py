@@ -3,7 +3,9 @@ r"""The result in which a solution ends: ``Therefore, the area is $12\pi$.``, or
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.sentences import FORMULA, has_value, sentences_of, words_of
 
@@ -15,6 +17,7 @@ _CONCLUDING = re.compile(
 )
 _PREDICATE = re.compile(
     r"(?:\b(?:it|that|which|there)['\u2019]s"
+    r"|\b(?:should|must|will|would|can|could|may|needs? to|ha[sd] to|have to)\s+[a-z]{2,15}"
     r"|\b(?:is|are|be|was|were|equals?|equal to|get|gets|obtain|obtains|have|has|find|yields?|gives?|becomes?"
     r"|exactly|only|just|simply|approximately|about|to|total|total of|therefore|thus|hence|so|makes?|takes?|needs?"
     r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?"
@@ -59,10 +62,24 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
         if has_value(sentence) and _DENIED.search(sentence):
             return None
         if has_value(sentence):
-            return _value_at_end(sentence.rstrip(" .!\n*"), doubt)
+            answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
+            if answer and answer.doubt == NO_STATEMENT and _is_computed(sentences, sentence):
+                return replace(answer, doubt="")
+            return answer
         if len(words_of(sentence)) > 12:
             return None
     return None
+
+
+_COMPUTED = re.compile(rf"=\s*(?P<value>{_NUMBER})[^\d=]{{0,40}}$")
+
+
+def _is_computed(sentences: list[str], last: str) -> bool:
+    """Whether the only number of the last sentence is the result of the calculation before it."""
+    before = sentences[: sentences.index(last)]
+    numbers = re.findall(_NUMBER, last)
+    result = _COMPUTED.search(before[-1]) if before else None
+    return bool(result and len(numbers) == 1 and numbers[0] == result["value"] and not _NOT_FINAL.search(last))
 
 
 NO_STATEMENT = "the text ends in a value, but does not state that it is the answer"
@@ -96,6 +113,7 @@ def _of_formula(sentence: re.Match[str], doubt: str) -> FoundAnswer | None:
     if not _PREDICATE.search(before) and "=" not in content:
         return None
     sure = stated and not _NOT_FINAL.search(last_clause) and len(words_of(after)) <= 3
+    sure = sure or (stated and _is_closing(before, after))
     return _of_equation(content, doubt or ("" if sure else NO_STATEMENT), unit_after(after))
 
 
@@ -162,12 +180,38 @@ def _top_level_sides(text: str) -> list[str]:
     return [*sides, text[start:]]
 
 
+_CLOSING = re.compile(
+    r"[\s*_]*(?:therefore|thus|hence|so|finally|consequently|altogether|in (?:conclusion|total|all|summary))\b",
+    re.IGNORECASE,
+)
+_THERE_ARE = re.compile(r"\bthere (?:are|is|will be|were)\b", re.IGNORECASE)
+_MORE = re.compile(r"[^\W\d_ ]*\s*\b(?:more|fewer|less)\b[^\d$\\]*\bthan\b")
+_PURPOSE = re.compile(r"\bto [a-z]+")
+_CLOSING_WORDS = 10
+"""Words after a value in the sentence that states it as the result."""
+
+
+def _is_closing(before: str, after: str) -> bool:
+    """Whether a sentence states its only value as the result: "So she needs 4 cans of paint to cover the wall."."""
+    words = words_of(after)
+    plain = _MORE.match(after.strip()) or not changing_words(_PURPOSE.sub(" ", after))
+    return bool(
+        _CLOSING.match(before)
+        and len(words) <= _CLOSING_WORDS
+        and plain
+        and not has_value(after)
+        and not any(factor_of(word) is not None or word in NUMBER_WORDS for word in words)
+        and not _NOT_FINAL.search(_THERE_ARE.sub(" ", before))
+    )
+
+
 def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
     """The plain number in which a sentence ends: after its last equals sign, or the only one of the sentence."""
     plain = FORMULA.sub(" ", sentence)
     if equation := _EQUALS_NUMBER.search(plain):  # Then he has 3 * 4 = 12 apples
         last_clause = re.split(r"[.;:\n]|,\s", plain[: equation.start()])[-1]
         sure = not _NOT_FINAL.search(last_clause) and len(words_of(equation["after"])) <= 8
+        sure = sure or _is_closing(plain[: equation.start()], equation["after"])
         return FoundAnswer(equation["value"].strip(), doubt=doubt or ("" if sure else NO_STATEMENT))
     numbers = list(re.finditer(rf"(?<![\w.,]){_NUMBER}(?!\d|[.,]\d)", plain))
     if not numbers:
@@ -182,4 +226,5 @@ def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
         and not _NOT_FINAL.search(last_clause)
         and len(words_of(after)) <= 3
     )
+    sure = sure or (len(numbers) == 1 and _is_closing(before, after))
     return FoundAnswer(numbers[-1][0].strip() + unit_after(after), doubt=doubt or ("" if sure else NO_STATEMENT))
