@@ -35,6 +35,7 @@ GROUND = {
     "console",
     "files",
     "jsonl",
+    "plugins",
     "dataset_lines",
     "recipe",
     "recipe_keys",

@@ -3,6 +3,7 @@
     model       any model that litellm supports, by its name (``gpt-4o``, ``gemini/...``, ``hosted_vllm/...``)
     symbolic    repairs arithmetic line by line; needs no key and no network
     human       a person with ``$EDITOR``, one answer at a time; or with all answers in one file (``worksheet``)
+    plugin      of an installed package, by the name of its entry point; docs/plugins.md has an example
 
 An oracle only proposes. The rectify stage journals the reply, parses it, grades the correction and measures the edit.
 """

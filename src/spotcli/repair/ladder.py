@@ -9,7 +9,7 @@ from spotcli.console import say
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.errors import UserError
 from spotcli.oracles import Oracle
-from spotcli.oracles.by_name import create
+from spotcli.oracles.by_name import BUILTIN, create
 from spotcli.oracles.model import ModelOracle
 from spotcli.recipe import RectifySection
 from spotcli.repair.cases import Case
@@ -60,11 +60,9 @@ def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool) -> 
     Raises:
         UserError: the mode ``direct`` with an oracle that cannot solve problems.
     """
-    if settings.mode == "direct" and {settings.oracle or "symbolic", *settings.then} & {"symbolic", "human"}:
+    if settings.mode == "direct" and {settings.oracle or "symbolic", *settings.then} & {*BUILTIN}:
         raise UserError(
-            "mode `direct` requires a model: `symbolic` and `human` only correct",
-            where="rectify.oracle",
-            cure="name a model: --oracle gpt-4o",
+            "mode `direct` requires a model: `symbolic` and `human` only correct", where="rectify.oracle", cure=_MODEL
         )
     if by_file:
         names = [settings.oracle, *settings.then] if settings.oracle else list(settings.then)
@@ -73,4 +71,13 @@ def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool) -> 
         if settings.oracle is None and needed:
             say("--oracle is not set: using `symbolic`, which corrects arithmetic and needs no key")
         names = [settings.oracle or "symbolic", *settings.then]
-    return [create(name, settings) for name in names]
+    oracles = [create(name, settings) for name in names]
+    for oracle in oracles:
+        if settings.mode == "direct" and not oracle.prompted and oracle.name not in BUILTIN:
+            raise UserError(
+                f"mode `direct` requires a model: `{oracle.name}` only corrects", where="rectify.oracle", cure=_MODEL
+            )
+    return oracles
+
+
+_MODEL = "name a model: --oracle gpt-4o"
