@@ -9,7 +9,7 @@ from typing import Any
 
 from spotcli.grading import Grade, Grader, grade_many, in_threads
 from spotcli.grading.algebra.pool import shared_pool
-from spotcli.grading.kinds import get_grader, grader_of
+from spotcli.grading.kinds import best_grade, get_grader, grade_any, grader_of
 from spotcli.records import FinishReason, Problem
 
 TRUNCATED = "truncated"
@@ -32,7 +32,7 @@ def grade_answer(completion: Completion, grader: Grader) -> Grade:
     """Grade one completion; ``grader`` sees only completions that can be right or wrong."""
     if reason := _why_undecided(completion):
         return Grade("undecided", reason)
-    return grader(completion.response, completion.problem.answer or "")
+    return grade_any(grader, completion.response, completion.problem.references)
 
 
 def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade]:
@@ -48,8 +48,12 @@ def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade
         for index, completion in enumerate(completions)
         if (completion.problem.grader or default) == "math" and not _why_undecided(completion)
     ]
-    pairs = ((completions[index].response, completions[index].problem.answer or "") for index in mathematics)
-    grades = dict(zip(mathematics, grade_many(pairs), strict=True))
+    by_reference = [(index, text) for index in mathematics for text in completions[index].problem.references]
+    all_grades: dict[int, list[Grade]] = {}
+    pairs = ((completions[index].response, text) for index, text in by_reference)
+    for (index, _), grade in zip(by_reference, grade_many(pairs), strict=True):
+        all_grades.setdefault(index, []).append(grade)
+    grades = {index: best_grade(several) for index, several in all_grades.items()}
     instructions = [
         index
         for index, completion in enumerate(completions)

@@ -13,7 +13,7 @@ from pathlib import Path
 from spotcli import outputs
 from spotcli.core import edits
 from spotcli.errors import UserError
-from spotcli.grading.kinds import grader_of
+from spotcli.grading.kinds import grade_any, grader_of
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Verdict
 
@@ -65,7 +65,7 @@ def measure(pair: Pair, chosen: str, recipe: Recipe, data: Path) -> Measured:
     """
     verdict = extracted = None
     if pair.reference is not None:
-        grade = grader_of(pair.grader, recipe.grader)(chosen, pair.reference)
+        grade = grade_any(grader_of(pair.grader, recipe.grader), chosen, pair.references)
         verdict, extracted = grade.verdict, grade.extracted
     name = recipe.rectify.tokenizer or policy_of(data)
     if name is not None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spotcli.console import err, one_line
 from spotcli.errors import UserError
-from spotcli.grading.kinds import grader_of
+from spotcli.grading.kinds import grade_any, grader_of
 from spotcli.oracles import CorrectionRequest
 from spotcli.oracles.worksheet import SKIP, encodable, problem_lines
 from spotcli.providers.replies import Reply, RequestFailed
@@ -83,7 +83,7 @@ class HumanOracle:
                 return skipped()
             # A grader of the user's own is left to the stage: only the recipe can vouch for it.
             grader = sample.grader if ":" not in (sample.grader or "") else None
-            grade = grader_of(grader)(text, sample.answer or "")
+            grade = grade_any(grader_of(grader), text, sample.references)
             if grade.verdict == "right" or not sys.stdin.isatty() or not _edit_again(grade.verdict, grade.extracted):
                 return Reply(text=text, cost=0.0)
 

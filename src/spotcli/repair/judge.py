@@ -16,7 +16,7 @@ from spotcli import outputs
 from spotcli.console import warn
 from spotcli.core import edits, hunks, oracle_prompts
 from spotcli.errors import UserError
-from spotcli.grading.kinds import grader_of
+from spotcli.grading.kinds import grade_any, grader_of
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample, Verdict
 from spotcli.repair.clean import clean, unwrapped
@@ -111,7 +111,7 @@ def judge(sample: Sample, reply: ReplyEntry, criteria: Criteria) -> Correction:
         return Correction(cleaned.damage, chosen)
     if chosen.split() == sample.response.split():
         return Correction("unchanged", chosen)
-    grade = grader_of(sample.grader, criteria.grader)(chosen, sample.answer or "")
+    grade = grade_any(grader_of(sample.grader, criteria.grader), chosen, sample.references)
     if grade.verdict != "right":
         return Correction(grade.verdict, chosen, grade.verdict, grade.extracted)
     changes = criteria.measure(sample.response, chosen)
