@@ -68,7 +68,7 @@ class PluginOracle:
             SpotError: raised by the plug-in: no request can succeed.
         """
         try:
-            reply = await asyncio.wait_for(self._on_own_thread(self._call(request)), self._timeout)
+            reply: Reply = await asyncio.wait_for(self._on_own_thread(self._call(request)), self._timeout)
         except (RequestFailed, SpotError):
             raise
         except TimeoutError:

@@ -80,7 +80,7 @@ class PluginPolicy:
                 reason = f"the plug-in raised {type(error).__name__}"
                 failures += 1
                 self._give_up(failures, error)
-            unanswered = [Failure(request, reason) for request in open_requests.values()]
+            unanswered: list[Answer | Failure] = [Failure(request, reason) for request in open_requests.values()]
             open_requests.clear()
             if not unanswered:
                 return

@@ -68,7 +68,7 @@ def _errors(name: str) -> Iterator[None]:
         UserError: the hub refuses the request.
         Unfinished: the hub cannot be reached, or failed.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # the HTTP library's own
 
     try:
         yield
