@@ -35,6 +35,7 @@ GROUND = {
     "console",
     "files",
     "jsonl",
+    "plugins",
     "dataset_lines",
     "recipe",
     "recipe_keys",
@@ -50,6 +51,7 @@ ROOMS = {
     "providers": {"providers"} | GROUND,
     "policies": {"policies", "providers", "interrupts", "core"} | GROUND,
     "oracles": {"oracles", "providers", "grading", "core"} | GROUND,
+    "publishing": {"publishing", "decisions", "outputs"} | GROUND | {"__init__"},
     "answering": {"answering", "policies", "grading", "outputs", "appender", "interrupts"} | GROUND,
 }
 """Room -> what it may import of the package."""

@@ -19,7 +19,7 @@ from spotcli.options import PANELS, help_text
 from spotcli.recipe_yaml import load
 from tests.conftest import write_rows
 
-COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "run")
+COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "push", "run")
 
 
 def spot(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -130,6 +130,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--published",
         },
         "merge": {"--json", "--output", "--dtype"},
+        "push": {"--to", "--samples", "--public", "--license", "--dry-run", "--yes", "--json"},
         "run": {"--json", "--set", "--output", "--seed", "--fresh"},
     }
     seen = {

@@ -280,6 +280,47 @@ def merge(
     _show("Merged model", summary.as_dict(), as_json)
 
 
+@app.command(
+    cls=Command,
+    epilog="""[cyan]spot push data.jsonl --to my-org/my-pairs[/cyan]
+
+See the card and what would be uploaded:
+[cyan]  spot push --to my-org/my-pairs --dry-run[/cyan]""",
+)
+def push(
+    to: flags.To,
+    data: flags.PushedData = Path("data.jsonl"),
+    samples: flags.PushedSamples = None,
+    public: flags.Public = False,
+    licence: flags.Licence = None,
+    dry_run: flags.CardOnly = False,
+    yes: flags.Yes = False,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Upload pairs to the Hugging Face hub, private by default: data.jsonl -> dataset.
+
+    Pairs that a reviewer rejected are left out, and edited ones are uploaded as edited. The dataset gets a card with
+    counts, oracles and costs. Rows of an evaluation or of a gated benchmark are refused.
+    """
+    from spotcli.publishing.push import PushSummary, Target
+    from spotcli.publishing.push import push as upload
+
+    def agreed(planned: PushSummary) -> bool:
+        from spotcli.errors import UserError
+
+        if not as_json:
+            _show("Upload", planned.as_dict(), False)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UserError("uploading asks first, and there is no terminal", where="--yes", cure="add --yes")
+        return typer.confirm(f"Upload to {planned.dataset} ({planned.visibility})?", err=True)
+
+    target = Target(to, public, licence, dry_run)
+    summary = _work(lambda: upload(data, target, samples=samples, agreed=agreed))
+    _show("Dataset", summary.as_dict(), as_json)
+
+
 @recipe_command(app, "seed", epilog="[cyan]spot run recipes/smollm2-135m.yaml[/cyan]")
 def run(
     given: Given,

@@ -138,6 +138,22 @@ MergedDtype = Annotated[
     _option("Run", "Number format of the weights; auto is that of the base model.", "--dtype", metavar="NAME"),
 ]
 
+# spot push
+
+PushedData = Annotated[Path, typer.Argument(metavar="FILE", help="The file of pairs.")]
+To = Annotated[
+    str, _option("Input and output", "The dataset on the hub.", "--to", metavar="ORG/NAME", show_default=False)
+]
+PushedSamples = Annotated[
+    Path | None, _option("Input and output", "Upload these samples too.", "--samples", metavar="FILE")
+]
+Public = Annotated[bool, _option("Input and output", "Create a public dataset. \\[default: private]", "--public")]
+Licence = Annotated[
+    str | None, _option("Input and output", "Licence for the card. \\[default: unknown]", "--license", metavar="NAME")
+]
+CardOnly = Annotated[bool, _option("Run", "Write the card and show what would be uploaded.", "--dry-run")]
+Yes = Annotated[bool, _option("Run", "Upload without asking.", "--yes", "-y")]
+
 # spot run
 
 RunFolder = Annotated[

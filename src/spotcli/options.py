@@ -123,8 +123,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """Return a field as a parameter that Typer reads; None means that the option is not given."""
     from spotcli.recipe import option_of
 
-    option, kind = option_of(field), _kind(field.annotation)
+    option = option_of(field)
     assert option is not None
+    kind = _kind(field.annotation) if option.choices is None else Literal[tuple(option.choices())]
     text = help_text(field, option)
     info: Any
     if option.argument:
@@ -145,7 +146,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 def help_text(field: FieldInfo, option: Option) -> str:
     """Return the help of an option as Rich markup: first paragraph of the docstring, choices, bounds, default."""
     text = " ".join((field.description or "").partition("\n\n")[0].split()).replace("``", "")
-    kind = _kind(field.annotation)
+    kind = _kind(field.annotation) if option.choices is None else Literal[tuple(option.choices())]
     facts = []
     if get_origin(kind) is Literal and not all(f"{choice}:" in text for choice in get_args(kind)):
         facts.append(", ".join(get_args(kind)))

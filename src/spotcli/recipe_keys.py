@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from spotcli import plugins
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Option:
     """A second flag of one letter, such as ``-m``."""
     argument: bool = False
     """The value is given by position and not by a flag."""
+    choices: Callable[[], Sequence[str]] | None = None
+    """The valid values, where they depend on what is installed."""
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -45,6 +50,21 @@ def as_unset(value: object) -> object:
     """``none``, as an option is given, and YAML's null are the same."""
     return None if isinstance(value, str) and value.lower() in UNSET else value
 
+
+def engines() -> list[str]:
+    """The names of engines: the built-in ones, and those of installed packages."""
+    return list(dict.fromkeys([*ENGINES, *plugins.registered(plugins.ENGINES)]))
+
+
+def _is_engine(name: str) -> str:
+    *others, last = engines()
+    if name not in (*others, last):
+        raise ValueError(f"input should be {', '.join(map(repr, others))} or {last!r}")
+    return name
+
+
+ENGINES = ("auto", "vllm", "transformers", "api")
+"""The built-in engines."""
 
 UNSET = ("none", "null")
 """Words that leave a setting to the model, as values of options."""
@@ -69,11 +89,11 @@ class EngineSection(Section):
         cls.__pydantic_fields__ = own | cls.model_fields
         cls.model_rebuild(force=True)
 
-    engine: Annotated[Literal["auto", "vllm", "transformers", "api"], Option("Engine")] = "auto"
+    engine: Annotated[str, AfterValidator(_is_engine), Option("Engine", choices=engines)] = "auto"
     """The engine that generates the answers.
 
     ``auto`` selects ``api`` if ``base_url`` is set, ``vllm`` if it is installed and a GPU is visible, else
-    ``transformers``, and prints the choice with its reason."""
+    ``transformers``, and prints the choice with its reason. Installed packages can register more engines."""
     temperature: Annotated[Amount | None, BeforeValidator(as_unset), Option("Sampling")] = 0.7
     """Sampling temperature; 0 is greedy decoding, ``none`` is the endpoint's own.
 

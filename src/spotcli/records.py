@@ -64,10 +64,15 @@ def _text_contents(prompt: Any) -> Any:
     """
     if not isinstance(prompt, list):
         return prompt
-    return [_text_content(message) if isinstance(message, dict) else message for message in prompt]
+    return [text_content(message) if isinstance(message, dict) else message for message in prompt]
 
 
-def _text_content(message: dict[str, Any]) -> dict[str, Any]:
+def text_content(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose content is text: parts of text are joined, and null beside ``tool_calls`` becomes empty.
+
+    Raises:
+        ValueError: a part of the content is not text.
+    """
     content = message.get("content")
     if content is None and message.get("tool_calls"):
         return message | {"content": ""}
@@ -174,6 +179,8 @@ class Problem(Row):
     """A string, or chat messages."""
     answer: str | None = None
     """The reference answer, or null."""
+    accepted_answers: list[NonEmpty] | None = None
+    """All reference answers, if there are several: an answer is right if it matches one; ``answer`` is the first."""
     source: str | None = None
     """Dataset and row that the problem was read from."""
     grader: str | None = None
@@ -208,6 +215,11 @@ class Problem(Row):
         if fields.get("answer_type") != "Numerical" or not _TOLERANCE.fullmatch(text):
             return None
         return Fraction(text) or None
+
+    @property
+    def references(self) -> list[str]:
+        """All reference answers, of which one has to be matched; an empty text if there is none."""
+        return self.accepted_answers or [self.answer or ""]
 
     @property
     def messages(self) -> list[Message]:

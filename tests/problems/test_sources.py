@@ -273,7 +273,7 @@ def test_repeated_prompts_are_skipped_and_ids_are_unique(tmp_path: Path, capsys:
         ({"prompt": ""}, "the field 'prompt': expected a non-empty value"),
         ({"prompt": [{"role": "user"}]}, "the field 'prompt.0.content' is missing"),
         ({"prompt": "a", "answer": True}, "the field 'answer'"),
-        ({"prompt": "a", "answer": [1]}, "the field 'answer'"),
+        ({"prompt": "a", "answer": [[1]]}, "got a list of other values"),
         (
             {"prompt": "a", "choices": ["x", "y"], "answer": 1},
             "expected the letter of a choice in 'answer', got its index",

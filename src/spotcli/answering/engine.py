@@ -48,7 +48,7 @@ class Engine:
         if self._policy:
             return
         check_engine(self.name, self._settings)
-        if self.name != "api":
+        if self.name in ("vllm", "transformers"):
             self.model = resolve(self.model)
 
     def check_endpoint(self) -> None:

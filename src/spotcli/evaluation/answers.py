@@ -142,7 +142,8 @@ class ModelEvaluation:
         grader = grader_field(problem, asked.task.grader).get("grader")
         # Earlier versions did not write the grader.
         other_grader = "sampling" in row and row.get("grader") != grader
-        if other_grader or row.get("answer") != problem.answer:
+        accepted = row.get("accepted_answers") or [row.get("answer") or ""]
+        if other_grader or row.get("answer") != problem.answer or accepted != problem.references:
             raise SettingsChanged(
                 f"the saved answers were graded by another {'grader' if other_grader else 'reference answer'}",
                 where=where,

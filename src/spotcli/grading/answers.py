@@ -13,7 +13,7 @@ from spotcli.grading import Grade, Grader, grade, grade_many, in_threads
 from spotcli.grading.algebra.pool import shared_pool
 from spotcli.grading.compare.exact_numbers import NotANumber, read_number
 from spotcli.grading.compare.leaves import ROUNDED
-from spotcli.grading.kinds import get_grader, grader_of
+from spotcli.grading.kinds import best_grade, get_grader, grade_any, grader_of
 from spotcli.grading.latex import tidy
 from spotcli.records import FinishReason, Problem
 
@@ -41,7 +41,7 @@ def grade_answer(completion: Completion, grader: Grader) -> Grade:
     """Grade one completion; ``grader`` sees only completions that can be right or wrong."""
     if reason := _why_undecided(completion):
         return Grade("undecided", reason)
-    result = grader(completion.response, completion.problem.answer or "")
+    result = grade_any(grader, completion.response, completion.problem.references)
     return _tolerated(result, completion.problem) if grader is grade else result
 
 
@@ -58,10 +58,13 @@ def grade_answers(completions: Sequence[Completion], default: str) -> list[Grade
         for index, completion in enumerate(completions)
         if (completion.problem.grader or default) == "math" and not _why_undecided(completion)
     ]
-    pairs = ((completions[index].response, completions[index].problem.answer or "") for index in mathematics)
+    by_reference = [(index, text) for index in mathematics for text in completions[index].problem.references]
+    all_grades: dict[int, list[Grade]] = {}
+    pairs = ((completions[index].response, text) for index, text in by_reference)
+    for (index, _), one in zip(by_reference, grade_many(pairs), strict=True):
+        all_grades.setdefault(index, []).append(one)
     grades = {
-        index: _tolerated(grade, completions[index].problem)
-        for index, grade in zip(mathematics, grade_many(pairs), strict=True)
+        index: _tolerated(best_grade(several), completions[index].problem) for index, several in all_grades.items()
     }
     instructions = [
         index

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -36,6 +37,21 @@ def grader_of(named: str | None, default: str = "math") -> Grader:
             cure=f"-s grader={named}, if you trust it",
         )
     return get_grader(named or default)
+
+
+def best_grade(grades: Iterable[Grade]) -> Grade:
+    """The grade by several references: right if one of them is matched, wrong if none can be."""
+    return min(grades, key=lambda grade: ("right", "undecided", "wrong").index(grade.verdict))
+
+
+def grade_any(grader: Grader, response: str, references: Sequence[str]) -> Grade:
+    """Grade a response by several references; the first one that is matched decides."""
+    grades = []
+    for reference in references:
+        grades.append(grader(response, reference))
+        if grades[-1].verdict == "right":
+            break
+    return best_grade(grades)
 
 
 @cache

@@ -4,6 +4,7 @@
     symbolic    repairs arithmetic line by line; needs no key and no network
     human       a person with ``$EDITOR``, one answer at a time; or with all answers in one file (``worksheet``)
     policy      the policy itself: it continues its own answers, or is prompted for a correction (``PolicyOracle``)
+    plugin      of an installed package, by the name of its entry point; docs/plugins.md has an example
 
 An oracle only proposes. The rectify stage journals the reply, parses it, grades the correction and measures the edit.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from spotcli import plugins
 from spotcli.oracles import CorrectionRequest
 from spotcli.providers.litellm import LitellmClient, ProviderSettings
 from spotcli.providers.replies import Reply
@@ -45,7 +46,8 @@ class ModelOracle:
         Raises:
             UserError: an unknown provider, or the environment lacks its key or address.
         """
-        self._client.check_environment(known_names=("symbolic", "human", "policy", "policy-prompted"))
+        names = ("symbolic", "human", "policy", "policy-prompted", *plugins.registered(plugins.ORACLES))
+        self._client.check_environment(known_names=names)
 
     async def correct(self, request: CorrectionRequest) -> Reply:
         return await self._client.chat(request.prompt.messages, self.max_tokens(request))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spotcli import plugins
 from spotcli.errors import require
 from spotcli.policies import Policy, Sampling
+from spotcli.recipe_keys import ENGINES
 
 if TYPE_CHECKING:
     from spotcli.recipe import EngineSection
@@ -16,8 +18,12 @@ def check_engine(engine: str, settings: EngineSection) -> None:
     """Check that the packages of an engine are installed, before anything is written.
 
     Raises:
-        UserError: a package is missing, or the interpreter of ``python`` is not found.
+        UserError: a package is missing or cannot be imported, or the interpreter of ``python`` is not found.
     """
+    if engine not in ENGINES:
+        plugins.load(plugins.ENGINES, engine, key=f"{settings.key}.engine")
+        return
+    plugins.warn_if_shadowed(plugins.ENGINES, engine)
     if engine == "vllm":
         from spotcli.policies.vllm import check_installed
 
@@ -44,7 +50,7 @@ def load_policy(engine: str, model: str, sampling: Sampling, settings: EngineSec
     """Load the policy of an engine; the engine's packages are imported here.
 
     Args:
-        engine: ``vllm``, ``api`` or ``transformers``.
+        engine: ``vllm``, ``api``, ``transformers``, or the name of an installed package's engine.
         model: a folder or a hub id; the model's name at the endpoint for ``api``.
         sampling: the parameters of every answer.
         settings: the ``sample`` or the ``eval`` section.
@@ -62,6 +68,10 @@ def load_policy(engine: str, model: str, sampling: Sampling, settings: EngineSec
             from spotcli.policies.api import ApiPolicy
 
             return ApiPolicy(model, sampling, settings)
+        case _ if engine not in ENGINES:
+            from spotcli.policies.plugin import PluginPolicy
+
+            return PluginPolicy(engine, model, sampling, settings, log=log)
         case _:
             from spotcli.policies.transformers import TransformersPolicy
 

@@ -22,9 +22,10 @@ from spotcli.console import note_renamed_fields, say
 from spotcli.dataset_lines import DAMAGED, damaged, decompressed, foreign, sniff, utf16_or_32
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
+from spotcli.problems.chat_rows import CHATS, as_problem_row
 from spotcli.problems.conflicts import Repeat, Repeats, prompt_key
 from spotcli.problems.seen import Seen
-from spotcli.records import Problem, UngradedSample, is_placeholder, key_hash
+from spotcli.records import Problem, UngradedSample, is_placeholder, key_hash, text_content
 
 BUILTINS = ("builtin:arithmetic",)
 
@@ -135,7 +136,8 @@ def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]
     renamed: dict[str, str] = {}
     keys: set[tuple[str, int]] = set()
     for where, number, row in file_rows(path):
-        jsonl.refuse_other_kind(row, UngradedSample, path)
+        if not CHATS & {*row}:
+            jsonl.refuse_other_kind(row, UngradedSample, path)
         jsonl.refuse_evaluated(row, where)
         answer = _record({"source": f"{path.name}#{number}"} | row, UngradedSample, where, renamed)
         if answer.key in keys:
@@ -167,6 +169,9 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
         del row["id"]
     if isinstance(row.get("id"), int | float):
         row["id"] = as_text(row["id"])
+    row = as_problem_row(row, "solution" if model is Problem else "response", where, renamed)
+    if isinstance(row.get("response"), list):
+        row["response"] = _joined(row["response"], where)
     if isinstance(row.get("prompt"), list):
         # In Parquet, every message has every field that any message has.
         row["prompt"] = [
@@ -178,7 +183,7 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
     for source, reference in _references(row, where):
         # A placeholder for a missing value must not hide the reference answer in another field.
         if reference is not None and not (isinstance(reference, str) and is_placeholder(reference)):
-            row["answer"] = as_text(reference)
+            row["answer"] = _accepted(reference, row, source, where)
             if source != "answer":
                 renamed[source] = "answer"
             if source in Problem.aliases:
@@ -220,6 +225,36 @@ def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
         else:
             # `solution` is an alias of `answer`, so the whole text would become the answer.
             row["answer"] = None
+
+
+def _joined(parts: list[Any], where: str) -> Any:
+    """The text of an answer that is written as a list of parts.
+
+    Raises:
+        DataError: a part is not text.
+    """
+    try:
+        return text_content({"content": parts})["content"]
+    except ValueError as error:
+        raise DataError(f"the field 'response': {error}", where=where, cure="correct or remove the row") from None
+
+
+def _accepted(reference: Any, row: dict[str, Any], source: str, where: str) -> Any:
+    """The reference answer as text; of several accepted ones the first, and all of them in ``accepted_answers``.
+
+    Raises:
+        DataError: a list with something else than text and numbers.
+    """
+    if not isinstance(reference, list):
+        return as_text(reference)
+    texts = [as_text(item) for item in reference if item is not None]
+    if not all(isinstance(text, str) for text in texts):
+        message = f"expected a text or a list of accepted answers in '{source}', got a list of other values"
+        raise DataError(message, where=where, cure="write each accepted answer as text")
+    texts = list(dict.fromkeys(text for text in texts if not is_placeholder(text)))
+    if len(texts) > 1:
+        row["accepted_answers"] = texts
+    return texts[0] if texts else None
 
 
 def as_text(value: Any) -> Any:

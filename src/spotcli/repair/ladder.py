@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from spotcli import plugins
 from spotcli.console import say
 from spotcli.core.oracle_prompts import ReplyMode
 from spotcli.errors import UserError
 from spotcli.oracles import AnyOracle, Oracle
-from spotcli.oracles.by_name import create
+from spotcli.oracles.by_name import BUILTIN, create
 from spotcli.oracles.model import ModelOracle
 from spotcli.oracles.policy import CONTINUED, PolicyOracle
 from spotcli.oracles.policy import NAMES as POLICY_NAMES
@@ -89,7 +90,7 @@ def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool, eng
         raise UserError(
             "mode `direct` requires a model: `symbolic`, `human` and `policy` only correct",
             where="rectify.oracle",
-            cure="name a model: --oracle gpt-4o",
+            cure=_MODEL,
         )
     if by_file:
         names = [settings.oracle, *settings.then] if settings.oracle else list(settings.then)
@@ -98,4 +99,20 @@ def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool, eng
         if settings.oracle is None and needed:
             say("--oracle is not set: using `symbolic`, which corrects arithmetic and needs no key")
         names = [settings.oracle or "symbolic", *settings.then]
-    return [engine.oracle(name) if name in POLICY_NAMES else create(name, settings) for name in names]
+    oracles = [_oracle(name, settings, engine) for name in names]
+    for oracle in oracles:
+        if settings.mode == "direct" and not oracle.prompted and oracle.name not in BUILTIN:
+            raise UserError(
+                f"mode `direct` requires a model: `{oracle.name}` only corrects", where="rectify.oracle", cure=_MODEL
+            )
+    return oracles
+
+
+def _oracle(name: str, settings: RectifySection, engine: PolicyEngine) -> AnyOracle:
+    if name not in POLICY_NAMES:
+        return create(name, settings)
+    plugins.warn_if_shadowed(plugins.ORACLES, name)
+    return engine.oracle(name)
+
+
+_MODEL = "name a model: --oracle gpt-4o"

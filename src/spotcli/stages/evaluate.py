@@ -185,8 +185,9 @@ def _drift(
         if name not in models:
             say(f"drift is not measured: it requires the weights of both models, and {name} is a file of scores")
             return None
-        if models[name].engine.name == "api":
-            say(f"drift is not measured: it requires the weights of {name}, and an endpoint answers for this model")
+        if (engine := models[name].engine.name) not in ("vllm", "transformers"):
+            who = "an endpoint" if engine == "api" else f"the engine {engine}"
+            say(f"drift is not measured: it requires the weights of {name}, and {who} answers for this model")
             return None
     model = pair[-1]
     if start.rescore:

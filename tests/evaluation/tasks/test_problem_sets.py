@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from spotcli import plugins
 from spotcli.errors import RecipeError, UserError
-from spotcli.evaluation import tasks
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_task, load_tasks
 from spotcli.recipe_yaml import load as load_recipe
 from spotcli.stages.evaluate import evaluate
@@ -189,9 +189,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     entries += ["missing = say_tasks:missing", "math500 = say_tasks:SAY", "twice = say_tasks:TWICE"]
     (metadata / "entry_points.txt").write_text("\n".join(["[spotcli.tasks]", *entries, ""]))
     monkeypatch.syspath_prepend(str(folder))
-    tasks._registered.cache_clear()
+    plugins.registered.cache_clear()
     yield folder
-    tasks._registered.cache_clear()
+    plugins.registered.cache_clear()
     sys.modules.pop("say_tasks", None)
 
 
@@ -227,7 +227,7 @@ def test_two_packages_with_the_same_task(package: Path) -> None:
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: more-tasks\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[spotcli.tasks]\nsay = say_tasks:build\n")
-    tasks._registered.cache_clear()
+    plugins.registered.cache_clear()
     with pytest.raises(
         UserError, match=r"several packages register the task 'say': (say|more)-tasks, (say|more)-tasks"
     ):

@@ -10,10 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from statistics import fmean
 
+from spotcli import plugins
 from spotcli.errors import UserError
 from spotcli.evaluation.tasks.builtin import ALIASES, BUILTIN, plain_name
 from spotcli.evaluation.tasks.problem_sets import is_problem_set, task_of_set, with_settings
@@ -27,8 +26,6 @@ from spotcli.records import Message, Problem, Score
 __all__ = ["BUILTIN", "MAIN", "Group", "LoadedTask", "Task", "TaskContext", "is_task", "load_task", "load_tasks"]
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]*[\w-]")
-ENTRY_POINTS = "spotcli.tasks"
-"""The group of entry points with which a package registers tasks."""
 
 
 def load_task(name: str, context: TaskContext | None = None) -> Task:
@@ -45,10 +42,11 @@ def load_task(name: str, context: TaskContext | None = None) -> Task:
     """
     context = context or TaskContext()
     if builtin := ALIASES.get(plain_name(name)):
+        plugins.warn_if_shadowed(plugins.TASKS, name)
         return BUILTIN[builtin]
-    registered = _registered()
+    registered = plugins.registered(plugins.TASKS)
     if name in registered:
-        return _installed(registered[name])
+        return _installed(name)
     if _HUB_NAME.fullmatch(name) and not (context.folder / name).exists():
         raise UserError(f"unknown task '{name}'", where="eval.tasks", cure=f"a data set of the hub is hf:{name}")
     if is_problem_set(name, context.folder):
@@ -62,7 +60,11 @@ def load_task(name: str, context: TaskContext | None = None) -> Task:
 
 def is_task(name: str) -> bool:
     """Whether a name is a built-in task, a task of an installed package or a task file, and no problem set."""
-    return plain_name(name) in ALIASES or name in _registered() or name.lower().endswith((".yaml", ".yml"))
+    return (
+        plain_name(name) in ALIASES
+        or name in plugins.registered(plugins.TASKS)
+        or name.lower().endswith((".yaml", ".yml"))
+    )
 
 
 def load_tasks(names: Iterable[str], context: TaskContext) -> dict[str, LoadedTask]:
@@ -133,42 +135,18 @@ def _instructed(problem: Problem, instruction: str | None) -> Problem:
     return problem.model_copy(update={"prompt": messages})
 
 
-@cache
-def _registered() -> dict[str, list[EntryPoint]]:
-    """The tasks of installed packages: name -> entry points, of which there should be one."""
-    registered: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
-        registered.setdefault(entry.name, []).append(entry)
-    return registered
-
-
-def _installed(entries: list[EntryPoint]) -> Task:
+def _installed(name: str) -> Task:
     """The task of an entry point: a ``Task``, or a function without arguments that returns one.
 
     Raises:
         UserError: it cannot be loaded, is no task, or several packages register the name.
     """
-    packages = [entry.dist.name if entry.dist else entry.value for entry in entries]
-    where = f"task '{entries[0].name}' of the package {packages[0]}"
-    if len({entry.value for entry in entries}) > 1:
-        raise UserError(
-            f"several packages register the task '{entries[0].name}': {', '.join(packages)}",
-            where="eval.tasks",
-            cure="uninstall all but one of them",
-        )
+    task = plugins.load(plugins.TASKS, name, key="eval.tasks")
     try:
-        task = entries[0].load()
         task = task() if callable(task) else task
     except Exception as error:
-        raise UserError(
-            f"failed to load {entries[0].value}: {type(error).__name__}: {error}",
-            where=where,
-            cure="update the package, or uninstall it",
-        ) from error
+        raise plugins.failed(plugins.TASKS, name, error) from error
     if not isinstance(task, Task):
-        raise UserError(
-            f"expected a spotcli.evaluation.tasks.Task, got {type(task).__name__}",
-            where=where,
-            cure=f"correct the entry point {entries[0].value}",
-        )
-    return task if task.name == entries[0].name else replace(task, name=entries[0].name)
+        message = f"expected a spotcli.evaluation.tasks.Task, got {type(task).__name__}"
+        raise plugins.invalid(plugins.TASKS, name, message)
+    return task if task.name == name else replace(task, name=name)

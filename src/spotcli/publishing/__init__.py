@@ -1,0 +1,1 @@
+"""Publishing pairs on the hub: what may be uploaded, the dataset card, the upload in one commit."""
