@@ -164,7 +164,7 @@ def test_a_package_that_cannot_be_imported_is_one_message_and_affects_nothing_el
     unknown = spot("rectify", "--oracle", "brokn", cwd=tmp_path, PYTHONPATH=path)
     assert unknown.returncode == 2
     assert "did you mean 'broken'?" in unknown.stderr
-    assert "`symbolic`, `human`, `broken`" in unknown.stderr
+    assert "`symbolic`, `human`, `policy`, `policy-prompted`, `broken`\n" in unknown.stderr
     assert spot("rectify", "--help", cwd=tmp_path, PYTHONPATH=path).returncode == 0
     built_in = spot("rectify", "--oracle", "symbolic", "--json", cwd=tmp_path, PYTHONPATH=path)
     assert json.loads(built_in.stdout)["pairs"] == 1

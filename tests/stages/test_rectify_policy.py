@@ -447,7 +447,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that has learned to double numbers in two steps."""
     folder = write_tiny_model(tmp_path_factory.mktemp("taught") / "model")
     examples = [(str(number), f"{number} + {number}\n\\boxed{{{2 * number}}}") for number in range(1, 9)]
-    teach(folder, examples, steps=120, batch=8)
+    teach(folder, examples, steps=300, batch=8)
     return folder
 
 
@@ -462,7 +462,7 @@ def doubled(folder: Path, model: Path, count: int = 8) -> None:
 def test_a_real_model_continues_its_own_answers(taught: Path, tmp_path: Path) -> None:
     doubled(tmp_path, taught)
     summary = ask(tmp_path, None, policy__continuations=4, policy__temperature=0.7, gamma=1.0)
-    assert summary.pairs >= 4
+    assert summary.pairs >= 4, summary.reasons
     assert summary.pairs + sum(summary.reasons.values()) == 8
     for row in pairs(tmp_path):
         cut = row["oracle"]["cut"]

@@ -46,7 +46,8 @@ class ModelOracle:
         Raises:
             UserError: an unknown provider, or the environment lacks its key or address.
         """
-        names = ("symbolic", "human", "policy", "policy-prompted", *plugins.registered(plugins.ORACLES))
+        builtin = ("symbolic", "human", "policy", "policy-prompted")
+        names = tuple(dict.fromkeys((*builtin, *plugins.registered(plugins.ORACLES))))
         self._client.check_environment(known_names=names)
 
     async def correct(self, request: CorrectionRequest) -> Reply:
