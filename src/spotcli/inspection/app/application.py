@@ -177,7 +177,7 @@ class InspectApp(TokenBrowser):
     def _decidable(self) -> int | None:
         row = self.list.current
         if row is None or not self.entries.is_decidable(row):
-            self._tell("decisions are about pairs; this row is none")
+            self._tell("decisions are about pairs; this row is not a pair")
             return None
         return row
 
