@@ -411,7 +411,7 @@ def test_scores_are_shown_without_decisions(tmp_path: Path) -> None:
 
     async def steps(app: InspectApp, pilot: Pilot[None]) -> None:
         assert "It is 2." in screen(app)
-        assert "this row is none" in await press(app, pilot, "a")
+        assert "this row is not a pair" in await press(app, pilot, "a")
         assert "1 problem, right 1" in await press(app, pilot, "o")
 
     drive(path, steps)

@@ -33,7 +33,7 @@ def test_samples_are_listed_filtered_and_counted(tmp_path: Path) -> None:
         assert "verdict right" in screen(app)
         assert "We add 0 and 1: 1." in screen(app)
         assert "accept" not in screen(app)  # nothing to decide about
-        assert "this row is none" in await press(app, pilot, "a")
+        assert "this row is not a pair" in await press(app, pilot, "a")
         await press(app, pilot, "f", *"truncated=yes", "enter")
         assert list(app.list.rows) == [2, 5]
         assert "finish truncated" in screen(app)

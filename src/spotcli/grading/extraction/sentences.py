@@ -42,7 +42,7 @@ _NEW_SENTENCE = re.compile(r"\s+[A-Z(]")
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Where the sentences and lines of a text end; an end of a line within a formula is none."""
+    """Where the sentences and lines of a text end; a line end within a formula does not count."""
     return [mark.end() for mark in _SENTENCE_END.finditer(text) if mark[2] or _ends_in_formula(text, mark)]
 
 
