@@ -161,3 +161,25 @@ def test_an_interrupt_during_an_import_does_not_change_the_exit_code(tmp_path: P
     (tmp_path / "interrupted.py").write_text("\n".join(lines))
     result = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (3, b"")
+
+
+def test_an_interrupt_while_an_object_is_deleted_is_not_lost(tmp_path: Path) -> None:
+    code = """
+import os, signal, time
+from spotcli.interrupts import terminated_as_interrupted
+
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)  # the interrupt comes here, where Python drops exceptions
+
+try:
+    with terminated_as_interrupted():
+        Freed()
+        time.sleep(30)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=20)
+    assert (result.stdout, result.stderr) == ("interrupted\n", "")

@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import stat
+import sys
 import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,8 @@ from spotcli.console import warn
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STREAMS = (1, 2)
 """File descriptors of stdout and stderr."""
+AGAIN = 0.05
+"""Seconds after which an interrupt that was dropped is repeated."""
 
 _Handler = Callable[[int, FrameType | None], object]
 
@@ -32,10 +35,23 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
         return
     restore = _handle(signal.default_int_handler, SIGNALS[1:])
+    former, sys.unraisablehook = sys.unraisablehook, _repeated
     try:
         yield
     finally:
+        sys.unraisablehook = former
         restore()
+
+
+def _repeated(unraisable: sys.UnraisableHookArgs) -> None:
+    """Repeat an interrupt that Python would drop, because it came while an object was deleted."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        # Sent to the main thread: any other one would not wake it.
+        timer = threading.Timer(AGAIN, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 @contextmanager

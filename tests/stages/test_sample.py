@@ -111,7 +111,7 @@ def count_lines(path: Path) -> int:
         ('{"prompt": "a", "answer": "1"}\n{"prompt": "b", "ans', r"problems\.jsonl:2: the last line is incomplete"),
         ('{"prompt": "a"}\nnot json\n{"prompt": "c"}\n', r"problems\.jsonl:2: invalid JSON"),
         ('{"id": "1", "answer": "1"}\n', r"problems\.jsonl:1: the field 'prompt' is missing"),
-        ('{"prompt": "a", "answer": [5]}\n', r"problems\.jsonl:1: the field 'answer'"),
+        ('{"prompt": "a", "answer": [[5]]}\n', r"problems\.jsonl:1: expected a text or a list of accepted answers"),
     ],
 )
 def test_an_invalid_input_is_named_with_its_line(tiny_model: Path, tmp_path: Path, content: str, message: str) -> None:

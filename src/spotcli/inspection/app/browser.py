@@ -134,6 +134,7 @@ class Browser(App[None]):
         """Rows, and pairs among them, that were read for the counts."""
         self._shared = SharedPrompts()
         self._searched = ""
+        self._shows_keys = False
         self.past_searches: list[str] = []
         self.past_filters: list[str] = []
         """The filters of this session, the last one last."""
@@ -155,7 +156,7 @@ class Browser(App[None]):
     def on_resize(self, event: events.Resize) -> None:
         self.screen_stack[0].set_class(event.size.width < NARROW, "narrow")
         self.screen_stack[0].set_class(event.size.width >= 140, "wide")
-        self.call_after_refresh(self._write_bars)
+        self.call_after_refresh(self._adapt_keys)
 
     def on_row_list_moved(self) -> None:
         self.view.show(self.list.current)
@@ -354,7 +355,13 @@ class Browser(App[None]):
 
     # The bars
 
+    def _adapt_keys(self) -> None:
+        """Show the keys that fit, unless a message is in their place."""
+        if self._shows_keys:
+            self._write_bars()
+
     def _tell(self, text: str) -> None:
+        self._shows_keys = False
         self.query_one("#footer", Static).update(Text(f" {text}", no_wrap=True, overflow="ellipsis"))
 
     def _progress(self, verb: str, number: int, total: int) -> None:
@@ -366,6 +373,7 @@ class Browser(App[None]):
         if self.size.width < NARROW and keys:
             keys = "a r x u ]  "
         self._tell(f"{self._counted()}{keys}? help  q quit")
+        self._shows_keys = True
 
     @property
     def has_pairs(self) -> bool:
