@@ -82,6 +82,7 @@ def test_where_help_is_not_monotone_bisection_can_miss_the_latest_cut() -> None:
 def test_no_search_tries_more_cuts_than_announced(search: str) -> None:
     for count in range(1, 40):
         most = max(
+            # The name of the search is parametrized, and mypy has no type for a default of a lambda.
             len(search_cut(count, search, lambda step, latest=latest: step <= latest).tried)  # type: ignore[arg-type, misc]
             for latest in range(count + 1)
         )

@@ -154,11 +154,6 @@ def histogram(ratios: array[float]) -> list[tuple[float, float, int]]:
     return [(index * hundredths / 100, (index + 1) * hundredths / 100, bins[index]) for index in range(max(bins) + 1)]
 
 
-def count_noun(number: int, noun: str) -> str:
-    """Return a count with its noun: ``1 pair``, ``1,200 pairs``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _flatten(counts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in counts.items():
         name = one_line(f"{prefix}{key}").replace("_", " ")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from spotcli.console import one_line, safe
+from spotcli.console import counted, one_line, safe
 from spotcli.inspection import score_terminal, terminal
 from spotcli.inspection.answer_overview import Lengths, ReplySummary, SampleSummary
 from spotcli.inspection.entries import Entries, Entry
 from spotcli.inspection.file_overview import FileSummary, KindSummary, MixedSummary
-from spotcli.inspection.overview import ReviewSummary, count_noun
+from spotcli.inspection.overview import ReviewSummary
 from spotcli.inspection.pair_facts import dollars
 from spotcli.inspection.row_fields import model_name, sample_cost, token_count
 from spotcli.inspection.row_kinds import REPLIES
@@ -99,7 +99,7 @@ def _sample_parts(sample: UngradedSample, number: str, *, whole: bool, shared: S
     more = {
         "source": (sample.source, ""),
         "model": (model_name(sample), ""),
-        "length": (count_noun(len(sample.response), "character"), ""),
+        "length": (counted(len(sample.response), "character"), ""),
         "tokens": (None if tokens is None else f"{tokens:,}", ""),
         "cost": (dollars(sample_cost(sample)), ""),
     }
@@ -155,10 +155,10 @@ def file_overview(summary: FileSummary, width: int) -> RenderableType:
     parts = [summary] if not isinstance(summary, MixedSummary) else [*summary.kinds.values()]
     shown = [_kind_overview(part, width) for part in parts]
     if isinstance(summary, MixedSummary):
-        rows = count_noun(summary.rows, "row")
+        rows = counted(summary.rows, "row")
         shown.insert(0, Text.assemble((one_line(summary.path), "bold"), f"  {rows} of {len(parts)} kinds\n"))
     notes = [
-        f"{count_noun(count, 'row')} {name}"
+        f"{counted(count, 'row')} {name}"
         for count, name in ((summary.damaged, "damaged"), (summary.duplicates, "with a duplicate key"))
         if count
     ]
@@ -196,7 +196,7 @@ def _reply_overview(summary: ReplySummary) -> Text:
     lines = [_title(summary.path, summary.entries, "journal entry", summary.matching)]
     cost = dollars(summary.cost)
     if summary.unpriced:
-        unpriced = count_noun(summary.unpriced, "reply").replace("replys", "replies")
+        unpriced = counted(summary.unpriced, "reply").replace("replys", "replies")
         cost = f"{cost or 'unknown'} ({unpriced} without a known price)"
     for name, value in (
         (REPLIES, _listed(summary.kinds)),
@@ -218,8 +218,8 @@ def _reply_overview(summary: ReplySummary) -> Text:
 def _title(path: str, count: int, noun: str, matching: int) -> Text:
     from rich.text import Text
 
-    counted = count_noun(count, noun).replace("entrys", "entries")
-    title = Text.assemble((one_line(path), "bold"), f"  {counted}")
+    rows = counted(count, noun, noun.replace("entry", "entries") + ("" if noun.endswith("entry") else "s"))
+    title = Text.assemble((one_line(path), "bold"), f"  {rows}")
     return title.append(f", {matching:,} selected", style="yellow") if matching < count else title
 
 

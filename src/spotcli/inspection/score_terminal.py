@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spotcli.console import one_line, safe
+from spotcli.console import counted, one_line, safe
 from spotcli.html_pages import similar_diff
-from spotcli.inspection.overview import count_noun
 from spotcli.inspection.score_overview import ScoreSummary
 from spotcli.inspection.shared_prompts import SharedLines
 from spotcli.inspection.terminal import VERDICT_STYLES, Layout, diff_part, fact_line, prompt_lines, show_row
@@ -29,22 +28,20 @@ def score_overview(summary: ScoreSummary) -> Text:
     """The verdicts per task, and the reasons of undecided ones."""
     from rich.text import Text
 
-    title = Text.assemble(
-        (one_line(summary.path), "bold"), f"  {count_noun(summary.answers, 'answer')} of an evaluation"
-    )
+    title = Text.assemble((one_line(summary.path), "bold"), f"  {counted(summary.answers, 'answer')} of an evaluation")
     if summary.matching < summary.answers:
-        selected = count_noun(summary.matching, "problem") if summary.against else f"{summary.matching:,}"
+        selected = counted(summary.matching, "problem") if summary.against else f"{summary.matching:,}"
         title.append(f", {selected} selected", style="yellow")
     lines = [title]
     # Of problems that are compared, one answer each is selected: its verdicts are no score.
     for task, counts in () if summary.against else summary.tasks.items():
-        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(counts['problems'], 'problem')}")
+        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {counted(counts['problems'], 'problem')}")
         for name in ("right", "wrong", "undecided"):
             line.append(", ").append(name, style=VERDICT_STYLES[name]).append(f" {counts[name]:,}")
         share = counts["right"] / (counts["right"] + counts["wrong"] + counts["undecided"])
         lines.append(line.append(f" ({share:.1%} right)"))
     for task, changes in summary.changes.items():
-        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {count_noun(sum(changes.values()), 'problem')}")
+        line = Text.assemble((f"{one_line(task):<15}", "bold"), f" {counted(sum(changes.values()), 'problem')}")
         for change, count in changes.items():
             line.append(", ").append(change, style=_CHANGE_STYLES[change]).append(f" {count:,}")
         lines.append(line)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spotcli.console import one_line, safe
+from spotcli.console import counted, one_line, safe
 from spotcli.core.edits import Span, diff
 from spotcli.inspection.diff_lines import MOST_COLUMNS, STYLES, TAB, blocks, fold, inline
-from spotcli.inspection.overview import ReviewSummary, count_noun
+from spotcli.inspection.overview import ReviewSummary
 from spotcli.inspection.pair_facts import cost_text, cut_text, oracle_name, pair_change_ratio
 from spotcli.inspection.shared_prompts import SharedLines, SharedPrompts
 from spotcli.records import Pair, Problem
@@ -84,7 +84,7 @@ def overview(summary: ReviewSummary, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text.assemble((one_line(summary.path), "bold"), f"  {count_noun(summary.pairs, 'pair')}")
+    title = Text.assemble((one_line(summary.path), "bold"), f"  {counted(summary.pairs, 'pair')}")
     if summary.matching < summary.pairs:
         title.append(f", {summary.matching:,} selected", style="yellow")
     ratios, facts = _ratio_lines(summary), [*_edit_lines(summary), *_count_lines(summary)]
@@ -113,9 +113,9 @@ def _ratio_lines(summary: ReviewSummary) -> list[Text]:
         bar = "█" * round(32 * count / highest) or ("▏" if count else "")
         lines.append(Text.assemble((f"{low:.2f}–{high:.2f} ", "dim"), (f"{bar:<32}", style), f" {count:,}"))
     if summary.above_gamma:
-        lines.append(Text(f"{count_noun(summary.above_gamma, 'pair')} above gamma {summary.gamma:g}", style="red"))
+        lines.append(Text(f"{counted(summary.above_gamma, 'pair')} above gamma {summary.gamma:g}", style="red"))
     if summary.unmeasured:
-        ratios = count_noun(summary.unmeasured, "ratio")
+        ratios = counted(summary.unmeasured, "ratio")
         lines.append(Text(f"{ratios} missing in the file, computed on words", style="yellow"))
     return lines
 
@@ -152,10 +152,10 @@ def _count_lines(summary: ReviewSummary) -> list[Text]:
             )
             lines.append(Text.assemble((f"{name:<15}", "bold"), listed))
     if summary.without_rejected:
-        rows = count_noun(summary.without_rejected, "row")
+        rows = counted(summary.without_rejected, "row")
         lines.append(Text(f"{rows} without y-: the policy's own right answers"))
     if summary.unchanged:
-        lines.append(Text(f"{count_noun(summary.unchanged, 'pair')} with identical y- and y+", style="red"))
+        lines.append(Text(f"{counted(summary.unchanged, 'pair')} with identical y- and y+", style="red"))
     if outcomes := summary.outcomes:
         lines += [Text(), Text("from samples to pairs", style="bold")]
         name_width, value_width = max(map(len, outcomes)), max(map(len, outcomes.values()))
@@ -258,8 +258,8 @@ def prompt_lines(row: Problem, whole: bool, shared: SharedLines | None = None) -
         text.append(f"{shared}\n", style="dim")
     text.append("\n".join(lines if whole else lines[:PROMPT_LINES]))
     hidden = 0 if whole else len(lines) - PROMPT_LINES
-    notes = [count_noun(hidden, "more line")] if hidden > 0 else []
-    notes += [count_noun(len(turns) - 1, "earlier turn")] if len(turns) > 1 else []
+    notes = [counted(hidden, "more line")] if hidden > 0 else []
+    notes += [counted(len(turns) - 1, "earlier turn")] if len(turns) > 1 else []
     return text.append(f"  ({', '.join(notes)})", style="dim") if notes else text
 
 

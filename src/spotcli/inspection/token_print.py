@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spotcli.console import progress, say
+from spotcli.console import counted, progress, say
 from spotcli.core.edits import diff
 from spotcli.errors import Unfinished, UserError
 from spotcli.inspection import terminal
 from spotcli.inspection.entries import Entries
-from spotcli.inspection.overview import count_noun
 from spotcli.inspection.pair_filter import Selection
 from spotcli.inspection.row_order import Order, sort_key, sorted_rows
 from spotcli.inspection.row_terminal import show_entry
@@ -146,7 +145,7 @@ def compute_surprise(recipe: Recipe, path: Path, surprises: Surprises, pairs: Ca
             try:
                 computation.run(computation.missing(pairs()), lambda count: display.advance(task, count))
             except KeyboardInterrupt:
-                known = f"the surprise of {count_noun(len(surprises), 'pair')} is saved"
+                known = f"the surprise of {counted(len(surprises), 'pair')} is saved"
                 raise Unfinished(f"interrupted; {known}", cure="run the same command again to resume") from None
     for reason, count in computation.left_out.items():
-        say(f"{count_noun(count, 'pair')} without surprise: {reason}")
+        say(f"{counted(count, 'pair')} without surprise: {reason}")

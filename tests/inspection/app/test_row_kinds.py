@@ -213,7 +213,7 @@ def drive_without_settling(path: Path, steps: object) -> None:
         async def run() -> None:
             async with app.run_test(size=(100, 30)) as pilot:
                 await pilot.pause(0.1)
-                await steps(app, pilot)  # type: ignore[operator]
+                await steps(app, pilot)  # type: ignore[operator]  # parametrized
 
         try:
             asyncio.run(run())

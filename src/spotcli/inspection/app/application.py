@@ -11,6 +11,7 @@ from textual.app import SuspendNotSupported
 from textual.binding import BindingType
 from textual.worker import get_current_worker
 
+from spotcli.console import counted
 from spotcli.decisions import Event, new_action, now, reviewer, text_digest
 from spotcli.errors import SpotError
 from spotcli.inspection import editing
@@ -18,7 +19,6 @@ from spotcli.inspection.app.browser import Opened, in_order, message
 from spotcli.inspection.app.dialogs import ConfirmScreen, ReasonScreen
 from spotcli.inspection.app.token_keys import TokenBrowser
 from spotcli.inspection.editing import Measured
-from spotcli.inspection.overview import count_noun
 from spotcli.records import Pair
 from spotcli.reviews import Review
 
@@ -78,7 +78,7 @@ class InspectApp(TokenBrowser):
                 action = new_action()
                 self._record([self._event(row, decision, action) for row in rows], rows)
 
-        await self.push_screen(ConfirmScreen(f"{decision.capitalize()} {count_noun(len(rows), 'pair')}?"), confirmed)
+        await self.push_screen(ConfirmScreen(f"{decision.capitalize()} {counted(len(rows), 'pair')}?"), confirmed)
 
     def action_undo(self) -> None:
         try:
@@ -95,7 +95,7 @@ class InspectApp(TokenBrowser):
         if self._record([Event(event="undo", time=now(), who=reviewer(), action=action)], rows) and rows:
             if len(keys) == 1 and rows[0] in self.list.rows:
                 self.list.move_to(self.list.rows.index(rows[0]))
-            self._tell(f"undone: the decision about {count_noun(len(keys), 'pair')}")
+            self._tell(f"undone: the decision about {counted(len(keys), 'pair')}")
 
     def action_edit(self) -> None:
         row = self._decidable()

@@ -13,11 +13,10 @@ from textual import work
 from textual.binding import BindingType
 from textual.worker import Worker, get_current_worker
 
-from spotcli.console import one_line
+from spotcli.console import counted, one_line
 from spotcli.decisions import text_digest
 from spotcli.errors import SpotError
 from spotcli.inspection.app.browser import REPORT, Browser, Opened, in_order, message
-from spotcli.inspection.overview import count_noun
 from spotcli.inspection.row_order import ORDERS, sort_key, sorted_rows
 from spotcli.inspection.surprise import Computation
 from spotcli.inspection.token_lines import token_parts
@@ -136,7 +135,7 @@ class TokenBrowser(Browser):
             text = message(error)
         else:
             left_out = "; ".join(f"{count:,} left out: {reason}" for reason, count in computation.left_out.items())
-            text = f"surprise of {count_noun(len(self.surprises), 'pair')} known; S sorts by it  {left_out}"
+            text = f"surprise of {counted(len(self.surprises), 'pair')} known; S sorts by it  {left_out}"
         if self.is_running:
             self.call_from_thread(self._computed, one_line(text))
 

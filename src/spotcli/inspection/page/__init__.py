@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spotcli import html_pages
-from spotcli.console import one_line, say
+from spotcli.console import counted, one_line, say
 from spotcli.inspection.entries import Entries
 from spotcli.inspection.file_overview import FileSummary
-from spotcli.inspection.overview import count_noun
 from spotcli.inspection.page.cards import Card, Prompts, card
 from spotcli.inspection.page.outliers import OutlierList, Outliers, RowFacts, shown_rows
 from spotcli.inspection.page.overviews import figures, page_overviews
@@ -80,7 +79,7 @@ def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | N
     survey = _survey(shown, limit)
     total, chosen = shown.count, survey.chosen
     if len(chosen) < total:
-        numbers = f"{len(chosen)} of {count_noun(total, shown.noun)}"
+        numbers = f"{len(chosen)} of {counted(total, shown.noun)}"
         first = set(chosen) == set(range(len(chosen)))
         content = f"the first {numbers}" if first else f"the outliers and the first others, {numbers}"
         say(f"{path}: contains {content}; --limit changes this")
@@ -101,7 +100,7 @@ def write_page(path: Path, summary: FileSummary, shown: PageRows, limit: int | N
         filters=FILTERS,
         numbers=survey.numbers,
         cards=_cards(shown, survey),
-        counted=count_noun,
+        counted=counted,
         line=one_line,
     )
     html_pages.write(path, parts)

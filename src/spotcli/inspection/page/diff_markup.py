@@ -11,10 +11,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from spotcli import html_pages
+from spotcli.console import counted
 from spotcli.core.edits import Span
 from spotcli.html_pages import text
 from spotcli.inspection.diff_lines import CONTEXT, Block, Part, blocks
-from spotcli.inspection.overview import count_noun
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -67,7 +67,7 @@ def _stretch(run: list[Block], *, before: int, after: int) -> Iterator[str]:
         yield from (_folded(line, LONG) for line in lines)
         return
     yield from (_folded(line, LONG) for line in lines[:before])
-    yield _fold(count_noun(hidden, "kept line"), "".join(lines[before : before + hidden]))
+    yield _fold(counted(hidden, "kept line"), "".join(lines[before : before + hidden]))
     yield from (_folded(line, LONG) for line in lines[before + hidden :])
 
 
