@@ -65,8 +65,8 @@ eval: {{limit: 24, max_new_tokens: 24, batch_size: 8}}
 """
 STARTS = re.compile(r"(.*_)?seconds|.*_per_second|started|finished|at|resumed_from|new_answers|engine|tokens")
 """Keys whose values depend on the time, or on what the last start had left to do."""
-PAGE_TIMES = re.compile(r'(data-value="[\d.]+">)?[\d.]+ (s|min|h)\b|\d{4}-\d\d-\d\d \d\d:\d\d UTC')
-"""Times on the page of an evaluation."""
+PAGE_TIMES = re.compile(r'(data-value="[\d.]+">)?[\d.]+ (s|min|h)\b|\d+:\d\d:\d\d\b|\d{4}-\d\d-\d\d \d\d:\d\d UTC')
+"""Times on the pages of a run and of its evaluation."""
 
 
 # The experiment

@@ -51,6 +51,7 @@ ROOMS = {
     "providers": {"providers"} | GROUND,
     "policies": {"policies", "providers", "interrupts", "core"} | GROUND,
     "oracles": {"oracles", "providers", "grading", "core"} | GROUND,
+    "runs": {"runs", "html_pages", "locks", "outputs", "core"} | GROUND,
     "publishing": {"publishing", "decisions", "outputs"} | GROUND | {"__init__"},
     "answering": {"answering", "policies", "grading", "outputs", "appender", "interrupts"} | GROUND,
 }

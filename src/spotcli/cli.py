@@ -321,31 +321,62 @@ def push(
     _show("Dataset", summary.as_dict(), as_json)
 
 
-@recipe_command(app, "seed", epilog="[cyan]spot run recipes/smollm2-135m.yaml[/cyan]")
+@recipe_command(
+    app,
+    "seed",
+    epilog="""[cyan]spot run recipes/smollm2-135m.yaml[/cyan]
+
+Look at the repairs before training:
+[cyan]  spot run recipe.yaml --until rectify[/cyan]
+[cyan]  spot inspect runs/NAME/data.jsonl[/cyan]
+[cyan]  spot run recipe.yaml --from train[/cyan]""",
+)
 def run(
     given: Given,
     recipe: flags.RecipeArgument,
     overrides: flags.Overrides = None,
     output: flags.RunFolder = None,
+    first: flags.FromStage = "sample",
+    last: flags.UntilStage = "eval",
     fresh: flags.Fresh = False,
     as_json: flags.AsJson = False,
 ) -> None:
-    """Run every stage of a recipe in order: sample, rectify, train, eval."""
+    """Run every stage of a recipe in order: sample, rectify, train, eval.
+
+    Each stage resumes where an earlier start ended. At the end: the verdict, the page of the run and the next command.
+    """
     from spotcli import tables
+    from spotcli.run import Range, show_end
     from spotcli.run import run as stages
-    from spotcli.stages.evaluate import show
+    from spotcli.stages.evaluate import show_tables
     from spotcli.stages.rectify import show as show_pairs
 
     settings = _load(recipe, overrides, given)
     folder = output or Path("runs") / settings.name
-    summary = _work(lambda: stages(settings, folder=folder, fresh=fresh))
+    summary = _work(lambda: stages(settings, folder=folder, fresh=fresh, part=Range(first, last)))
     if as_json:
         _show("Run", summary.as_dict(), as_json)
     else:
-        show_pairs(summary.rectify)
+        if summary.rectify:
+            show_pairs(summary.rectify)
         tables.seconds_per_stage(summary.seconds)
-        show(summary.eval)
-    summary.eval.raise_if_unfinished()
+        if summary.eval:
+            show_tables(summary.eval)
+        show_end(summary, recipe)
+    if summary.eval:
+        summary.eval.raise_if_unfinished()
+
+
+@app.command(epilog="[cyan]spot status runs/smollm2-135m[/cyan]")
+def status(folder: flags.StatusFolder, as_json: flags.AsJson = False) -> None:
+    """Show how far a run is that another terminal, job or machine executes."""
+    from spotcli.runs.status import read_status, show_status
+
+    state = _work(lambda: read_status(folder))
+    if as_json:
+        _show("Run", state.as_dict(), as_json)
+    else:
+        show_status(state)
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:

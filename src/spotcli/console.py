@@ -12,8 +12,9 @@ import re
 import time
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,40 +252,87 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
     ) as display:
         _displaying = console
         try:
-            if lines and not console.is_terminal:
-                _write_lines(display, unit)
+            _watch(display, unit, lines=lines and not console.is_terminal)
             yield display
         finally:
             _displaying = outside
 
 
-def _write_lines(display: Progress, unit: str) -> None:
-    """Have a display write a line now and then when a task of it advances."""
-    written: dict[TaskID, tuple[float, int]] = {}
-    update, advance = display.update, display.advance
+@dataclass(frozen=True)
+class WorkProgress:
+    """How far a piece of work is."""
 
-    def line(number: TaskID) -> None:
+    name: str
+    unit: str
+    """What is counted, in the plural."""
+    done: float
+    total: float
+    per_second: float
+    """Mean rate since the work began or was resumed."""
+    note: str
+
+    @property
+    def remaining(self) -> float:
+        """Seconds at this rate; 0 without a rate."""
+        return (self.total - self.done) / self.per_second if self.per_second else 0.0
+
+
+_observer: Callable[[WorkProgress], None] | None = None
+"""What is told the progress of all work, beside the display."""
+
+
+@contextmanager
+def observed_progress(observer: Callable[[WorkProgress], None]) -> Iterator[None]:
+    """Have a function told the progress of all work that is displayed."""
+    global _observer
+    outside, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = outside
+
+
+def _watch(display: Progress, unit: str, *, lines: bool) -> None:
+    """Have each advance of a task observed and, where there is no terminal, written as a line now and then."""
+    written: dict[TaskID, tuple[float, int]] = {}
+    counted_from: dict[TaskID, float] = {}
+    update, advance = display.update, display.advance
+    observer = _observer
+    if not lines and observer is None:
+        return
+
+    def advanced(number: TaskID) -> None:
         task = next(task for task in display.tasks if task.id == number)
         if not task.total:
             return
-        now, tenth = work_time(), int(10 * task.completed / task.total)
+        # What an earlier start did counts as done, but not for the rate.
+        resumed = counted_from.setdefault(number, task.completed)
+        elapsed = max(task.elapsed or 0.0, 1e-9)
+        note = str(task.fields.get("note", ""))
+        work = WorkProgress(task.description, unit, task.completed, task.total, task.completed / elapsed, note)
+        if observer is not None:
+            observer(replace(work, per_second=(task.completed - resumed) / elapsed, note=_note_of(task)))
+        if lines:
+            line(number, work)
+
+    def line(number: TaskID, work: WorkProgress) -> None:
+        now, tenth = work_time(), int(10 * work.done / work.total)
         since, last = written.setdefault(number, (now, 0))
         if now - since < (LINE_PAUSE if tenth > last else LINE_EVERY):
             return
         written[number] = now, tenth
-        rate = task.completed / max(task.elapsed or 0.0, 1e-9)
-        remaining = round((task.total - task.completed) / rate) if rate else 0
-        note = f"; {task.fields['note']}" if task.fields.get("note") else ""
-        count = f"{task.completed:.0f} of {task.total:.0f} {unit}"
-        say(f"{task.description}: {count}, {rate:.1f}/s, {timedelta(seconds=remaining)} remaining{note}")
+        remaining = timedelta(seconds=round(work.remaining))
+        note = f"; {work.note}" if work.note else ""
+        count = f"{work.done:.0f} of {work.total:.0f} {unit}"
+        say(f"{work.name}: {count}, {work.per_second:.1f}/s, {remaining} remaining{note}")
 
-    def update_and_write(task_id: TaskID, **changes: Any) -> None:
+    def update_and_tell(task_id: TaskID, **changes: Any) -> None:
         update(task_id, **changes)
-        line(task_id)
+        advanced(task_id)
 
-    def advance_and_write(task_id: TaskID, advance_by: float = 1) -> None:
+    def advance_and_tell(task_id: TaskID, advance_by: float = 1) -> None:
         advance(task_id, advance_by)
-        line(task_id)
+        advanced(task_id)
 
-    display.update = update_and_write  # type: ignore[method-assign]
-    display.advance = advance_and_write  # type: ignore[method-assign,assignment]  # rich's name would hide the method
+    display.update = update_and_tell  # type: ignore[method-assign]
+    display.advance = advance_and_tell  # type: ignore[method-assign,assignment]  # rich's name would hide the method

@@ -160,3 +160,9 @@ RunFolder = Annotated[
     Path | None,
     _option("Input and output", "Folder of the run. \\[default: runs/NAME]", "--output", "-o", metavar="FOLDER"),
 ]
+StageName = Literal["sample", "rectify", "train", "eval"]
+FromStage = Annotated[
+    StageName, _option("Run", "Start at this stage; those before it must be complete.", "--from", metavar="STAGE")
+]
+UntilStage = Annotated[StageName, _option("Run", "Stop after this stage.", "--until", metavar="STAGE")]
+StatusFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a run, such as runs/demo.")]

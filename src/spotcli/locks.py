@@ -243,3 +243,20 @@ def check_free(path: Path) -> None:
     files.check_writable(path)
     if Path(os.path.realpath(path)).parent.is_dir():
         Lock(path).release()
+
+
+def writer(path: Path) -> Owner | None:
+    """The process that holds the lock of an output; None if no process does. The lock is not touched.
+
+    A lock file that an ended process left counts as held by none.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        descriptor = os.open(real.with_name(f".{real.name}.lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        owner = Owner.read(descriptor)
+    finally:
+        os.close(descriptor)
+    return None if owner.has_ended else owner

@@ -32,14 +32,20 @@ def show(summary: EvalSummary) -> None:
     console.print()
     for sentence in summary.verdict:
         console.print(one_line(sentence))
-    for table in _tables(summary):
-        console.print()
-        console.print(table)
+    show_tables(summary)
     if any(item.lost for item in summary.comparisons.values()):
         file = shlex.quote(summary.files[1])
         console.print(f"Show the lost problems: spot inspect {one_line(file)} --where lost", soft_wrap=True)
     if summary.page:
         console.print(one_line(summary.page), soft_wrap=True)
+
+
+def show_tables(summary: EvalSummary) -> None:
+    """Print the tables."""
+    console = out()
+    for table in _tables(summary):
+        console.print()
+        console.print(table)
 
 
 def show_plan(plan: EvalPlan) -> None:

@@ -32,11 +32,11 @@ from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
 from spotcli.evaluation.scores import EvalSummary, TaskFacts
 from spotcli.evaluation.summary import summarise, trained_tasks
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
-from spotcli.evaluation.terminal import show, show_plan
+from spotcli.evaluation.terminal import show, show_plan, show_tables
 from spotcli.locks import Lock, check_free
 from spotcli.recipe import Recipe
 
-__all__ = ["EvalPlan", "EvalSummary", "evaluate", "plan", "show", "show_plan"]
+__all__ = ["EvalPlan", "EvalSummary", "evaluate", "plan", "show", "show_plan", "show_tables"]
 
 
 def evaluate(  # noqa: PLR0913  # the models, and how the run starts
