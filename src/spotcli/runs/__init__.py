@@ -1,0 +1,1 @@
+"""The folder of a whole run: how far it is, and its page."""
