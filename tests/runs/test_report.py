@@ -42,7 +42,7 @@ def test_every_count_of_the_funnel_is_the_one_before_less_what_left() -> None:
     lines = {line.name: line for line in funnel({"sample": SAMPLE, "rectify": RECTIFY, "train": TRAIN})}
     # 90 problems were asked; 6 + 4 of 100 were left out before.
     assert lines["problems"].count == 100
-    assert dict(lines["problems"].left) == {"in arithmetic": 6, "more than one reference": 4}
+    assert dict(lines["problems"].left) == {"in the evaluation task arithmetic": 6, "more than one reference": 4}
     # 170 of 180 requests have an answer.
     assert lines["answers"].count + sum(count for _, count in lines["answers"].left) == 180
     assert lines["wrong answers"].count + sum(count for _, count in lines["wrong answers"].left) == 170
@@ -57,9 +57,11 @@ def test_a_run_until_rectify_has_no_line_of_training() -> None:
 
 
 def pair(number: int, ratio: float, **fields: Any) -> dict[str, Any]:
-    return {"id": f"p{number:02}", "prompt": "1 + 1", "rejected": "It is 3.", "chosen": "It is 2."} | fields | {
-        "change_ratio": ratio
-    }
+    return (
+        {"id": f"p{number:02}", "prompt": "1 + 1", "rejected": "It is 3.", "chosen": "It is 2."}
+        | fields
+        | {"change_ratio": ratio}
+    )
 
 
 def test_the_examples_are_a_small_a_middle_and_a_large_change() -> None:

@@ -124,7 +124,7 @@ def funnel(summary: Mapping[str, Any]) -> Iterator[FunnelLine]:
     """The way from problems to trained pairs; each line with what did not go on, by reason."""
     sample, rectify, train = (_part(summary, stage) for stage in ("sample", "rectify", "train"))
     if sample:
-        left_out = {f"in {task}": count for task, count in _part(sample, "decontaminated").items()}
+        left_out = {f"in the evaluation task {task}": count for task, count in _part(sample, "decontaminated").items()}
         conflicting = {"more than one reference": sample.get("conflicting", 0)}
         problems = sample["problems"] + sum(left_out.values()) + conflicting["more than one reference"]
         yield _funnel_line("problems", problems, problems, left_out | conflicting)
