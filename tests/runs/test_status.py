@@ -72,8 +72,8 @@ def test_a_running_one_shows_its_process_and_its_progress(folder: Path) -> None:
 
 def test_what_a_killed_run_reported_is_not_shown_as_running(folder: Path) -> None:
     ProgressFile(folder)(WorkProgress("rectify", "rows", 30, 90, 0.5, ""))
-    code = "import os, sys; from spotcli.locks import Lock; from pathlib import Path; Lock(Path(sys.argv[1]), 'folder'); os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 9
+    code = "import os; from spotcli.locks import Lock; from pathlib import Path; Lock(Path('.'), 'folder'); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode == 9
     status = read_status(folder)
     assert (status.state, status.work) == ("interrupted", {})
 

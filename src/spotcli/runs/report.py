@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 
-MINUS = "−"  # noqa: RUF001  # a minus sign in text for people
+MINUS = "−"
+"""A minus sign in text for people."""
 _HERE = Path(__file__).parent
 
 LONGEST_PROMPT = 1_200

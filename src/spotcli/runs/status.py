@@ -53,8 +53,8 @@ class RunStatus:
 
     folder: str
     state: Literal["done", "running", "interrupted", "stopped"]
-    """``interrupted``: a stage is incomplete and no process continues it. ``stopped``: all that was started is complete,
-    and stages are left."""
+    """``interrupted``: a stage is incomplete and no process continues it. ``stopped``: all that was started is
+    complete, and stages are left."""
     stages: list[StageStatus]
     process: str = ""
     """The process that runs it."""
