@@ -338,6 +338,8 @@ def run(
     output: flags.RunFolder = None,
     first: flags.FromStage = "sample",
     last: flags.UntilStage = "eval",
+    max_hours: flags.MaxHours = None,
+    max_cost: flags.MaxCost = None,
     fresh: flags.Fresh = False,
     as_json: flags.AsJson = False,
 ) -> None:
@@ -353,7 +355,10 @@ def run(
 
     settings = _load(recipe, overrides, given)
     folder = output or Path("runs") / settings.name
-    summary = _work(lambda: stages(settings, folder=folder, fresh=fresh, part=Range(first, last)))
+    if max_cost is not None:
+        settings.rectify.max_cost = min(max_cost, settings.rectify.max_cost or max_cost)
+    part = Range(first, last)
+    summary = _work(lambda: stages(settings, folder=folder, fresh=fresh, part=part, max_hours=max_hours))
     if as_json:
         _show("Run", summary.as_dict(), as_json)
     else:
@@ -365,6 +370,40 @@ def run(
         show_end(summary, recipe)
     if summary.eval:
         summary.eval.raise_if_unfinished()
+
+
+@recipe_command(app, "seed", epilog="[cyan]spot plan recipes/qwen3-8b.yaml --max-cost 50[/cyan]")
+def plan(
+    given: Given,
+    recipe: flags.RecipeArgument,
+    overrides: flags.Overrides = None,
+    output: flags.RunFolder = None,
+    no_probe: flags.NoProbe = False,
+    device: flags.PlanDevice = None,
+    max_hours: flags.MaxHours = None,
+    max_cost: flags.MaxCost = None,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Say what a run would give and take before it starts, and what is missing.
+
+    The policy answers the first 32 problems; spot run continues with these answers. No oracle is asked.
+    """
+    from spotcli.errors import BudgetReached, UserError
+    from spotcli.plan import make_plan
+    from spotcli.runs.projection import show_plan
+
+    settings = _load(recipe, overrides, given)
+    folder = output or Path("runs") / settings.name
+    limits = {"max_hours": max_hours, "max_cost": max_cost}
+    result = _work(lambda: make_plan(settings, folder=folder, probe=not no_probe, device=device, **limits))
+    if as_json:
+        _show("Plan", result.as_dict(), as_json)
+    else:
+        show_plan(result, recipe)
+    if result.missing:
+        raise UserError(f"{len(result.missing)} things are missing for this run", cure="see the list above")
+    if next(result.exceeded(), None):
+        raise BudgetReached("the run is likely to reach a limit", cure="raise the limit, or plan a smaller run")
 
 
 @app.command(epilog="[cyan]spot status runs/smollm2-135m[/cyan]")

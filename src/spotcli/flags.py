@@ -166,3 +166,18 @@ FromStage = Annotated[
 ]
 UntilStage = Annotated[StageName, _option("Run", "Stop after this stage.", "--until", metavar="STAGE")]
 StatusFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a run, such as runs/demo.")]
+
+# spot plan
+
+NoProbe = Annotated[bool, _option("Run", "Ask no model: plan from the files in the folder.", "--no-probe")]
+PlanDevice = Annotated[
+    str | None, _option("Run", "GPU that training is estimated for. \\[default: h100]", "--device", metavar="NAME")
+]
+MaxHours = Annotated[
+    float | None,
+    _option("Run", "Stop the run after this time, over all starts.", "--max-hours", metavar="HOURS", min=0.0),
+]
+MaxCost = Annotated[
+    float | None,
+    _option("Run", "Stop the run before oracles cost more US dollars.", "--max-cost", metavar="USD", min=0.0),
+]

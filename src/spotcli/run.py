@@ -8,16 +8,20 @@ resolved recipe (recipe.yaml), the summary (run.json) and the page (report.html)
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from spotcli import files, jsonl, recipe_yaml
 from spotcli.console import observed_progress, one_line, out, say
-from spotcli.errors import RecipeError, SpotError, UserError
+from spotcli.errors import BudgetReached, RecipeError, SpotError, Unfinished, UserError
 from spotcli.locks import Lock
 from spotcli.recipe import Recipe
 from spotcli.runs.report import write_report
@@ -76,7 +80,9 @@ class Range:
 WHOLE = Range()
 
 
-def run(recipe: Recipe, *, folder: Path, fresh: bool = False, part: Range = WHOLE) -> RunSummary:
+def run(
+    recipe: Recipe, *, folder: Path, fresh: bool = False, part: Range = WHOLE, max_hours: float | None = None
+) -> RunSummary:
     """Sample, rectify, train and evaluate, or only some of these stages.
 
     Args:
@@ -84,8 +90,10 @@ def run(recipe: Recipe, *, folder: Path, fresh: bool = False, part: Range = WHOL
         folder: of the run.
         fresh: start over; the old output of each stage is renamed.
         part: the stages to run. The outputs of the stages before them must be complete.
+        max_hours: stop after this time, over all starts of the run.
 
     Raises:
+        BudgetReached: ``max_hours`` is over; finished work is saved.
         RecipeError: ``model`` or ``eval.tasks`` is missing.
         UserError: another process runs it, the folder is not one of a run, or a stage before ``part`` is incomplete.
         SpotError: a stage failed.
@@ -106,8 +114,44 @@ def run(recipe: Recipe, *, folder: Path, fresh: bool = False, part: Range = WHOL
                 cure=f"start with it: --from {stage}, or without --from",
             )
     files.make_parent(folder / CLOCK)
-    with Lock(folder, "folder"):
+    with Lock(folder, "folder"), _stopped_after(max_hours, folder):
         return _run(recipe, recipe.model, folder, part, fresh=fresh)
+
+
+@contextmanager
+def _stopped_after(max_hours: float | None, folder: Path) -> Iterator[None]:
+    """Interrupt the work when the time is over: the stages then save what is finished, as after SIGTERM.
+
+    Raises:
+        BudgetReached: the time is over.
+    """
+    if max_hours is None:
+        yield
+        return
+    over = BudgetReached(
+        f"the run reached --max-hours {max_hours:g}; finished work is saved",
+        cure="continue with a larger --max-hours",
+    )
+    remaining = 3600 * max_hours - sum(_earlier_seconds(folder / CLOCK).values())
+    if remaining <= 0:
+        raise over
+    is_over = threading.Event()
+
+    def stop() -> None:
+        is_over.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Timer(min(remaining, threading.TIMEOUT_MAX), stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (KeyboardInterrupt, Unfinished):
+        if is_over.is_set():
+            raise over from None
+        raise
+    finally:
+        timer.cancel()
 
 
 def _run(recipe: Recipe, model: str, folder: Path, part: Range, *, fresh: bool) -> RunSummary:
