@@ -1,0 +1,110 @@
+"""`spot plan` end to end: a tiny model answers the probe, and what is missing is named with its cure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from spotcli import jsonl
+from spotcli.cli import app
+from spotcli.errors import SpotError
+from spotcli.plan import PROBE
+from spotcli.records import Sample
+
+RECIPE = """
+name: demo
+model: {model}
+sample: {{problems: problems.jsonl, max_new_tokens: 8, batch_size: 32, trials: 2}}
+rectify: {{oracle: {oracle}}}
+train: {{batch_size: 4}}
+eval: {{tasks: [{task}]}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    write_recipe(tmp_path, tiny_model)
+    problems = [{"id": f"p{number}", "prompt": f"{number} + 1", "answer": str(number + 1)} for number in range(50)]
+    jsonl.write_rows(tmp_path / "problems.jsonl", problems)
+    return tmp_path
+
+
+def write_recipe(folder: Path, model: Path | str, oracle: str = "symbolic", task: str = "arithmetic") -> None:
+    (folder / "recipe.yaml").write_text(RECIPE.format(model=model, oracle=oracle, task=task))
+
+
+def planned(*options: str) -> tuple[int, dict[str, object], str]:
+    """The exit code, the plan, and what is on stderr."""
+    result = CliRunner().invoke(app, ["plan", "recipe.yaml", "-o", ".", "--json", *options])
+    # The command line turns the error into a message and an exit code.
+    code = result.exception.exit_code if isinstance(result.exception, SpotError) else result.exit_code
+    return code, json.loads(result.stdout), result.stderr
+
+
+def test_the_probe_is_the_beginning_of_the_run(folder: Path) -> None:
+    code, plan, _ = planned()
+    assert code == 0
+    rows = list(jsonl.read(folder / "samples.jsonl", Sample))
+    assert len(rows) == PROBE
+    probe = plan["probe"]
+    assert isinstance(probe, dict)
+    assert (probe["answers"], probe["total"], probe["trials"]) == (PROBE, 50, 2)
+    assert probe["wrong"] + probe["right"] + probe["undecided"] == PROBE
+    assert plan["missing"] == []
+    stages = plan["stages"]
+    assert isinstance(stages, list)
+    assert [stage["stage"] for stage in stages] == ["sample", "rectify", "train", "eval"]
+    assert stages[0]["what"] == "100 answers to 50 problems"
+    # An untrained model has no final answer, so nothing is wrong, and pairs cannot be planned.
+    assert [stage["hours"] is not None for stage in stages] == [True, False, probe["wrong"] > 0, True]
+    # A second plan asks nothing, and the files of the run do not change.
+    before = jsonl.digest(folder / "samples.jsonl")
+    assert planned("--no-probe")[0] == 0
+    assert planned()[0] == 0
+    assert jsonl.digest(folder / "samples.jsonl") == before
+    assert not (folder / ".plan.jsonl").exists()
+
+
+def test_everything_that_is_missing_is_named_at_once(folder: Path) -> None:
+    write_recipe(folder, "no/such-model", "gpt-4o", "ifeval-of-tomorrow")
+    code, plan, _ = planned()
+    assert code == 2
+    missing = plan["missing"]
+    assert isinstance(missing, list)
+    assert {item["stage"] for item in missing} == {"sample", "rectify", "eval"}
+    assert all(item["cure"] for item in missing)
+    assert "OPENAI_API_KEY" in next(item["problem"] for item in missing if item["stage"] == "rectify")
+    text = CliRunner().invoke(app, ["plan", "recipe.yaml", "-o", ".", "--no-probe"])
+    assert "cure: export OPENAI_API_KEY=..." in text.stdout
+
+
+def test_the_price_is_projected_to_all_problems_and_compared_with_the_limit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    write_recipe(folder, "builtin:none", "gpt-4o")
+    verdicts = ["wrong"] * 2 + ["right"] * 2
+    rows = [
+        {"id": f"p{n}", "prompt": f"{n} + 1", "answer": str(n + 1), "response": f"It is {n}.", "verdict": verdict}
+        for n, verdict in enumerate(verdicts)
+    ]
+    jsonl.write_rows(folder / "samples.jsonl", [row | {"finish_reason": "stop"} for row in rows])
+    jsonl.write_json(folder / "samples.meta.json", {"command": "spot sample", "settings": {}, "complete": True})
+    dry = CliRunner().invoke(app, ["rectify", "--recipe", "recipe.yaml", "--dry-run", "--json"])
+    each = json.loads(dry.stdout)["estimate"]["likely"] / 2
+    code, plan, error = planned("--no-probe", "--max-cost", "0.000001")
+    cost = plan["cost"]
+    assert isinstance(cost, dict)
+    # Half of the answers are wrong: 50 of 100. The fence of a request is random, and so is its length in tokens.
+    assert cost["likely"] == pytest.approx(50 * each, rel=0.05)
+    assert cost["low"] < cost["likely"] < cost["high"]
+    assert code == 2  # the model is missing, too
+    exceeded = plan["exceeded"]
+    assert isinstance(exceeded, list)
+    assert exceeded[0].startswith("--max-cost 1e-06 is likely to stop the run")
+    assert "sk-test" not in error
