@@ -11,8 +11,8 @@ PROBE = Probe(
 )
 
 
-def plan(*stages: StagePlan, **limits: float) -> RunPlan:
-    return RunPlan("runs/demo", PROBE, [*stages], [], free=1e12, **limits)
+def plan(*stages: StagePlan, max_hours: float | None = None, max_cost: float | None = None) -> RunPlan:
+    return RunPlan("runs/demo", PROBE, [*stages], [], free=1e12, max_hours=max_hours, max_cost=max_cost)
 
 
 def test_wrong_answers_are_projected_with_the_interval_of_their_share() -> None:
