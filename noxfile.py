@@ -8,6 +8,7 @@ demo     all stages on a laptop, without an API key, a GPU or a model hub
 chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (45 minutes)
 bench    speed compared with other packages
 pictures the pictures of the docs
+docs     the documentation as a site, build/site; a broken link is an error
 paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
 """
 
@@ -118,6 +119,13 @@ def pictures(session: nox.Session) -> None:
     """Draw the pictures of the docs anew: docs/images."""
     session.install("-e", ".", "-c", "tests/constraints.txt")
     session.run("python", "tests/pictures.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site; a broken link is an error."""
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
+    session.run("zensical", "build", "--strict", "-f", "mkdocs.yml", *session.posargs)
 
 
 @nox.session
