@@ -14,12 +14,12 @@ import pytest
 import typer
 
 from spotcli import __version__, recipe
-from spotcli.cli import app
+from spotcli.cli import app, main
 from spotcli.options import PANELS, help_text
 from spotcli.recipe_yaml import load
 from tests.conftest import write_rows
 
-COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "push", "run")
+COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "push", "run", "plan", "status")
 
 
 def spot(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -131,7 +131,9 @@ def test_the_list_of_options_is_frozen() -> None:
         },
         "merge": {"--json", "--output", "--dtype"},
         "push": {"--to", "--samples", "--public", "--license", "--dry-run", "--yes", "--json"},
-        "run": {"--json", "--set", "--output", "--seed", "--fresh"},
+        "run": {"--json", "--set", "--output", "--seed", "--fresh", "--from", "--until", "--max-hours", "--max-cost"},
+        "plan": {"--json", "--set", "--output", "--seed", "--no-probe", "--device", "--max-hours", "--max-cost"},
+        "status": {"--json"},
     }
     seen = {
         name: {
@@ -142,6 +144,16 @@ def test_the_list_of_options_is_frozen() -> None:
         for name, parameters in parameters_by_command().items()
     }
     assert seen == frozen
+
+
+def test_windows_is_refused_with_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "cure: run it in WSL 2" in capsys.readouterr().err
 
 
 def test_version(tmp_path: Path) -> None:

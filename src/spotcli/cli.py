@@ -495,6 +495,10 @@ def main() -> None:
     """Run the ``spot`` command; show a ``SpotError`` without a traceback and exit with its code."""
     import gc
 
+    if sys.platform == "win32":
+        print("spot does not run on Windows: it locks its files with fcntl\n  cure: run it in WSL 2", file=sys.stderr)
+        sys.exit(2)
+
     from spotcli.console import escape_library_messages
     from spotcli.errors import SpotError, Unfinished, storage_error
     from spotcli.interrupts import terminated_as_interrupted

@@ -155,6 +155,14 @@ def test_another_interpreter_does_not_inherit_the_package_paths_of_this_one(tiny
     assert "PYTHONPATH" not in vllm_policy(tiny_model, tmp_path, python=sys.executable)._jobs[0].env
 
 
+def test_an_interpreter_may_be_named_from_the_home_folder(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path(sys.executable).parent))
+    policy = vllm_policy(tiny_model, tmp_path, python=f"~/{Path(sys.executable).name}")
+    assert policy._jobs[0].command[0] == sys.executable
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -50,7 +50,7 @@ def _interpreter(settings: EngineSection) -> tuple[str, dict[str, str]]:
     Raises:
         UserError: the interpreter of ``python`` is not found.
     """
-    python = shutil.which(settings.python or sys.executable)
+    python = shutil.which(os.path.expanduser(settings.python or sys.executable))
     if python is None:
         raise UserError(
             "interpreter not found", where=f"{settings.key}.python: {settings.python}", cure="use the path of a python3"
