@@ -406,7 +406,7 @@ def plan(
         raise BudgetReached("the run is likely to reach a limit", cure="raise the limit, or plan a smaller run")
 
 
-@app.command(epilog="[cyan]spot status runs/smollm2-135m[/cyan]")
+@app.command(cls=Command, epilog="[cyan]spot status runs/smollm2-135m[/cyan]")
 def status(folder: flags.StatusFolder, as_json: flags.AsJson = False) -> None:
     """Show how far a run is that another terminal, job or machine executes."""
     from spotcli.runs.status import read_status, show_status
