@@ -182,7 +182,7 @@ def _adapters(lora: LoraSection, linear: dict[str, Any]) -> int:
 
 def setup_of(section: TrainSection, sharding: Sharding) -> Setup:
     """How a recipe trains on GPUs, which compute in bfloat16 unless ``train.dtype`` is float32."""
-    from spotcli.core.forward.logps import CHUNK, KEEP
+    from spotcli.core.forward.logps import GPU_CHUNK, KEEP
 
     exact = section.dtype == "float32"
     deepspeed = sharding.startswith("zero")
@@ -196,7 +196,7 @@ def setup_of(section: TrainSection, sharding: Sharding) -> Setup:
         weight_bytes=2 if low else 4,
         compute_bytes=4 if exact else 2,
         autocast=not exact and not deepspeed,
-        chunk=CHUNK,
+        chunk=GPU_CHUNK,
         keep=KEEP,
     )
 

@@ -98,6 +98,7 @@ def load_model(plan: TrainPlan) -> PreparedModel:
 
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
         torch.cuda.set_device(plan.ranks.local_rank)
+    shared_attention.pin_flash()
     precision, base = plan.precision, plan.start.base
     nf4 = precision.compute if plan.section.quantize else None
     model: Any = models.load_model(base or plan.model, precision.weights, nf4)
