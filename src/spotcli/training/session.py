@@ -93,12 +93,8 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     """
     import torch
 
-    from spotcli.core.forward import logps, rounded_operands, shared_attention
-    from spotcli.core.forward.rounded_weights import RoundedWeights
-
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
         torch.cuda.set_device(plan.ranks.local_rank)
-    shared_attention.pin_flash()
     precision, base = plan.precision, plan.start.base
     nf4 = precision.compute if plan.section.quantize else None
     model: Any = models.load_model(base or plan.model, precision.weights, nf4)
@@ -107,6 +103,22 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype)
     if base is not None and plan.section.lora is None:
         model = adapters.merged(model, plan.model).requires_grad_(True)
+    return prepare_model(plan, model, saved)
+
+
+def prepare_model(plan: TrainPlan, model: Any, saved: SavedConfig) -> PreparedModel:
+    """A loaded model with the output layer, the rounding and the attention that training uses.
+
+    Args:
+        plan: the run.
+        model: the policy, on its device.
+        saved: the values of its configuration before training.
+    """
+    from spotcli.core.forward import logps, rounded_operands, shared_attention
+    from spotcli.core.forward.rounded_weights import RoundedWeights
+
+    precision, base = plan.precision, plan.start.base
+    shared_attention.pin_flash()
     switch_dropout_off(model)
     _stop_at(model, plan.data.end)
     logps.install(model)
