@@ -188,7 +188,9 @@ def output_layer(machine: Machine) -> dict[str, Any]:
             result_N = logps.token_logps(states, weight, targets_N, chunk=logps.GPU_CHUNK)
             torch.autograd.backward((result_N * upstream_N).sum())
             peak = machine.peak_gib()
-            exact_states, exact_weight = (tensor.detach().to(torch.float32, copy=True).requires_grad_() for tensor in (states, weight))
+            exact_states, exact_weight = (
+                tensor.detach().to(torch.float32, copy=True).requires_grad_() for tensor in (states, weight)
+            )
             logits_NV = exact_states @ exact_weight.t()
             truth_N = logits_NV.log_softmax(-1).gather(1, targets_N[:, None])[:, 0]
             torch.autograd.backward((truth_N * upstream_N).sum())

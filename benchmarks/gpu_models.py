@@ -73,8 +73,8 @@ class Machine:
         """Return the memory of deleted models, and count the peak from here."""
         import torch
 
-        gc.collect()
         if self.is_gpu:
+            gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 

@@ -99,15 +99,16 @@ def median_seconds(machine: Machine, work: Callable[[], Any], repeats: int = 10)
 
 
 def architectures(machine: Machine) -> Iterator[dict[str, Any]]:
-    """Every known architecture; on a tiny run three of them."""
+    """Every known architecture; on a tiny run two of them."""
     from spotcli.core.forward.shared_attention import KNOWN
 
     kinds = ["qwen3", *sorted(KNOWN - {"qwen3"})]
-    for kind in ("qwen3", "gemma3_text", "qwen3_moe") if machine.tiny else kinds:
+    for kind in ("qwen3", "qwen3_moe") if machine.tiny else kinds:
         row = gpu_correct.architecture(machine, kind, gpu_correct.SIZES, gpu_correct.short_pairs())
         yield {"name": kind, **row}
     long = gpu_models.surgical_pairs(machine, "middle", 2, 500)
-    yield {"name": "qwen3, long pairs", **gpu_correct.architecture(machine, "qwen3", gpu_correct.LONG, long)}
+    sizes = gpu_correct.SIZES if machine.tiny else gpu_correct.LONG
+    yield {"name": "qwen3, long pairs", **gpu_correct.architecture(machine, "qwen3", sizes, long)}
 
 
 def output_layer(machine: Machine) -> Iterator[dict[str, Any]]:
@@ -128,9 +129,12 @@ def qlora(machine: Machine) -> Iterator[dict[str, Any]]:
 
 
 def compare(machine: Machine, shape: str, edits: tuple[Edit, ...], sides: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """spot, spot without sharing, and TRL, on the same pairs. A side that runs out of memory is a row that says so."""
+    """spot, spot without sharing, and TRL, on the same pairs. A side that runs out of memory is a row that says so.
+
+    A tiny run has the first of several edits only.
+    """
     size, train = SHAPES[shape]
-    for edit in edits:
+    for edit in edits[:1] if machine.tiny else edits:
         steps = gpu_speed.WARM + (1 if machine.tiny else 6)
         count = steps * int(train["batch_size"])
         pairs = gpu_models.surgical_pairs(machine, edit, count, machine.shape(size)["vocab_size"])
@@ -168,7 +172,7 @@ def options(machine: Machine, shape: str, names: tuple[str, ...]) -> Iterator[di
     size, train = SHAPES[shape]
     count = (gpu_speed.WARM + (1 if machine.tiny else 4)) * int(train["batch_size"])
     pairs = gpu_models.surgical_pairs(machine, "late", count, machine.shape(size)["vocab_size"])
-    for name in names:
+    for name in names[-3:] if machine.tiny else names:
         more, change, package = OPTIONS[name]
         row = {"name": f"{shape}, {name}", "shape": shape, "option": name}
         if package is not None and (find_spec(package) is None or not machine.is_gpu):

@@ -30,8 +30,8 @@ CHUNK = 256
 """Positions per chunk: about 150 MB of float32 logits with a vocabulary of 150,000."""
 
 GPU_CHUNK = 1024
-"""Positions per chunk on a GPU. Each chunk adds its part to the gradient of the head, which at 8B sizes moves 10 GB; with
-256 positions that would take longer than the products themselves."""
+"""Positions per chunk on a GPU. Each chunk adds its part to the gradient of the head, which moves 10 GB at 8B sizes;
+with 256 positions that would take longer than the products."""
 
 KEEP = 256 << 20
 """Most bytes of probabilities that are kept for the backward pass. For short answers this is enough for all."""
