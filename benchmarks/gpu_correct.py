@@ -80,7 +80,7 @@ def short_pairs(seed: int = 0) -> list[EncodedPair]:
 
 
 Numbers = tuple[Any, Any]
-"""logp of every answer, and the gradient of a loss with all weights of the model as one vector; both float64 on the CPU."""
+"""logp of every answer, and the gradient of a loss, with all weights as one vector; both float64 on the CPU."""
 
 
 def numbers(model: Any, pairs: Sequence[EncodedPair], machine: Machine, mode: str, dtype: Any) -> Numbers:

@@ -117,7 +117,7 @@ def output_layer(machine: Machine) -> Iterator[dict[str, Any]]:
 
 def whole_runs(machine: Machine) -> Iterator[dict[str, Any]]:
     """`spot train` with all weights, LoRA, and float32; on a tiny run LoRA only."""
-    runs = {"LoRA": {"lora": LORA}, "all weights": {}, "float32": {"dtype": "float32"}}
+    runs: dict[str, dict[str, Any]] = {"LoRA": {"lora": LORA}, "all weights": {}, "float32": {"dtype": "float32"}}
     for name, train in runs.items():
         if not machine.tiny or name == "LoRA":
             yield {"name": name, **gpu_correct.whole_run(machine, name, train)}

@@ -126,7 +126,8 @@ def _about(machine: Row) -> str:
     return (
         f"{machine['device']}, torch {machine['torch']}, transformers {machine['transformers']}, accelerate "
         f"{machine['accelerate']}, peft {machine['peft']}. Peak {peak} TFLOP/s by the data sheet; a large "
-        f"bfloat16 product reaches {machine['matmul_teraflops']:.3g} TFLOP/s, a copy {machine['copy_gigabytes']:.3g} GB/s.{small}"
+        f"bfloat16 product reaches {machine['matmul_teraflops']:.3g} TFLOP/s, a copy "
+        f"{machine['copy_gigabytes']:.3g} GB/s.{small}"
     )
 
 

@@ -59,7 +59,7 @@ def test_a_cpu_measures_no_goal(tiny: gpu.Results) -> None:
     text = (tiny.folder / "gpu.md").read_text()
     assert "say nothing about speed" in text
     for row in tiny.rows():
-        assert row.get("side", row.get("option", "")) in text
+        assert str(row.get("side", row.get("option", ""))) in text
 
 
 def speed_row(name: str, pairs: float, **more: Any) -> Row:

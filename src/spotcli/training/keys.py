@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "warmup_steps": 0.05,
     "max_grad_norm": 1.0,
     "logging_steps": 1,
+    # The filter would wait for the GPU after each micro-batch; `training.finite` checks the loss once per step.
+    "logging_nan_inf_filter": False,
     "report_to": "none",
     "log_level": "error",
     "save_total_limit": 2,

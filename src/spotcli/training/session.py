@@ -62,6 +62,9 @@ def training_arguments(plan: TrainPlan) -> Any:
         "use_cpu": not torch.cuda.is_available(),
         "bf16": deepspeed and plan.precision.compute == "bfloat16",
     }
+    if plan.sharding == "fsdp":
+        # Otherwise each process would keep the gradients of all weights until the last micro-batch of a step.
+        values["accelerator_config"] = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
     try:
         arguments = TrainingArguments(**values)
     except (ValueError, TypeError, ImportError) as error:

@@ -44,11 +44,11 @@ class Kernel:
         return query + key.sum() + value.sum()
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the names of all operations."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -127,5 +127,5 @@ def test_varlen_attention_gets_one_low_precision(kernel: Kernel) -> None:
 def test_bounds_that_a_reference_made_work_in_training() -> None:
     shared_attention._sequences.cache_clear()
     with torch.inference_mode():
-        _, *bounds = shared_attention._sequences((0, 3, 2, 2), torch.device("cpu"))
-    assert not any(bound.is_inference() for bound in bounds[:2])
+        bounds = shared_attention._sequences((0, 3, 2, 2), torch.device("cpu"))
+    assert not any(bound.is_inference() for bound in bounds if isinstance(bound, torch.Tensor))
