@@ -160,7 +160,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], gpu_speed.Change | None, str | None]] =
     "as recommended": ({}, None, None),
     "gradient checkpointing": ({"gradient_checkpointing": True}, None, None),
     "Liger's norm, rotary and feed-forward": ({}, gpu_speed.liger_parts, "liger_kernel"),
-    "torch.compile of norms": ({}, gpu_speed.compiled_norms, None),
+    "compile_norms": ({}, gpu_speed.compiled_norms_of, None),
     "AdamW not fused": ({"optim": "adamw_torch"}, None, None),
     "rounding to nearest": ({"rounding": "nearest"}, None, None),
 }

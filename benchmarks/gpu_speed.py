@@ -22,6 +22,7 @@ import gpu_models
 from gpu_models import Machine
 
 from spotcli.core import costs
+from spotcli.core.forward import compiled_norms
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.training import reference, session
 from spotcli.training.dry_run import setup_of, shape_of
@@ -175,11 +176,9 @@ def liger_parts(machine: Machine, model: Any) -> None:
     )
 
 
-def compiled_norms(machine: Machine, model: Any) -> None:
-    """torch.compile for the norms, whose only changing size is the number of tokens; a CPU traces them and no more."""
-    for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.compile(dynamic=True, backend="inductor" if machine.is_gpu else "eager")
+def compiled_norms_of(machine: Machine, model: Any) -> None:
+    """``train.compile_norms``; a CPU traces the norms and compiles nothing."""
+    compiled_norms.install(model, backend="inductor" if machine.is_gpu else "eager")
 
 
 @contextmanager

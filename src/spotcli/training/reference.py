@@ -121,6 +121,8 @@ def score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[Pai
 def _basis(plan: TrainPlan, device: str) -> str:
     """What all log-probabilities of a run depend on, besides the pair: weights, precision, device, layout."""
     basis = f"{plan.weights_digest}|{plan.precision}|{device}|{'shared' if plan.share else 'plain'}"
+    if plan.section.compile_norms:
+        basis += "|compiled"
     return f"{basis}|{plan.section.quantize}" if plan.section.quantize else basis
 
 

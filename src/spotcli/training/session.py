@@ -117,7 +117,7 @@ def prepare_model(plan: TrainPlan, model: Any, saved: SavedConfig) -> PreparedMo
         model: the policy, on its device.
         saved: the values of its configuration before training.
     """
-    from spotcli.core.forward import logps, rounded_operands, shared_attention
+    from spotcli.core.forward import compiled_norms, logps, rounded_operands, shared_attention
     from spotcli.core.forward.rounded_weights import RoundedWeights
 
     precision, base = plan.precision, plan.start.base
@@ -126,6 +126,8 @@ def prepare_model(plan: TrainPlan, model: Any, saved: SavedConfig) -> PreparedMo
     _stop_at(model, plan.data.end)
     logps.install(model)
     rounded_operands.install(model)
+    if plan.section.compile_norms:
+        compiled_norms.install(model)
     trains_rounded = precision.autocast and precision.weights == "float32" and plan.section.rounding == "stochastic"
     rounded = RoundedWeights(model, plan.recipe.seed, keep=not plan.divided) if trains_rounded else None
     if plan.share:
