@@ -41,7 +41,7 @@ def test_norms_are_compiled_once_for_all_lengths() -> None:
         return results
 
     expected, names = numbers(), [*model.state_dict()]
-    counter: Any = CompileCounterWithBackend("aot_eager")  # type: ignore[no-untyped-call]
+    counter: Any = CompileCounterWithBackend("aot_eager")
     assert compiled_norms.install(model, backend=counter) == 2 * 4 + 1
     for result, value in zip(numbers(), expected, strict=True):
         assert torch.allclose(result, value, rtol=1e-5, atol=1e-6)
