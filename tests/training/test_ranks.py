@@ -55,6 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "zero3": {"zero": 3},
     "zero3-offload": {"zero": 3, "offload": "all"},
     "fsdp": {"fsdp": True},
+    "fsdp-compiled": {"fsdp": True, "compile_norms": True},
 }
 
 
