@@ -7,6 +7,7 @@ vllm     sampling with vLLM: a trained model, and kill -9 during the run (20 min
 demo     all stages on a laptop, without an API key, a GPU or a model hub
 chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (45 minutes)
 bench    speed compared with other packages
+gpu      correctness, speed and memory on one GPU (8 minutes; `-- --device cpu --tiny` runs it on a CPU)
 pictures the pictures of the docs
 docs     the documentation as a site, build/site; a broken link is an error
 paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
@@ -105,6 +106,13 @@ def bench(session: nox.Session) -> None:
     install(session, "test", "bench")
     name, *arguments = session.posargs or ["help"]
     session.run("python", f"benchmarks/{name}.py", *arguments)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Measure on one GPU; `nox -s gpu -- pack` collects wheels for a machine without a network."""
+    install(session, "test", "gpu")
+    session.run("python", "benchmarks/gpu.py", *session.posargs)
 
 
 @nox.session

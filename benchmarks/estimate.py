@@ -81,10 +81,12 @@ def status(name: str) -> int:
 
 def child(settings: dict[str, Any], folder: Path) -> None:
     """Measure one setting, and print the numbers as the last line of stdout."""
+    from spotcli.core.forward import logps
     from spotcli.policies import models
     from spotcli.recipe import Recipe
     from spotcli.stages.train import train
 
+    logps.GPU_CHUNK = logps.CHUNK  # the dry run estimates for GPUs
     section = {"batch_size": 2, "per_device_train_batch_size": 1, "max_steps": STEPS, "warmup_steps": 0, **settings}
     recipe = Recipe.model_validate({"model": MODEL, "train": section})
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs(2)))

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 RECIPES = [
     "llama-3.1-8b-instruct.yaml",
+    "qwen3-8b-fsdp.yaml",
     "qwen3-8b-lora.yaml",
     "qwen3-8b.yaml",
     "reproduce-qwen3-8b.yaml",

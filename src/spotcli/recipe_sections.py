@@ -222,6 +222,8 @@ class TrainSection(Section):
     """DeepSpeed ZeRO stage for several processes; 0 is plain data parallelism."""
     fsdp: bool = False
     """Use PyTorch's FSDP2 instead of ZeRO: weights, gradients and optimizer state are sharded."""
+    compile_norms: bool = False
+    """Compile the norms of the model with torch.compile, which takes less memory traffic on a GPU."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """Keep the optimizer state (``optimizer``), or with ZeRO-3 and FSDP also the weights (``all``), in CPU memory.
 

@@ -78,15 +78,38 @@ def test_memory_of_an_8b_model_on_8_devices_computed_by_hand() -> None:
     # 2 * (3 * 5120 + 1024 + 8192), norms of heads 6 * 5120, feed-forward 8 * 12288, together
     # 49,152 + 49,152 + 30,720 + 98,304. Last norm 6 * 4096.
     assert memory["activations"] * GIB == 8192 * (36 * 4096 * 2 + 227_328 + 24_576)
-    # Logits 2 * 4 * 256 * 151936, 256 MiB of kept probabilities (2 * 6000 * 151936 would be more), the gradient of the
-    # head in float32 and bfloat16, scored states 2 * 4 * 6000 * 4096.
-    assert memory["head"] * GIB == 8 * 256 * 151936 + 2**28 + 6 * 622_329_856 + 8 * 6000 * 4096
-    # 15.3 weights, 6.6 gradients, 11.4 optimizer, 4.2 activations, 4.2 head, 2 reserve.
-    assert sum(memory.values()) == pytest.approx(43.75, abs=0.1)
+    # Logits 2 * 4 * 256 * 151936, 256 MiB of kept probabilities (2 * 6000 * 151936 would be more), two parts of the
+    # gradient of the head in float32, scored states 2 * 4 * 6000 * 4096.
+    assert memory["head"] * GIB == 8 * 256 * 151936 + 2**28 + 8 * 622_329_856 + 8 * 6000 * 4096
+    # 15.3 weights, 6.6 gradients, 11.4 optimizer, 4.2 activations, 5.4 head, 2 reserve.
+    assert sum(memory.values()) == pytest.approx(44.9, abs=0.1)
     # ZeRO-3 also shards the weights. Plain data parallelism in float32 shards nothing and is far too large.
     zero3 = costs.memory(QWEN3_8B, work, Setup(ranks=8, sharding="zero3", weight_bytes=2, autocast=False))
     assert zero3["weights"] < memory["weights"] / 2
     assert sum(costs.memory(QWEN3_8B, work, Setup(checkpointing=True)).values()) > 100
+
+
+def test_memory_of_fsdp_computed_by_hand() -> None:
+    work = Work(tokens=8192, scored=6000, attended=8192 * 8193 // 2)
+    setup = Setup(ranks=8, sharding="fsdp", checkpointing=True)  # float32 weights, bfloat16 products
+    memory, n = costs.memory(QWEN3_8B, work, setup), QWEN3_8B.parameters
+    layer = 6_945_767_424 / 36
+    # An eighth of the weights; two whole layers and the head in float32, and one layer rounded to bfloat16.
+    assert memory["weights"] * GIB == pytest.approx(4 * n / 8 + 4 * (2 * layer + 622_329_856) + 2 * layer)
+    assert (memory["gradients"] * GIB, memory["optimizer"] * GIB) == (4 * n / 8, 8 * n / 8)
+    # Before they are divided, each device has them whole: 30.5 GiB, and little else.
+    assert 30.5 + costs.RESERVE < costs.loading_memory(QWEN3_8B, work, setup) < 38
+
+
+def test_checkpoints_computed_by_hand() -> None:
+    # Bytes per weight: float32 weights and two moments. DeepSpeed has its own copies too.
+    n = QWEN3_8B.parameters
+    assert (
+        costs.checkpoint_bytes(QWEN3_8B, Setup()) == costs.checkpoint_bytes(QWEN3_8B, Setup(sharding="fsdp")) == 12 * n
+    )
+    assert costs.checkpoint_bytes(QWEN3_8B, Setup(sharding="zero2", weight_bytes=2)) == 16 * n
+    assert costs.checkpoint_bytes(QWEN3_8B, Setup(sharding="zero3", weight_bytes=2)) == 14 * n
+    assert costs.checkpoint_bytes(replace(QWEN3_8B, adapters=1000), Setup()) == 12_000
 
 
 def rows(start: tuple[int, ...] = (1, 2, 3)) -> list[EncodedPair]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from spotcli.core import rounding
 from spotcli.core.rounding import half_spacings, rounded, update_sums, weight_seed
 
 # bfloat16 has 8 significant bits: the spacing is 2^-7 = 0.0078125 from 1 to 2.
@@ -54,6 +55,26 @@ def test_a_seed_repeats_the_choices() -> None:
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert weight_seed(0, "a", 1) != weight_seed(0, "a", 2)
+
+
+def test_noise_of_several_blocks_at_once_is_that_of_each_block() -> None:
+    """A GPU rounds many blocks at once; the saved weights must not depend on it."""
+    device, seed = torch.device("cpu"), 12_345_678_901
+    count = 3 * rounding.BLOCK + 17
+    parts = [
+        rounding._noise(min(rounding.BLOCK, count - start), seed + index * rounding.STRIDE, device)
+        for index, start in enumerate(range(0, count, rounding.BLOCK))
+    ]
+    assert torch.equal(rounding._noise(count, seed, device), torch.cat(parts))
+
+
+def test_without_a_check_no_number_is_read() -> None:
+    weight = torch.tensor([1.0, 1.003, -2.5, float("inf"), float("nan")])
+    checked = rounded(weight, torch.bfloat16, "stochastic", seed=5)
+    unchecked = rounded(weight, torch.bfloat16, "stochastic", seed=5, check=False)
+    assert torch.equal(checked.view(torch.int16), unchecked.view(torch.int16))
+    empty = rounded(torch.empty(5, device="meta"), torch.bfloat16, "stochastic", seed=5, check=False)
+    assert empty.shape == (5,)  # reading a number of the meta device is an error
 
 
 def test_what_is_left_of_an_update() -> None:

@@ -99,6 +99,37 @@ def test_nf4_weights_take_a_third_of_the_memory(tmp_path: Path, capsys: pytest.C
     )
 
 
+def test_disk_of_a_run_is_that_of_its_files(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, [pair(number) for number in range(16)])
+    section = recipe(tiny_model, batch_size=4, num_train_epochs=1, save_steps=1, save_total_limit=2)
+    costs = train(section, folder=tmp_path, dry_run=True).estimate
+    assert costs is not None
+    text = capsys.readouterr().err
+    assert "GiB on disk: checkpoints" in text
+    assert "at 1 GB/s, which differs much between disks" in text
+    train(section, folder=tmp_path)
+
+    def size(*patterns: str) -> float:
+        found = [path for pattern in patterns for path in (tmp_path / "checkpoint").glob(pattern)]
+        assert found
+        return sum(path.stat().st_size for path in found) / 2**30
+
+    one = size("checkpoint-4/*.safetensors", "checkpoint-4/optimizer.pt")
+    # Two are kept, and a third one exists until it is whole. Names and shapes take a tenth in so small a model.
+    assert costs.disk["checkpoints"] == pytest.approx(3 * one, rel=0.15)
+    assert costs.disk["model"] == pytest.approx(size("model.safetensors"), rel=0.1)
+    assert costs.saving_seconds * 1e9 == pytest.approx(
+        (4 * costs.disk["checkpoints"] / 3 + costs.disk["model"]) * 2**30
+    )
+    for changed, checkpoints in (({"save_total_limit": None}, 4), ({"save_strategy": "no"}, 0), ({"save_steps": 3}, 1)):
+        again = recipe(tiny_model, **{"batch_size": 4, "num_train_epochs": 1, "save_steps": 1, **changed})
+        other = train(again, folder=tmp_path, dry_run=True).estimate
+        assert other is not None
+        assert other.disk["checkpoints"] == pytest.approx(checkpoints * costs.disk["checkpoints"] / 3)
+
+
 def test_unknown_device_is_an_error_with_the_nearest_name(tiny_model: Path, tmp_path: Path) -> None:
     write(tmp_path, [pair(number) for number in range(4)])
     with pytest.raises(RecipeError, match="unknown device 'h8000'") as caught:

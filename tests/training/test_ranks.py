@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from spotcli.core.forward.batches import Layout
-from spotcli.core.forward.encoding import Encoded
+from spotcli.core.forward.encoding import Encoded, EncodedPair
 from spotcli.errors import RecipeError, SpotError
 from spotcli.recipe import TrainSection
 from spotcli.stages.train import train
@@ -25,6 +25,7 @@ from spotcli.training.data import PrefixSharing, TrainingData
 from spotcli.training.launcher import deepspeed_config, free_port, write_config
 from spotcli.training.plan import TrainPlan
 from spotcli.training.rank import Ranks, cure_of
+from spotcli.training.session import training_arguments
 from spotcli.training.starting_model import StartingModel
 from tests.stages.test_train import apart, metrics, pair, recipe, write
 
@@ -54,6 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "zero3": {"zero": 3},
     "zero3-offload": {"zero": 3, "offload": "all"},
     "fsdp": {"fsdp": True},
+    "fsdp-compiled": {"fsdp": True, "compile_norms": True},
 }
 
 
@@ -256,6 +258,17 @@ def config(tmp_path: Path, **section: Any) -> dict[str, Any]:
     plan = TrainPlan(settings, tmp_path, StartingModel(), TrainingData(Encoded()), PrefixSharing(True), layout, Ranks())
     written: dict[str, Any] = json.loads(write_config(plan, tmp_path).read_text())
     return written
+
+
+def test_fsdp_divides_the_gradients_after_each_micro_batch(tmp_path: Path) -> None:
+    """Otherwise each process would keep the gradients of all weights until the last micro-batch of a step."""
+    for section, reduced in (({"fsdp": True}, True), ({"zero": 0}, None)):
+        settings = recipe(Path("model"), processes=2, **section)
+        layout = Layout(8, accumulate=2, ranks=2)
+        data = TrainingData(Encoded([EncodedPair((1,), (2,), (3,))] * 8))
+        plan = TrainPlan(settings, tmp_path, StartingModel(), data, PrefixSharing(True), layout, Ranks())
+        given = training_arguments(plan).accelerator_config.gradient_accumulation_kwargs or {}
+        assert given.get("sync_each_batch") is reduced
 
 
 def test_accelerate_configuration(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ buffers of communication libraries.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -24,6 +24,12 @@ GIB = 2**30
 
 RESERVE = 2.0
 """GiB per device for the driver's context, communication buffers and fragmentation."""
+
+DISK_RATE = 1e9
+"""Bytes per second that are read from or written to a disk; a rough number, shared file systems differ much."""
+
+CACHED_PAIR = 200
+"""Bytes of a pair in the reference's cache."""
 
 BUCKET = 500_000_000
 """Gradients that DeepSpeed reduces at once."""
@@ -214,8 +220,8 @@ def memory(shape: Shape, work: Work, setup: Setup) -> dict[str, float]:
     weights = (base + 4 * shape.adapters) / whole if setup.offload != "all" else 0.0
     if setup.casts:
         weights += setup.compute_bytes * shape.body / (1 if whole == 1 else shape.layers)
-    elif whole > 1:
-        # Two layers at a time and the embeddings are unsharded on every device.
+    if whole > 1:
+        # Two layers at a time and the head are unsharded on every device.
         weights += setup.weight_bytes * (2 * shape.body / shape.layers + shape.head)
     if shape.quantized:
         weights += setup.compute_bytes * shape.hidden * shape.mlp  # one matrix at a time, dequantized
@@ -236,6 +242,34 @@ def memory(shape: Shape, work: Work, setup: Setup) -> dict[str, float]:
         "head": _head(shape, work, setup),
     }
     return {name: value / GIB for name, value in parts.items()} | {"reserve": RESERVE}
+
+
+def loading_memory(shape: Shape, work: Work, setup: Setup) -> float:
+    """Return the GiB of one device while it has the whole weights: when they are loaded, and for the reference.
+
+    Args:
+        shape: the model.
+        work: the largest micro-batch.
+        setup: the settings of the run.
+    """
+    weights = (shape.parameters - shape.quantized) * setup.weight_bytes + shape.quantized * NF4
+    if setup.casts:
+        weights += setup.compute_bytes * (shape.body / shape.layers + shape.head)
+    layer = activations(shape, work, replace(setup, checkpointing=True)) / (shape.layers + 1)
+    logits = 4 * min(setup.chunk, work.scored) * shape.vocabulary
+    return (weights + layer + logits + 4 * work.scored * shape.hidden) / GIB + RESERVE
+
+
+def checkpoint_bytes(shape: Shape, setup: Setup) -> float:
+    """Return the bytes of a checkpoint: weights, and what the optimizer needs to resume.
+
+    Plain and FSDP: the trained weights and two moments in float32. DeepSpeed: float32 copies and moments, the weights
+    for transformers, and with ZeRO-2 once more its own.
+    """
+    copies = {"zero2": 2, "zero3": 1}.get(setup.sharding)
+    if copies is None:
+        return shape.trained * (4 + 8)
+    return shape.trained * (4 + 8 + copies * min(4, setup.weight_bytes))
 
 
 def activations(shape: Shape, work: Work, setup: Setup) -> float:
@@ -263,5 +297,7 @@ def _head(shape: Shape, work: Work, setup: Setup) -> float:
     logits = 2 * 4 * min(setup.chunk, work.scored) * shape.vocabulary
     logits += min(setup.keep, setup.compute_bytes * work.scored * shape.vocabulary)
     operand = shape.head * setup.compute_bytes if setup.casts else 0
-    gradient = 0 if shape.adapters else shape.head * (4 + min(4, setup.weight_bytes))
+    # Two float32 parts are added up, unless all probabilities are kept and there is one part.
+    parts = 2 if setup.keep < setup.compute_bytes * work.scored * shape.vocabulary else 1
+    gradient = 0 if shape.adapters else shape.head * max(4 * parts, 4 + min(4, setup.weight_bytes))
     return logits + operand + gradient + 2 * 4 * work.scored * shape.hidden

@@ -23,7 +23,10 @@ TABLE = 1 << 20
 """Random numbers that are drawn once."""
 
 BLOCK = TABLE
-"""Weights that are rounded at once."""
+"""Weights whose noise is one part of the table."""
+
+GPU_BLOCKS = 64
+"""Blocks that a GPU rounds at once; with one at a time, it would wait for the next launch."""
 
 _LARGE = 1e38
 
@@ -36,7 +39,7 @@ def weight_seed(seed: int, name: str, step: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|{name}|{step}".encode()).digest()[:7], "big")
 
 
-def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int) -> Tensor:
+def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int, *, check: bool = True) -> Tensor:
     """The weight in another format.
 
     Args:
@@ -44,6 +47,8 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int) -
         dtype: the format of the result.
         rounding: only decides where ``dtype`` has fewer bits than the weight; other values are exact.
         seed: of the random choices of stochastic rounding.
+        check: look for weights that are too large, for which a GPU finishes all its work first. Without the check they
+            become infinite.
 
     Raises:
         OverflowError: a finite weight is too large for the format.
@@ -53,7 +58,7 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int) -
     if not weight.dtype.is_floating_point or dtype.itemsize >= weight.dtype.itemsize or not weight.numel():
         return weight.to(dtype)
     limits = torch.finfo(dtype)
-    largest = max(map(abs, map(float, weight.aminmax())))
+    largest = max(map(abs, map(float, weight.aminmax()))) if check else float("inf")
     # Half a spacing above the largest number, rounding to nearest gives infinity.
     if limits.max * (1 + limits.eps / 4) < largest < float("inf"):
         raise OverflowError(f"{largest:.4g} exceeds the largest {dtype} {limits.max:.4g}")
@@ -62,19 +67,28 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int) -
     result = torch.empty(weight.shape, dtype=dtype, device=weight.device)
     flat_N, result_N = weight.detach().reshape(-1), result.view(-1)
     safe = largest < _LARGE
-    for index, start in enumerate(range(0, flat_N.numel(), BLOCK)):
-        part = slice(start, start + BLOCK)
-        result_N[part] = _stochastic(flat_N[part], dtype, seed + index * STRIDE, safe=safe)
+    blocks = 1 if weight.device.type == "cpu" else GPU_BLOCKS
+    for index, start in enumerate(range(0, flat_N.numel(), blocks * BLOCK)):
+        part = slice(start, start + blocks * BLOCK)
+        noise_N = _noise(len(flat_N[part]), seed + index * blocks * STRIDE, weight.device)
+        result_N[part] = _stochastic(flat_N[part], dtype, noise_N, safe=safe)
     return result
 
 
-def _stochastic(weight_N: Tensor, dtype: torch.dtype, seed: int, *, safe: bool) -> Tensor:
-    """One of the two neighbours, the farther one with probability (distance to the nearer one) / spacing."""
+def _stochastic(weight_N: Tensor, dtype: torch.dtype, noise_N: Tensor, *, safe: bool) -> Tensor:
+    """One of the two neighbours, the farther one with probability (distance to the nearer one) / spacing.
+
+    Args:
+        weight_N: float32 or float64.
+        dtype: the format of the result.
+        noise_N: integers that are uniform in [0, 2^16).
+        safe: no weight is near the largest number, infinite or NaN.
+    """
     import torch
 
     if dtype == torch.bfloat16 and weight_N.dtype == torch.float32:
         # A bfloat16 is the upper half of a float32: uniform noise in the lower half carries with that probability.
-        bits_N = weight_N.view(torch.int32) + _noise(len(weight_N), seed, weight_N.device)
+        bits_N = weight_N.view(torch.int32) + noise_N
         result_N = bits_N.bitwise_and_(-(1 << 16)).view(torch.float32).to(dtype)
         if safe:
             return result_N
@@ -86,20 +100,26 @@ def _stochastic(weight_N: Tensor, dtype: torch.dtype, seed: int, *, safe: bool) 
     away_N = weight_N.abs() > nearest_N.abs()
     other_N = (nearest_N.view(torch.int16) + torch.where(away_N, 1, -1).to(torch.int16)).view(dtype)
     spacing_N = (other_N.float() - nearest_N.float()).abs()
-    draw_N = _noise(len(weight_N), seed, weight_N.device) / (1 << 16)
+    draw_N = noise_N / (1 << 16)
     # Exact weights have error 0. No choice between a finite number and infinity.
     takes_other_N = (draw_N * spacing_N < error_N.abs()) & torch.isfinite(other_N)
     return torch.where(takes_other_N, other_N, nearest_N)
 
 
 def _noise(count: int, seed: int, device: torch.device) -> Tensor:
-    """Integers that are uniform in [0, 2^16), [count]: a part of one table, at a place that the seed decides.
+    """Integers that are uniform in [0, 2^16), [count]: a part of one table per block, at places that the seed decides.
 
     Drawing new numbers for all weights would take longer than rounding them.
     """
+    import torch
+
     table_N = _table(str(device))
     first = seed % TABLE
-    return table_N[first : first + count]
+    if count <= BLOCK:
+        return table_N[first : first + count]
+    # One row per place in the table; the rows overlap in memory.
+    places = (torch.arange(-(-count // BLOCK), device=device) * STRIDE + first) % TABLE
+    return table_N.as_strided((TABLE, BLOCK), (1, 1)).index_select(0, places).view(-1)[:count]
 
 
 @cache

@@ -7,6 +7,7 @@ The sizes come from config.json: transformers builds the model on the ``meta`` d
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from spotcli.console import say, warn
@@ -52,6 +53,7 @@ def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> CostEs
         operations["reference"] = float(sum(costs.forward(shape, epoch).values()))
     largest = max(batches, key=lambda work: costs.activations(shape, work, setup))
     memory = costs.memory(shape, largest, setup)
+    files = _files(plan, shape, setup)
     return CostEstimate(
         parameters=shape.parameters,
         trained=shape.trained,
@@ -66,8 +68,53 @@ def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> CostEs
         memory=memory,
         memory_total=sum(memory.values()),
         memory_available=DEVICES[device].memory,
+        memory_loading=costs.loading_memory(shape, largest, setup),
+        disk=files.disk,
+        loading_seconds=files.loading / costs.DISK_RATE,
+        saving_seconds=files.saving / costs.DISK_RATE,
         updates=estimate_updates(plan) if plan.section.lora is None else None,
     )
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a run reads and writes."""
+
+    disk: dict[str, float]
+    """GiB that exist when the model is saved, by content."""
+    loading: float
+    """Bytes that are read."""
+    saving: float
+    """Bytes that are written in the whole run."""
+
+
+def _files(plan: TrainPlan, shape: Shape, setup: Setup) -> _Files:
+    """The files of a run; one checkpoint more than the limit exists until the new one is whole."""
+    one, section = costs.checkpoint_bytes(shape, setup), plan.section
+    saves = _saves(section, plan.steps, math.ceil(len(plan.pairs) / plan.layout.step))
+    limit = keys.argument(section, "save_total_limit")
+    kept = min(saves, int(limit) + 1) if limit else saves
+    config, _ = models.load_configs(plan.model)
+    stored = int(getattr(getattr(config, "dtype", None), "itemsize", 2))
+    saved = stored if section.save_dtype == "auto" else int(models.torch_dtype(section.save_dtype).itemsize)
+    model = 4 * shape.adapters if shape.adapters else saved * shape.parameters
+    parts = {"checkpoints": kept * one, "model": model}
+    if plan.objective.reference:
+        parts["reference"] = costs.CACHED_PAIR * len(plan.pairs)
+    disk = {name: value / costs.GIB for name, value in parts.items()}
+    return _Files(disk, loading=stored * shape.parameters, saving=saves * one + model)
+
+
+def _saves(section: TrainSection, steps: int, per_epoch: int) -> int:
+    """How many checkpoints a run writes; the model alone follows the last step, unless checkpoints are kept."""
+    arguments = section.training_arguments
+    strategy = str(arguments.get("save_strategy", "steps"))
+    if strategy == "no":
+        return 0
+    every = float(arguments.get("save_steps", max(1, math.ceil(steps / 4))))
+    whole = per_epoch if strategy == "epoch" else math.ceil(every * steps) if every < 1 else int(every)
+    last = steps if keys.keeps_checkpoints(section) else steps - 1
+    return last // whole
 
 
 def estimate_updates(plan: TrainPlan) -> UpdateEstimate | None:
@@ -182,7 +229,7 @@ def _adapters(lora: LoraSection, linear: dict[str, Any]) -> int:
 
 def setup_of(section: TrainSection, sharding: Sharding) -> Setup:
     """How a recipe trains on GPUs, which compute in bfloat16 unless ``train.dtype`` is float32."""
-    from spotcli.core.forward.logps import CHUNK, KEEP
+    from spotcli.core.forward.logps import GPU_CHUNK, KEEP
 
     exact = section.dtype == "float32"
     deepspeed = sharding.startswith("zero")
@@ -196,7 +243,7 @@ def setup_of(section: TrainSection, sharding: Sharding) -> Setup:
         weight_bytes=2 if low else 4,
         compute_bytes=4 if exact else 2,
         autocast=not exact and not deepspeed,
-        chunk=CHUNK,
+        chunk=GPU_CHUNK,
         keep=KEEP,
     )
 
@@ -219,11 +266,24 @@ def show_estimate(estimate: CostEstimate) -> None:
         f"{estimate.memory_total:.1f} of {estimate.memory_available:g} GiB per device: "
         + ", ".join(f"{name} {value:.1f}" for name, value in estimate.memory.items())
     )
+    say(
+        f"{estimate.memory_loading:.1f} GiB per device while each has the whole weights (loading, reference); about "
+        f"{_duration(estimate.loading_seconds)} of loading and {_duration(estimate.saving_seconds)} of saving at "
+        f"{costs.DISK_RATE / 1e9:g} GB/s, which differs much between disks"
+    )
+    say(
+        f"{sum(estimate.disk.values()):.1f} GiB on disk: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in estimate.disk.items())
+    )
     if (updates := estimate.updates) is not None:
         say(
             f"a training step moves a weight by at most about {updates.step:.2g}, the whole run by {updates.run:.2g}; "
             f"rounding to the nearest bfloat16 would keep that for {updates.step_share:.1%} and "
             f"{updates.run_share:.1%} of the weights"
         )
-    if estimate.memory_total > estimate.memory_available:
+    if max(estimate.memory_total, estimate.memory_loading) > estimate.memory_available:
         warn(f"estimated memory exceeds the device; try {MEMORY_CURE}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(1, seconds):.0f} s"

@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "warmup_steps": 0.05,
     "max_grad_norm": 1.0,
     "logging_steps": 1,
+    # The filter would wait for the GPU after each micro-batch; `training.finite` checks the loss once per step.
+    "logging_nan_inf_filter": False,
     "report_to": "none",
     "log_level": "error",
     "save_total_limit": 2,
@@ -39,7 +41,10 @@ _DTYPE = "use train.dtype"
 _SHARDING = "use train.processes with train.zero or train.fsdp"
 _LAUNCH = "spot launches the processes itself; use train.processes and train.nodes"
 _EVAL = "use `spot eval`"
-_COMPILE = "every micro-batch has another shape, and each would be compiled, which takes longer than training"
+_COMPILE = (
+    "every micro-batch has another shape, and each would be compiled, which takes longer than training; "
+    "train.compile_norms compiles the parts without such shapes"
+)
 _SIZES = "micro-batches already group pairs of similar length"
 
 OWNED: dict[str, str] = {

@@ -92,7 +92,7 @@ def _compute(
     with Appender(cache) if plan.ranks.is_main else nullcontext() as file:
         for members in micro_batches(list(keys), sizes(plan.pairs, share=plan.share), plan.layout):
             remaining -= len(members)
-            logps = _score(plan, model, [plan.pairs[index] for index in members])
+            logps = score(plan, model, [plan.pairs[index] for index in members])
             if not all(math.isfinite(value) for pair in logps for value in pair):
                 raise not_finite_start(model, plan.model, "a log-probability")
             scored = {keys[index]: value for index, value in zip(members, logps, strict=True)}
@@ -105,7 +105,7 @@ def _compute(
     return computed
 
 
-def _score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[PairLogps]:
+def score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[PairLogps]:
     """The log-probabilities of one micro-batch."""
     import torch
 
@@ -121,6 +121,8 @@ def _score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[Pa
 def _basis(plan: TrainPlan, device: str) -> str:
     """What all log-probabilities of a run depend on, besides the pair: weights, precision, device, layout."""
     basis = f"{plan.weights_digest}|{plan.precision}|{device}|{'shared' if plan.share else 'plain'}"
+    if plan.section.compile_norms:
+        basis += "|compiled"
     return f"{basis}|{plan.section.quantize}" if plan.section.quantize else basis
 
 

@@ -62,6 +62,9 @@ def training_arguments(plan: TrainPlan) -> Any:
         "use_cpu": not torch.cuda.is_available(),
         "bf16": deepspeed and plan.precision.compute == "bfloat16",
     }
+    if plan.sharding == "fsdp":
+        # Otherwise each process would keep the gradients of all weights until the last micro-batch of a step.
+        values["accelerator_config"] = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
     try:
         arguments = TrainingArguments(**values)
     except (ValueError, TypeError, ImportError) as error:
@@ -93,9 +96,6 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     """
     import torch
 
-    from spotcli.core.forward import logps, rounded_operands, shared_attention
-    from spotcli.core.forward.rounded_weights import RoundedWeights
-
     if torch.cuda.is_available() and plan.ranks.local_rank is not None:
         torch.cuda.set_device(plan.ranks.local_rank)
     precision, base = plan.precision, plan.start.base
@@ -106,10 +106,28 @@ def load_model(plan: TrainPlan) -> PreparedModel:
     saved = SavedConfig(model.config._attn_implementation, model.config.use_cache, dtype)
     if base is not None and plan.section.lora is None:
         model = adapters.merged(model, plan.model).requires_grad_(True)
+    return prepare_model(plan, model, saved)
+
+
+def prepare_model(plan: TrainPlan, model: Any, saved: SavedConfig) -> PreparedModel:
+    """A loaded model with the output layer, the rounding and the attention that training uses.
+
+    Args:
+        plan: the run.
+        model: the policy, on its device.
+        saved: the values of its configuration before training.
+    """
+    from spotcli.core.forward import compiled_norms, logps, rounded_operands, shared_attention
+    from spotcli.core.forward.rounded_weights import RoundedWeights
+
+    precision, base = plan.precision, plan.start.base
+    shared_attention.pin_flash()
     switch_dropout_off(model)
     _stop_at(model, plan.data.end)
     logps.install(model)
     rounded_operands.install(model)
+    if plan.section.compile_norms:
+        compiled_norms.install(model)
     trains_rounded = precision.autocast and precision.weights == "float32" and plan.section.rounding == "stochastic"
     rounded = RoundedWeights(model, plan.recipe.seed, keep=not plan.divided) if trains_rounded else None
     if plan.share:

@@ -29,7 +29,8 @@ class Totals:
         import torch
 
         values = [
-            value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device=device)
+            # `torch.tensor` would wait for the work of a GPU.
+            value if isinstance(value, torch.Tensor) else torch.full((), value, dtype=torch.float64, device=device)
             for value in sums.values()
         ]
         return cls(tuple(sums), torch.stack(values).double())

@@ -58,6 +58,14 @@ class CostEstimate:
     """GiB per device."""
     memory_available: float
     """GiB of the device."""
+    memory_loading: float
+    """GiB per device while it has the whole weights: when they are loaded, and for the reference."""
+    disk: dict[str, float]
+    """GiB on disk when the model is saved, by content; the folder needs the sum."""
+    loading_seconds: float
+    """Reading the weights, at ``core.costs.DISK_RATE``; a rough number."""
+    saving_seconds: float
+    """Writing all checkpoints and the model, at the same rate."""
     updates: UpdateEstimate | None = None
     """None if the weights are not on this machine, or adapters are trained."""
 

@@ -26,7 +26,7 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from spotcli.core.forward.batches import MicroBatch, plan_epoch, sizes
-from spotcli.core.forward.packing import Batch, pack
+from spotcli.core.forward.packing import Batch, pack, upload
 from spotcli.core.forward.rounded_weights import RoundedWeights
 from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.errors import SpotError
@@ -179,7 +179,7 @@ class PairTrainer(Trainer):
         chosen_B, rejected_B = batch.sequence_logps(logps_N)
         reference_B4 = None
         if "reference" in inputs:
-            reference_B4 = torch.tensor(inputs["reference"], dtype=chosen_B.dtype, device=chosen_B.device)
+            reference_B4 = upload(torch.tensor(inputs["reference"], dtype=chosen_B.dtype), chosen_B.device)
         outputs = self.objective(
             LossInputs(
                 policy_chosen_logps_B=chosen_B,

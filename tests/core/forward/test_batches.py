@@ -78,6 +78,15 @@ def test_a_step_has_the_same_pairs_in_every_layout(sizes: list[int]) -> None:
     assert steps(sizes, layout_of(3, 2, 2)) == steps(sizes, layout_of(1, 4, 3)) == whole
 
 
+def test_ranks_take_turns_with_the_longest_pairs() -> None:
+    """Processes that wait for each other once per step should have about the same tokens in it."""
+    sizes = [80, 70, 60, 50, 40, 30, 20, 10]
+    plan = list(plan_epoch(sizes, layout=layout_of(1, 4, 2), seed=0, epoch=0))
+    assert [[sizes[batch.members[0]] for batch in turn] for turn in plan] == [[80, 70], [50, 60], [40, 30], [10, 20]]
+    # 180 each. If the first rank had the longest pair of every turn, it would have 200 of 360.
+    assert [sum(sizes[turn[rank].members[0]] for turn in plan) for rank in range(2)] == [180, 180]
+
+
 def test_epochs_and_seeds_have_different_orders() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, ...]]:
         plan = plan_epoch([1] * 40, layout=Layout(1, 1), seed=seed, epoch=epoch)

@@ -147,7 +147,9 @@ def plan_epoch(sizes: Sequence[int], *, layout: Layout, seed: int, epoch: int) -
             parts = limit.balance(members, sizes, slots)
         batches = [MicroBatch(tuple(part)) if part else MicroBatch((members[0],), idle=True) for part in parts]
         for first in range(0, slots, layout.ranks):
-            yield tuple(batches[first : first + layout.ranks])
+            turn = tuple(batches[first : first + layout.ranks])
+            # Otherwise the first rank would have the longest pairs of every turn, and the others would wait for it.
+            yield turn if first // layout.ranks % 2 == 0 else turn[::-1]
 
 
 def micro_batches(members: Sequence[int], sizes: Sequence[int], layout: Layout) -> list[list[int]]:

@@ -51,6 +51,8 @@ class Batch:
     """Whether a scored token counts for the rejected answer; shared tokens count for both."""
     edited_N: Tensor
     """Whether a scored token is missing from the other answer of its pair; all others were kept."""
+    chosen_at_T: Tensor
+    """Indices of the scored tokens that count for the chosen answer; a GPU would have to count a mask first."""
     pairs: int
     """Number of pairs, B."""
     attention_mask_RL: Tensor | None = None
@@ -93,15 +95,22 @@ class Batch:
 
     def chosen_token_logps(self, logps_N: Tensor) -> Tensor:
         """Return the log-probabilities of the tokens of the chosen answers, [T]."""
-        return logps_N[self.chosen_N]
+        return logps_N.index_select(0, self.chosen_at_T)
 
     def to(self, device: Any) -> Batch:
         """Return the batch with its tensors on ``device``."""
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
+            name: upload(value, device) if isinstance(value, Tensor) else value for name, value in vars(self).items()
         }
         return Batch(**moved)
+
+
+def upload(tensor: Tensor, device: Any) -> Tensor:
+    """Return a tensor on ``device``; the copy to a GPU does not wait for the work that the GPU still has."""
+    device = torch.device(device)
+    if device.type == "cuda" and tensor.device.type == "cpu" and torch.cuda.is_available():
+        tensor = tensor.pin_memory()  # a copy from other memory waits
+    return tensor.to(device, non_blocking=True)
 
 
 def pack(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True) -> Batch:
@@ -203,4 +212,5 @@ class _ScoredTokens:
             "chosen_N": torch.tensor(self.chosen),
             "rejected_N": torch.tensor(self.rejected),
             "edited_N": torch.tensor(self.edited),
+            "chosen_at_T": torch.tensor([index for index, chosen in enumerate(self.chosen) if chosen]),
         }

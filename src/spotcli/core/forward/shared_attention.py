@@ -7,9 +7,10 @@ The Llama-like models of transformers 5 pass unknown keyword arguments of ``forw
 unmodified: ``model(..., pair_spans=...)``. This module registers no mask function, so transformers builds no mask. It
 therefore rejects rows without spans: their padding would be attended to.
 
-A GPU with torch's varlen attention runs one call per layer. This path follows the documentation of torch and has not
-run on a GPU yet; the tests replace the kernel by one with the same contract. Other devices run one call per piece of
-the row. The pieces are the common start, then P, A and B of each pair.
+A GPU with torch's varlen attention runs one call per layer, with flash attention (``pin_flash``). This path follows the
+documentation of torch and has not run on a GPU yet; the tests replace the kernel by one with the same contract. Other
+devices, and float32 on a GPU, run one call per piece of the row. The pieces are the common start, then P, A and B of
+each pair.
 
 Shapes, as suffixes of names: C the common start, Q queries of one call, S keys that they attend to.
 """
@@ -26,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spotcli.core.forward.packing import Span
+from spotcli.core.forward.packing import Span, upload
 from spotcli.errors import SpotError
 
 NAME = "spot_pairs"
@@ -78,6 +79,16 @@ def register() -> None:
     AttentionInterface.register(NAME, pair_attention)
 
 
+def pin_flash() -> None:
+    """Keep torch from choosing cuDNN's attention, for this process. Without a GPU nothing changes.
+
+    cuDNN builds a plan for each new shape, and every micro-batch has another one. torch's varlen attention also follows
+    this switch in the versions that can run it with cuDNN; on a GH200, a user measured a fifth of the speed of flash
+    attention there (pytorch/pytorch#187770).
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def pair_attention(  # noqa: PLR0913  # transformers calls it with these arguments
     module: Any,
     query: Tensor,
@@ -122,26 +133,30 @@ def pair_attention(  # noqa: PLR0913  # transformers calls it with these argumen
     if sliding_window is not None and any(pair_common + p + max(a, b) > sliding_window for _, p, a, b in pair_spans):
         raise SpotError(f"a pair is longer than the sliding window of {sliding_window} tokens")
     grouped = query.shape[1] != key.shape[1]
+    device = query.device.type
+    # Under autocast, rotation returns float32 queries and keys beside values in low precision.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     # Split once instead of slicing: the gradient of a slice is as long as the row, and each pair has several slices.
     sizes = [pair_common, *(size for _, *parts in pair_spans for size in parts)]
-    if (kernel := _varlen(query.device, query.dtype)) is not None:
+    # The CPU kernels of torch cast every block of bfloat16 to float32, which doubles the time of short pieces.
+    inner = torch.promote_types(query.dtype, torch.float32) if device == "cpu" else dtype
+    query, key, value = query.to(inner), key.to(inner), value.to(inner)
+    if (kernel := _varlen(query.device, inner)) is not None:
         sequences, *bounds = _sequences(tuple(sizes), query.device)
         keys, values = (
             torch.cat([pieces[index] for sequence in sequences for index in sequence], 2)[0].transpose(0, 1)
             for pieces in (torch.split(key, sizes, 2), torch.split(value, sizes, 2))
         )
-        output = kernel(
-            query[0].transpose(0, 1), keys, values, *bounds, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
-        )
+        groups = {"enable_gqa": grouped} if grouped and _takes_groups(kernel) else {}
+        output = kernel(query[0].transpose(0, 1), keys, values, *bounds, scale=scaling, window_size=(-1, 0), **groups)
         return output[None], None
+    if grouped and device != "cpu":
+        # With fewer key heads, only the kernel that writes all scores to memory computes float32.
+        key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], 1) for tensor in (key, value))
+        grouped = False
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
-    if query.device.type != "cpu":
-        return _pieces(query, key, value, sizes, attend), None
-    # The CPU kernels of torch cast every block of bfloat16 to float32, which doubles the time of short pieces.
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    exact = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast("cpu", enabled=False):
-        return _pieces(query.to(exact), key.to(exact), value.to(exact), sizes, attend).to(dtype), None
+    with torch.autocast(device, enabled=False):
+        return _pieces(query, key, value, sizes, attend).to(dtype), None
 
 
 def _pieces(query: Tensor, key: Tensor, value: Tensor, sizes: list[int], attend: Callable[..., Tensor]) -> Tensor:
@@ -198,8 +213,14 @@ def _varlen(device: torch.device, dtype: torch.dtype) -> Callable[..., Any] | No
     except ImportError:
         return None
     # The first versions have another argument for causal attention.
-    required = {"window_size", "enable_gqa", "scale"}
+    required = {"window_size", "scale"}
     return varlen_attn if required <= inspect.signature(varlen_attn).parameters.keys() else None
+
+
+@cache
+def _takes_groups(kernel: Callable[..., Any]) -> bool:
+    """Whether the kernel must be told that there are fewer key heads than query heads; that of torch 2.11 need not."""
+    return "enable_gqa" in inspect.signature(kernel).parameters
 
 
 @lru_cache(maxsize=8)  # all layers of a micro-batch have the same sizes
@@ -222,10 +243,11 @@ def _sequences(sizes: tuple[int, ...], device: torch.device) -> tuple[list[tuple
     occupied = [index for index, tokens in enumerate(queries) if tokens]
     attended = [before[index] + asking[index] for index in occupied]
     keys = [sum(sizes[index] for index in part) for part in attended]
-    bounds = [
-        torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-        for lengths in ([queries[index] for index in occupied], keys)
-    ]
+    with torch.inference_mode(False):  # training uses them too
+        bounds = [
+            upload(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device)
+            for lengths in ([queries[index] for index in occupied], keys)
+        ]
     return attended, bounds[0], bounds[1], max(queries), max(keys)
 
 
