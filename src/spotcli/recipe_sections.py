@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -21,6 +22,20 @@ from spotcli.recipe_keys import (
 
 Objective = Literal["spot-bco", "spot-bce", "dpo", "reward-sft", "sft", "dft"]
 ShiftKind = Literal["ema", "running", "none"]
+
+
+def _as_keep(value: object) -> object:
+    """``200`` or ``50%``; YAML reads the first as a number.
+
+    Raises:
+        ValueError: another value.
+    """
+    if as_unset(value) is None:
+        return None
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}|\d{1,6}(?:\.\d{1,6})?%", text):
+        raise ValueError("expected a number of rows such as 200, or a share of the number of pairs such as 50%")
+    return text
 
 
 class PolicySection(EngineSection):
@@ -77,6 +92,10 @@ class RectifySection(Section):
     """Maximum share of the policy's answer that a correction may delete; the change ratio does not count deletions."""
     target: Annotated[Positive | None, Option("Pairs", unset="all")] = None
     """Stop after N accepted pairs."""
+    keep: Annotated[str | None, BeforeValidator(_as_keep), Option("Pairs", "N|P%", unset="none")] = None
+    """Add right answers of the policy as rows without y-, at no cost: N rows, or P% of the number of pairs (``50%``).
+
+    Answers to problems near the corrected ones come first. ``train.keep_share`` balances them."""
     max_cost: Annotated[Amount | None, Option("Money", "USD", unset="no limit")] = None
     """Stop before the oracle costs more than this many US dollars."""
     price_in: Annotated[Amount | None, Option("Money", "USD", unset="litellm's")] = None

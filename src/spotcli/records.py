@@ -363,4 +363,5 @@ def kind_of(row: Mapping[str, Any]) -> str:
 
 def is_rectified(row: Mapping[str, Any]) -> bool:
     """Whether ``spot rectify`` wrote the row; a pair keeps every field of its sample."""
-    return "chosen" in row and row.get("rejected") == row.get("response")
+    original = row.get("chosen") if row.get("rejected") is None else row["rejected"]
+    return "chosen" in row and original == row.get("response")
