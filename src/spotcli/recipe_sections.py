@@ -195,6 +195,10 @@ class TrainSection(Section):
 
     Default: the product of ``per_device_train_batch_size``, ``gradient_accumulation_steps`` and the number of
     processes if one of the first two is set, else 32."""
+    keep_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the rows of each training step that are right answers without y- (``spot rectify --keep``).
+
+    An epoch goes through the corrections once, and draws right answers in turn. Default: all rows in a random order."""
     tokens_per_micro_batch: Positive | None = None
     """Maximum tokens per micro-batch: micro-batches are filled by tokens instead of pairs, so that memory is bounded.
 

@@ -77,7 +77,7 @@ class Report:
         self, display: Progress, summary: TrainSummary, resumed_from: int, metrics: Metrics | None = None
     ) -> None:
         self.display, self.metrics = display, metrics
-        total = round(summary.pairs * summary.epochs)
+        total = round((summary.rows_per_epoch or summary.pairs) * summary.epochs)
         self.bar = display.add_task(summary.objective, total=total, note="")
         display.advance(self.bar, min(total, resumed_from * summary.batch_size))
         earlier = metrics.rows() if metrics is not None else []

@@ -31,7 +31,7 @@ _TYPES = {"settings": dict, "inputs": dict, "versions": dict, "started": str, "c
 _OWN = {META, "recipe.yaml", "metrics.jsonl", ".metrics.jsonl.lock"}
 """What a start that was killed at once leaves in its folder."""
 
-_ADDED = {"save_dtype", "rounding"}
+_ADDED = {"save_dtype", "rounding", "keep_share"}
 """Settings that runs of earlier versions do not have; such a run resumes with today's values."""
 
 _CURE = "--fresh restarts (the old folder is kept), -s train.output=... writes to another folder"

@@ -134,6 +134,10 @@ class TrainSummary:
     """Rows by the decision of a reviewer: ``accept``, ``reject``, ``edited``; ``stale`` decisions have no effect."""
     audit: dict[str, Any] | None = None
     """The last audit of the data (``spot inspect --sample``); ``current``: the data has not changed since."""
+    right_answers: int = 0
+    """How many of ``pairs`` have no y-."""
+    rows_per_epoch: int | None = None
+    """Rows that an epoch trains on; with ``train.keep_share`` not always ``pairs``. None: unknown."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

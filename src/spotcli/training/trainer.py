@@ -4,7 +4,7 @@ Differences from the Trainer:
 
 - The loss is normalised over the whole training step (all micro-batches, all processes), so that the layout of the
   micro-batches and the smaller last step of an epoch do not change the result.
-- The order of the pairs depends on seed and epoch alone (``core.forward.batches.plan_epoch``), so a resumed run
+- The order of the pairs depends on seed and epoch alone (``training.batch_plan.plan_epoch``), so a resumed run
   continues with the right pair.
 - A checkpoint is whole only with ``spot-state.json``, which is written last, lists all other files with their sizes and
   digests, and holds the reward shift. Older checkpoints are removed after that, never before.
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-from spotcli.core.forward.batches import MicroBatch, plan_epoch, sizes
+from spotcli.core.forward.batches import MicroBatch
 from spotcli.core.forward.packing import Batch, pack
 from spotcli.core.forward.rounded_weights import RoundedWeights
 from spotcli.core.loss import LossInputs, Objective, RewardShift
@@ -45,16 +45,15 @@ class _Rounds:
     """The batch sampler of one process: its micro-batches of the trainer's current epoch."""
 
     def __init__(self, plan: TrainPlan) -> None:
-        self.sizes = sizes(plan.pairs, share=plan.share)
-        self.layout, self.rank, self.seed = plan.layout, plan.ranks.rank, plan.recipe.seed
+        self.plan = plan
         self.epoch: Callable[[], int] = lambda: 0
 
     def __len__(self) -> int:
-        return self.layout.rounds_in_epoch(len(self.sizes))
+        return self.plan.layout.rounds_in_epoch(self.plan.rows_per_epoch)
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        for turn in plan_epoch(self.sizes, layout=self.layout, seed=self.seed, epoch=self.epoch()):
-            yield [turn[self.rank]]
+        for turn in self.plan.epoch(self.epoch()):
+            yield [turn[self.plan.ranks.rank]]
 
 
 class _Packed(torch.utils.data.Dataset[dict[str, Any]]):
