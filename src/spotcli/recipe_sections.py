@@ -225,6 +225,19 @@ class TrainSection(Section):
     Answers are generated greedily. The training result is unchanged."""
     check_problems: Positive = 16
     """Problems per check, taken from the training pairs; problems with a reference answer come first."""
+    displacement_every: Literal["auto", "never"] | Positive = "auto"
+    """Score right answers to problems that are not trained on every N training steps, and after the last one.
+
+    ``auto``: as often as it takes about 2 % of the work, if there is a file of samples. The training result is
+    unchanged."""
+    displacement_answers: Positive = 32
+    """Answers to score; ``auto`` takes fewer in short runs."""
+    displacement_samples: str | None = None
+    """Graded samples with such answers. Default: the samples that the pairs were made from, if the file exists."""
+    similarity: bool = False
+    """Compute how similar the states of both answers of each pair are (CHES), in the pass that computes the reference.
+
+    ``spot inspect`` can sort and filter by it. The training result is unchanged."""
     lora: LoraSection | None = None
     """Train LoRA adapters and save them unmerged; by default all weights are trained.
 

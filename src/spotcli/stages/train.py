@@ -40,13 +40,15 @@ from spotcli.training.plan import TrainPlan, show_plan
 from spotcli.training.progress import Metrics, Report, counter
 from spotcli.training.rank import Ranks, phase, run_as_rank
 from spotcli.training.run_folder import RunFolder, RunMeta, step_of
+from spotcli.training.similarity import check_similarity, similarity_quantiles, write_similarity
 from spotcli.training.starting_model import inspect_model
 from spotcli.training.summary import TrainSummary
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from spotcli.training.reference import PairLogps
+    from spotcli.training.displacement import Displacement
+    from spotcli.training.reference import ReferenceRow
     from spotcli.training.session import PreparedModel
 
 __all__ = ["TrainSummary", "train"]
@@ -116,6 +118,7 @@ def _checked(recipe: Recipe, *, launching: bool) -> Recipe:
     settings.quiet_libraries()
     section = cluster.with_slurm(recipe.train, os.environ)
     cluster.check_quantize(section)
+    check_similarity(section)
     if launching:
         cluster.check_launch(section)
     keys.check_keys(section.training_arguments)
@@ -141,17 +144,18 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             metrics = stack.enter_context(closing(Metrics(run.metrics)))
             display = stack.enter_context(progress("pairs", lines=False))
             meta = _start(plan, run, metrics, resumed_from)
-        prepared, reference = _prepare(plan, display)
+        prepared, reference, displacement = _prepare(plan, display)
         saver = Saver.of(plan, prepared.model, prepared.saved)
         check = load_check(plan, prepared.model, prepared)
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
         if plan.ranks.launched:
             phase("training")
+        logps = None if reference is None else [row.logps for row in reference]
         trainer = PairTrainer(
-            model=prepared.model, args=arguments, plan=plan, reference=reference, check=check, report=report
+            model=prepared.model, args=arguments, plan=plan, reference=logps, check=check, report=report
         )
-        trainer.rounded = prepared.rounded
+        trainer.rounded, trainer.displacement = prepared.rounded, displacement
         try:
             trainer.resume(checkpoint)
         except KeyboardInterrupt:
@@ -172,15 +176,19 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             final=report.final,
             resumed_from=resumed_from or None,
             saved=survival,
+            similarity=similarity_quantiles(reference),
         )
         meta = meta.completed(summary)
         run.finish(meta, card(meta, lora=plan.section.lora is not None))
         return summary
 
 
-def _prepare(plan: TrainPlan, display: Progress | None) -> tuple[PreparedModel, list[PairLogps] | None]:
-    """Load the starting policy, with its adapters, and compute the reference if the objective has one."""
+def _prepare(
+    plan: TrainPlan, display: Progress | None
+) -> tuple[PreparedModel, list[ReferenceRow] | None, Displacement | None]:
+    """Load the starting policy, with its adapters; what it gives the pairs and right answers to other problems."""
     from spotcli.training import session
+    from spotcli.training.displacement import load_displacement
     from spotcli.training.reference import reference_logps
 
     phase(f"loading {plan.model}")
@@ -189,10 +197,13 @@ def _prepare(plan: TrainPlan, display: Progress | None) -> tuple[PreparedModel, 
     if plan.objective.reference:
         phase(f"computing the reference of {len(plan.pairs)} pairs")
         reference = reference_logps(plan, prepared.model, counter(display, "reference", len(plan.pairs)))
+        if plan.ranks.is_main:
+            write_similarity(plan, reference)
+    displacement = load_displacement(plan, prepared.model)
     if plan.section.lora is not None:
         model = session.add_adapters(prepared.model, plan.section.lora, plan.recipe.seed)
         prepared = replace(prepared, model=model)
-    return prepared, reference
+    return prepared, reference, displacement
 
 
 def _start(plan: TrainPlan, run: RunFolder, metrics: Metrics, resumed_from: int) -> RunMeta:

@@ -9,7 +9,7 @@ from pathlib import Path
 from spotcli import decisions, jsonl
 from spotcli.console import say
 from spotcli.core.forward.encoding import Encoded, EncodedPair, rough_pairs
-from spotcli.decisions import AppliedDecisions
+from spotcli.decisions import AppliedDecisions, text_digest
 from spotcli.errors import DataError, RecipeError, UserError
 from spotcli.policies import models
 from spotcli.policies.chat_template import EndOfTurn
@@ -37,6 +37,8 @@ class TrainingData:
     """The rows that are not pairs."""
     reviewed: AppliedDecisions = field(default_factory=AppliedDecisions)
     """The decisions of reviewers."""
+    digests: Sequence[str] = ()
+    """``text_digest`` of each of ``pairs``; empty without a tokenizer."""
 
     @property
     def pairs(self) -> list[EncodedPair]:
@@ -84,16 +86,19 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
         encoded = rough_pairs((pair for _, pair in rows), max_length=section.max_length)
         return TrainingData(_counted(encoded, invalid, path), invalid=invalid, reviewed=reviewed)
     encoder = pair_encoder(prompter, section, start)
-    encoded = Encoded()
+    encoded, digests = Encoded(), list[str]()
     for where, pair in rows:
         try:
             encoder.add(pair, encoded)
+            digests += [text_digest(pair)] * (len(encoded.pairs) - len(digests))
         except UserError as error:
             error.where = where
             if not isinstance(error, DataError):
                 raise
             invalid.add(error)
-    return TrainingData(_counted(encoded, invalid, path), prompter.date, renamed, prompter.end, invalid, reviewed)
+    return TrainingData(
+        _counted(encoded, invalid, path), prompter.date, renamed, prompter.end, invalid, reviewed, digests
+    )
 
 
 def _check_file(path: Path) -> None:

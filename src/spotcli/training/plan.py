@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _NOT_IDENTITY = {
     "data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size", "check_every",
-    "check_problems", "max_bad_rows",
+    "check_problems", "max_bad_rows", "displacement_every", "displacement_answers", "displacement_samples",
+    "similarity",
 }  # fmt: skip
 """Keys of the train section that do not change the weights, or that the identity holds in another form."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WINDOW = 8
 """Logged training steps whose mean rewards are watched."""
 
+DISPLACED = -0.05
+"""Nats per token; right answers to other problems that become less likely than this are a warning."""
+
 FALL = 3
 """A warning requires at least this many right answers fewer than in the best check, and at most half of them."""
 
@@ -107,6 +110,13 @@ class Report:
             speed = f"{row['pairs_per_second']:.2f} pairs/s, {row['tokens_per_second']:.0f} tokens/s"
             say(f"step {row['step']} of {row['steps']}: {note}, {speed}")
         self._watch_rewards(row)
+        if row.get("displacement", 0.0) < DISPLACED:
+            self._warn_once(
+                "displacement",
+                f"after step {row['step']} right answers to other problems are less likely than at the start "
+                f"({row['displacement']:+.3f} nats per token, {row['displaced']:.0%} of the answers). Try a smaller "
+                "learning_rate, a larger beta, or right answers beside the corrections (spot rectify --keep).",
+            )
         if "check_right" in row:
             self._show_check(row)
 
@@ -129,6 +139,8 @@ class Report:
             parts.append(f"shift {row['shift']:+.3f}")
         if "tether" in row:
             parts.append(f"tether {row['tether']:.2f}")
+        if "displacement" in row:
+            parts.append(f"displacement {row['displacement']:+.4f} nats/token")
         return ", ".join(parts)
 
     def _watch_rewards(self, row: Mapping[str, Any]) -> None:

@@ -136,6 +136,8 @@ class TrainSummary:
     """The last audit of the data (``spot inspect --sample``); ``current``: the data has not changed since."""
     right_answers: int = 0
     """How many of ``pairs`` have no y-."""
+    similarity: dict[str, float] | None = None
+    """Quantiles of the pairs' normalized CHES (``p10``, ``p50``, ``p90``), with ``train.similarity``."""
     rows_per_epoch: int | None = None
     """Rows that an epoch trains on; with ``train.keep_share`` not always ``pairs``. None: unknown."""
 

@@ -32,6 +32,7 @@ from spotcli.core.loss import LossInputs, Objective, RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
 from spotcli.policies import models
+from spotcli.training.displacement import Displacement
 from spotcli.training.finite import check_step, diverged, not_finite_weights
 from spotcli.training.generation_check import Check, CheckCounts
 from spotcli.training.keys import keeps_checkpoints
@@ -87,7 +88,8 @@ class _StepCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.after_update()
-        if self.trainer.run_check():
+        checked, measured = self.trainer.run_check(), self.trainer.measure_displacement()
+        if checked or measured:
             control.should_log = True
 
 
@@ -110,6 +112,8 @@ class PairTrainer(Trainer):
     """The loss is normalised over the whole training step already."""
     rounded: RoundedWeights | None = None
     """The weights of the products, if they are rounded stochastically."""
+    displacement: Displacement | None = None
+    """The meter of right answers to other problems, if there are any."""
 
     def __init__(
         self,
@@ -279,6 +283,16 @@ class PairTrainer(Trainer):
             self.rounded.step = self.state.global_step
         counts = CheckCounts(**self._sum_over_ranks(Totals.of(check.counts().as_dict())))
         self._checked = counts.metrics(ranks=self.args.world_size)
+        return True
+
+    def measure_displacement(self) -> bool:
+        """Score right answers to other problems if that is due after this step; the metrics go into its row."""
+        meter = self.displacement
+        if meter is None or not meter.due(self.state.global_step, self.state.max_steps):
+            return False
+        if self.rounded is not None:
+            self.rounded.step = self.state.global_step
+        self._checked |= meter.metrics(self._sum_over_ranks(Totals.of(meter.sums(self.model))))
         return True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
