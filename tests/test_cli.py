@@ -83,6 +83,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--output",
             "--mode",
             "--gamma",
+            "--keep",
             "--reply",
             "--reference",
             "--max-cost",
@@ -221,7 +222,7 @@ def test_an_invalid_choice_is_refused_with_the_valid_ones(tmp_path: Path) -> Non
 
 
 def test_a_value_out_of_bounds_is_refused_with_its_flag(tmp_path: Path) -> None:
-    done = spot("rectify", "--gamma", "2", cwd=tmp_path)
+    done = spot("rectify", "--gamma", "--keep", "2", cwd=tmp_path)
     assert done.returncode == 2
     assert "--gamma: input should be less than or equal to 1, got 2.0" in done.stderr
 
@@ -252,7 +253,7 @@ def test_every_option_of_the_recipe_shows_its_default() -> None:
         for keys in ("sample", "rectify", "eval", "model", "seed")
         for name, field in recipe.options(keys).items()
     }
-    assert len(fields) == 53
+    assert len(fields) == 54
     for name, field in fields.items():
         option = recipe.option_of(field)
         assert option is not None

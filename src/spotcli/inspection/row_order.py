@@ -9,7 +9,7 @@ from spotcli.inspection.pair_facts import pair_change_ratio
 from spotcli.inspection.surprise import Surprises
 from spotcli.records import Pair
 
-Order = Literal["file", "ratio", "surprise", "similarity", "length"]
+Order = Literal["file", "ratio", "surprise", "length", "similarity"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 """In the order in which the key `S` goes through them; all but ``file`` begin with the largest value."""
 
@@ -24,8 +24,8 @@ def sort_key(order: Order, surprises: Surprises) -> Callable[[Pair], float | Non
         "file": lambda pair: None,
         "ratio": ratio,
         "surprise": lambda pair: surprises.means(pair)[0],
-        "similarity": surprises.similarities.of,
         "length": lambda pair: len(pair.chosen),
+        "similarity": surprises.similarities.of,
     }
     return keys[order]
 

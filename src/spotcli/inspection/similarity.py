@@ -45,6 +45,10 @@ class Similarities:
                         known[row["pair"]] = value
         return known
 
+    def __bool__(self) -> bool:
+        """Whether the similarity of any pair is known."""
+        return bool(self._known)
+
     def of(self, pair: Pair) -> float | None:
         """The similarity of a pair whose text has not changed since; None if it is not known."""
         return self._known.get(text_digest(pair)) if self._known else None
