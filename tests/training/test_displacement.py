@@ -153,10 +153,12 @@ def test_similarity_is_that_of_the_states_of_two_separate_passes(
     chosen, rejected = chosen / counts[0], rejected / counts[1]
     assert lines[1]["ches_normalized"] == pytest.approx(float(chosen @ rejected - chosen @ chosen), rel=1e-3, abs=1e-5)
     assert summary.similarity is not None
+    # The 10th and 90th percentile of 20 values are 0.9 of the way from the 2nd to the 3rd, and 0.1 from the 18th on.
+    low, middle, high = (summary.similarity[name] for name in ("p10", "p50", "p90"))
     values = sorted(line["ches_normalized"] for line in lines)
-    assert (
-        values[0] <= summary.similarity["p10"] <= summary.similarity["p50"] <= summary.similarity["p90"] <= values[-1]
-    )
+    assert low == pytest.approx(0.1 * values[1] + 0.9 * values[2])
+    assert middle == pytest.approx((values[9] + values[10]) / 2)
+    assert high == pytest.approx(0.9 * values[17] + 0.1 * values[18])
     # The reference and the other answers are in the cache; nothing is computed twice.
     cached = (folder / "reference.jsonl").read_text()
     assert len(cached.splitlines()) == PAIRS + OTHERS
@@ -176,6 +178,31 @@ def test_inspect_filters_and_sorts_by_similarity(
     assert json.loads(command.invoke(app, [*where, "--json"]).stdout)["matching"] == PAIRS // 2
     shown = command.invoke(app, ["inspect", "data.jsonl", "--sort", "similarity", "--limit", "1"]).stdout
     assert f"p{max(range(PAIRS), key=lambda number: lines[number]['ches_normalized'])} " in shown
+
+
+def test_inspect_shows_the_metrics_of_a_run(
+    measured: tuple[Path, TrainSummary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, summary = measured
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "160")
+    file, command = "checkpoint/metrics.jsonl", CliRunner()
+    rows = metrics(folder / "checkpoint")
+    shown = command.invoke(app, ["inspect", file]).stdout
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()[:1].isdigit()}
+    assert list(lines) == ["1", "2", "3", "4", "5", "6"]
+    assert f"{rows[3]['displacement']:+.4f}" in lines["4"]
+    assert f"{rows[2]['loss']:.4f}" in lines["3"]
+    assert "nats per token" in shown
+    # Measured steps come first.
+    shown = command.invoke(app, ["inspect", file, "--limit", "3"]).stdout
+    assert [line.split()[0] for line in shown.splitlines() if line.strip()[:1].isdigit()][:3] == ["2", "4", "6"]
+    found = json.loads(command.invoke(app, ["inspect", file, "--json"]).stdout)
+    assert (found["rows"], found["steps"], found["damaged"]) == (6, summary.steps, 0)
+    assert found["last"]["displacement"] == rows[-1]["displacement"]
+    assert found["lowest_displacement"]["step"] == min(rows[1::2], key=lambda row: row["displacement"])["step"]
+    refused = command.invoke(app, ["inspect", file, "--where", "loss>1"])
+    assert "metrics have no ids and no filter" in str(refused.exception)
 
 
 def test_similarity_requires_a_reference(tiny_model: Path, tmp_path: Path) -> None:

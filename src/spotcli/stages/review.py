@@ -8,7 +8,7 @@ or an HTML page. The file is never held in memory, and not changed.
 
 Pairs, samples, an oracle's replies and the answers of an evaluation are opened, and the preference files of other
 tools. A row that cannot be read is shown with the reason. With `--where lost`, each lost problem of an evaluation is
-shown as a diff of the base model's answer and the tuned model's.
+shown as a diff of the base model's answer and the tuned model's. The metrics of a training run are shown as a table.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from spotcli.decisions import ReviewFile
 from spotcli.errors import UserError
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.file_overview import FileOverview, FileSummary
+from spotcli.inspection.metrics import Metrics, MetricsSummary, read_metrics
 from spotcli.inspection.opening import open_entries, unknown_id
 from spotcli.inspection.page import write_rows
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
@@ -69,8 +70,8 @@ def review(
     folder: Path = Path(),
     selection: Selection = ALL_PAIRS,
     view: View = DEFAULT_VIEW,
-) -> FileSummary:
-    """Show a file of rows of any kind. Paths are relative to ``folder``.
+) -> FileSummary | MetricsSummary:
+    """Show a file of rows of any kind, or the metrics of a training run. Paths are relative to ``folder``.
 
     Scores are compared with the base model's if ``against`` names them, or if ``selection`` needs them: then the
     summary beside the scores names them. A row selected by its id is shown with its whole prompt and without the
@@ -82,6 +83,8 @@ def review(
         DataError: no row of the file can be read.
     """
     path, html = folder / data, view.html and folder / view.html
+    if (metrics := read_metrics(path, selection)) is not None:
+        return _show_metrics(metrics, view)
     base = None if against is None else folder / against
     compare = against is not None or selection.needs_base
     known = decisions.read(path)
@@ -118,6 +121,20 @@ def review(
     return summary
 
 
+def _show_metrics(metrics: Metrics, view: View) -> MetricsSummary:
+    """Print the metrics of a run.
+
+    Raises:
+        UserError: a page is wanted.
+    """
+    if view.html is not None:
+        raise UserError("metrics have no page", where=str(metrics.path), cure="leave out --html")
+    if not view.quiet:
+        with suppress(SystemExit):
+            metrics.show(out(), view.limit)
+    return metrics.summary()
+
+
 def is_interactive(view: View, selection: Selection) -> bool:
     """Whether the command opens the app: on a terminal, without an option that asks for printed text."""
     printed = view.quiet or view.html is not None or view.limit is not None or selection.id is not None
@@ -150,6 +167,9 @@ def browse(
     from spotcli.inspection.app.application import run
     from spotcli.inspection.app.browser import Opened
 
+    if (metrics := read_metrics(data, Selection(where=where))) is not None:
+        _show_metrics(metrics, DEFAULT_VIEW)
+        return
     review_file = ReviewFile(data)
     selection = Selection(where=where)
     with open_entries(
