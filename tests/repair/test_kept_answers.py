@@ -14,6 +14,8 @@ from spotcli import decisions, outputs
 from spotcli.cli import app
 from spotcli.decisions import Event, ReviewFile, text_digest
 from spotcli.errors import RecipeError
+from spotcli.publishing.card import card
+from spotcli.publishing.selection import select_pairs
 from spotcli.recipe_yaml import load
 from spotcli.records import Pair
 from spotcli.repair.kept_answers import row_count
@@ -137,6 +139,15 @@ def test_other_values_are_refused(keep: Any, tmp_path: Path) -> None:
 def test_the_mode_self_keeps_all_of_them_already(folder: Path) -> None:
     with pytest.raises(RecipeError, match="mutually exclusive"):
         run(folder, 3, **{"rectify.mode": "self"})
+
+
+def test_the_card_of_a_dataset_counts_them(folder: Path) -> None:
+    run(folder, 3)
+    selection = select_pairs(folder / "data.jsonl")
+    text = card("org/name", selection, None, None)
+    assert "- data.jsonl: 4 rows" in text
+    assert "- of these, right answers of the model itself, without `rejected`: 3" in text
+    assert "| right answers kept | 3 |" in text
 
 
 def test_the_command_shows_what_was_kept_and_inspect_finds_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ COST = 0.02
 
 FEWEST = 8
 """Answers that are measured at least, also where a run is so short that they cost more."""
+
+MOST_ROWS = 20_000
+"""Rows of the samples that are read: some seconds of work also for long answers."""
 
 FORWARD = 1 / 3
 """The work of a forward pass, as a share of that of a training step on the same tokens."""
@@ -108,6 +112,8 @@ def load_displacement(plan: TrainPlan, model: Any) -> Displacement | None:
                 where="train.displacement_samples",
                 cure="use a file of `spot sample` with other problems, or set train.displacement_every to never",
             )
+        if source is not None and plan.ranks.is_main:
+            say(f"displacement is not measured: {source} has no right answer to a problem that is not trained on")
         return None
     step_tokens = sum(map(_tokens, plan.pairs)) / len(plan.pairs) * plan.layout.step
     automatic = isinstance(section.displacement_every, str)
@@ -156,13 +162,14 @@ def _samples_file(plan: TrainPlan) -> Path | None:
     noted = outputs.read_meta(plan.data_file).get("samples")
     path = noted.get("path") if isinstance(noted, dict) else None
     names = [path] if isinstance(path, str) else [plan.recipe.rectify.samples]
-    return next((plan.folder / name for name in names if (plan.folder / name).is_file()), None)
+    places = (folder / name for name in names for folder in (plan.folder, plan.data_file.parent))
+    return next((place for place in places if place.is_file()), None)
 
 
 def _chosen_rows(plan: TrainPlan, source: Path, limit: int) -> list[Pair]:
     """Right answers to problems that are not trained on, one per problem; the seed decides which.
 
-    Only ``limit`` rows are in memory. The choice does not depend on the order of the file.
+    Only ``limit`` rows are in memory. The choice does not depend on the order of the rows that are read.
     """
     trained = _trained_problems(plan)
     seed = plan.recipe.seed
@@ -191,8 +198,8 @@ def _problem(row: Pair) -> int:
 
 
 def _right_rows(source: Path) -> Iterator[Pair]:
-    """The right answers of a file as rows without y-; rows that are no samples are left out."""
-    for where, _, row in jsonl.placed(source, invalid=lambda error: None):
+    """The right answers among the first rows of a file, as rows without y-; rows that are no samples are left out."""
+    for where, _, row in islice(jsonl.placed(source, invalid=lambda error: None), MOST_ROWS):
         if row.get("verdict") != "right" or row.get("split") == EVALUATION:
             continue
         try:
