@@ -222,7 +222,7 @@ def test_an_invalid_choice_is_refused_with_the_valid_ones(tmp_path: Path) -> Non
 
 
 def test_a_value_out_of_bounds_is_refused_with_its_flag(tmp_path: Path) -> None:
-    done = spot("rectify", "--gamma", "--keep", "2", cwd=tmp_path)
+    done = spot("rectify", "--gamma", "2", cwd=tmp_path)
     assert done.returncode == 2
     assert "--gamma: input should be less than or equal to 1, got 2.0" in done.stderr
 
