@@ -98,6 +98,11 @@ class TrainPlan:
 
         return OBJECTIVES[self.section.objective]
 
+    @cached_property
+    def unpaired(self) -> bool:
+        """Whether some rows have no y-, and the objective runs y-."""
+        return self.objective.rejected and self.data.encoded.unpaired > 0
+
     @property
     def divided(self) -> bool:
         """Whether no process has whole weights between two training steps."""
@@ -146,6 +151,7 @@ class TrainPlan:
             rows=encoded.read,
             dropped=dict(encoded.dropped),
             emitted=encoded.emitted,
+            unpaired=encoded.unpaired,
             epochs=epochs(section, len(encoded.pairs), self.layout.step),
             batch_size=self.layout.step,
             steps=self.steps,
@@ -185,9 +191,11 @@ def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     for error in data.invalid.first:
         warn(f"left out: {error.where}: {error.message}")
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items()))
+    unpaired = f", {summary.unpaired} of them without a rejected answer" if summary.unpaired else ""
     emitted = f", {summary.emitted} of them with the emitted token ids" if summary.emitted else ""
     end = f"; answers end with {data.end.text!r}" if data.end else ""
-    say(f"{summary.pairs} of {summary.rows} pairs{emitted}{end}" + (f"; left out: {dropped}" if dropped else ""))
+    left_out = f"; left out: {dropped}" if dropped else ""
+    say(f"{summary.pairs} of {summary.rows} pairs{unpaired}{emitted}{end}{left_out}")
     if reviewed := summary.reviewed:
         names = {"accept": "accepted", "reject": "rejected and left out", "edited": "edited", "stale": "stale"}
         say("decisions of reviewers: " + ", ".join(f"{reviewed[key]} {names[key]}" for key in names if key in reviewed))

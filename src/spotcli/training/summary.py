@@ -117,6 +117,8 @@ class TrainSummary:
     shared_tokens: int
     """Tokens per epoch if the common beginnings of a micro-batch are counted once, as with ``shares_prefix``."""
     shares_prefix: bool
+    unpaired: int = 0
+    """How many of ``pairs`` have no rejected answer: right answers to keep."""
     seconds: float = 0.0
     """Duration of this start, including loading and reference."""
     pairs_per_second: float | None = None
