@@ -314,17 +314,6 @@ class Pair(Problem):
         return self.chosen if self.rejected is None else self.rejected
 
 
-class Contrast(Pair):
-    """A pair with both answers, for objectives that use y-."""
-
-    cures: ClassVar[dict[str, str]] = {
-        "rejected": "this objective requires both answers; sft or dft requires only `chosen`"
-    }
-
-    rejected: NonEmpty
-    """y-: the policy's answer."""
-
-
 EVALUATION = "eval"
 """The ``split`` of rows that only evaluate a model."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spotcli.core.loss import OBJECTIVES, LossInputs, LossOutputs, RewardShift
+from spotcli.core.loss import OBJECTIVES, Coefficients, LossInputs, LossOutputs, RewardShift
 from spotcli.errors import SpotError
 
 # Two pairs, beta 0.5:
@@ -48,7 +48,7 @@ def test_spot_bco() -> None:
     # d = 0.25. Pair 1: -log s(0.75) - log s(1.25) = 0.386871 + 0.251929 = 0.638800
     #           Pair 2: -log s(-0.25) - log s(-0.25) = 2 * 0.825939 = 1.651879      mean 1.145339
     given = inputs()
-    out = OBJECTIVES["spot-bco"](given, beta=BETA, shift=0.25)
+    out = OBJECTIVES["spot-bco"](given, Coefficients(BETA, 0.25))
     assert out.loss.item() == pytest.approx(1.145339, abs=2e-6)
     # lambda = 1 - s(r+ - d): 1 - 0.679179 = 0.320821 and 1 - s(-0.25) = 0.562177
     assert out.metrics["tether"].tolist() == about(0.320821, 0.562177)
@@ -63,7 +63,7 @@ def test_spot_bce_has_no_shift() -> None:
     # Pair 1: -log s(1) - log s(1) = 2 * 0.313262 = 0.626523
     # Pair 2: -log s(0) - log s(-0.5) = 0.693147 + 0.974077 = 1.667224                mean 1.146874
     given = inputs()
-    out = OBJECTIVES["spot-bce"](given, beta=BETA, shift=7.0)
+    out = OBJECTIVES["spot-bce"](given, Coefficients(BETA, 7.0))
     assert out.loss.item() == pytest.approx(1.146874, abs=2e-6)
     # lambda: 1 - s(1) = 0.268941, 1 - s(0) = 0.5; on y-: s(-1) = 0.268941, s(0.5) = 0.622459
     assert out.metrics["tether"].tolist() == about(0.268941, 0.5)
@@ -75,7 +75,7 @@ def test_spot_bce_has_no_shift() -> None:
 def test_dpo() -> None:
     # margins 2 and -0.5: 0.126928 and 0.974077                                        mean 0.550503
     given = inputs()
-    out = OBJECTIVES["dpo"](given, beta=BETA)
+    out = OBJECTIVES["dpo"](given, Coefficients(BETA))
     assert out.loss.item() == pytest.approx(0.550503, abs=2e-6)
     assert out.metrics["margin"].tolist() == about(2.0, -0.5)
     assert out.metrics["accuracy"].tolist() == [1.0, 0.0]
@@ -89,7 +89,7 @@ def test_dpo() -> None:
 def test_reward_sft_has_no_gradient_on_the_rejected_answer() -> None:
     # 0.313262 and 0.693147                                                            mean 0.503204
     given = inputs()
-    out = OBJECTIVES["reward-sft"](given, beta=BETA)
+    out = OBJECTIVES["reward-sft"](given, Coefficients(BETA))
     assert out.loss.item() == pytest.approx(0.503204, abs=2e-6)
     chosen, rejected = gradients(given, out)
     assert chosen == about(-0.067235, -0.125)
@@ -118,6 +118,46 @@ def test_dft_weights_each_token_by_its_own_probability() -> None:
     assert torch.autograd.grad(out.loss, logps_T)[0].tolist() == about(-0.5 / 3, -0.25 / 3, -0.8 / 3)
 
 
+# Row 1 is the first pair above, row 2 the second y+ alone: a right answer to keep, r = 0.
+@pytest.mark.parametrize(
+    ("name", "loss", "chosen_gradients", "rejected_gradient"),
+    [
+        # d = 0.25. Row 1: -log s(0.75) - log s(1.25) = 0.386871 + 0.251929. Row 2: -log s(-0.25) = 0.825939.
+        # Mean over 2 rows. Gradients: -beta * (1 - s(r+ - d)) / 2 with 0.320821 and 0.562177, and for y-
+        # beta * s(r- - d) / 2 with s(-1.25) = 0.222700.
+        ("spot-bco", 0.732370, (-0.080205, -0.140544), 0.055675),
+        # Row 1: -log s(1) - log s(1) = 0.626523. Row 2: -log s(0) = 0.693147. 1 - s: 0.268941 and 0.5.
+        ("spot-bce", 0.659835, (-0.067235, -0.125), 0.067235),
+        # Row 1: -log s(1) = 0.313262. Row 2: 0.693147.
+        ("reward-sft", 0.503204, (-0.067235, -0.125), 0.0),
+    ],
+)
+def test_without_a_rejected_answer_only_the_term_of_the_chosen_one_is_left(
+    name: str, loss: float, chosen_gradients: tuple[float, float], rejected_gradient: float
+) -> None:
+    given = replace(
+        inputs(),
+        # A packed row without y- has log-probabilities of 0.
+        policy_rejected_logps_B=torch.tensor([-14.0, 0.0], requires_grad=True),
+        reference_rejected_logps_B=torch.tensor([-12.0, 0.0]),
+        paired_B=torch.tensor([1.0, 0.0]),
+    )
+    out = OBJECTIVES[name](given, Coefficients(BETA, 0.25))
+    assert out.loss.item() == pytest.approx(loss, abs=2e-6)
+    chosen, rejected = gradients(given, out)
+    assert chosen == about(*chosen_gradients)
+    assert rejected == about(rejected_gradient, 0.0)
+    # The metrics of pairs are those of row 1, and row 2 has its own.
+    assert out.metrics["rewards_chosen"].tolist() == about(1.0, 0.0)
+    assert out.metrics["rewards_rejected"].tolist() == about(-1.0, 0.0)
+    assert out.metrics["margin"].tolist() == about(2.0, 0.0)
+    assert out.metrics["accuracy"].tolist() == [1.0, 0.0]
+    assert out.metrics["tether"][1].item() == 0.0
+    assert out.metrics["rewards_kept"].tolist() == about(0.0, 0.0)
+    moved = replace(given, policy_chosen_logps_B=torch.tensor([-8.0, -9.0]))
+    assert OBJECTIVES[name](moved, Coefficients(BETA)).metrics["rewards_kept"].tolist() == about(0.0, 0.5)
+
+
 @pytest.mark.parametrize("name", ["spot-bco", "spot-bce", "dpo", "reward-sft"])
 def test_the_first_loss_when_the_policy_equals_the_reference(name: str) -> None:
     given = inputs()
@@ -127,10 +167,13 @@ def test_the_first_loss_when_the_policy_equals_the_reference(name: str) -> None:
         reference_chosen_logps_B=given.policy_chosen_logps_B.detach(),
         reference_rejected_logps_B=given.policy_rejected_logps_B.detach(),
     )
-    out = OBJECTIVES[name](same, beta=BETA, shift=0.0)
+    out = OBJECTIVES[name](same, Coefficients(BETA))
     expected = 2 * math.log(2) if name.startswith("spot") else math.log(2)
     assert out.loss.item() == pytest.approx(expected, abs=1e-6)
-    assert OBJECTIVES[name].first_loss == pytest.approx(expected)
+    # Of the same inputs with a policy that has changed.
+    first_loss = OBJECTIVES[name].first_loss(given, Coefficients(BETA))
+    assert first_loss is not None
+    assert first_loss.item() == pytest.approx(expected, abs=1e-6)
     assert out.metrics["tether"].tolist() == about(0.5, 0.5)
 
 
@@ -138,7 +181,7 @@ def test_the_tether_vanishes_at_a_high_reward() -> None:
     # 1 - s(10) = 4.5398e-5
     chosen, rejected, reference_chosen, reference_rejected = torch.tensor([[90.0], [0.0], [-10.0], [0.0]])
     given = LossInputs(chosen, rejected, reference_chosen, reference_rejected)
-    out = OBJECTIVES["spot-bce"](given, beta=0.1)
+    out = OBJECTIVES["spot-bce"](given, Coefficients(0.1))
     assert out.metrics["tether"].item() == pytest.approx(4.5398e-5, rel=1e-3)
 
 
@@ -146,6 +189,7 @@ def test_the_tether_vanishes_at_a_high_reward() -> None:
 def test_losses_of_micro_batches_add_up_to_the_loss_of_the_step(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     columns = [-10 * torch.rand(6, generator=generator) for _ in range(4)]
+    paired_B = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 0.0])  # rows 2 and 6 have no y-
     lengths = [1, 4, 2, 3, 5, 2]
     token_logps_T = -torch.rand(sum(lengths), generator=generator)
     starts = [sum(lengths[:index]) for index in range(7)]
@@ -153,10 +197,11 @@ def test_losses_of_micro_batches_add_up_to_the_loss_of_the_step(name: str) -> No
     def loss(low: int, high: int, *, step_pairs: float | None = None, step_tokens: float | None = None) -> float:
         chosen, rejected, reference_chosen, reference_rejected = (column[low:high] for column in columns)
         given = LossInputs(
-            chosen, rejected, reference_chosen, reference_rejected, token_logps_T[starts[low] : starts[high]],
-            step_pairs, step_tokens,
+            chosen, rejected, reference_chosen, reference_rejected,
+            paired_B=paired_B[low:high], chosen_token_logps_T=token_logps_T[starts[low] : starts[high]],
+            step_pairs=step_pairs, step_tokens=step_tokens,
         )  # fmt: skip
-        return OBJECTIVES[name](given, beta=BETA, shift=0.1).loss.item()
+        return OBJECTIVES[name](given, Coefficients(BETA, 0.1)).loss.item()
 
     step = {"step_pairs": 6.0, "step_tokens": float(sum(lengths))}
     whole = loss(0, 6)

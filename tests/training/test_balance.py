@@ -103,11 +103,11 @@ def test_a_balanced_run_resumes_to_the_same_weights(
 ) -> None:
     write(tmp_path, [*(pair(number) for number in range(13)), *(right(number) for number in range(30, 33))])
     settings = recipe(
-        tiny_model, objective="sft", keep_share=0.25, save_steps=1, save_total_limit=9, num_train_epochs=3
+        tiny_model, objective="spot-bco", keep_share=0.25, save_steps=1, save_total_limit=9, num_train_epochs=3
     )
     summary = train(settings, folder=tmp_path)
     # Steps of 8 with 2 right answers: 13 corrections take 6 + 6 + 1, and 2 + 2 + round(1/3) = 0 right answers.
-    assert (summary.pairs, summary.right_answers, summary.rows_per_epoch, summary.steps) == (16, 3, 17, 9)
+    assert (summary.pairs, summary.unpaired, summary.rows_per_epoch, summary.steps) == (16, 3, 17, 9)
     assert [row["pairs"] for row in metrics(tmp_path / "checkpoint")] == [8, 8, 1] * 3
     shown = capsys.readouterr().err
     assert "2 of the 8 rows of a training step are right answers without y-; an epoch draws 4 times from 3" in shown
@@ -115,7 +115,7 @@ def test_a_balanced_run_resumes_to_the_same_weights(
     shutil.copytree(output, tmp_path / "whole")
     whole = metrics(output)
     undo(output)
-    for step in (6, 7, 8, 9):  # the first step of the last epoch was the last one that is whole but one
+    for step in (6, 7, 8, 9):  # the last whole checkpoint is in the middle of the second epoch
         shutil.rmtree(output / f"checkpoint-{step}")
     assert train(settings, folder=tmp_path).resumed_from == 5
     assert apart(tmp_path / "whole", output) == 0.0

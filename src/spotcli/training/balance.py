@@ -47,7 +47,7 @@ class Balance:
                 f"the data has {len(corrections)} corrections and {len(right)} rows without y-: there is nothing to "
                 "balance",
                 where="train.keep_share",
-                cure="add right answers with `spot rectify --keep N`" if not right else "leave it out",
+                cure="leave it out, or add right answers with `spot rectify --keep N`" if not right else "leave it out",
             )
         right_per_step = round(share * step)
         if not 0 < right_per_step < step:

@@ -121,6 +121,11 @@ class TrainPlan:
 
         return OBJECTIVES[self.section.objective]
 
+    @cached_property
+    def unpaired(self) -> bool:
+        """Whether some rows have no y-, and the objective runs y-."""
+        return self.objective.rejected and self.data.encoded.unpaired > 0
+
     @property
     def divided(self) -> bool:
         """Whether no process has whole weights between two training steps."""
@@ -169,6 +174,7 @@ class TrainPlan:
             rows=encoded.read,
             dropped=dict(encoded.dropped),
             emitted=encoded.emitted,
+            unpaired=encoded.unpaired,
             epochs=epochs(section, self.rows_per_epoch, self.layout.step),
             batch_size=self.layout.step,
             steps=self.steps,
@@ -177,7 +183,6 @@ class TrainPlan:
             shares_prefix=self.share,
             reviewed=dict(self.data.reviewed.counts),
             audit=self._audit(),
-            right_answers=sum(not pair.rejected_ids for pair in encoded.pairs),
             rows_per_epoch=self.rows_per_epoch,
         )
 
@@ -212,10 +217,11 @@ def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     for error in data.invalid.first:
         warn(f"left out: {error.where}: {error.message}")
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items()))
+    unpaired = f", {summary.unpaired} of them without a rejected answer" if summary.unpaired else ""
     emitted = f", {summary.emitted} of them with the emitted token ids" if summary.emitted else ""
     end = f"; answers end with {data.end.text!r}" if data.end else ""
-    right = f", {summary.right_answers} of them right answers without y-" if summary.right_answers else ""
-    say(f"{summary.pairs} of {summary.rows} pairs{right}{emitted}{end}" + (f"; left out: {dropped}" if dropped else ""))
+    left_out = f"; left out: {dropped}" if dropped else ""
+    say(f"{summary.pairs} of {summary.rows} pairs{unpaired}{emitted}{end}{left_out}")
     if reviewed := summary.reviewed:
         names = {"accept": "accepted", "reject": "rejected and left out", "edited": "edited", "stale": "stale"}
         say("decisions of reviewers: " + ", ".join(f"{reviewed[key]} {names[key]}" for key in names if key in reviewed))

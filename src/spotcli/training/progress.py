@@ -130,6 +130,8 @@ class Report:
         if "rewards_chosen" in row:
             parts.append(f"rewards {row['rewards_chosen']:+.3f} / {row['rewards_rejected']:+.3f}")
             parts.append(f"margin {row['margin']:.3f}")
+        if "rewards_kept" in row:
+            parts.append(f"reward without y- {row['rewards_kept']:+.3f}")
         if "logp_change_kept" in row:
             kept, chosen, rejected = (
                 row[f"logp_change_{part}"] for part in ("kept", "chosen_edited", "rejected_edited")

@@ -117,6 +117,8 @@ class TrainSummary:
     shared_tokens: int
     """Tokens per epoch if the common beginnings of a micro-batch are counted once, as with ``shares_prefix``."""
     shares_prefix: bool
+    unpaired: int = 0
+    """How many of ``pairs`` have no rejected answer: right answers to keep."""
     seconds: float = 0.0
     """Duration of this start, including loading and reference."""
     pairs_per_second: float | None = None
@@ -134,8 +136,6 @@ class TrainSummary:
     """Rows by the decision of a reviewer: ``accept``, ``reject``, ``edited``; ``stale`` decisions have no effect."""
     audit: dict[str, Any] | None = None
     """The last audit of the data (``spot inspect --sample``); ``current``: the data has not changed since."""
-    right_answers: int = 0
-    """How many of ``pairs`` have no y-."""
     similarity: dict[str, float] | None = None
     """Quantiles of the pairs' normalized CHES (``p10``, ``p50``, ``p90``), with ``train.similarity``."""
     rows_per_epoch: int | None = None

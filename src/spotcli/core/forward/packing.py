@@ -12,6 +12,8 @@ is the rest of each prompt.
 
 Plain layout: each answer is a right-padded row, for any architecture.
 
+A pair without y- has an empty rejected tail, or one row: its answer is run once and counts for y+ only.
+
 Both layouts list the scored positions and the answers that each scored token belongs to, so the code after the forward
 pass does not depend on the layout. A shared response token is scored once and counts for both answers.
 
@@ -52,7 +54,7 @@ class Batch:
     edited_N: Tensor
     """Whether a scored token is missing from the other answer of its pair; all others were kept."""
     pairs: int
-    """Number of pairs, B."""
+    """Number of pairs, B; rows without y- count."""
     attention_mask_RL: Tensor | None = None
     """1 for tokens, 0 for padding; plain layout only."""
     common: int = 0
@@ -76,7 +78,7 @@ class Batch:
         return inputs
 
     def sequence_logps(self, logps_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logp(y+) and logp(y-), each [B]: sums over response tokens."""
+        """Return logp(y+) and logp(y-), each [B]: sums over response tokens; without y-, logp(y-) is 0."""
         zeros_B = logps_N.new_zeros(self.pairs)
         chosen_B = zeros_B.index_add(0, self.pair_N, logps_N * self.chosen_N)
         rejected_B = zeros_B.index_add(0, self.pair_N, logps_N * self.rejected_N)
@@ -148,7 +150,9 @@ def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
     edited = [pair.edited() for pair in pairs]
     answers = [(index, pair.prompt_ids, pair.chosen_ids, True) for index, pair in enumerate(pairs)]
     if rejected:
-        answers += [(index, pair.prompt_ids, pair.rejected_ids, False) for index, pair in enumerate(pairs)]
+        answers += [
+            (index, pair.prompt_ids, pair.rejected_ids, False) for index, pair in enumerate(pairs) if pair.rejected_ids
+        ]
     length = max(len(prompt) + len(answer) for _, prompt, answer, _ in answers)
     ids_RL = torch.zeros(len(answers), length, dtype=torch.long)  # the mask hides the padding
     mask_RL = torch.zeros_like(ids_RL)
