@@ -107,6 +107,17 @@ def test_the_seed_decides_between_equals_and_nothing_else(folder: Path) -> None:
     assert chosen == {1, 2}
 
 
+def test_groups_are_kept_as_often_as_they_are_corrected(tmp_path: Path) -> None:
+    # Three corrections of family a and one of b: of four answers, three are of a; the fifth to eighth are 3 + 1 again.
+    right = [answer(f"right-{number}", 0, "right") | {"family": "abc"[number % 3]} for number in range(24)]
+    asked = "what is 12 + 30 - 7?"
+    wrong = [answer(f"wrong-{number}", 0, "wrong", prompt=asked) | {"family": "aaab"[number]} for number in range(4)]
+    write_rows(tmp_path / "samples.jsonl", right + wrong)
+    for keep, counts in ((4, {"a": 3, "b": 1}), (8, {"a": 6, "b": 2}), (18, {"a": 8, "b": 8, "c": 2})):
+        assert run(tmp_path, keep).pairs == 4
+        assert Counter(row["family"] for row in rows(tmp_path) if "rejected" not in row) == counts
+
+
 def test_a_share_is_that_of_the_pairs(folder: Path) -> None:
     # One pair: 200 % are 2 rows, 50 % are half a row, which is rounded up.
     assert run(folder, "200%").kept == 2

@@ -5,20 +5,22 @@ The order in which answers are chosen, until there are enough:
     1. rows that a person reviewed
     2. the first answer to each problem, then the second one to each, and so on
     3. answers to problems with a correction, then to problems with another wrong answer, then to all others
-    4. problems that are more similar to the corrected ones
-    5. by the recipe's seed
+    4. groups of problems (``source``, ``family``, ``level`` ...) in turn, each as often as among the corrected ones
+    5. problems that are more similar to the corrected ones
+    6. by the recipe's seed
 
 The similarity of a problem is the cosine of two vectors: its own words and the mean of those of the corrected problems.
-A word is weighted by its inverse document frequency, so that what all prompts have in common does not count. Numbers
-count by their number of digits, and fields such as ``family`` and ``level`` count as words.
+A word of the last message is weighted by its inverse document frequency, so that what all prompts have in common does
+not count. Numbers count by their number of digits, and fields such as ``family``, ``level`` and ``source`` as words.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from heapq import merge
 from typing import Any
@@ -35,8 +37,10 @@ CORRECTED, WRONG, SIMILAR = "corrected problem", "problem with wrong answers", "
 NEARNESS = (CORRECTED, WRONG, SIMILAR)
 """Why an answer was chosen, the nearest first: its problem has a correction, another wrong answer, or neither."""
 
+_DIGITS = re.compile(r"\d+")
+
 GROUPS = ("task", "family", "level", "difficulty", "subject", "topic", "category", "type", "kind", "data_source")
-"""Fields of a problem that count as words."""
+"""Fields of a problem that name its group, beside ``source``."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,10 @@ class _Ranking:
         self._nearness |= dict.fromkeys((case.sample.id for case in cases if case.accepted), CORRECTED)
         self._words = {sample.id: _word_set(sample) for sample in reversed(origin.samples)}
         corrected = [self._words[name] for name, nearness in self._nearness.items() if nearness == CORRECTED]
+        problems = {sample.id: sample for sample in origin.samples}
+        self._shares = Counter(
+            _group(problems[name]) for name, nearness in self._nearness.items() if nearness == CORRECTED
+        )
         frequency = Counter(word for own in self._words.values() for word in own)
         self._weight = {word: math.log((1 + len(self._words)) / (1 + count)) for word, count in frequency.items()}
         self._mean = {
@@ -144,22 +152,36 @@ class _Ranking:
         by_problem: dict[str, list[Sample]] = defaultdict(list)
         for sample in sorted(answers, key=self._chance):
             by_problem[sample.id].append(sample)
-        ranked: list[tuple[Any, _Answer]] = []
+        ranked: list[tuple[tuple[Any, ...], _Answer]] = []
         for problem, own in by_problem.items():
-            nearness, similarity = self._nearness.get(problem, SIMILAR), self.similarity(problem)
+            answer = _Answer(own[0], self._nearness.get(problem, SIMILAR), self.similarity(problem))
             for turn, sample in enumerate(own):
-                order = (sample.key not in reviewed, turn, NEARNESS.index(nearness), -similarity, self._chance(sample))
-                ranked.append((order, _Answer(sample, nearness, similarity)))
-        return [answer for _, answer in sorted(ranked, key=lambda item: item[0])]
+                level = (sample.key not in reviewed, turn, NEARNESS.index(answer.nearness))
+                ranked.append((level, replace(answer, sample=sample)))
+        ranked.sort(key=lambda item: (-item[1].similarity, self._chance(item[1].sample)))
+        # The k-th answer of a group that has a tenth of the corrected problems comes after 10 k answers.
+        places: Counter[tuple[Any, ...]] = Counter()
+        ordered: list[tuple[tuple[Any, ...], _Answer]] = []
+        for level, answer in ranked:
+            group = _group(answer.sample)
+            share, place = self._shares[group], places[level, group]
+            places[level, group] += 1
+            ordered.append(((*level, (place + 0.5) / share if share else math.inf), answer))
+        return [answer for _, answer in sorted(ordered, key=lambda item: item[0])]
 
     def _chance(self, sample: Sample) -> int:
         return key_hash(self._seed, *sample.key)
 
 
 def _word_set(problem: Problem) -> frozenset[str]:
-    """The words of a prompt; numbers as their number of digits; fields as ``name=value``."""
-    text = "\n".join(message["content"] for message in problem.messages).casefold()
+    """The words of the last message, numbers as their number of digits, and the fields of ``_group``."""
+    text = problem.messages[-1]["content"].casefold()
     own = {f"{len(word)} digits" if word.isdecimal() else word for word in words(text) if not word.isspace()}
+    return frozenset(own.union(_group(problem)))
+
+
+def _group(problem: Problem) -> tuple[str, ...]:
+    """The fields that sort problems into groups, as ``name=value``; the source without the number of the row."""
     fields = problem.model_extra or {}
-    own |= {f"{name}={fields[name]}" for name in GROUPS if isinstance(fields.get(name), str | int)}
-    return frozenset(own)
+    named = [f"{name}={fields[name]}" for name in GROUPS if isinstance(fields.get(name), str | int)]
+    return (f"source={_DIGITS.sub('', problem.source or '')}", *named)
