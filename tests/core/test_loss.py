@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spotcli.core.loss import OBJECTIVES, Coefficients, LossInputs, LossOutputs, RewardShift
+from spotcli.core.loss import OBJECTIVES, Coefficients, LossInputs, LossOutputs
+from spotcli.core.reward_shift import RewardShift
 from spotcli.errors import SpotError
 
 # Two pairs, beta 0.5:
