@@ -20,7 +20,7 @@ from spotcli.recipe_keys import (
     as_unset,
 )
 
-Objective = Literal["spot-bco", "spot-bce", "dpo", "reward-sft", "sft", "dft"]
+Objective = Literal["spot-bco", "spot-bce", "spot-focal", "dpo", "dpop", "nca", "reward-sft", "sft", "dft"]
 ShiftKind = Literal["ema", "running", "none"]
 
 
@@ -182,9 +182,26 @@ class TrainSection(Section):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Reward scale: r = beta * log(pi / pi_ref). A larger value keeps the policy closer to the reference."""
     shift: ShiftKind | float = "ema"
-    """Reward shift of spot-bco: ``ema``, ``running`` (mean over all training steps), ``none`` or a number."""
+    """Reward shift of spot-bco and spot-focal: ``ema``, ``running`` (mean over all training steps), ``none``, or a
+    number."""
     shift_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the ``ema`` shift per training step."""
+    focal_weight: Amount = 1.0
+    """Weight of the term that lowers the rejected answer in spot-focal."""
+    focal_tokens: Literal["first", "edited"] = "first"
+    """Tokens of the rejected answer that spot-focal lowers: those of its ``first`` error, or all ``edited`` ones."""
+    dpop_penalty: Amount = 50.0
+    """Penalty of dpop for chosen answers that become less likely than under the reference."""
+    kept_weight: Amount = 1.0
+    """Weight in sft and dft of tokens that the correction kept; edited tokens have weight 1.
+
+    In rows without a rejected answer every token has weight 1."""
+    suffix_weight: Amount | None = None
+    """Weight in sft and dft of kept tokens after the first edit; default: ``kept_weight``."""
+    kept_kl: Amount = 0.0
+    """Tether on kept tokens: weight of an estimate of their KL divergence from the reference, with every objective.
+
+    0 is off. The reference log-probability of every kept token is then cached too."""
     max_length: Positive = 8192
     """Drop and count pairs with more tokens than this on one side; pairs are never truncated."""
     max_bad_rows: Natural | None = None

@@ -65,7 +65,9 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("objective", "loss_type"), [("spot-bce", "bco_pair"), ("dpo", "sigmoid"), ("sft", "sft")])
+@pytest.mark.parametrize(
+    ("objective", "loss_type"), [("spot-bce", "bco_pair"), ("dpo", "sigmoid"), ("nca", "nca_pair"), ("sft", "sft")]
+)
 @pytest.mark.parametrize("share", [True, False])
 def test_loss_and_gradients_equal_trl(
     tiny_model: Path, tmp_path: Path, objective: str, loss_type: str, share: bool

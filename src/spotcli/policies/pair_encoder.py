@@ -15,10 +15,10 @@ from spotcli.records import CHAT, Message, Pair
 CHOSEN_ONLY = ("sft", "dft")
 """Objectives that do not use the rejected answer."""
 
-PAIRS_ONLY = ("dpo",)
+PAIRS_ONLY = ("dpo", "dpop")
 """Objectives that compare two answers, so that rows without a rejected one are left out."""
 
-CONTRASTING = ("spot-bco", "spot-bce", *PAIRS_ONLY)
+CONTRASTING = ("spot-bco", "spot-bce", "spot-focal", "nca", *PAIRS_ONLY)
 """Objectives whose loss has a term of the rejected answer: at least one row must have one."""
 
 

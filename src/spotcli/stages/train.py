@@ -194,7 +194,7 @@ def _prepare(
     phase(f"loading {plan.model}")
     prepared = session.load_model(plan)
     reference = None
-    if plan.objective.reference:
+    if plan.needs_reference:
         phase(f"computing the reference of {len(plan.pairs)} pairs")
         reference = reference_logps(plan, prepared.model, counter(display, "reference", len(plan.pairs)))
         if plan.ranks.is_main:

@@ -48,7 +48,7 @@ def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> CostEs
     epochs = plan.steps / math.ceil(plan.rows_per_epoch / plan.layout.step)
     per_epoch = costs.training(shape, epoch, checkpointing=setup.checkpointing)
     operations = {name: float(value * epochs) for name, value in per_epoch.items()}
-    if plan.objective.reference:
+    if plan.needs_reference:
         operations["reference"] = float(sum(costs.forward(shape, epoch).values()))
     largest = max(batches, key=lambda work: costs.activations(shape, work, setup))
     memory = costs.memory(shape, largest, setup)

@@ -121,6 +121,16 @@ class TrainPlan:
 
         return OBJECTIVES[self.section.objective]
 
+    @property
+    def tethers_kept(self) -> bool:
+        """Whether the loss has a tether on kept tokens."""
+        return self.section.kept_kl > 0
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether reference log-probabilities are computed."""
+        return self.objective.reference or self.tethers_kept
+
     @cached_property
     def unpaired(self) -> bool:
         """Whether some rows have no y-, and the objective runs y-."""

@@ -130,6 +130,8 @@ class Report:
         if "rewards_chosen" in row:
             parts.append(f"rewards {row['rewards_chosen']:+.3f} / {row['rewards_rejected']:+.3f}")
             parts.append(f"margin {row['margin']:.3f}")
+        if "rewards_error" in row:
+            parts.append(f"reward of errors {row['rewards_error']:+.3f}")
         if "rewards_kept" in row:
             parts.append(f"reward without y- {row['rewards_kept']:+.3f}")
         if "logp_change_kept" in row:
@@ -137,6 +139,8 @@ class Report:
                 row[f"logp_change_{part}"] for part in ("kept", "chosen_edited", "rejected_edited")
             )
             parts.append(f"log-prob change (nats/token): kept {kept:+.3f}, edited {chosen:+.3f} / {rejected:+.3f}")
+        if "kl_kept" in row:
+            parts.append(f"KL of kept tokens {row['kl_kept']:.4f}")
         if "shift" in row:
             parts.append(f"shift {row['shift']:+.3f}")
         if "tether" in row:
@@ -148,7 +152,8 @@ class Report:
     def _watch_rewards(self, row: Mapping[str, Any]) -> None:
         if "rewards_chosen" not in row:
             return
-        self.window.append((row["rewards_chosen"], row["rewards_rejected"]))
+        # spot-focal lowers the errors of y- alone.
+        self.window.append((row["rewards_chosen"], row.get("rewards_error", row["rewards_rejected"])))
         if len(self.window) < WINDOW:
             return
         chosen, rejected = (sum(rewards) / WINDOW for rewards in zip(*self.window, strict=True))

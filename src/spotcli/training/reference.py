@@ -3,24 +3,28 @@
 They are computed before the optimiser exists, by the forward pass that the policy uses too (layout, precision, output
 layer), so that the first rewards are 0 up to rounding. A JSONL file caches them, one pair per line, under a key of
 everything they depend on: weights, precision, layout and the pair's token ids. Shuffling, added pairs, another
-objective or another learning rate keep the cached rows valid.
+objective or another learning rate keep the cached rows valid. A row has the log-probability of each kept token too if
+the run has a tether on kept tokens (``train.kept_kl``); such rows have keys of their own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from spotcli.appender import Appender
+from spotcli.core.forward import token_marks
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.training.finite import not_finite_start
 from spotcli.training.plan import TrainPlan
 
-VERSION = "2"
+VERSION = "3"
 """Version of the computation; part of each key, so that a change invalidates the cache."""
 
 SIMILARITY = ("ches", "ches_normalized")
@@ -31,7 +35,7 @@ SAVE_EVERY = 64
 
 
 class PairLogps(NamedTuple):
-    """Log-probabilities of one pair, in nats."""
+    """Log-probabilities of one pair, in nats; those of y- are 0 in a row without y-."""
 
     chosen: float
     """logp(y+)."""
@@ -41,6 +45,23 @@ class PairLogps(NamedTuple):
     """The part of logp(y+) on edited tokens."""
     rejected_edited: float
     """The part of logp(y-) on edited tokens."""
+    rejected_first_error: float
+    """The part of logp(y-) on its first error (``token_marks.errors``)."""
+    kept_tokens: bytes = b""
+    """Log-probability of each kept token of y+ as little-endian float32; empty without a tether on kept tokens."""
+
+    @property
+    def sums(self) -> tuple[float, ...]:
+        """All values except those of single tokens."""
+        return self[:-1]
+
+    def error(self, *, first: bool) -> float:
+        """The part of logp(y-) on its errors (``token_marks.errors``)."""
+        # Without an edited token, whose sum is 0, the first error is the only one.
+        return self.rejected_first_error if first or not self.rejected_edited else self.rejected_edited
+
+
+*_SUMS, _TOKENS = PairLogps._fields
 
 
 class ReferenceRow(NamedTuple):
@@ -67,10 +88,12 @@ def reference_logps(
     basis = _basis(plan, next(model.parameters()).device.type)
     keys = [_key(pair, basis) for pair in pairs]
     known = _from_all_ranks(_cached(cache, plan) if ranks.is_main else {}, ranks.world_size)[0]
-    missing = sorted(
-        {key: index for index, key in enumerate(keys) if key not in known}.values(),
-        key=lambda index: -pairs[index].longest,
-    )
+    unknown = {
+        key: index
+        for index, (key, pair) in enumerate(zip(keys, pairs, strict=True))
+        if key not in known or (plan.tethers_kept and len(known[key].logps.kept_tokens) != _kept_bytes(pair))
+    }
+    missing = sorted(unknown.values(), key=lambda index: -pairs[index].longest)
     advance(len(pairs) - len(missing))
     if missing:
         with _whole_weights(model):
@@ -80,7 +103,7 @@ def reference_logps(
             known |= others
         if ranks.is_main and ranks.world_size > 1:
             with Appender(cache) as file:
-                written = _known(file.rows(), plan)
+                written = _known(file.rows(), plan).keys() - unknown.keys()
                 file.append([_row(key, row, plan) for key, row in known.items() if key not in written])
     return [known[key] for key in keys]
 
@@ -115,7 +138,7 @@ def _compute(
         for members in micro_batches(list(keys), sizes(pairs, share=plan.share), plan.layout):
             remaining -= len(members)
             rows = _score(plan, model, [pairs[index] for index in members])
-            if not all(math.isfinite(value) for row in rows for value in row.logps):
+            if not all(math.isfinite(value) for row in rows for value in row.logps.sums):
                 raise not_finite_start(model, plan.model, "a log-probability")
             scored = {keys[index]: row for index, row in zip(members, rows, strict=True)}
             computed |= scored
@@ -137,8 +160,15 @@ def _score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[Re
     hidden: list[Any] = []
     with torch.no_grad(), plan.precision(), _scored_states(model, hidden, on=plan.section.similarity):
         logps_N = model(**batch.model_inputs())
-    sums = (*batch.sequence_logps(logps_N), *batch.edited_logps(logps_N))
+    errors = [mark for pair in pairs for mark in token_marks.errors(pair, first=True)]
+    error_B = batch.error_logps(logps_N, torch.tensor(errors, dtype=logps_N.dtype, device=logps_N.device))
+    sums = (*batch.sequence_logps(logps_N), *batch.edited_logps(logps_N), error_B)
     logps = [PairLogps(*values) for values in zip(*(sum_B.tolist() for sum_B in sums), strict=True)]
+    if plan.tethers_kept:
+        tokens = batch.kept_token_logps(logps_N).cpu().numpy().astype("<f4").tobytes()
+        bounds = [0, *accumulate(map(_kept_bytes, pairs))]
+        parts = [tokens[low:high] for low, high in pairwise(bounds)]
+        logps = [values._replace(kept_tokens=part) for values, part in zip(logps, parts, strict=True)]
     if not hidden:
         return [ReferenceRow(values) for values in logps]
     from spotcli.core.similarity import ches
@@ -164,10 +194,17 @@ def _scored_states(model: Any, states: list[Any], *, on: bool) -> Iterator[None]
             hook.remove()
 
 
+def _kept_bytes(pair: EncodedPair) -> int:
+    """The length of ``PairLogps.kept_tokens`` of a pair."""
+    return 4 * pair.edited()[0].count(False)
+
+
 def _basis(plan: TrainPlan, device: str) -> str:
     """What all log-probabilities of a run depend on, besides the pair: weights, precision, device, layout."""
     basis = f"{plan.weights_digest}|{plan.precision}|{device}|{'shared' if plan.share else 'plain'}"
-    return f"{basis}|{plan.section.quantize}" if plan.section.quantize else basis
+    if plan.section.quantize:
+        basis = f"{basis}|{plan.section.quantize}"
+    return f"{basis}|kept tokens" if plan.tethers_kept else basis
 
 
 def _key(pair: EncodedPair, basis: str) -> str:
@@ -190,19 +227,29 @@ def _known(rows: Iterable[Mapping[str, Any]], plan: TrainPlan) -> dict[str, Refe
     """The values of whole rows, by their keys; with ``train.similarity``, of rows that have it."""
     values: dict[str, ReferenceRow] = {}
     for row in rows:
-        key, logps = row.get("key"), [row.get(name, 0.0) for name in PairLogps._fields]
+        key, logps = row.get("key"), [row.get(name) for name in _SUMS]
         similarity = [row.get(name) for name in SIMILARITY]
         # NaN, which earlier versions wrote, is read as null.
         whole = isinstance(key, str) and all(isinstance(value, float) for value in logps)
         whole = whole and all(value is None or isinstance(value, float) for value in similarity)
         if whole and (not plan.section.similarity or {*SIMILARITY} <= row.keys()):
-            values[str(key)] = ReferenceRow(PairLogps(*logps), *similarity)
+            values[str(key)] = ReferenceRow(PairLogps._make((*logps, _decoded(row.get(_TOKENS)))), *similarity)
     return values
 
 
+def _decoded(text: Any) -> bytes:
+    """The bytes of ``PairLogps.kept_tokens`` from a row; none if the row is damaged or has none."""
+    try:
+        return b64decode(text, validate=True) if isinstance(text, str) else b""
+    except ValueError:
+        return b""
+
+
 def _row(key: str, row: ReferenceRow, plan: TrainPlan) -> dict[str, Any]:
-    similarity = {name: getattr(row, name) for name in SIMILARITY} if plan.section.similarity else {}
-    return {"key": key, **row.logps._asdict(), **similarity}
+    values: dict[str, Any] = {"key": key, **dict(zip(_SUMS, row.logps.sums, strict=True))}
+    if row.logps.kept_tokens:
+        values[_TOKENS] = b64encode(row.logps.kept_tokens).decode()
+    return values | ({name: getattr(row, name) for name in SIMILARITY} if plan.section.similarity else {})
 
 
 def _whole_weights(model: Any) -> AbstractContextManager[Any]:

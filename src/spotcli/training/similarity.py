@@ -26,7 +26,7 @@ def check_similarity(section: TrainSection) -> None:
     Raises:
         RecipeError: it has none.
     """
-    if section.similarity and section.objective in CHOSEN_ONLY:
+    if section.similarity and section.objective in CHOSEN_ONLY and not section.kept_kl:
         raise RecipeError(
             f"{section.objective} has no reference, in whose pass the similarity is computed",
             where="train.similarity",

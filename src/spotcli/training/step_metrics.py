@@ -14,6 +14,9 @@ LOGP_CHANGES = ("logp_change_kept", "logp_change_chosen_edited", "logp_change_re
 """Changes of the log-probabilities since the start, in nats per token: on the tokens of y+ that y- has too, on the
 tokens that only y+ has, on the tokens that only y- has. All tokens of a row without y- are kept."""
 
+KEPT_KL = "kl_kept"
+"""Mean of the estimated KL divergence from the reference on kept tokens, in nats per token."""
+
 KEPT = "rewards_kept"
 """The metric about the rows without y-. The other metrics of an objective with rewards are about pairs."""
 
@@ -59,6 +62,8 @@ class StepSize:
     """Tokens of the chosen answers."""
     unpaired: float = 0.0
     """Rows without y-, if the objective runs y-."""
+    weight: float = 0.0
+    """Weights of the tokens of the chosen answers, summed up; ``tokens`` if every token has weight 1."""
 
     @property
     def paired(self) -> float:
@@ -85,7 +90,7 @@ class StepMetrics:
     tokens_run: float
     """Tokens that went through the model."""
     logp_changes: dict[str, float]
-    """By the names in ``LOGP_CHANGES``; empty for objectives without a reference."""
+    """By the names in ``LOGP_CHANGES``, which objectives without a reference lack, and ``KEPT_KL`` of a tether."""
     shift: float | None
     """The reward shift of this step; None for objectives without one."""
     first_loss: float | None = None
@@ -96,11 +101,19 @@ class StepMetrics:
     @classmethod
     def of(cls, sums: Mapping[str, float], size: StepSize, shift: float | None) -> StepMetrics:
         """From the sums of a step: ``loss``, ``tokens_run``, those of ``logp_change_sums``, and the objective's."""
-        special = {"loss", FIRST, "tokens_run", *LOGP_CHANGES, *map(_tokens_of, LOGP_CHANGES)}
+        special = {
+            "loss",
+            FIRST,
+            "tokens_run",
+            *LOGP_CHANGES,
+            *map(tokens_of, LOGP_CHANGES),
+            KEPT_KL,
+            tokens_of(KEPT_KL),
+        }
         changes = {}
-        for name in LOGP_CHANGES:
+        for name in (*LOGP_CHANGES, KEPT_KL):
             if name in sums:
-                tokens = sums[_tokens_of(name)]
+                tokens = sums[tokens_of(name)]
                 changes[name] = sums[name] / tokens if tokens else 0.0
         return cls(
             loss=sums["loss"],
@@ -118,21 +131,23 @@ class StepMetrics:
 
     @property
     def mean_reward(self) -> float | None:
-        """The mean of (r+ + r-) / 2 over the pairs; None without rewards or without pairs."""
+        """The mean of (r+ + r-) / 2 over the pairs, for spot-focal of r+ and r-_E; None without rewards or pairs."""
         if "rewards_chosen" not in self.means:
             return None
-        return (self.means["rewards_chosen"] + self.means["rewards_rejected"]) / 2
+        rejected = self.means.get("rewards_error", self.means["rewards_rejected"])
+        return (self.means["rewards_chosen"] + rejected) / 2
 
 
 def logp_change_sums(changes_3: Tensor, tokens_3: Tensor) -> dict[str, float | Tensor]:
     """Named sums of the changes and of the tokens that they are about, in the order of ``LOGP_CHANGES``."""
     return {
         **dict(zip(LOGP_CHANGES, changes_3, strict=True)),
-        **dict(zip(map(_tokens_of, LOGP_CHANGES), tokens_3, strict=True)),
+        **dict(zip(map(tokens_of, LOGP_CHANGES), tokens_3, strict=True)),
     }
 
 
-def _tokens_of(name: str) -> str:
+def tokens_of(name: str) -> str:
+    """The name of the number of tokens that a metric is a mean over."""
     return f"tokens of {name}"
 
 

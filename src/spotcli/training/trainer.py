@@ -28,7 +28,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from spotcli.core.forward.batches import MicroBatch
 from spotcli.core.forward.packing import Batch, pack
 from spotcli.core.forward.rounded_weights import RoundedWeights
-from spotcli.core.loss import Objective, RewardShift
+from spotcli.core.loss import Objective
+from spotcli.core.reward_shift import RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
 from spotcli.policies import models

@@ -93,8 +93,22 @@ class Batch:
         """Return ``sequence_logps`` over the edited tokens alone."""
         return self.sequence_logps(logps_N * self.edited_N)
 
+    def error_logps(self, logps_N: Tensor, errors_R: Tensor) -> Tensor:
+        """Return the part of logp(y-) on the errors, [B].
+
+        Args:
+            logps_N: log-probabilities of the scored tokens.
+            errors_R: 1 for errors, 0 for other tokens of the rejected answers, pair by pair.
+        """
+        pair_R, logps_R = self.pair_N[self.rejected_N], logps_N[self.rejected_N]
+        return logps_N.new_zeros(self.pairs).index_add(0, pair_R, logps_R * errors_R)
+
+    def kept_token_logps(self, logps_N: Tensor) -> Tensor:
+        """Return the log-probabilities of the kept tokens of the chosen answers, pair by pair, [K]."""
+        return logps_N[self.chosen_N & ~self.edited_N]
+
     def chosen_token_logps(self, logps_N: Tensor) -> Tensor:
-        """Return the log-probabilities of the tokens of the chosen answers, [T]."""
+        """Return the log-probabilities of the tokens of the chosen answers, pair by pair, [T]."""
         return logps_N[self.chosen_N]
 
     def to(self, device: Any) -> Batch:
