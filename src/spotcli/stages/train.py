@@ -34,6 +34,7 @@ from spotcli.recipe import Recipe
 from spotcli.training import cluster, keys, settings
 from spotcli.training.batch_plan import batch_size, plan_layout
 from spotcli.training.data import decide_sharing, load_data
+from spotcli.training.displacement import Displacement, check_samples_file, load_displacement
 from spotcli.training.dry_run import estimate_cost, show_estimate
 from spotcli.training.model_card import card
 from spotcli.training.plan import TrainPlan, show_plan
@@ -47,7 +48,6 @@ from spotcli.training.summary import TrainSummary
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from spotcli.training.displacement import Displacement
     from spotcli.training.reference import ReferenceRow
     from spotcli.training.session import PreparedModel
 
@@ -83,6 +83,7 @@ def train(
     started = time.monotonic()
     with recipe_yaml.located(recipe):
         recipe = _checked(recipe, launching=not dry_run)
+        check_samples_file(recipe.train, folder)
         start = inspect_model(recipe.model or "", recipe.train)
         data = load_data(recipe, folder / recipe.train.data, rough=dry_run, start=start)
         sharing = decide_sharing(recipe.train, recipe.model or "", data.pairs)
@@ -188,7 +189,6 @@ def _prepare(
 ) -> tuple[PreparedModel, list[ReferenceRow] | None, Displacement | None]:
     """Load the starting policy, with its adapters; what it gives the pairs and right answers to other problems."""
     from spotcli.training import session
-    from spotcli.training.displacement import load_displacement
     from spotcli.training.reference import reference_logps
 
     phase(f"loading {plan.model}")

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl, outputs
-from spotcli.console import counted, say
+from spotcli.console import counted
 from spotcli.core.forward.encoding import Encoded, EncodedPair
 from spotcli.errors import RecipeError, UserError
 from spotcli.policies.pair_encoder import pair_encoder, pair_prompter
+from spotcli.recipe import TrainSection
 from spotcli.records import EVALUATION, Pair, Sample, key_hash
 from spotcli.training.plan import TrainPlan
+from spotcli.training.rank import phase
 from spotcli.training.reference import reference_logps
 from spotcli.training.rows import read_pairs
 
@@ -98,7 +100,7 @@ def load_displacement(plan: TrainPlan, model: Any) -> Displacement | None:
         model: the starting policy, prepared by ``core.forward.logps.install``.
 
     Raises:
-        RecipeError: ``train.displacement_samples`` does not exist or has no right answer to another problem.
+        RecipeError: ``train.displacement_samples`` has no right answer to another problem.
     """
     section = plan.section
     if section.displacement_every == "never" or plan.divided:
@@ -112,8 +114,8 @@ def load_displacement(plan: TrainPlan, model: Any) -> Displacement | None:
                 where="train.displacement_samples",
                 cure="use a file of `spot sample` with other problems, or set train.displacement_every to never",
             )
-        if source is not None and plan.ranks.is_main:
-            say(f"displacement is not measured: {source} has no right answer to a problem that is not trained on")
+        if source is not None:
+            phase(f"displacement is not measured: {source} has no right answer to a problem that is not trained on")
         return None
     step_tokens = sum(map(_tokens, plan.pairs)) / len(plan.pairs) * plan.layout.step
     automatic = isinstance(section.displacement_every, str)
@@ -124,11 +126,10 @@ def load_displacement(plan: TrainPlan, model: Any) -> Displacement | None:
     every = max(1, math.ceil(each / COST)) if automatic else int(section.displacement_every)
     count = plan.steps // every + (plan.steps % every > 0)
     cost = (1 + count) * each / plan.steps
-    if plan.ranks.is_main:
-        say(
-            f"displacement is measured on {counted(len(answers), 'right answer')} to other problems of {source}, every "
-            f"{counted(every, 'training step')}: about {100 * cost:.1f} % more work"
-        )
+    phase(
+        f"displacement is measured on {counted(len(answers), 'right answer')} to other problems of {source}, every "
+        f"{counted(every, 'training step')}: about {100 * cost:.1f} % more work"
+    )
     starting = [row.logps.chosen for row in reference_logps(plan, model, lambda done: None, pairs=answers)]
     return Displacement(plan, every, plan.ranks.part(answers), plan.ranks.part(starting))
 
@@ -148,16 +149,25 @@ def _affordable(answers: list[EncodedPair], run_tokens: float) -> list[EncodedPa
     return answers[:kept]
 
 
-def _samples_file(plan: TrainPlan) -> Path | None:
-    """The samples that the recipe names, or those of the pairs; None if there is no such file.
+def check_samples_file(section: TrainSection, folder: Path) -> None:
+    """Check that ``train.displacement_samples`` exists, before anything is loaded.
+
+    Args:
+        section: the train section.
+        folder: what its paths are relative to.
 
     Raises:
-        RecipeError: the recipe names one that does not exist.
+        RecipeError: it does not.
     """
+    given = section.displacement_samples
+    if given is not None and not (folder / given).is_file():
+        raise RecipeError(f"{given}: the file does not exist", where="train.displacement_samples")
+
+
+def _samples_file(plan: TrainPlan) -> Path | None:
+    """The samples that the recipe names, or those of the pairs; None if there is no such file."""
     given = plan.section.displacement_samples
     if given is not None:
-        if not (plan.folder / given).is_file():
-            raise RecipeError(f"{given}: the file does not exist", where="train.displacement_samples")
         return plan.folder / given
     noted = outputs.read_meta(plan.data_file).get("samples")
     path = noted.get("path") if isinstance(noted, dict) else None

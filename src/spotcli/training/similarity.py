@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from statistics import quantiles
 
 from spotcli import files
-from spotcli.console import say, warn
+from spotcli.console import warn
 from spotcli.errors import RecipeError
 from spotcli.policies.pair_encoder import CHOSEN_ONLY
 from spotcli.recipe import TrainSection
 from spotcli.records import json_text
 from spotcli.training.plan import TrainPlan
+from spotcli.training.rank import phase
 from spotcli.training.reference import ReferenceRow
 
 
@@ -70,4 +71,4 @@ def write_similarity(plan: TrainPlan, rows: Sequence[ReferenceRow] | None) -> No
     except OSError as error:
         warn(f"{path}: the similarity of the pairs was not written: {error.strerror}")
     shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-    say(f"similarity of the answers (normalized CHES; larger is more similar, 0 is equal): {shown}")
+    phase(f"similarity of the answers (normalized CHES; larger is more similar, 0 is equal): {shown}")
