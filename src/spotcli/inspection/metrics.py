@@ -27,6 +27,7 @@ COLUMNS = {
     "loss": "loss",
     "rewards_chosen": "r+",
     "rewards_rejected": "r-",
+    "rewards_kept": "r keep",
     "tether": "tether",
     "logp_change_kept": "kept",
     "logp_change_chosen_edited": "edited y+",
@@ -39,6 +40,7 @@ COLUMNS = {
 
 _LEGEND = {
     "logp_change_kept": "kept, edited y+, edited y-: change of the log-probability since the start, in nats per token",
+    "rewards_kept": "r keep: reward of rows without y-",
     "displacement": "displacement: the same on right answers to problems that are not trained on; "
     "displaced: the share of these answers that became less likely",
     "check_right": "right: right answers of a generation check",
