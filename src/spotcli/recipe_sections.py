@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from spotcli.recipe_keys import (
     Amount,
@@ -22,6 +22,10 @@ from spotcli.recipe_keys import (
 
 Objective = Literal["spot-bco", "spot-bce", "spot-focal", "dpo", "dpop", "nca", "reward-sft", "sft", "dft"]
 ShiftKind = Literal["ema", "running", "none"]
+
+
+_KEEP: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}, {"type": "null"}]}
+"""The JSON schema of ``rectify.keep``."""
 
 
 def _as_keep(value: object) -> object:
@@ -92,7 +96,9 @@ class RectifySection(Section):
     """Maximum share of the policy's answer that a correction may delete; the change ratio does not count deletions."""
     target: Annotated[Positive | None, Option("Pairs", unset="all")] = None
     """Stop after N accepted pairs."""
-    keep: Annotated[str | None, BeforeValidator(_as_keep), Option("Pairs", "N|P%", unset="none")] = None
+    keep: Annotated[
+        str | None, BeforeValidator(_as_keep), WithJsonSchema(_KEEP), Option("Pairs", "N|P%", unset="none")
+    ] = None
     """Add right answers of the policy as rows without y-, at no cost: N rows, or P% of the number of pairs (``50%``).
 
     Answers to problems near the corrected ones come first. ``train.keep_share`` balances them."""

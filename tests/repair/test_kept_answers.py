@@ -14,6 +14,7 @@ from spotcli import decisions, outputs
 from spotcli.cli import app
 from spotcli.decisions import Event, ReviewFile, text_digest
 from spotcli.errors import RecipeError
+from spotcli.inspection.row_kinds import read_row
 from spotcli.publishing.card import card
 from spotcli.publishing.selection import select_pairs
 from spotcli.recipe_yaml import load
@@ -174,6 +175,9 @@ def test_the_command_shows_what_was_kept_and_inspect_finds_it(folder: Path, monk
     for where, count in (("kind=right", 3), ("kind=correction", 1), ("ratio=none", 3), ("oracle=self", 3)):
         found = command.invoke(app, ["inspect", "data.jsonl", "--json", "--where", where])
         assert json.loads(found.stdout)["matching"] == count
+    # An edited one is still a row without y-, and no answer to a problem of a set of preferences.
+    edited = rows(folder)[0] | {"chosen": "42 - 7 = 35"}
+    assert isinstance(read_row(edited, "data.jsonl:1", {}), Pair)
     # The file is one of pairs, also where its first row has no y-.
     again = command.invoke(app, ["rectify", "data.jsonl", "-o", "other.jsonl", "--oracle", "symbolic"])
     assert "expected samples, got pairs" in str(again.exception)
