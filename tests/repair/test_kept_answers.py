@@ -52,8 +52,9 @@ RIGHT = 8
 LEFT_OUT = {"conflicting references": 1, "empty answer": 1, "same answer": 1}
 
 
-def run(folder: Path, keep: str | int | None, *, action: Action = ASK, **keys: Any) -> RectifySummary:
-    values = {"rectify.oracle": "symbolic", "rectify.keep": keep, **keys}
+def run(folder: Path, keep: str | int | None, *, action: Action = ASK, seed: int = 0, **keys: Any) -> RectifySummary:
+    values = {"rectify.oracle": "symbolic", "rectify.keep": keep, "seed": seed}
+    values |= {f"rectify.{name}": value for name, value in keys.items()}
     return rectify(load(None, None, values), folder=folder, action=action)
 
 
@@ -124,7 +125,7 @@ def test_a_share_is_that_of_the_pairs(folder: Path) -> None:
     assert run(folder, "200%").kept == 2
     assert run(folder, "50%").kept == 1
     assert run(folder, "40%").kept == 0
-    assert run(folder, "200%", **{"rectify.gamma": 0.0}).kept == 0  # no pair
+    assert run(folder, "200%", gamma=0.0).kept == 0  # no pair
     assert [row_count("12.5%", pairs=pairs) for pairs in (3, 4, 8)] == [0, 1, 1]
 
 
@@ -150,7 +151,7 @@ def test_other_values_are_refused(keep: Any, tmp_path: Path) -> None:
 
 def test_the_mode_self_keeps_all_of_them_already(folder: Path) -> None:
     with pytest.raises(RecipeError, match="mutually exclusive"):
-        run(folder, 3, **{"rectify.mode": "self"})
+        run(folder, 3, mode="self")
 
 
 def test_the_card_of_a_dataset_counts_them(folder: Path) -> None:

@@ -26,7 +26,7 @@ from spotcli.decisions import ReviewFile
 from spotcli.errors import UserError
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.file_overview import FileOverview, FileSummary
-from spotcli.inspection.metrics import Metrics, MetricsSummary, read_metrics
+from spotcli.inspection.metrics import MetricsSummary, read_metrics
 from spotcli.inspection.opening import open_entries, unknown_id
 from spotcli.inspection.page import write_rows
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
@@ -38,7 +38,18 @@ from spotcli.inspection.token_print import PLAIN, PairPrinter, TokenOptions
 from spotcli.recipe import Recipe
 from spotcli.records import Problem
 
-__all__ = ["FileSummary", "SampleSize", "Selection", "TokenOptions", "View", "browse", "is_interactive", "review"]
+__all__ = [
+    "FileSummary",
+    "MetricsSummary",
+    "SampleSize",
+    "Selection",
+    "TokenOptions",
+    "View",
+    "browse",
+    "is_interactive",
+    "review",
+    "show_metrics",
+]
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,8 @@ def review(
     folder: Path = Path(),
     selection: Selection = ALL_PAIRS,
     view: View = DEFAULT_VIEW,
-) -> FileSummary | MetricsSummary:
-    """Show a file of rows of any kind, or the metrics of a training run. Paths are relative to ``folder``.
+) -> FileSummary:
+    """Show a file of rows of any kind. Paths are relative to ``folder``.
 
     Scores are compared with the base model's if ``against`` names them, or if ``selection`` needs them: then the
     summary beside the scores names them. A row selected by its id is shown with its whole prompt and without the
@@ -83,8 +94,6 @@ def review(
         DataError: no row of the file can be read.
     """
     path, html = folder / data, view.html and folder / view.html
-    if (metrics := read_metrics(path, selection)) is not None:
-        return _show_metrics(metrics, view)
     base = None if against is None else folder / against
     compare = against is not None or selection.needs_base
     known = decisions.read(path)
@@ -121,14 +130,17 @@ def review(
     return summary
 
 
-def _show_metrics(metrics: Metrics, view: View) -> MetricsSummary:
-    """Print the metrics of a run.
+def show_metrics(path: Path, selection: Selection = ALL_PAIRS, view: View = DEFAULT_VIEW) -> MetricsSummary | None:
+    """Print the metrics of a training run; None if the file has other rows, which ``review`` shows.
 
     Raises:
-        UserError: a page is wanted.
+        UserError: a page, an id or a filter is given.
     """
+    metrics = read_metrics(path, selection)
+    if metrics is None:
+        return None
     if view.html is not None:
-        raise UserError("metrics have no page", where=str(metrics.path), cure="leave out --html")
+        raise UserError("metrics have no page", where=str(path), cure="leave out --html")
     if not view.quiet:
         with suppress(SystemExit):
             metrics.show(out(), view.limit)
@@ -167,8 +179,7 @@ def browse(
     from spotcli.inspection.app.application import run
     from spotcli.inspection.app.browser import Opened
 
-    if (metrics := read_metrics(data, Selection(where=where))) is not None:
-        _show_metrics(metrics, DEFAULT_VIEW)
+    if show_metrics(data, Selection(where=where)) is not None:
         return
     review_file = ReviewFile(data)
     selection = Selection(where=where)

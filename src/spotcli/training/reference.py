@@ -137,7 +137,7 @@ def _compute(
     with Appender(cache) if plan.ranks.is_main else nullcontext() as file:
         for members in micro_batches(list(keys), sizes(pairs, share=plan.share), plan.layout):
             remaining -= len(members)
-            rows = _score(plan, model, [pairs[index] for index in members])
+            rows = score(plan, model, [pairs[index] for index in members])
             if not all(math.isfinite(value) for row in rows for value in row.logps.sums):
                 raise not_finite_start(model, plan.model, "a log-probability")
             scored = {keys[index]: row for index, row in zip(members, rows, strict=True)}
@@ -150,7 +150,7 @@ def _compute(
     return computed
 
 
-def _score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[ReferenceRow]:
+def score(plan: TrainPlan, model: Any, pairs: Sequence[EncodedPair]) -> list[ReferenceRow]:
     """The log-probabilities of one micro-batch, and with ``train.similarity`` the similarity of the answers."""
     import torch
 
