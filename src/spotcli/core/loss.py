@@ -29,9 +29,9 @@ Sources of the formulas:
     dpop                              arXiv 2402.13228
     nca                               arXiv 2402.05369, for pairs
 
-A row without y- is an answer to keep: the policy's own right answer. The terms of y- fall away: spot-bco
-or spot-focal becomes -log s(r+ - d), spot-bce and reward-sft become -log s(r+), and nca becomes
--log s(r+) - 0.5 log s(-r+). dpo and dpop compare two answers, so they have no such rows.
+A row without y- is an answer to keep: the policy's own right answer. The terms of y- fall away: spot-bco and spot-focal
+become -log s(r+ - d), spot-bce and reward-sft -log s(r+), and nca -log s(r+) - 0.5 log s(-r+). dpo and dpop compare two
+answers, so they have no such rows.
 
 A loss is the *share* of this micro-batch in the loss of its training step: the sum over its rows (or tokens), divided
 by the number of rows (or tokens) in the whole step. The shares of all micro-batches and ranks add up to the same loss

@@ -31,7 +31,6 @@ class LossTargets:
     """``PairLogps.sums`` of each row; None for objectives without a reference."""
     paired_B: Tensor | None = None
     """1 for rows with y-, 0 for rows without; None if every row of the run has y-, or the objective does not run it."""
-
     errors_R: Tensor | None = None
     """1 for errors, 0 for other tokens of the rejected answers, pair by pair; for spot-focal."""
     reference_error_B: Tensor | None = None
