@@ -41,8 +41,8 @@ COLUMNS = {
 _LEGEND = {
     "logp_change_kept": "kept, edited y+, edited y-: change of the log-probability since the start, in nats per token",
     "rewards_kept": "r keep: reward of rows without y-",
-    "displacement": "displacement: the same on right answers to problems that are not trained on; "
-    "displaced: the share of these answers that became less likely",
+    "displacement": "displacement: change of the log-probability of right answers to problems that are not trained on, "
+    "in nats per token; displaced: the share of these answers that are less likely than at the start",
     "check_right": "right: right answers of a generation check",
 }
 
