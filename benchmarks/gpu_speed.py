@@ -82,7 +82,7 @@ def train_ours(
     arguments = session.training_arguments(plan)
     machine.clear()
     prepared = gpu_models.prepare(machine, plan)
-    logps = [reference.score(plan, prepared.model, [pair])[0] for pair in pairs]
+    logps = [reference.score(plan, prepared.model, [pair])[0].logps for pair in pairs]
     prepared = gpu_models.with_adapters(plan, prepared)
     if change is not None:
         change(machine, prepared.model)

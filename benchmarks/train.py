@@ -40,7 +40,7 @@ from spotcli import jsonl, recipe_yaml
 from spotcli.appender import Appender
 from spotcli.core.forward.encoding import EncodedPair, Encoder
 from spotcli.policies import chat_template, models
-from spotcli.records import Contrast
+from spotcli.records import Pair
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
 SIDES = ("ours", "unshared", "trl")
@@ -115,7 +115,7 @@ def encoded(path: Path) -> list[EncodedPair]:
         stop_ids=[tokenizer.eos_token_id],
         max_length=8192,
     )
-    return encoder.encode(jsonl.read(path, Contrast)).pairs
+    return encoder.encode(jsonl.read(path, Pair)).pairs
 
 
 def ours(folder: Path, work: Path, micro: int, *, share: bool) -> dict[str, Any]:

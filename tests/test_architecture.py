@@ -72,7 +72,7 @@ HEAVY = {
     "textual",
 }
 
-TORCH = {"core.loss", "core.drift", "training.trainer"}
+TORCH = {"core.loss", "core.drift", "core.similarity", "training.step_loss", "training.trainer"}
 """Modules beside core/forward that are torch through and through; a stage imports them inside a function."""
 
 TEXTUAL = "inspection.app."

@@ -83,6 +83,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--output",
             "--mode",
             "--gamma",
+            "--keep",
             "--reply",
             "--reference",
             "--max-cost",
@@ -264,7 +265,7 @@ def test_every_option_of_the_recipe_shows_its_default() -> None:
         for keys in ("sample", "rectify", "eval", "model", "seed")
         for name, field in recipe.options(keys).items()
     }
-    assert len(fields) == 53
+    assert len(fields) == 54
     for name, field in fields.items():
         option = recipe.option_of(field)
         assert option is not None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spotcli.records import Contrast, Message, Pair, Problem, Row, Sample, Score, prompt_digest
+from spotcli.records import Message, Pair, Problem, Row, Sample, Score, prompt_digest
 
 SAMPLE = {"prompt": "1 + 1", "response": "3", "verdict": "wrong"}
 PAIR = {"prompt": "1 + 1", "rejected": "3", "chosen": "2"}
@@ -21,7 +21,6 @@ SMALLEST: list[tuple[type[Row], dict[str, Any]]] = [
     (Problem, {"prompt": "1 + 1"}),
     (Sample, SAMPLE),
     (Pair, {"prompt": "1 + 1", "chosen": "2"}),
-    (Contrast, PAIR),
     (Score, SCORE),
 ]
 

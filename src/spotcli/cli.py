@@ -182,7 +182,7 @@ def inspect(
     from dataclasses import replace
 
     from spotcli.errors import Unfinished, UserError
-    from spotcli.stages.review import SampleSize, Selection, TokenOptions, View, browse, is_interactive
+    from spotcli.stages.review import SampleSize, Selection, TokenOptions, View, browse, is_interactive, show_metrics
     from spotcli.stages.review import review as stage
 
     selection, view = Selection(id, where), View(limit, html, as_json, TokenOptions(tokens, surprise, sort))
@@ -200,7 +200,12 @@ def inspect(
         cure = "run it on a terminal, without --id, --limit, --html and --json"
         raise UserError("--sample requires the interactive application", where="--sample", cure=cure)
     with standard_input(str(data)) as (file, _):
-        summary = _reported(lambda: stage(settings, data=Path(file), against=against, selection=selection, view=view))
+        summary = _reported(
+            lambda: (
+                show_metrics(Path(file), selection, view)
+                or stage(settings, data=Path(file), against=against, selection=selection, view=view)
+            )
+        )
     if as_json:
         _show("Pairs", summary.as_dict(), as_json)
 

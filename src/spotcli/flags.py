@@ -94,8 +94,10 @@ Surprise = Annotated[
     _option("Pairs", "Compute the policy's surprise per token of y+ and y-, as far as it is not known.", "--surprise"),
 ]
 Sort = Annotated[
-    Literal["file", "ratio", "surprise", "length"],
-    _option("Pairs", "Order: file; or ratio, surprise or length, the largest first.", "--sort", metavar="ORDER"),
+    Literal["file", "ratio", "surprise", "length", "similarity"],
+    _option(
+        "Pairs", "Order: file; or ratio, surprise, length or similarity, the largest first.", "--sort", metavar="ORDER"
+    ),
 ]
 
 # spot train

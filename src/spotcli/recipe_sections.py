@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from spotcli.recipe_keys import (
     Amount,
@@ -19,8 +20,26 @@ from spotcli.recipe_keys import (
     as_unset,
 )
 
-Objective = Literal["spot-bco", "spot-bce", "dpo", "reward-sft", "sft", "dft"]
+Objective = Literal["spot-bco", "spot-bce", "spot-focal", "dpo", "dpop", "nca", "reward-sft", "sft", "dft"]
 ShiftKind = Literal["ema", "running", "none"]
+
+
+_KEEP: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}, {"type": "null"}]}
+"""The JSON schema of ``rectify.keep``."""
+
+
+def _as_keep(value: object) -> object:
+    """``200`` or ``50%``; YAML reads the first as a number.
+
+    Raises:
+        ValueError: another value.
+    """
+    if as_unset(value) is None:
+        return None
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}|\d{1,6}(?:\.\d{1,6})?%", text):
+        raise ValueError("expected a number of rows such as 200, or a share of the number of pairs such as 50%")
+    return text
 
 
 class PolicySection(EngineSection):
@@ -77,6 +96,12 @@ class RectifySection(Section):
     """Maximum share of the policy's answer that a correction may delete; the change ratio does not count deletions."""
     target: Annotated[Positive | None, Option("Pairs", unset="all")] = None
     """Stop after N accepted pairs."""
+    keep: Annotated[
+        str | None, BeforeValidator(_as_keep), WithJsonSchema(_KEEP), Option("Pairs", "N|P%", unset="none")
+    ] = None
+    """Add right answers of the policy as rows without y-, at no cost: N rows, or P% of the number of pairs (``50%``).
+
+    Answers to problems near the corrected ones come first. ``train.keep_share`` balances them."""
     max_cost: Annotated[Amount | None, Option("Money", "USD", unset="no limit")] = None
     """Stop before the oracle costs more than this many US dollars."""
     price_in: Annotated[Amount | None, Option("Money", "USD", unset="litellm's")] = None
@@ -163,9 +188,26 @@ class TrainSection(Section):
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Reward scale: r = beta * log(pi / pi_ref). A larger value keeps the policy closer to the reference."""
     shift: ShiftKind | float = "ema"
-    """Reward shift of spot-bco: ``ema``, ``running`` (mean over all training steps), ``none`` or a number."""
+    """Reward shift of spot-bco and spot-focal: ``ema``, ``running`` (mean over all training steps), ``none``, or a
+    number."""
     shift_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the ``ema`` shift per training step."""
+    focal_weight: Amount = 1.0
+    """Weight of the term that lowers the rejected answer in spot-focal."""
+    focal_tokens: Literal["first", "edited"] = "first"
+    """Tokens of the rejected answer that spot-focal lowers: those of its ``first`` error, or all ``edited`` ones."""
+    dpop_penalty: Amount = 50.0
+    """Penalty of dpop for chosen answers that become less likely than under the reference."""
+    kept_weight: Amount = 1.0
+    """Weight in sft and dft of tokens that the correction kept; edited tokens have weight 1.
+
+    In rows without a rejected answer every token has weight 1."""
+    suffix_weight: Amount | None = None
+    """Weight in sft and dft of kept tokens after the first edit; default: ``kept_weight``."""
+    kept_kl: Amount = 0.0
+    """Tether on kept tokens: weight of an estimate of their KL divergence from the reference, with every objective.
+
+    0 is off. The reference log-probability of every kept token is then cached too."""
     max_length: Positive = 8192
     """Drop and count pairs with more tokens than this on one side; pairs are never truncated."""
     max_bad_rows: Natural | None = None
@@ -176,6 +218,10 @@ class TrainSection(Section):
 
     Default: the product of ``per_device_train_batch_size``, ``gradient_accumulation_steps`` and the number of
     processes if one of the first two is set, else 32."""
+    keep_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the rows of each training step that are right answers without y- (``spot rectify --keep``).
+
+    An epoch goes through the corrections once, and draws right answers in turn. Default: all rows in a random order."""
     tokens_per_micro_batch: Positive | None = None
     """Maximum tokens per micro-batch: micro-batches are filled by tokens instead of pairs, so that memory is bounded.
 
@@ -202,6 +248,19 @@ class TrainSection(Section):
     Answers are generated greedily. The training result is unchanged."""
     check_problems: Positive = 16
     """Problems per check, taken from the training pairs; problems with a reference answer come first."""
+    displacement_every: Literal["auto", "never"] | Positive = "auto"
+    """Score right answers to problems that are not trained on every N training steps, and after the last one.
+
+    ``auto``: as often as it takes about 2 % of the work, if there is a file of samples. The training result is
+    unchanged."""
+    displacement_answers: Positive = 32
+    """Answers to score; ``auto`` takes fewer in short runs."""
+    displacement_samples: str | None = None
+    """Graded samples with such answers. Default: the samples that the pairs were made from, if the file exists."""
+    similarity: bool = False
+    """Compute how similar the states of both answers of each pair are (CHES), in the pass that computes the reference.
+
+    ``spot inspect`` can sort and filter by it. The training result is unchanged."""
     lora: LoraSection | None = None
     """Train LoRA adapters and save them unmerged; by default all weights are trained.
 

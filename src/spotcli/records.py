@@ -314,17 +314,6 @@ class Pair(Problem):
         return self.chosen if self.rejected is None else self.rejected
 
 
-class Contrast(Pair):
-    """A pair with both answers, for objectives that use y-."""
-
-    cures: ClassVar[dict[str, str]] = {
-        "rejected": "this objective requires both answers; sft or dft requires only `chosen`"
-    }
-
-    rejected: NonEmpty
-    """y-: the policy's answer."""
-
-
 EVALUATION = "eval"
 """The ``split`` of rows that only evaluate a model."""
 
@@ -363,4 +352,5 @@ def kind_of(row: Mapping[str, Any]) -> str:
 
 def is_rectified(row: Mapping[str, Any]) -> bool:
     """Whether ``spot rectify`` wrote the row; a pair keeps every field of its sample."""
-    return "chosen" in row and row.get("rejected") == row.get("response")
+    original = row.get("chosen") if row.get("rejected") is None else row["rejected"]
+    return "chosen" in row and original == row.get("response")

@@ -11,7 +11,7 @@ import torch
 from spotcli.core.forward import logps, shared_attention
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.core.forward.packing import pack
-from spotcli.core.loss import OBJECTIVES, LossInputs
+from spotcli.core.loss import OBJECTIVES, Coefficients, LossInputs
 
 # TRL and its dependencies emit warnings that this package cannot fix.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -65,7 +65,9 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("objective", "loss_type"), [("spot-bce", "bco_pair"), ("dpo", "sigmoid"), ("sft", "sft")])
+@pytest.mark.parametrize(
+    ("objective", "loss_type"), [("spot-bce", "bco_pair"), ("dpo", "sigmoid"), ("nca", "nca_pair"), ("sft", "sft")]
+)
 @pytest.mark.parametrize("share", [True, False])
 def test_loss_and_gradients_equal_trl(
     tiny_model: Path, tmp_path: Path, objective: str, loss_type: str, share: bool
@@ -89,12 +91,12 @@ def test_loss_and_gradients_equal_trl(
     change(model)
     logps_N = model(**batch.model_inputs())
     chosen_B, rejected_B = batch.sequence_logps(logps_N)
-    out = OBJECTIVES[objective](
-        LossInputs(chosen_B, rejected_B, *before, chosen_token_logps_T=batch.chosen_token_logps(logps_N)), beta=BETA
-    )
+    inputs = LossInputs(chosen_B, rejected_B, *before, chosen_token_logps_T=batch.chosen_token_logps(logps_N))
+    out = OBJECTIVES[objective](inputs, Coefficients(BETA))
     torch.autograd.backward(out.loss)
-    first_loss = OBJECTIVES[objective].first_loss
-    assert theirs > 1 if first_loss is None else abs(theirs - first_loss) > 0.01  # far from where training starts
+    first_loss = OBJECTIVES[objective].first_loss(inputs)
+    # Far from where training starts.
+    assert theirs > 1 if first_loss is None else abs(theirs - first_loss.item()) > 0.01
     assert out.loss.item() == pytest.approx(theirs, rel=1e-4)
     for name, gradient in gradients(model).items():
         expected = their_gradients[name]

@@ -15,7 +15,7 @@ import pytest
 from spotcli import recipe_yaml
 from spotcli.errors import DataError, RecipeError, SettingsChanged, SpotError
 from spotcli.policies import chat_template, models
-from spotcli.policies.pair_encoder import CHOSEN_ONLY
+from spotcli.policies.pair_encoder import CHOSEN_ONLY, CONTRASTING, PAIRS_ONLY
 from spotcli.recipe import Recipe
 from spotcli.stages.train import TrainSummary, train
 from spotcli.training.model_card import card
@@ -513,17 +513,70 @@ def test_rows_without_a_rejected_answer_train_with_sft_and_dft(
         assert apart(tmp_path / "bare" / f"out-{share}", tmp_path / "whole" / f"out-{share}") < 1e-5
 
 
-@pytest.mark.parametrize("objective", ["spot-bco", "spot-bce", "dpo", "reward-sft"])
-def test_row_without_a_rejected_answer_is_an_error_with_other_objectives(
-    tiny_model: Path, tmp_path: Path, objective: str
+def kept(number: int) -> dict[str, Any]:
+    """A right answer to keep: a row without a rejected one."""
+    return {"id": f"k{number}", "prompt": f"{number} + 1", "chosen": f"{number} + 1 = {number + 1}"}
+
+
+@pytest.mark.parametrize("objective", ["spot-bco", "spot-bce", "reward-sft"])
+def test_rows_without_a_rejected_answer_train_beside_pairs(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], objective: str
 ) -> None:
-    write(tmp_path, [pair(0), {"id": "p1", "prompt": "1 + 1", "chosen": "2"}])
-    with pytest.raises(DataError, match=r"data\.jsonl:2: the field 'rejected' is missing") as caught:
-        train(recipe(tiny_model, objective=objective), folder=tmp_path)
-    assert "sft or dft" in str(caught.value.cure)
+    # 7 pairs and 4 rows without y-, in steps of 8: the last step of an epoch has 3 rows.
+    write(tmp_path, [*(pair(number) for number in range(7)), *(kept(number) for number in range(4))])
+    layouts: dict[str, dict[str, Any]] = {"whole": {}}
+    if objective == "spot-bco":
+        layouts |= {"separate": {"share_prefix": False}, "small": {"per_device_train_batch_size": 2}}
+    for name, layout in layouts.items():
+        settings = recipe(tiny_model, objective=objective, output=name, shift=0.2, **layout, **SGD)
+        summary = train(settings, folder=tmp_path)
+        assert (summary.rows, summary.pairs, summary.unpaired, summary.dropped) == (11, 11, 4, {})
+        assert apart(tmp_path / "whole", tmp_path / name) < 2e-6
+    assert apart(tmp_path / "whole", tiny_model) > 1e-4
+    assert "11 of 11 pairs, 4 of them without a rejected answer" in capsys.readouterr().err
+    rows = metrics(tmp_path / "whole")
+    assert [row["pairs"] for row in rows] == [8, 3, 8, 3]
+    assert sum(row.get("unpaired", 0) for row in rows) == 2 * 4
+    # The answers to keep are raised as well.
+    assert rows[2]["rewards_kept"] > rows[0]["rewards_kept"] == pytest.approx(0, abs=1e-5)
+    # -log s(-d) - log s(d) of a pair and -log s(-d) of a row without y-; reward-sft has no shift.
+    terms = {"spot-bco": (1.396278, 0.798139), "spot-bce": (1.386294, 0.693147), "reward-sft": (0.693147, 0.693147)}
+    unpaired = rows[0]["unpaired"]
+    expected = ((8 - unpaired) * terms[objective][0] + unpaired * terms[objective][1]) / 8
+    assert rows[0]["loss"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_chosen_only_objectives_do_not_run_the_rejected_answer() -> None:
+def test_the_shift_follows_the_rewards_of_pairs_only(tiny_model: Path, tmp_path: Path) -> None:
+    # Steps of one row: those of rows without y- have no rewards of pairs and leave d as it is.
+    write(tmp_path, [*(pair(number) for number in range(3)), *(kept(number) for number in range(3))])
+    train(recipe(tiny_model, batch_size=1, shift_decay=0.5, learning_rate=1e-2), folder=tmp_path)
+    d, steps = 0.0, metrics(tmp_path / "checkpoint")
+    for row in steps:
+        assert row["shift"] == pytest.approx(d, abs=1e-6)
+        assert ("rewards_chosen" in row) != ("rewards_kept" in row)
+        if "rewards_chosen" in row:
+            d = 0.5 * d + 0.5 * (row["rewards_chosen"] + row["rewards_rejected"]) / 2
+    assert sum("rewards_kept" in row for row in steps) == 6
+    assert d != 0
+
+
+def test_dpo_leaves_out_rows_without_a_rejected_answer(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path, [pair(0), pair(1), kept(2)])
+    summary = train(recipe(tiny_model, objective="dpo", num_train_epochs=1), folder=tmp_path)
+    assert (summary.rows, summary.pairs, summary.dropped) == (3, 2, {"no rejected answer": 1})
+
+
+@pytest.mark.parametrize("objective", CONTRASTING)
+def test_a_file_without_any_rejected_answer_is_an_error(tiny_model: Path, tmp_path: Path, objective: str) -> None:
+    write(tmp_path, [kept(0), kept(1)])
+    with pytest.raises(DataError, match="requires rejected answers, and none of the 2 rows has one") as caught:
+        train(recipe(tiny_model, objective=objective), folder=tmp_path, dry_run=True)
+    assert "reward-sft, sft or dft" in str(caught.value.cure)
+
+
+def test_lists_of_objectives_agree_with_the_losses() -> None:
     from spotcli.core.loss import OBJECTIVES
 
     assert set(CHOSEN_ONLY) == {name for name, objective in OBJECTIVES.items() if not objective.rejected}
+    assert set(PAIRS_ONLY) == {name for name, objective in OBJECTIVES.items() if not objective.keeps}
+    assert set(CONTRASTING) == {name for name, objective in OBJECTIVES.items() if objective.contrast}

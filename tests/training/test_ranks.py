@@ -27,7 +27,7 @@ from spotcli.training.plan import TrainPlan
 from spotcli.training.rank import Ranks, cure_of
 from spotcli.training.session import training_arguments
 from spotcli.training.starting_model import StartingModel
-from tests.stages.test_train import apart, metrics, pair, recipe, write
+from tests.stages.test_train import apart, kept, metrics, pair, recipe, write
 
 # Starting two processes takes seconds: by default one test of each kind runs, with SPOT_SLOW=1 all.
 slow = pytest.mark.skipif(not os.environ.get("SPOT_SLOW"), reason="SPOT_SLOW=1 runs it")
@@ -97,6 +97,27 @@ def test_two_processes_train_like_one(
     assert not (tmp_path / "compiled").exists()
     # The sources of the values are the user's, not the files of the launch.
     assert "spot-launch" not in (tmp_path / "two" / "recipe.yaml").read_text()
+
+
+@slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_train_surgical_objectives_like_one(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    # 11 pairs and 6 rows without y-, in steps of 8: one of the two processes idles in the last step of an epoch.
+    write(tmp_path, [*(pair(number) for number in range(11)), *(kept(number) for number in range(6))])
+    for name, section in (
+        ("focal", {"objective": "spot-focal", "kept_kl": 1.0}),
+        ("sft", {"objective": "sft", "kept_weight": 0.2, "suffix_weight": 0.0}),
+    ):
+        train(recipe(tiny_model, output=f"{name}-1", **section, **SGD), folder=tmp_path)
+        (tmp_path / "reference.jsonl").unlink(missing_ok=True)
+        train(recipe(tiny_model, output=f"{name}-2", processes=2, **section, **KINDS[kind], **SGD), folder=tmp_path)
+        assert apart(tmp_path / f"{name}-1", tmp_path / f"{name}-2") < 2e-6
+        assert apart(tmp_path / f"{name}-1", tiny_model) > 1e-4
+        one, two = metrics(tmp_path / f"{name}-1"), metrics(tmp_path / f"{name}-2")
+        # A step without pairs, or without rows of the other kind, lacks their rewards.
+        for column in ("loss", "shift", "pairs", "rewards_kept", "rewards_error", "kl_kept"):
+            expected, values = ([row.get(column, 0.0) for row in rows] for rows in (one, two))
+            assert values == pytest.approx(expected, rel=1e-4, abs=1e-5), column
 
 
 @pytest.fixture(scope="module")

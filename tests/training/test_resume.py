@@ -17,7 +17,7 @@ import pytest
 
 from spotcli import recipe_yaml
 from spotcli.appender import Appender
-from spotcli.core.loss import RewardShift
+from spotcli.core.reward_shift import RewardShift
 from spotcli.errors import DataError, SpotError, UserError
 from spotcli.policies import models
 from spotcli.stages.train import train

@@ -13,7 +13,7 @@ from spotcli.core.forward.encoding import EncodedPair
 from spotcli.decisions import Event, ReviewFile, text_digest
 from spotcli.errors import DataError, UserError
 from spotcli.recipe import Recipe
-from spotcli.records import Contrast, Pair
+from spotcli.records import Pair
 from spotcli.stages.train import train
 from spotcli.training.data import TrainingData, load_data
 from spotcli.training.rows import read_pairs
@@ -165,7 +165,7 @@ def test_answers_that_are_the_same_train_where_only_one_is_used(tmp_path: Path) 
 
 
 INVALID: dict[str, tuple[dict[str, Any], str]] = {
-    "no rejected answer": ({"rejected": None}, "the field 'rejected' is missing"),
+    "an empty rejected answer": ({"rejected": ""}, "the field 'rejected': expected a non-empty value"),
     "an empty prompt": ({"prompt": ""}, "the field 'prompt': expected a non-empty value"),
     "null content": ({"prompt": [{"role": "user", "content": None}]}, r"prompt\.0\.content"),
     "an image": ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "got a part of type 'image'"),
@@ -230,7 +230,6 @@ def test_more_invalid_rows_than_allowed_are_an_error(tmp_path: Path) -> None:
     [
         ([{"prompt": "1", "completion": "2", "label": True}], "the format of KTO", "two completions of one prompt"),
         ([{"instruction": "1", "output": "2"}], "the field 'prompt' is missing", "docs/training.md"),
-        ([pair(1, rejected=None)], "the field 'rejected' is missing", "sft or dft"),
     ],
 )
 def test_files_of_another_kind_are_refused_with_a_suggestion(
@@ -279,7 +278,7 @@ def test_tools_and_calls_are_rendered_as_the_template_does(tmp_path: Path, tools
     assert '"arguments": {"a": 1}' in expected
     assert "<|im_start|>assistant\n-<call>" in expected
     # A row keeps the fields of its messages.
-    line = Contrast.model_validate(pair(1, prompt=messages)).json_line()
+    line = Pair.model_validate(pair(1, prompt=messages)).json_line()
     assert json.loads(line)["prompt"][1]["tool_calls"] == [CALL]
 
 

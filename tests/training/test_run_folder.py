@@ -47,6 +47,19 @@ def test_a_run_of_an_earlier_version_has_no_settings_for_saving(tmp_path: Path) 
         run.finished(other)
 
 
+def test_a_run_of_an_earlier_version_has_no_surgical_settings(tmp_path: Path) -> None:
+    (tmp_path / META).write_text(json.dumps(EARLIER | {"complete": False}))
+    (tmp_path / "checkpoint-2").mkdir()
+    run = RunFolder(tmp_path)
+    off = {"focal_weight": 1.0, "focal_tokens": "first", "dpop_penalty": 50.0, "kept_weight": 1.0,
+           "suffix_weight": None, "kept_kl": 0.0}  # fmt: skip
+    assert run.finished(RunIdentity({**IDENTITY.settings, **off}, IDENTITY.inputs)) is None
+    # It was trained without them.
+    now = RunIdentity({**IDENTITY.settings, **off, "kept_kl": 0.1}, IDENTITY.inputs)
+    with pytest.raises(SettingsChanged, match=r"kept_kl was 0\.0, now 0\.1"):
+        run.finished(now)
+
+
 def test_metrics_of_an_earlier_version_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "moved_rejected": -0.5}\n{"step": 2, "check_cut": 1}\n')

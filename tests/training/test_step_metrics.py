@@ -44,6 +44,27 @@ def test_row_of_metrics_weighs_steps_by_their_pairs() -> None:
     assert row["logp_change_chosen_edited"] == pytest.approx(1.5)
 
 
+def test_rows_without_a_rejected_answer_have_their_own_mean() -> None:
+    # Step 1: 3 pairs and a row without y-; step 2: 2 rows without; step 3: a pair.
+    sums = [
+        {"loss": 1.0, "margin": 6.0, "rewards_chosen": 3.0, "rewards_rejected": -3.0, "rewards_kept": 0.5},
+        {"loss": 2.0, "margin": 0.0, "rewards_chosen": 0.0, "rewards_rejected": 0.0, "rewards_kept": 4.0},
+        {"loss": 3.0, "margin": 4.0, "rewards_chosen": 1.0, "rewards_rejected": -3.0, "rewards_kept": 0.0},
+    ]
+    sizes = [StepSize(4, 40, 1), StepSize(2, 20, 2), StepSize(1, 10, 0)]
+    steps = [
+        StepMetrics.of({**sum, "tokens_run": 10.0}, size, shift=0.0) for sum, size in zip(sums, sizes, strict=True)
+    ]
+    assert steps[0].means == {"margin": 2.0, "rewards_chosen": 1.0, "rewards_rejected": -1.0, "rewards_kept": 0.5}
+    assert steps[1].means == {"rewards_kept": 2.0}
+    # m of the shift: the mean over pairs; a step without pairs has none.
+    assert [step.mean_reward for step in steps] == [0.0, None, -1.0]
+    row = metrics_row(steps)
+    assert (row["pairs"], row["unpaired"]) == (7, 3)
+    # (6 + 4) / 4 pairs, and (0.5 + 4) / 3 rows without y-.
+    assert (row["margin"], row["rewards_kept"]) == (2.5, 1.5)
+
+
 def test_row_without_a_reference_has_no_changes_and_no_shift() -> None:
     size = StepSize(2, 20)
     metrics = StepMetrics.of({"loss": 1.0, "logps_chosen": -6.0, "tokens_run": 30.0}, size, shift=None)

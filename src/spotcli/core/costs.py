@@ -159,7 +159,7 @@ def row_work(pairs: Sequence[EncodedPair], *, share: bool, rejected: bool = True
     shared = [pair.shared if rejected and share else 0 for pair in pairs]
     scored = sum(chosen) + sum(wrong) - sum(shared)
     if not share:
-        rows = len(pairs) * (2 if rejected else 1)
+        rows = len(pairs) + sum(1 for tokens in wrong if tokens)
         length = max(prompt + max(answers) for prompt, *answers in zip(prompts, chosen, wrong, strict=True))
         return Work(rows * length, scored, rows * _causal_pairs(length))
     common = common_start(pairs)

@@ -8,6 +8,14 @@ from typing import Any
 from spotcli.core.edits import shared_prefix, text_change_ratio
 from spotcli.records import Pair, Problem
 
+PAIR_KINDS = ("correction", "right")
+"""A wrong answer with its correction, or a right answer of the policy alone."""
+
+
+def pair_kind(pair: Pair) -> str:
+    """Which of ``PAIR_KINDS`` a row is."""
+    return PAIR_KINDS[pair.rejected is None]
+
 
 def oracle_name(pair: Pair) -> str | None:
     """Return the name of the oracle that corrected the pair, or None if the row does not name one."""

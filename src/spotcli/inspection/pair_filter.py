@@ -21,7 +21,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, get_args
 
 from spotcli.inspection.filter_syntax import FilterError, Parser, Predicate, Term, shortened
-from spotcli.inspection.pair_facts import cost, first_edit_share, oracle_name, pair_change_ratio, prompt_text
+from spotcli.inspection.pair_facts import (
+    PAIR_KINDS,
+    cost,
+    first_edit_share,
+    oracle_name,
+    pair_change_ratio,
+    pair_kind,
+    prompt_text,
+)
 from spotcli.records import FinishReason, Pair, Problem, Score, Verdict
 from spotcli.reviews import REVIEWS
 from spotcli.score_changes import CHANGES, ProblemChange, ProblemKey
@@ -60,13 +68,14 @@ class Fields(Generic[R]):
 
 PAIR_FIELDS: Fields[Pair] = Fields(
     numbers={
-        "ratio": pair_change_ratio,
-        "first": first_edit_share,
+        "ratio": lambda pair: None if pair.rejected is None else pair_change_ratio(pair),
+        "first": lambda pair: None if pair.rejected is None else first_edit_share(pair),
         "trial": lambda pair: pair.trial,
         "length": lambda pair: len(pair.chosen),
         "cost": cost,
     },
     texts={
+        "kind": pair_kind,
         "id": lambda pair: pair.id,
         "source": lambda pair: pair.source,
         "prompt": prompt_text,
@@ -77,7 +86,7 @@ PAIR_FIELDS: Fields[Pair] = Fields(
         "verdict": lambda pair: pair.verdict,
         "review": lambda pair: pair.review,
     },
-    choices={"verdict": (*get_args(Verdict), "none"), "review": (*REVIEWS, "none")},
+    choices={"kind": PAIR_KINDS, "verdict": (*get_args(Verdict), "none"), "review": (*REVIEWS, "none")},
     other_names={"change_ratio": "ratio"},
 )
 """The fields of pairs."""

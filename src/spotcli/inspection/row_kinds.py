@@ -80,6 +80,8 @@ def read_row(row: dict[str, Any], where: str, renamed: dict[str, str]) -> Record
 
 def _is_answer(row: Mapping[str, Any]) -> bool:
     """Whether a row with ``chosen`` is an answer to a problem of a set of preferences, not a corrected answer."""
+    if "oracle" in row and row.get("rejected") is None:
+        return False  # a right answer that `spot rectify` kept, perhaps edited by a reviewer
     return "response" in row and row["response"] not in (row.get("rejected"), row.get("chosen"))
 
 

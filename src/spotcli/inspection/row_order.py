@@ -9,7 +9,7 @@ from spotcli.inspection.pair_facts import pair_change_ratio
 from spotcli.inspection.surprise import Surprises
 from spotcli.records import Pair
 
-Order = Literal["file", "ratio", "surprise", "length"]
+Order = Literal["file", "ratio", "surprise", "length", "similarity"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 """In the order in which the key `S` goes through them; all but ``file`` begin with the largest value."""
 
@@ -25,6 +25,7 @@ def sort_key(order: Order, surprises: Surprises) -> Callable[[Pair], float | Non
         "ratio": ratio,
         "surprise": lambda pair: surprises.means(pair)[0],
         "length": lambda pair: len(pair.chosen),
+        "similarity": surprises.similarities.of,
     }
     return keys[order]
 

@@ -29,6 +29,7 @@ from spotcli.decisions import text_digest
 from spotcli.errors import DataError, SpotError, UserError
 from spotcli.inspection.editing import policy_of
 from spotcli.inspection.pair_filter import Fields
+from spotcli.inspection.similarity import Similarities
 from spotcli.inspection.trained_tokens import PairEncoder, ids_digest
 from spotcli.policies import adapters, models
 from spotcli.policies.fingerprint import fingerprint
@@ -101,6 +102,7 @@ class Surprises:
     def __init__(self, data: Path, policy: str | None) -> None:
         self.path = data.with_name(f"{data.stem}.surprise.jsonl")
         self.policy = policy
+        self.similarities = Similarities(data)
         self._known: dict[str, tuple[Means, str, int]] = {}
         """Digest of a pair -> means, basis, offset of its row."""
         self._is_read = False
@@ -167,14 +169,17 @@ class Surprises:
         return f"y+ {chosen:.2f}" + ("" if rejected is None else f"  y- {rejected:.2f}") + " nats/token"
 
     def with_fields(self, fields: Fields[Any]) -> Fields[Any]:
-        """The fields of the filter language, with ``surprise`` and ``surprise_rejected``; a filter waits for them."""
+        """The fields of the filter language, with ``similarity``, ``surprise`` and ``surprise_rejected``.
+
+        A filter waits for them.
+        """
 
         def mean(row: Any, answer: int) -> float | None:
             self.read_once()
             return self.means(row)[answer] if isinstance(row, Pair) else None
 
         more = {"surprise": partial(mean, answer=0), "surprise_rejected": partial(mean, answer=1)}
-        return replace(fields, numbers={**fields.numbers, **more})
+        return self.similarities.with_field(replace(fields, numbers={**fields.numbers, **more}))
 
 
 def _row(line: bytes) -> PairSurprise | None:

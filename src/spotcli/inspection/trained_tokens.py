@@ -172,7 +172,7 @@ class PairEncoder:
             notes.append(f"{limit}: training leaves this pair out and truncates nothing")
         extra = pair.model_extra or {}
         if not encoded.rejected_ids and self.encoder.rejected:
-            notes.append(f"no y-: train.objective {self.objective} requires one")
+            notes.append("no y-: an answer to keep, whose reward alone is trained")
         elif encoded.rejected_ids and not self.encoder.rejected:
             notes.append(f"train.objective {self.objective} does not train on y-")
         if encoded.rejected_ids and not self.encoder.closing(encoded.rejected_ids):

@@ -13,7 +13,13 @@ from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import CHAT, Message, Pair
 
 CHOSEN_ONLY = ("sft", "dft")
-"""Objectives that do not use the rejected answer; they also train on rows without one."""
+"""Objectives that do not use the rejected answer."""
+
+PAIRS_ONLY = ("dpo", "dpop")
+"""Objectives that compare two answers, so that rows without a rejected one are left out."""
+
+CONTRASTING = ("spot-bco", "spot-bce", "spot-focal", "nca", *PAIRS_ONLY)
+"""Objectives whose loss has a term of the rejected answer: at least one row must have one."""
 
 
 def pair_prompter(recipe: Recipe) -> Prompter:
@@ -62,4 +68,5 @@ def pair_encoder(prompter: Prompter, section: TrainSection, limits: TokenLimits)
         max_length=min(section.max_length, limits.positions or section.max_length),
         vocabulary=limits.vocabulary,
         rejected=section.objective not in CHOSEN_ONLY,
+        keeps=section.objective not in PAIRS_ONLY,
     )

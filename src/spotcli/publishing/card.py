@@ -30,13 +30,14 @@ def card(name: str, pairs: Selection, samples: Selection | None, licence: str | 
     reviewed = [f"- left out, since a reviewer rejected them: {pairs.rejected}"] if pairs.rejected else []
     reviewed += [f"- corrected by a reviewer: {pairs.edited}"] if pairs.edited else []
     others = [f"- samples.jsonl: {counted(len(samples.lines), 'graded answer')}"] if samples else []
+    own = [f"- of these, right answers of the model itself, without `rejected`: {pairs.right}"] if pairs.right else []
     parts = [
         "---", *front, "---", "",
         f"# {name}", "",
         "Wrong answers of a model (`rejected`) and their smallest corrections (`chosen`), made by `spot rectify`. A "
         "correction is graded again, and only right ones are kept.", "",
         "## Rows", "",
-        f"- data.jsonl: {counted(len(pairs.lines), 'pair')}", *reviewed, *others,
+        f"- data.jsonl: {counted(len(pairs.lines), 'row' if own else 'pair')}", *own, *reviewed, *others,
         f"- oracles: {_listed(pairs.oracles)}", "",
         *_made(counts, filters),
         "## Licence", "",
@@ -54,9 +55,11 @@ def _made(counts: Mapping[str, Any], filters: Mapping[str, Any]) -> list[str]:
         "wrong": counts.get("wrong"),
         "undecided": counts.get("undecided"),
         "corrections accepted": counts.get("pairs"),
+        "right answers kept": counts.get("kept"),
         "cost in US dollars": counts.get("cost"),
         "gamma (largest change ratio)": filters.get("gamma"),
         "change ratio in": filters.get("ratio_unit"),
+        "right answers asked for": filters.get("keep"),
     }
     rows = [f"| {name} | {_text(value)} |" for name, value in facts.items() if value is not None]
     reasons = counts.get("reasons")

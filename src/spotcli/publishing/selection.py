@@ -32,6 +32,8 @@ class Selection:
     """Pairs that a reviewer rejected; they are left out."""
     edited: int = 0
     """Pairs that are uploaded with a reviewer's correction."""
+    right: int = 0
+    """Right answers among the pairs: rows without y-."""
     oracles: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -55,6 +57,7 @@ def select_pairs(path: Path) -> Selection:
             selection.rejected += 1
             continue
         selection.edited += applied.review == "edited"
+        selection.right += applied.rejected is None
         row = applied.model_dump(mode="json", exclude_unset=True)
         selection.oracles[str(applied.oracle.get("name") or "none")] += 1
         selection.lines.append(problems.checked(row))

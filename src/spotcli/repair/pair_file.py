@@ -105,6 +105,8 @@ def note_origin(
         "target": settings.target,
         "ratio_unit": ratio_unit,
     }
+    if settings.keep is not None:
+        filters["keep"] = settings.keep
     output.note(filters=filters, samples={"path": settings.samples, "sha256": jsonl.digest(source)})
     if sent := {entry.oracle: entry.sent for entry in history.answers if entry.sent}:
         output.note(sent=sent)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import decisions, jsonl, outputs
-from spotcli.errors import UserError
+from spotcli.errors import RecipeError, UserError
 from spotcli.grading.references import CONFLICTING
 from spotcli.recipe import RectifySection
 from spotcli.records import Sample
@@ -27,7 +27,6 @@ def keep_right_answers(
     source: Path,
     origin: Origin,
     *,
-    contested: frozenset[tuple[str, int]] = frozenset(),
     fresh: bool,
     dry_run: bool,
 ) -> RectifySummary:
@@ -35,17 +34,27 @@ def keep_right_answers(
 
     Args:
         source: the samples.
-        contested: keys of samples whose prompt has different reference answers.
+        origin: the samples, and the contested ones among them.
         fresh: keep the old files under another name.
         dry_run: write nothing.
 
     Raises:
+        RecipeError: ``rectify.keep`` is set.
         UserError: the file has replies of an oracle.
         SettingsChanged: the file was made in another mode.
     """
     path = origin.path
-    kept, reasons = _select(origin.samples, settings.target, contested)
-    summary = summarise_right_answers(origin, len(kept), reasons)
+    if settings.keep is not None:
+        raise RecipeError(
+            "`keep` and the mode `self` are mutually exclusive: this mode keeps every right answer",
+            where="rectify.keep",
+            cure="limit the rows with rectify.target, or correct wrong answers too (mode: surgery)",
+        )
+    right, reasons = distinct_right_answers(origin.samples, origin.contested)
+    kept = right[: settings.target]
+    if len(kept) < len(right):
+        reasons[NOT_NEEDED] = len(right) - len(kept)
+    summary = summarise_right_answers(origin, len(kept), dict(sorted(reasons.items())))
     if dry_run:
         return summary
     if fresh:
@@ -58,18 +67,23 @@ def keep_right_answers(
         )
     with outputs.Output(path, command="spot rectify", settings={"mode": "self"}) as output:
         reviewed = reviewed_rows(output.rows(), decisions.read(path).covers)
-        output.replace(_right_row(sample, reviewed.get(sample.key)) for sample in kept)
+        output.replace(right_row(sample, reviewed.get(sample.key)) for sample in kept)
         origin_of_rows = {"path": settings.samples, "sha256": jsonl.digest(source)}
         output.note(filters={"target": settings.target}, samples=origin_of_rows)
         output.finish(summary.counts, complete=True)
     return summary
 
 
-def _select(
-    samples: Iterable[Sample], target: int | None, contested: frozenset[tuple[str, int]]
-) -> tuple[list[Sample], dict[str, int]]:
-    """The right answers, each text once per problem, and the numbers of those left out by reason."""
-    kept: list[Sample] = []
+def distinct_right_answers(
+    samples: Iterable[Sample], contested: frozenset[tuple[str, int]]
+) -> tuple[list[Sample], Counter[str]]:
+    """The right answers, each text once per problem, and the numbers of those left out by reason.
+
+    Args:
+        samples: of any verdict.
+        contested: keys of samples whose prompt has different reference answers.
+    """
+    right: list[Sample] = []
     reasons: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
     for sample in samples:
@@ -82,17 +96,23 @@ def _select(
             reasons[CONFLICTING] += 1
         elif text in seen:
             reasons[SAME_ANSWER] += 1
-        elif target is not None and len(kept) >= target:
-            reasons[NOT_NEEDED] += 1
         else:
             seen.add(text)
-            kept.append(sample)
-    return kept, dict(sorted(reasons.items()))
+            right.append(sample)
+    return right, reasons
 
 
-def _right_row(sample: Sample, reviewed: dict[str, Any] | None) -> dict[str, Any]:
-    """The row of a right answer: without y-; the row that a person reviewed, if it has the same answer."""
-    if reviewed is not None and reviewed.get("response") == sample.response:
+def right_row(
+    sample: Sample, reviewed: dict[str, Any] | None = None, reason: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The row of a right answer, without y-.
+
+    Args:
+        sample: the answer.
+        reviewed: the row that a person reviewed; it is kept if it has the same answer.
+        reason: why the answer was chosen, if there were others.
+    """
+    if reviewed is not None and reviewed.get("response") == sample.response and reviewed.get("rejected") is None:
         return reviewed
     row = sample.model_dump(mode="json", exclude_unset=True)
-    return row | {"chosen": sample.response, "oracle": {"name": "self"}}
+    return row | {"chosen": sample.response, "oracle": {"name": "self", **(reason or {})}}

@@ -22,7 +22,8 @@ from spotcli.reply_entries import ContinuationEntry
 class RectifySummary:
     """What became of the samples: ``samples`` = right + undecided + wrong, and ``wrong`` = pairs + reasons.
 
-    In the mode ``self`` the right answers become rows: ``right`` = pairs + reasons.
+    In the mode ``self`` the right answers become rows: ``right`` = pairs + reasons. With ``rectify.keep`` some of them
+    become rows beside the pairs: ``right`` = kept + not_kept.
     """
 
     path: str
@@ -53,17 +54,26 @@ class RectifySummary:
     advice: list[str] = field(default_factory=list)
     """What could make more pairs, as sentences."""
     max_cost: float | None = None
+    kept: int = 0
+    """Right answers that are rows beside the pairs."""
+    not_kept: dict[str, int] | None = None
+    """Why the other right answers are left out; None without ``rectify.keep``, and in a dry run."""
+    keep: str | None = None
+    """``rectify.keep``."""
 
     def __post_init__(self) -> None:
         assert self.samples == self.right + self.undecided + self.wrong, self
         repaired = self.right if self.mode == "self" else self.wrong
         assert repaired == self.pairs + sum(self.reasons.values()), self
+        assert self.not_kept is None or self.right == self.kept + sum(self.not_kept.values()), self
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
         if self.estimate is None:
             del values["estimate"]
-        del values["max_cost"]
+        del values["max_cost"], values["keep"]
+        if self.not_kept is None:
+            del values["kept"], values["not_kept"]
         return values
 
     @property
@@ -85,9 +95,14 @@ class Origin:
     """The pairs."""
     samples: list[Sample]
     mode: str
-    ratio_unit: str
     started: float
     """By ``time.monotonic``."""
+    contested: frozenset[tuple[str, int]] = frozenset()
+    """Keys of the samples whose prompt has different reference answers."""
+    seed: int = 0
+    keep: str | None = None
+    """``rectify.keep``."""
+    ratio_unit: str = ""
 
 
 def summarise(
@@ -121,6 +136,7 @@ def summarise(
         estimate=estimate,
         seconds=time.monotonic() - origin.started,
         mode=origin.mode,
+        keep=origin.keep,
     )
 
 

@@ -21,15 +21,17 @@ def show(summary: RectifySummary) -> None:
     if summary.estimate is not None:
         for sentence in estimate_sentences(summary.estimate, summary.max_cost):
             console.print(one_line(sentence))
+        if summary.keep is not None:
+            console.print(f"--keep {summary.keep} adds right answers of the policy, at no cost.")
         console.print("Nothing was sent.")
         return
     for sentence in summary.advice:
         console.print(one_line(sentence))
-    if summary.pairs:
+    if summary.pairs or summary.kept:
         path = one_line(shlex.quote(summary.path))
-        console.print(
-            f"{counted(summary.pairs, 'pair')} in {path}; to look at them: spot inspect {path}", soft_wrap=True
-        )
+        rows = counted(summary.pairs, "pair")
+        rows += f" and {counted(summary.kept, 'right answer')}" if summary.kept else ""
+        console.print(f"{rows} in {path}; to look at them: spot inspect {path}", soft_wrap=True)
 
 
 def _rows(summary: RectifySummary) -> Iterator[tuple[str, str]]:
@@ -43,6 +45,9 @@ def _rows(summary: RectifySummary) -> Iterator[tuple[str, str]]:
         yield "pairs", f"{summary.pairs:,}"
     if summary.reasons:
         yield "without a pair", f"{sum(summary.reasons.values()):,}: {_counts(summary.reasons)}"
+    if summary.not_kept is not None:
+        left_out = f"; left out: {_counts(summary.not_kept)}" if summary.not_kept else ""
+        yield "right answers kept", f"{summary.kept:,} of {summary.right:,}, at no cost{left_out}"
     for name, row in summary.oracles.items():
         yield f"oracle {one_line(name)}", _replies(row)
     if summary.cost and len(summary.oracles) > 1:

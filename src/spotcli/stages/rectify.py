@@ -6,8 +6,7 @@
 
 Every reply is journalled (``data.replies.jsonl``) before it is used, and data.jsonl is made of the samples and the
 journal alone, in the order of the samples, and written at once. So a run that was killed resumes, no reply is paid for
-twice, and a filter can change without new requests. Right answers are skipped, and undecided ones are not corrected.
-Left out on purpose: choosing which wrong answers are worth a correction, and training.
+twice, and a filter can change without new requests. Undecided answers are not corrected; ``--keep`` adds right ones.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from spotcli.repair.cost_estimate import estimate
 from spotcli.repair.dispatcher import Dispatcher
 from spotcli.repair.journal import Journal
 from spotcli.repair.judge import Criteria, Judge, measure_by
+from spotcli.repair.kept_answers import keep_answers
 from spotcli.repair.ladder import Ladder, check_first_oracle, create_oracles
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.policy_engine import PolicyEngine
@@ -107,10 +107,9 @@ def rectify(
     check_free(path)
     samples = read_samples(source, truncated_are_wrong=settings.cut)
     contested = contested_samples(samples, source, recipe.grader)
+    origin = Origin(path, samples, settings.mode, started, contested, recipe.seed, settings.keep)
     if settings.mode == "self":
-        origin = Origin(path, samples, settings.mode, "", started)
-        dry_run = action.kind == "dry run"
-        return keep_right_answers(settings, source, origin, contested=contested, fresh=fresh, dry_run=dry_run)
+        return keep_right_answers(settings, source, origin, fresh=fresh, dry_run=action.kind == "dry run")
     cases = cases_of(samples, settings, contested)
     if not cases:
         say(f"{source}: none of {len(samples)} answers is wrong, so no pair can be made")
@@ -128,7 +127,7 @@ def rectify(
         oracles=oracles,
         engine=engine,
         criteria=Criteria(measure, settings.gamma, settings.max_deleted, settings.answer_only, recipe.grader),
-        origin=Origin(path, samples, settings.mode, unit, started),
+        origin=replace(origin, ratio_unit=unit),
     )
     if action.kind == "export":
         return _export(run, folder / action.file)
@@ -251,10 +250,11 @@ def _write_pairs(run: _Run, history: History, journal: Journal, output: outputs.
     """Write all pairs at once; the summary, and whether nothing remains to be asked."""
     settings = run.settings
     enough = keep_first_pairs(run.cases, settings.target)
-    output.replace(pair_file.pair_rows(run.cases))
+    kept = keep_answers(run.origin, run.cases, output)
+    output.replace(kept.beside(pair_file.pair_rows(run.cases)))
     pair_file.note_origin(output, settings, run.source, run.origin.ratio_unit, history)
     summary = summarise(run.origin, run.cases, history, unsettled=journal.unsettled)
-    summary = replace(summary, advice=advice(run.cases, settings, run.ladder()))
+    summary = replace(summary, advice=advice(run.cases, settings, run.ladder()), **kept.counts)
     complete = enough or not summary.remaining
     output.finish(summary.counts, complete=complete)
     return summary, complete

@@ -8,7 +8,7 @@ or an HTML page. The file is never held in memory, and not changed.
 
 Pairs, samples, an oracle's replies and the answers of an evaluation are opened, and the preference files of other
 tools. A row that cannot be read is shown with the reason. With `--where lost`, each lost problem of an evaluation is
-shown as a diff of the base model's answer and the tuned model's.
+shown as a diff of the base model's answer and the tuned model's. The metrics of a training run are shown as a table.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from spotcli.decisions import ReviewFile
 from spotcli.errors import UserError
 from spotcli.inspection.audit import SampleSize, report_audit
 from spotcli.inspection.file_overview import FileOverview, FileSummary
+from spotcli.inspection.metrics import MetricsSummary, read_metrics
 from spotcli.inspection.opening import open_entries, unknown_id
 from spotcli.inspection.page import write_rows
 from spotcli.inspection.pair_filter import ALL_PAIRS, Selection
@@ -37,7 +38,18 @@ from spotcli.inspection.token_print import PLAIN, PairPrinter, TokenOptions
 from spotcli.recipe import Recipe
 from spotcli.records import Problem
 
-__all__ = ["FileSummary", "SampleSize", "Selection", "TokenOptions", "View", "browse", "is_interactive", "review"]
+__all__ = [
+    "FileSummary",
+    "MetricsSummary",
+    "SampleSize",
+    "Selection",
+    "TokenOptions",
+    "View",
+    "browse",
+    "is_interactive",
+    "review",
+    "show_metrics",
+]
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,23 @@ def review(
     return summary
 
 
+def show_metrics(path: Path, selection: Selection = ALL_PAIRS, view: View = DEFAULT_VIEW) -> MetricsSummary | None:
+    """Print the metrics of a training run; None if the file has other rows, which ``review`` shows.
+
+    Raises:
+        UserError: a page, an id or a filter is given.
+    """
+    metrics = read_metrics(path, selection)
+    if metrics is None:
+        return None
+    if view.html is not None:
+        raise UserError("metrics have no page", where=str(path), cure="leave out --html")
+    if not view.quiet:
+        with suppress(SystemExit):
+            metrics.show(out(), view.limit)
+    return metrics.summary()
+
+
 def is_interactive(view: View, selection: Selection) -> bool:
     """Whether the command opens the app: on a terminal, without an option that asks for printed text."""
     printed = view.quiet or view.html is not None or view.limit is not None or selection.id is not None
@@ -150,6 +179,8 @@ def browse(
     from spotcli.inspection.app.application import run
     from spotcli.inspection.app.browser import Opened
 
+    if show_metrics(data, Selection(where=where)) is not None:
+        return
     review_file = ReviewFile(data)
     selection = Selection(where=where)
     with open_entries(

@@ -34,19 +34,21 @@ from spotcli.recipe import Recipe
 from spotcli.training import cluster, keys, settings
 from spotcli.training.batch_plan import batch_size, plan_layout
 from spotcli.training.data import decide_sharing, load_data
+from spotcli.training.displacement import Displacement, check_samples_file, load_displacement
 from spotcli.training.dry_run import estimate_cost, show_estimate
 from spotcli.training.model_card import card
 from spotcli.training.plan import TrainPlan, show_plan
 from spotcli.training.progress import Metrics, Report, counter
 from spotcli.training.rank import Ranks, phase, run_as_rank
 from spotcli.training.run_folder import RunFolder, RunMeta, step_of
+from spotcli.training.similarity import check_similarity, similarity_quantiles, write_similarity
 from spotcli.training.starting_model import inspect_model
 from spotcli.training.summary import TrainSummary
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from spotcli.training.reference import PairLogps
+    from spotcli.training.reference import ReferenceRow
     from spotcli.training.session import PreparedModel
 
 __all__ = ["TrainSummary", "train"]
@@ -81,6 +83,7 @@ def train(
     started = time.monotonic()
     with recipe_yaml.located(recipe):
         recipe = _checked(recipe, launching=not dry_run)
+        check_samples_file(recipe.train, folder)
         start = inspect_model(recipe.model or "", recipe.train)
         data = load_data(recipe, folder / recipe.train.data, rough=dry_run, start=start)
         sharing = decide_sharing(recipe.train, recipe.model or "", data.pairs)
@@ -116,6 +119,7 @@ def _checked(recipe: Recipe, *, launching: bool) -> Recipe:
     settings.quiet_libraries()
     section = cluster.with_slurm(recipe.train, os.environ)
     cluster.check_quantize(section)
+    check_similarity(section)
     if launching:
         cluster.check_launch(section)
     keys.check_keys(section.training_arguments)
@@ -141,17 +145,18 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             metrics = stack.enter_context(closing(Metrics(run.metrics)))
             display = stack.enter_context(progress("pairs", lines=False))
             meta = _start(plan, run, metrics, resumed_from)
-        prepared, reference = _prepare(plan, display)
+        prepared, reference, displacement = _prepare(plan, display)
         saver = Saver.of(plan, prepared.model, prepared.saved)
         check = load_check(plan, prepared.model, prepared)
         if display is not None:
             report = Report(display, summary, resumed_from, metrics)
         if plan.ranks.launched:
             phase("training")
+        logps = None if reference is None else [row.logps for row in reference]
         trainer = PairTrainer(
-            model=prepared.model, args=arguments, plan=plan, reference=reference, check=check, report=report
+            model=prepared.model, args=arguments, plan=plan, reference=logps, check=check, report=report
         )
-        trainer.rounded = prepared.rounded
+        trainer.rounded, trainer.displacement = prepared.rounded, displacement
         try:
             trainer.resume(checkpoint)
         except KeyboardInterrupt:
@@ -172,27 +177,33 @@ def _train(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: floa
             final=report.final,
             resumed_from=resumed_from or None,
             saved=survival,
+            similarity=similarity_quantiles(reference),
         )
         meta = meta.completed(summary)
         run.finish(meta, card(meta, lora=plan.section.lora is not None))
         return summary
 
 
-def _prepare(plan: TrainPlan, display: Progress | None) -> tuple[PreparedModel, list[PairLogps] | None]:
-    """Load the starting policy, with its adapters, and compute the reference if the objective has one."""
+def _prepare(
+    plan: TrainPlan, display: Progress | None
+) -> tuple[PreparedModel, list[ReferenceRow] | None, Displacement | None]:
+    """Load the starting policy, with its adapters; what it gives the pairs and right answers to other problems."""
     from spotcli.training import session
     from spotcli.training.reference import reference_logps
 
     phase(f"loading {plan.model}")
     prepared = session.load_model(plan)
     reference = None
-    if plan.objective.reference:
+    if plan.needs_reference:
         phase(f"computing the reference of {len(plan.pairs)} pairs")
         reference = reference_logps(plan, prepared.model, counter(display, "reference", len(plan.pairs)))
+        if plan.ranks.is_main:
+            write_similarity(plan, reference)
+    displacement = load_displacement(plan, prepared.model)
     if plan.section.lora is not None:
         model = session.add_adapters(prepared.model, plan.section.lora, plan.recipe.seed)
         prepared = replace(prepared, model=model)
-    return prepared, reference
+    return prepared, reference, displacement
 
 
 def _start(plan: TrainPlan, run: RunFolder, metrics: Metrics, resumed_from: int) -> RunMeta:

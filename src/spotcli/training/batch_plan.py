@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.errors import RecipeError
 from spotcli.recipe import TrainSection
+from spotcli.training.balance import Balance
 from spotcli.training.keys import argument
 
 if TYPE_CHECKING:
-    from spotcli.core.forward.batches import Layout
+    from spotcli.core.forward.batches import Layout, MicroBatch
 
 _MICRO_BATCH_SIZE = 4
 """Pairs per micro-batch where the recipe sets none."""
@@ -89,15 +90,40 @@ def epochs(section: TrainSection, pairs: int, batch: int) -> float:
     return float(argument(section, "num_train_epochs"))
 
 
+def plan_epoch(
+    sizes: Sequence[int], *, layout: Layout, balance: Balance | None, seed: int, epoch: int
+) -> Iterator[tuple[MicroBatch, ...]]:
+    """Yield the micro-batches of an epoch, as ``core.forward.batches.plan_epoch`` does.
+
+    Args:
+        sizes: tokens of each row.
+        layout: how a training step is divided.
+        balance: the rows of each training step; None: all rows in a random order.
+        seed: seed of the shuffle.
+        epoch: number of the epoch, from 0.
+    """
+    from spotcli.core.forward import batches
+
+    if balance is None:
+        yield from batches.plan_epoch(sizes, layout=layout, seed=seed, epoch=epoch)
+        return
+    for rows in balance.steps(epoch):
+        # A step of its own: it has the same micro-batches in any order of its rows.
+        for turn in batches.plan_epoch([sizes[row] for row in rows], layout=layout, seed=seed, epoch=epoch):
+            yield tuple(replace(micro, members=tuple(rows[index] for index in micro.members)) for micro in turn)
+
+
 def plan_layout(section: TrainSection, pairs: Sequence[EncodedPair], *, share: bool, seed: int) -> Layout:
     """How each training step is cut into micro-batches.
 
     Raises:
-        RecipeError: the sizes contradict each other, or a pair has more tokens than a micro-batch may have.
+        RecipeError: the sizes contradict each other, a pair has more tokens than a micro-batch may have, or the rows
+            cannot be balanced.
     """
     from spotcli.core.forward.batches import Layout, TokenLimit, fit, sizes
 
     batch, limit = batch_size(section), section.tokens_per_micro_batch
+    balance = Balance.of(section, pairs, batch.pairs, seed)
     if batch.accumulate is not None or limit is None:
         return Layout(batch.pairs, batch.accumulate or 1, section.ranks, padded=not share)
     tokens = sizes(pairs, share=share)
@@ -107,12 +133,11 @@ def plan_layout(section: TrainSection, pairs: Sequence[EncodedPair], *, share: b
             where="train.tokens_per_micro_batch",
             cure=f"{max(tokens)} or more, or a smaller train.max_length, which leaves long pairs out",
         )
-    epochs = math.ceil(total_steps(section, len(pairs), batch.pairs) / math.ceil(len(pairs) / batch.pairs))
-    return fit(
-        tokens,
-        step=batch.pairs,
-        ranks=section.ranks,
-        limit=TokenLimit(limit, padded=not share),
-        seed=seed,
-        epochs=epochs,
-    )
+    rows = len(pairs) if balance is None else balance.rows_per_epoch
+    epochs = math.ceil(total_steps(section, rows, batch.pairs) / math.ceil(rows / batch.pairs))
+    token_limit = TokenLimit(limit, padded=not share)
+    if balance is None:
+        return fit(tokens, step=batch.pairs, ranks=section.ranks, limit=token_limit, seed=seed, epochs=epochs)
+    steps = (sorted(step, key=lambda row: -tokens[row]) for epoch in range(epochs) for step in balance.steps(epoch))
+    most = max(len(token_limit.fill(step, tokens)) for step in steps)
+    return Layout(batch.pairs, -(-most // section.ranks), section.ranks, tokens=limit, padded=not share)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from spotcli import decisions, jsonl
 from spotcli.console import say
-from spotcli.core.forward.encoding import Encoded, EncodedPair, rough_pairs
-from spotcli.decisions import AppliedDecisions
+from spotcli.core.forward.encoding import NO_REJECTED, Encoded, EncodedPair, rough_pairs
+from spotcli.decisions import AppliedDecisions, text_digest
 from spotcli.errors import DataError, RecipeError, UserError
 from spotcli.policies import models
 from spotcli.policies.chat_template import EndOfTurn
-from spotcli.policies.pair_encoder import CHOSEN_ONLY, pair_encoder, pair_prompter
+from spotcli.policies.pair_encoder import CONTRASTING, PAIRS_ONLY, pair_encoder, pair_prompter
 from spotcli.problems.sources import file_rows
 from spotcli.recipe import Recipe, TrainSection
-from spotcli.records import Contrast, Pair
+from spotcli.records import Pair
 from spotcli.training.rows import INVALID, TABLES, InvalidRows, read_pairs
 from spotcli.training.starting_model import StartingModel
 
@@ -37,6 +37,8 @@ class TrainingData:
     """The rows that are not pairs."""
     reviewed: AppliedDecisions = field(default_factory=AppliedDecisions)
     """The decisions of reviewers."""
+    digests: Sequence[str] = ()
+    """``text_digest`` of each of ``pairs``; empty without a tokenizer."""
 
     @property
     def pairs(self) -> list[EncodedPair]:
@@ -62,17 +64,17 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
         start: facts about the model.
 
     Raises:
-        DataError: too many rows are invalid, no pair is left to train on, or the review file is damaged.
+        DataError: too many rows are invalid, no pair is left to train on, no row has the y- that the objective needs,
+            or the review file is damaged.
         RecipeError: ``sample.thinking`` is on, and the chat template has no switch for it.
         UserError: the file, the tokenizer or the chat template is missing.
     """
     section, name = recipe.train, recipe.model or ""
     _check_file(path)
-    kind = Pair if section.objective in CHOSEN_ONLY else Contrast
     invalid = InvalidRows(section.max_bad_rows)
     renamed: dict[str, str] = {}
     reviewed = AppliedDecisions(decisions.read(path))
-    rows = ((where, reviewed(pair)) for where, pair in read_pairs(path, kind, invalid=invalid.add, renamed=renamed))
+    rows = ((where, reviewed(pair)) for where, pair in read_pairs(path, Pair, invalid=invalid.add, renamed=renamed))
     try:
         prompter = pair_prompter(recipe)
     except RecipeError:
@@ -81,19 +83,22 @@ def load_data(recipe: Recipe, path: Path, *, rough: bool, start: StartingModel) 
         if not rough:
             raise
         say(f"{name}: failed to load a tokenizer; token counts are those of words and signs")
-        encoded = rough_pairs((pair for _, pair in rows), max_length=section.max_length)
-        return TrainingData(_counted(encoded, invalid, path), invalid=invalid, reviewed=reviewed)
+        keeps = section.objective not in PAIRS_ONLY
+        encoded = rough_pairs((pair for _, pair in rows), max_length=section.max_length, keeps=keeps)
+        return TrainingData(_counted(encoded, invalid, path, section), invalid=invalid, reviewed=reviewed)
     encoder = pair_encoder(prompter, section, start)
-    encoded = Encoded()
+    encoded, digests = Encoded(), list[str]()
     for where, pair in rows:
         try:
             encoder.add(pair, encoded)
+            digests += [text_digest(pair)] * (len(encoded.pairs) - len(digests))
         except UserError as error:
             error.where = where
             if not isinstance(error, DataError):
                 raise
             invalid.add(error)
-    return TrainingData(_counted(encoded, invalid, path), prompter.date, renamed, prompter.end, invalid, reviewed)
+    encoded = _counted(encoded, invalid, path, section)
+    return TrainingData(encoded, prompter.date, renamed, prompter.end, invalid, reviewed, digests)
 
 
 def _check_file(path: Path) -> None:
@@ -108,16 +113,23 @@ def _check_file(path: Path) -> None:
         jsonl.count(path)
 
 
-def _counted(encoded: Encoded, invalid: InvalidRows, path: Path) -> Encoded:
+def _counted(encoded: Encoded, invalid: InvalidRows, path: Path, section: TrainSection) -> Encoded:
     """The encoded rows with the invalid ones counted.
 
     Raises:
-        DataError: no pair is left to train on, or most rows are invalid.
+        DataError: no pair is left to train on, no row has the y- that the objective needs, or most rows are invalid.
     """
     if invalid.count:
         encoded.read += invalid.count
         encoded.dropped[INVALID] += invalid.count
         invalid.check_share(encoded.read)
+    unpaired = encoded.unpaired + encoded.dropped[NO_REJECTED]
+    if unpaired and unpaired == len(encoded.pairs) + encoded.dropped[NO_REJECTED] and section.objective in CONTRASTING:
+        raise DataError(
+            f"{section.objective} requires rejected answers, and none of the {unpaired} rows has one",
+            where=str(path),
+            cure="add pairs with `rejected`, or use reward-sft, sft or dft",
+        )
     if encoded.pairs:
         return encoded
     reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.dropped.items())

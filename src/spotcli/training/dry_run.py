@@ -46,10 +46,10 @@ def estimate_cost(plan: TrainPlan, *, device: str, utilisation: float) -> CostEs
     setup = setup_of(plan.section, plan.sharding)
     batches = _work(plan)
     epoch = sum(batches, Work(0, 0, 0))
-    epochs = plan.steps / math.ceil(len(plan.pairs) / plan.layout.step)
+    epochs = plan.steps / math.ceil(plan.rows_per_epoch / plan.layout.step)
     per_epoch = costs.training(shape, epoch, checkpointing=setup.checkpointing)
     operations = {name: float(value * epochs) for name, value in per_epoch.items()}
-    if plan.objective.reference:
+    if plan.needs_reference:
         operations["reference"] = float(sum(costs.forward(shape, epoch).values()))
     largest = max(batches, key=lambda work: costs.activations(shape, work, setup))
     memory = costs.memory(shape, largest, setup)
@@ -166,13 +166,10 @@ def _learning_rates(plan: TrainPlan) -> list[float]:
 
 def _work(plan: TrainPlan) -> list[Work]:
     """The work of each micro-batch of the first epoch."""
-    from spotcli.core.forward.batches import plan_epoch, sizes
-
     pairs, rejected = plan.pairs, plan.objective.rejected
-    epoch = plan_epoch(sizes(pairs, share=plan.share), layout=plan.layout, seed=plan.recipe.seed, epoch=0)
     return [
         row_work([pairs[index] for index in batch.members], share=plan.share, rejected=rejected)
-        for turn in epoch
+        for turn in plan.epoch(0)
         for batch in turn
     ]
 

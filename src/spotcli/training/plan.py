@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from spotcli.policies.fingerprint import fingerprint
 from spotcli.policies.pair_encoder import CHOSEN_ONLY
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.training import cluster, keys, settings
-from spotcli.training.batch_plan import epochs, total_steps
+from spotcli.training.balance import Balance
+from spotcli.training.batch_plan import epochs, plan_epoch, total_steps
 from spotcli.training.data import PrefixSharing, TrainingData
 from spotcli.training.rank import Ranks
 from spotcli.training.run_folder import RunIdentity
@@ -26,12 +27,13 @@ from spotcli.training.starting_model import StartingModel
 from spotcli.training.summary import TrainSummary
 
 if TYPE_CHECKING:
-    from spotcli.core.forward.batches import Layout
+    from spotcli.core.forward.batches import Layout, MicroBatch
     from spotcli.core.loss import Objective
 
 _NOT_IDENTITY = {
     "data", "output", "processes", "nodes", "node", "main_address", "zero", "fsdp", "batch_size", "check_every",
-    "check_problems", "max_bad_rows", "compile_norms",
+    "check_problems", "max_bad_rows", "compile_norms", "displacement_every", "displacement_answers",
+    "displacement_samples", "similarity",
 }  # fmt: skip
 """Keys of the train section that do not change the weights, or that the identity holds in another form."""
 
@@ -71,7 +73,28 @@ class TrainPlan:
     @property
     def steps(self) -> int:
         """Training steps of the whole run."""
-        return total_steps(self.section, len(self.pairs), self.layout.step)
+        return total_steps(self.section, self.rows_per_epoch, self.layout.step)
+
+    @cached_property
+    def balance(self) -> Balance | None:
+        """The rows of each training step; None: all rows in a random order."""
+        return Balance.of(self.section, self.pairs, self.layout.step, self.recipe.seed)
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows that an epoch trains on; with a balance, some of them several times or not at all."""
+        return len(self.pairs) if self.balance is None else self.balance.rows_per_epoch
+
+    def epoch(self, number: int) -> Iterator[tuple[MicroBatch, ...]]:
+        """The micro-batches of an epoch, counted from 0, as tuples with one micro-batch per process."""
+        return plan_epoch(self._sizes, layout=self.layout, balance=self.balance, seed=self.recipe.seed, epoch=number)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """Tokens of each row."""
+        from spotcli.core.forward.batches import sizes
+
+        return sizes(self.pairs, share=self.share)
 
     @property
     def sharding(self) -> cluster.Sharding:
@@ -97,6 +120,21 @@ class TrainPlan:
         from spotcli.core.loss import OBJECTIVES
 
         return OBJECTIVES[self.section.objective]
+
+    @property
+    def tethers_kept(self) -> bool:
+        """Whether the loss has a tether on kept tokens."""
+        return self.section.kept_kl > 0
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether reference log-probabilities are computed."""
+        return self.objective.reference or self.tethers_kept
+
+    @cached_property
+    def unpaired(self) -> bool:
+        """Whether some rows have no y-, and the objective runs y-."""
+        return self.objective.rejected and self.data.encoded.unpaired > 0
 
     @property
     def divided(self) -> bool:
@@ -146,7 +184,8 @@ class TrainPlan:
             rows=encoded.read,
             dropped=dict(encoded.dropped),
             emitted=encoded.emitted,
-            epochs=epochs(section, len(encoded.pairs), self.layout.step),
+            unpaired=encoded.unpaired,
+            epochs=epochs(section, self.rows_per_epoch, self.layout.step),
             batch_size=self.layout.step,
             steps=self.steps,
             tokens=tokens,
@@ -154,6 +193,7 @@ class TrainPlan:
             shares_prefix=self.share,
             reviewed=dict(self.data.reviewed.counts),
             audit=self._audit(),
+            rows_per_epoch=self.rows_per_epoch,
         )
 
     def _audit(self) -> dict[str, Any] | None:
@@ -165,14 +205,16 @@ class TrainPlan:
 
     def _tokens(self) -> tuple[int, int]:
         """Tokens of the first epoch: as separate rows, and as rows whose common beginnings are counted once."""
-        from spotcli.core.forward.batches import plan_epoch, sizes
         from spotcli.core.forward.encoding import row_tokens
 
-        pairs, layout = self.pairs, self.layout
         rejected = self.section.objective not in CHOSEN_ONLY
-        whole = sum(pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids) for pair in pairs)
-        epoch = plan_epoch(sizes(pairs, share=not layout.padded), layout=layout, seed=self.recipe.seed, epoch=0)
-        rows = [[pairs[index] for index in batch.members] for turn in epoch for batch in turn if not batch.idle]
+        epoch = self.epoch(0)
+        rows = [[self.pairs[index] for index in batch.members] for turn in epoch for batch in turn if not batch.idle]
+        whole = sum(
+            pair.whole_tokens if rejected else len(pair.prompt_ids) + len(pair.chosen_ids)
+            for row in rows
+            for pair in row
+        )
         return whole, sum(row_tokens(row, rejected=rejected) for row in rows)
 
 
@@ -185,9 +227,11 @@ def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
     for error in data.invalid.first:
         warn(f"left out: {error.where}: {error.message}")
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.dropped.items()))
+    unpaired = f", {summary.unpaired} of them without a rejected answer" if summary.unpaired else ""
     emitted = f", {summary.emitted} of them with the emitted token ids" if summary.emitted else ""
     end = f"; answers end with {data.end.text!r}" if data.end else ""
-    say(f"{summary.pairs} of {summary.rows} pairs{emitted}{end}" + (f"; left out: {dropped}" if dropped else ""))
+    left_out = f"; left out: {dropped}" if dropped else ""
+    say(f"{summary.pairs} of {summary.rows} pairs{unpaired}{emitted}{end}{left_out}")
     if reviewed := summary.reviewed:
         names = {"accept": "accepted", "reject": "rejected and left out", "edited": "edited", "stale": "stale"}
         say("decisions of reviewers: " + ", ".join(f"{reviewed[key]} {names[key]}" for key in names if key in reviewed))
@@ -204,6 +248,9 @@ def show_plan(plan: TrainPlan, summary: TrainSummary) -> None:
         f"{summary.steps} training steps of {summary.batch_size} pairs, {summary.epochs:g} {epochs}; tokens per epoch: "
         f"{summary.tokens:,}{shared if plan.share else ''}"
     )
+    if (balance := plan.balance) is not None:
+        share = f"{balance.right_per_step} of the {balance.step} rows of a training step are right answers without y-"
+        say(f"{share}; an epoch draws {balance.draws_per_epoch} times from {len(balance.right)}")
     if plan.sharing.reason:
         say(f"prompt and common beginning are computed twice: {plan.sharing.reason}")
     if plan.start.dropouts:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WINDOW = 8
 """Logged training steps whose mean rewards are watched."""
 
+DISPLACED = -0.05
+"""Nats per token; right answers to other problems that become less likely than this are a warning."""
+
 FALL = 3
 """A warning requires at least this many right answers fewer than in the best check, and at most half of them."""
 
@@ -77,7 +80,7 @@ class Report:
         self, display: Progress, summary: TrainSummary, resumed_from: int, metrics: Metrics | None = None
     ) -> None:
         self.display, self.metrics = display, metrics
-        total = round(summary.pairs * summary.epochs)
+        total = round((summary.rows_per_epoch or summary.pairs) * summary.epochs)
         self.bar = display.add_task(summary.objective, total=total, note="")
         display.advance(self.bar, min(total, resumed_from * summary.batch_size))
         earlier = metrics.rows() if metrics is not None else []
@@ -107,6 +110,13 @@ class Report:
             speed = f"{row['pairs_per_second']:.2f} pairs/s, {row['tokens_per_second']:.0f} tokens/s"
             say(f"step {row['step']} of {row['steps']}: {note}, {speed}")
         self._watch_rewards(row)
+        if row.get("displacement", 0.0) < DISPLACED:
+            self._warn_once(
+                "displacement",
+                f"after step {row['step']} right answers to other problems are less likely than at the start "
+                f"({row['displacement']:+.3f} nats per token, {row['displaced']:.0%} of the answers). Try a smaller "
+                "learning_rate, a larger beta, or right answers beside the corrections (spot rectify --keep).",
+            )
         if "check_right" in row:
             self._show_check(row)
 
@@ -120,21 +130,30 @@ class Report:
         if "rewards_chosen" in row:
             parts.append(f"rewards {row['rewards_chosen']:+.3f} / {row['rewards_rejected']:+.3f}")
             parts.append(f"margin {row['margin']:.3f}")
+        if "rewards_error" in row:
+            parts.append(f"reward of errors {row['rewards_error']:+.3f}")
+        if "rewards_kept" in row:
+            parts.append(f"reward without y- {row['rewards_kept']:+.3f}")
         if "logp_change_kept" in row:
             kept, chosen, rejected = (
                 row[f"logp_change_{part}"] for part in ("kept", "chosen_edited", "rejected_edited")
             )
             parts.append(f"log-prob change (nats/token): kept {kept:+.3f}, edited {chosen:+.3f} / {rejected:+.3f}")
+        if "kl_kept" in row:
+            parts.append(f"KL of kept tokens {row['kl_kept']:.4f}")
         if "shift" in row:
             parts.append(f"shift {row['shift']:+.3f}")
         if "tether" in row:
             parts.append(f"tether {row['tether']:.2f}")
+        if "displacement" in row:
+            parts.append(f"displacement {row['displacement']:+.4f} nats/token")
         return ", ".join(parts)
 
     def _watch_rewards(self, row: Mapping[str, Any]) -> None:
         if "rewards_chosen" not in row:
             return
-        self.window.append((row["rewards_chosen"], row["rewards_rejected"]))
+        # spot-focal lowers the errors of y- alone.
+        self.window.append((row["rewards_chosen"], row.get("rewards_error", row["rewards_rejected"])))
         if len(self.window) < WINDOW:
             return
         chosen, rejected = (sum(rewards) / WINDOW for rewards in zip(*self.window, strict=True))

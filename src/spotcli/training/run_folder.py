@@ -16,6 +16,7 @@ from spotcli import files, jsonl, outputs
 from spotcli.console import note_renamed_fields, say, warn
 from spotcli.errors import DataError, SettingsChanged, SpotError, UserError
 from spotcli.locks import Lock, check_free
+from spotcli.recipe import TrainSection
 from spotcli.training.summary import RENAMED, TrainSummary
 
 META = "spot-train.json"
@@ -34,6 +35,9 @@ _OWN = {META, "recipe.yaml", "metrics.jsonl", ".metrics.jsonl.lock"}
 _ADDED = {"save_dtype", "rounding"}
 """Settings that runs of earlier versions do not have; such a run resumes with today's values."""
 
+_ADDED_OFF = ("keep_share", "focal_weight", "focal_tokens", "dpop_penalty", "kept_weight", "suffix_weight", "kept_kl")
+"""Settings that runs of earlier versions do not have; such a run was trained with the default values of today."""
+
 _CURE = "--fresh restarts (the old folder is kept), -s train.output=... writes to another folder"
 
 
@@ -47,7 +51,8 @@ class RunIdentity:
 
     def differences(self, earlier: RunMeta) -> list[str]:
         """Each setting and input that differs from an earlier start, with both values."""
-        pairs = ((earlier.settings, self.settings), (earlier.inputs, self.inputs))
+        defaults = {name: TrainSection.model_fields[name].default for name in _ADDED_OFF if name in self.settings}
+        pairs = ((defaults | dict(earlier.settings), self.settings), (earlier.inputs, self.inputs))
         return [
             f"{name} was {json.dumps(old.get(name))}, now {json.dumps(new.get(name))}"
             for old, new in pairs

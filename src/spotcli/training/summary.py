@@ -125,6 +125,8 @@ class TrainSummary:
     shared_tokens: int
     """Tokens per epoch if the common beginnings of a micro-batch are counted once, as with ``shares_prefix``."""
     shares_prefix: bool
+    unpaired: int = 0
+    """How many of ``pairs`` have no rejected answer: right answers to keep."""
     seconds: float = 0.0
     """Duration of this start, including loading and reference."""
     pairs_per_second: float | None = None
@@ -142,6 +144,10 @@ class TrainSummary:
     """Rows by the decision of a reviewer: ``accept``, ``reject``, ``edited``; ``stale`` decisions have no effect."""
     audit: dict[str, Any] | None = None
     """The last audit of the data (``spot inspect --sample``); ``current``: the data has not changed since."""
+    similarity: dict[str, float] | None = None
+    """Quantiles of the pairs' normalized CHES (``p10``, ``p50``, ``p90``), with ``train.similarity``."""
+    rows_per_epoch: int | None = None
+    """Rows that an epoch trains on; with ``train.keep_share`` not always ``pairs``. None: unknown."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

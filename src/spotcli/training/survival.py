@@ -113,7 +113,7 @@ class SavingLoss:
             seen=self.seen.surviving,
             margin=share,
             margin_change=change,
-            pairs=min(SAMPLE, len(self.plan.pairs)) if share is not None else 0,
+            pairs=len(_sample(self.plan)) if share is not None else 0,
         )
 
 
@@ -141,11 +141,17 @@ def mean_margin(model: Any, pairs: Sequence[EncodedPair], *, share: bool, reject
     return total / len(pairs)
 
 
+def _sample(plan: TrainPlan) -> list[EncodedPair]:
+    """The pairs that are scored; rows without y- only where there are no others."""
+    pairs = list(plan.pairs)
+    if plan.unpaired:
+        pairs = [pair for pair in pairs if pair.rejected_ids] or pairs
+    return random.Random(plan.recipe.seed).sample(pairs, min(SAMPLE, len(pairs)))
+
+
 def _margin(model: Any, plan: TrainPlan) -> float:
     """The mean margin of the sample of a run's pairs."""
-    pairs = list(plan.pairs)
-    sample = random.Random(plan.recipe.seed).sample(pairs, min(SAMPLE, len(pairs)))
-    return mean_margin(model, sample, share=plan.share, rejected=plan.objective.rejected)
+    return mean_margin(model, _sample(plan), share=plan.share, rejected=plan.objective.rejected)
 
 
 def show_survival(survival: Survival, learning_rate: float, *, zero: bool = False) -> None:

@@ -4,7 +4,7 @@ Differences from the Trainer:
 
 - The loss is normalised over the whole training step (all micro-batches, all processes), so that the layout of the
   micro-batches and the smaller last step of an epoch do not change the result.
-- The order of the pairs depends on seed and epoch alone (``core.forward.batches.plan_epoch``), so a resumed run
+- The order of the pairs depends on seed and epoch alone (``training.batch_plan.plan_epoch``), so a resumed run
   continues with the right pair.
 - A checkpoint is whole only with ``spot-state.json``, which is written last, lists all other files with their sizes and
   digests, and holds the reward shift. Older checkpoints are removed after that, never before.
@@ -25,36 +25,38 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-from spotcli.core.forward.batches import MicroBatch, plan_epoch, sizes
-from spotcli.core.forward.packing import Batch, pack, upload
+from spotcli.core.forward.batches import MicroBatch
+from spotcli.core.forward.packing import Batch, pack
 from spotcli.core.forward.rounded_weights import RoundedWeights
-from spotcli.core.loss import LossInputs, Objective, RewardShift
+from spotcli.core.loss import Objective
+from spotcli.core.reward_shift import RewardShift
 from spotcli.errors import SpotError
 from spotcli.jsonl import read_json
 from spotcli.policies import models
+from spotcli.training.displacement import Displacement
 from spotcli.training.finite import check_step, diverged, not_finite_weights
 from spotcli.training.generation_check import Check, CheckCounts
 from spotcli.training.keys import keeps_checkpoints
 from spotcli.training.plan import TrainPlan
 from spotcli.training.reference import PairLogps
 from spotcli.training.run_folder import STATE, checkpoints, seal_checkpoint
-from spotcli.training.step_metrics import StepMetrics, StepSize, Totals, logp_change_sums, metrics_row
+from spotcli.training.step_loss import StepLoss, first_loss_tolerance, loss_targets
+from spotcli.training.step_metrics import SIZES, StepMetrics, StepSize, Totals, metrics_row
 
 
 class _Rounds:
     """The batch sampler of one process: its micro-batches of the trainer's current epoch."""
 
     def __init__(self, plan: TrainPlan) -> None:
-        self.sizes = sizes(plan.pairs, share=plan.share)
-        self.layout, self.rank, self.seed = plan.layout, plan.ranks.rank, plan.recipe.seed
+        self.plan = plan
         self.epoch: Callable[[], int] = lambda: 0
 
     def __len__(self) -> int:
-        return self.layout.rounds_in_epoch(len(self.sizes))
+        return self.plan.layout.rounds_in_epoch(self.plan.rows_per_epoch)
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
-        for turn in plan_epoch(self.sizes, layout=self.layout, seed=self.seed, epoch=self.epoch()):
-            yield [turn[self.rank]]
+        for turn in self.plan.epoch(self.epoch()):
+            yield [turn[self.plan.ranks.rank]]
 
 
 class _Packed(torch.utils.data.Dataset[dict[str, Any]]):
@@ -69,12 +71,10 @@ class _Packed(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, micro: MicroBatch) -> dict[str, Any]:
         plan, reference = self.plan, self.reference
-        batch = pack([plan.pairs[index] for index in micro.members], share=plan.share, rejected=self.rejected)
-        inputs: dict[str, Any] = {"batch": batch, "idle": micro.idle}
-        if reference is not None:
-            # Plain tuples: the Trainer would round a tensor to bf16 under DeepSpeed, and fails to copy named tuples.
-            inputs["reference"] = tuple(tuple(reference[index]) for index in micro.members)
-        return inputs
+        pairs = [plan.pairs[index] for index in micro.members]
+        batch = pack(pairs, share=plan.share, rejected=self.rejected)
+        known = None if reference is None else [reference[index] for index in micro.members]
+        return {"batch": batch, "targets": loss_targets(plan, pairs, known), "idle": micro.idle}
 
 
 class _StepCallback(TrainerCallback):
@@ -88,7 +88,8 @@ class _StepCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.after_update()
-        if self.trainer.run_check():
+        checked, measured = self.trainer.run_check(), self.trainer.measure_displacement()
+        if checked or measured:
             control.should_log = True
 
 
@@ -111,6 +112,8 @@ class PairTrainer(Trainer):
     """The loss is normalised over the whole training step already."""
     rounded: RoundedWeights | None = None
     """The weights of the products, if they are rounded stochastically."""
+    displacement: Displacement | None = None
+    """The meter of right answers to other problems, if there are any."""
 
     def __init__(
         self,
@@ -160,9 +163,9 @@ class PairTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], None]:
         """A training step's micro-batches of this process; also sets the size of the whole step."""
         samples = list(islice(epoch_iterator, num_batches))
-        batches = [inputs["batch"] for inputs in samples if not inputs["idle"]]
-        pairs, tokens = sum(batch.pairs for batch in batches), sum(int(batch.chosen_N.sum()) for batch in batches)
-        self._size = StepSize(**self._sum_over_ranks(Totals.of({"pairs": pairs, "tokens": tokens})))
+        counts = [inputs["targets"].size(inputs["batch"]) for inputs in samples if not inputs["idle"]]
+        totals = {name: sum(count[name] for count in counts) for name in SIZES}
+        self._size = StepSize(**self._sum_over_ranks(Totals.of(totals)))
         self._started = time.monotonic()
         return samples, None
 
@@ -176,27 +179,9 @@ class PairTrainer(Trainer):
             self.rounded.step = self.state.global_step
         with self.plan.precision():
             logps_N = model(**batch.model_inputs())
-        chosen_B, rejected_B = batch.sequence_logps(logps_N)
-        reference_B4 = None
-        if "reference" in inputs:
-            reference_B4 = upload(torch.tensor(inputs["reference"], dtype=chosen_B.dtype), chosen_B.device)
-        outputs = self.objective(
-            LossInputs(
-                policy_chosen_logps_B=chosen_B,
-                policy_rejected_logps_B=rejected_B if self.objective.rejected else None,
-                reference_chosen_logps_B=None if reference_B4 is None else reference_B4[:, 0],
-                reference_rejected_logps_B=None if reference_B4 is None else reference_B4[:, 1],
-                chosen_token_logps_T=batch.chosen_token_logps(logps_N),
-                step_pairs=self._size.pairs,
-                step_tokens=self._size.tokens,
-            ),
-            beta=self.plan.section.beta,
-            shift=self.shift.value,
-        )
-        loss = outputs.loss * (0.0 if inputs["idle"] else 1.0)
-        sums = {"loss": loss.detach(), **{name: metric_B.sum() for name, metric_B in outputs.metrics.items()}}
-        if reference_B4 is not None:
-            sums |= _logp_changes(batch, logps_N.detach(), reference_B4)
+        step_loss = StepLoss(self.plan, self._size, self.shift.value, first=self.state.global_step == 0)
+        loss, sums = step_loss(batch, inputs["targets"].to(logps_N), logps_N)
+        loss = loss * (0.0 if inputs["idle"] else 1.0)
         totals = Totals.of({**sums, "tokens_run": batch.ids_RL.numel()}, logps_N.device)
         if inputs["idle"]:
             totals.values_K.zero_()
@@ -233,7 +218,7 @@ class PairTrainer(Trainer):
         check_step(self.plan, self.model, self.state.global_step + 1, self._step.loss, self._grad_norm)
         if self.state.global_step == 0:
             self.first_loss = self._step.loss
-            self._check_first_loss(self._step.loss)
+            self._check_first_loss(self._step.loss, self._step.first_loss)
 
     def _check_weights(self) -> None:
         """Check that every weight is finite, before weights are saved.
@@ -246,16 +231,9 @@ class PairTrainer(Trainer):
             what = f"a weight is not finite ({names[0]})" if names else "a weight is not finite"
             raise diverged(self.plan, what, self.state.global_step)
 
-    def _check_first_loss(self, loss: float) -> None:
-        expected = self.objective.first_loss
-        if expected is None:
-            return
-        if self.shift.value and self.objective.shifted:
-            # With a constant shift: -log s(-d) - log s(d).
-            d = self.shift.value
-            expected = math.log1p(math.exp(d)) + math.log1p(math.exp(-d))
+    def _check_first_loss(self, loss: float, expected: float | None) -> None:
         tolerance = first_loss_tolerance(self.plan)
-        if not abs(loss - expected) <= tolerance:
+        if expected is not None and not abs(loss - expected) <= tolerance:
             raise SpotError(
                 f"the first loss is {loss:.6f}, expected {expected:.6f} ± {tolerance:.1e} (policy equals reference): "
                 "the policy differs from the model that computed the reference",
@@ -265,9 +243,8 @@ class PairTrainer(Trainer):
     def after_update(self) -> None:
         """Update the reward shift, once per training step and only after the weights."""
         assert self._step is not None
-        means = self._step.means
-        if "rewards_chosen" in means:
-            self.shift.update((means["rewards_chosen"] + means["rewards_rejected"]) / 2)
+        if (mean_reward := self._step.mean_reward) is not None:
+            self.shift.update(mean_reward)
         self._step.seconds = time.monotonic() - self._started
         self._unlogged.append(self._step)
 
@@ -280,6 +257,16 @@ class PairTrainer(Trainer):
             self.rounded.step = self.state.global_step
         counts = CheckCounts(**self._sum_over_ranks(Totals.of(check.counts().as_dict())))
         self._checked = counts.metrics(ranks=self.args.world_size)
+        return True
+
+    def measure_displacement(self) -> bool:
+        """Score right answers to other problems if that is due after this step; the metrics go into its row."""
+        meter = self.displacement
+        if meter is None or not meter.due(self.state.global_step, self.state.max_steps):
+            return False
+        if self.rounded is not None:
+            self.rounded.step = self.state.global_step
+        self._checked |= meter.metrics(self._sum_over_ranks(Totals.of(meter.sums(self.model))))
         return True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -336,21 +323,3 @@ class PairTrainer(Trainer):
             self.first_loss = state["first_loss"]
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._check_weights()
-
-
-def _logp_changes(batch: Batch, logps_N: torch.Tensor, reference_B4: torch.Tensor) -> dict[str, Any]:
-    """Sums of the changes of the log-probabilities since the start, and the tokens that they are about."""
-    chosen, _, chosen_edited, rejected_edited = reference_B4.double().sum(0)
-    before_3 = torch.stack([chosen - chosen_edited, chosen_edited, rejected_edited])
-    changes_3 = batch.span_sums(logps_N.double()) - before_3
-    return logp_change_sums(changes_3, batch.span_sums(torch.ones_like(logps_N, dtype=torch.double)))
-
-
-def first_loss_tolerance(plan: TrainPlan) -> float:
-    """How far the first loss may be from the expected one.
-
-    Rounding errors add up like a random walk over the tokens of an answer.
-    """
-    noise = 1e-4 if plan.precision.compute == "float32" else 2e-2
-    mean_length = sum(max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in plan.pairs) / len(plan.pairs)
-    return noise * (0.05 + plan.section.beta * math.sqrt(mean_length))

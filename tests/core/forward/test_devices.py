@@ -17,7 +17,7 @@ from spotcli.core.forward import logps, rounded_operands, shared_attention
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.core.forward.packing import Batch, pack
 from spotcli.core.forward.rounded_weights import RoundedWeights
-from spotcli.core.loss import OBJECTIVES, LossInputs
+from spotcli.core.loss import OBJECTIVES, Coefficients, LossInputs
 from spotcli.training.step_metrics import Totals
 
 PAIRS = [
@@ -97,9 +97,14 @@ def step(policy: Any, batch: Batch) -> Totals:
     logps_N = policy(**batch.model_inputs())
     chosen_B, rejected_B = batch.sequence_logps(logps_N)
     zeros_B = torch.zeros_like(chosen_B)
-    outputs = objective(
-        LossInputs(chosen_B, rejected_B, zeros_B, zeros_B, batch.chosen_token_logps(logps_N)), beta=0.1, shift=0.0
+    inputs = LossInputs(
+        policy_chosen_logps_B=chosen_B,
+        policy_rejected_logps_B=rejected_B,
+        reference_chosen_logps_B=zeros_B,
+        reference_rejected_logps_B=zeros_B,
+        chosen_token_logps_T=batch.chosen_token_logps(logps_N),
     )
+    outputs = objective(inputs, Coefficients(beta=0.1))
     torch.autograd.backward(outputs.loss)
     sums: dict[str, Any] = {"loss": outputs.loss.detach(), "tokens_run": batch.ids_RL.numel()}
     return Totals.of(sums | {name: value_B.sum() for name, value_B in outputs.metrics.items()}, logps_N.device)

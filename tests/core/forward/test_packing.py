@@ -35,6 +35,22 @@ def test_sums_over_kept_and_edited_tokens(share: bool) -> None:
     assert [logps_B.tolist() for logps_B in batch.edited_logps(logps_N)] == [[2.0], [8.0]]
 
 
+def test_a_pair_without_a_rejected_answer_is_one_answer_of_kept_tokens() -> None:
+    rows = [EncodedPair((1, 2), (3, 4), (3, 5)), EncodedPair((6, 7), (8, 9), ())]
+    shared, plain = pack(rows, share=True), pack(rows, share=False)
+    assert shared.ids_RL.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
+    assert shared.spans == ((0, 3, 1, 1), (5, 2, 2, 0))
+    assert plain.ids_RL.tolist() == [[1, 2, 3, 4], [6, 7, 8, 9], [1, 2, 3, 5]]
+    for batch, logps in ((shared, [-1.0, -2.0, -4.0, -8.0, -16.0]), (plain, [-1.0, -2.0, -8.0, -16.0, -1.0, -4.0])):
+        chosen_B, rejected_B = batch.sequence_logps(torch.tensor(logps))
+        assert (chosen_B.tolist(), rejected_B.tolist()) == ([-3.0, -24.0], [-5.0, 0.0])
+        # 3, 8 and 9 are kept, 4 and 5 edited.
+        assert batch.span_sums(torch.tensor(logps)).tolist() == [-25.0, -2.0, -4.0]
+    assert row_tokens(rows) == 9
+    assert [row.whole_tokens for row in rows] == [8, 4]
+    assert [row.shared_tokens for row in rows] == [5, 4]
+
+
 def test_a_row_contains_the_common_start_of_its_prompts_once() -> None:
     # Common start 1 2; the rest of the second prompt is only its last token, which always belongs to the pair.
     rows = [EncodedPair((1, 2, 3, 4), (5,), (6,)), EncodedPair((1, 2, 3), (7, 8), (7, 9))]

@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from spotcli.core.forward import logps, shared_attention
 from spotcli.core.forward.encoding import EncodedPair
 from spotcli.core.forward.packing import pack
+from spotcli.core.forward.token_marks import errors
+from spotcli.core.loss import OBJECTIVES, Coefficients, LossInputs
 from spotcli.errors import SpotError
 
 Build = Callable[[], Any]
 
 
 def pairs(start: tuple[int, ...] = ()) -> list[EncodedPair]:
-    """Pairs with long and short tails, no common beginning, a tail of one token, and y- as a prefix of y+.
+    """Pairs with long and short tails, no common beginning, a tail of one token, y- as a prefix of y+, and no y-.
 
     Args:
         start: the common start of all prompts.
@@ -37,7 +39,8 @@ def pairs(start: tuple[int, ...] = ()) -> list[EncodedPair]:
         encoded.append(
             EncodedPair((*start, *draw(prompt)), (*shared, 91, *draw(chosen - 1)), (*shared, 92, *draw(rejected - 1)))
         )
-    return [*encoded, EncodedPair((*start, 1, 2, 3), (7, 8, 9, 10), (7, 8))]
+    kept = EncodedPair((*start, *draw(6)), draw(14), ())
+    return [*encoded[:2], kept, *encoded[2:], EncodedPair((*start, 1, 2, 3), (7, 8, 9, 10), (7, 8))]
 
 
 def llama() -> Any:
@@ -117,7 +120,7 @@ def test_log_probabilities_and_gradients_equal_separate_passes(
     if share:
         model.set_attn_implementation(shared_attention.NAME)
     result = together(model, rows, share)
-    assert ((result - expected) / expected).abs().max() < tolerance
+    assert ((result - expected) / expected.abs().clamp(min=1)).abs().max() < tolerance
     for name, gradient in gradients(model, result).items():
         scale = expected_gradients[name].abs().max()
         assert (gradient - expected_gradients[name]).abs().max() < tolerance * scale, name
@@ -142,11 +145,55 @@ def test_every_known_architecture(kind: str) -> None:
     expected_gradients = gradients(model, expected)
     model.set_attn_implementation(shared_attention.NAME)
     result = together(model, rows, share=True)
-    assert ((result - expected) / expected).abs().max() < 1e-4
+    assert ((result - expected) / expected.abs().clamp(min=1)).abs().max() < 1e-4
     for name, gradient in gradients(model, result).items():
         # The gradient of a bias of keys is only rounding noise, so it is compared on an absolute scale.
         scale = max(float(expected_gradients[name].abs().max()), 1e-3)
         assert (gradient - expected_gradients[name]).abs().max() < 1e-4 * scale, name
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "edited"])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "plain"])
+def test_focal_loss_and_its_gradients_equal_separate_passes(share: bool, first: bool) -> None:
+    model = ready(llama, torch.float64)
+    # Also two edits in one pair, and a pair whose y+ only inserts.
+    rows = [*pairs(), EncodedPair((4, 5), (6, 7, 8, 9, 10), (6, 1, 8, 2, 10)), EncodedPair((4, 5), (6, 3, 7), (6, 7))]
+    marks = [errors(pair, first=first) for pair in rows]
+    error_B = torch.tensor([float(any(marks_R)) for marks_R in marks], dtype=torch.float64)
+    paired_B = torch.tensor([float(bool(pair.rejected_ids)) for pair in rows], dtype=torch.float64)
+
+    def loss(logps_B: torch.Tensor, errors_B: torch.Tensor) -> torch.Tensor:
+        # Reference values that differ from the policy's, as after some steps; 0 where there is nothing.
+        chosen_B, rejected_B = logps_B.chunk(2)
+        before = [values_B.detach() * 0.99 for values_B in (chosen_B, rejected_B, errors_B)]
+        inputs = LossInputs(
+            chosen_B, rejected_B, before[0], before[1], paired_B=paired_B, policy_error_logps_B=errors_B,
+            reference_error_logps_B=before[2], error_B=error_B,
+        )  # fmt: skip
+        return OBJECTIVES["spot-focal"](inputs, Coefficients(beta=0.5, shift=0.1, focal_weight=2.0)).loss
+
+    def of(value: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        torch.autograd.backward(value)
+        return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+    alone = []
+    for pair, marks_R in zip(rows, marks, strict=True):
+        ids = torch.tensor([pair.prompt_ids + pair.rejected_ids])
+        logits = model(input_ids=ids).logits[0, len(pair.prompt_ids) - 1 : -1].log_softmax(-1)
+        token_logps = logits.gather(1, torch.tensor(pair.rejected_ids, dtype=torch.long)[:, None])[:, 0]
+        alone.append((token_logps * torch.tensor(marks_R, dtype=torch.float64)).sum())
+    expected = loss(separately(model, rows), torch.stack(alone))
+    expected_gradients = of(expected)
+    if share:
+        model.set_attn_implementation(shared_attention.NAME)
+    batch = pack(rows, share=share)
+    logps_N = model(**batch.model_inputs())
+    errors_R = torch.tensor([float(mark) for marks_R in marks for mark in marks_R], dtype=torch.float64)
+    result = loss(torch.cat(batch.sequence_logps(logps_N)), batch.error_logps(logps_N, errors_R))
+    assert result.item() == pytest.approx(expected.item(), rel=1e-9)
+    for name, gradient in of(result).items():
+        assert (gradient - expected_gradients[name]).abs().max() < 1e-9, name
 
 
 def varlen_attn(

@@ -36,6 +36,9 @@ REJECTED_IN_REVIEW = "rejected in review"
 TOO_LONG = "longer than max_length"
 """Reason: the prompt and the longer answer have too many tokens."""
 
+NO_REJECTED = "no rejected answer"
+"""Reason: the row has no y-, and the objective compares two answers."""
+
 IDENTICAL = "chosen and rejected are the same"
 """Reason: the two answers have the same text or the same ids."""
 
@@ -53,7 +56,7 @@ SEAM = 64
 class EncodedPair:
     """Token ids of one pair. ``chosen_ids`` and ``rejected_ids`` contain response tokens only.
 
-    ``rejected_ids`` is empty if the row has no y-; only objectives that do not run y- accept such a pair.
+    ``rejected_ids`` is empty if the row has no y-: an answer to keep, without an edit.
     """
 
     prompt_ids: tuple[int, ...]
@@ -70,7 +73,12 @@ class EncodedPair:
         )
 
     def edited(self) -> tuple[list[bool], list[bool]]:
-        """Return for each token of y+ and of y- whether the other answer lacks it (alignment with the fewest edits)."""
+        """Return for each token of y+ and of y- whether the other answer lacks it (alignment with the fewest edits).
+
+        Without y- no token is edited.
+        """
+        if not self.rejected_ids:
+            return [False] * len(self.chosen_ids), []
         head = self.shared
         old, new = self.rejected_ids[head:], self.chosen_ids[head:]
         chosen, rejected = [False] * head + [True] * len(new), [False] * head + [True] * len(old)
@@ -90,13 +98,14 @@ class EncodedPair:
 
     @property
     def whole_tokens(self) -> int:
-        """Tokens of two separate rows."""
-        return 2 * len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+        """Tokens of two separate rows; of one row without y-."""
+        prompts = len(self.prompt_ids) * (2 if self.rejected_ids else 1)
+        return prompts + len(self.chosen_ids) + len(self.rejected_ids)
 
     @property
     def shared_tokens(self) -> int:
         """Tokens of one row that contains the prompt and the common beginning once."""
-        return self.whole_tokens - len(self.prompt_ids) - self.shared
+        return self.whole_tokens - (len(self.prompt_ids) + self.shared if self.rejected_ids else 0)
 
 
 @dataclass
@@ -109,6 +118,11 @@ class Encoded:
     """Rows that were read."""
     emitted: int = 0
     """How many of ``pairs`` have the ids that the policy emitted as their y-, or as their y+ if there is no y-."""
+
+    @property
+    def unpaired(self) -> int:
+        """How many of ``pairs`` have no y-."""
+        return sum(1 for pair in self.pairs if not pair.rejected_ids)
 
 
 def common_start(pairs: Sequence[EncodedPair]) -> int:
@@ -128,8 +142,14 @@ def row_tokens(pairs: Sequence[EncodedPair], *, rejected: bool = True) -> int:
     return sum(tokens) - common_start(pairs) * (len(pairs) - 1)
 
 
-def rough_pairs(pairs: Iterable[Pair], *, max_length: int) -> Encoded:
-    """Encode words and symbols as numbered tokens, for an estimate without a tokenizer."""
+def rough_pairs(pairs: Iterable[Pair], *, max_length: int, keeps: bool = True) -> Encoded:
+    """Encode words and symbols as numbered tokens, for an estimate without a tokenizer.
+
+    Args:
+        pairs: the rows.
+        max_length: most tokens of prompt and answer together.
+        keeps: whether rows without y- are trained on.
+    """
     encoded, numbers, fresh = Encoded(), dict[str, int](), count()
 
     def numbered(text: str) -> tuple[int, ...]:
@@ -140,6 +160,8 @@ def rough_pairs(pairs: Iterable[Pair], *, max_length: int) -> Encoded:
         prompt = numbered("\n".join(message["content"] or "" for message in pair.messages))
         rough = EncodedPair(prompt or (-1,), numbered(pair.chosen), numbered(pair.rejected or ""))
         reason = REJECTED_IN_REVIEW if pair.is_rejected else TOO_LONG if rough.longest > max_length else None
+        if pair.rejected is None and not keeps:
+            reason = NO_REJECTED
         if reason:
             encoded.dropped[reason] += 1
         else:
@@ -167,6 +189,8 @@ class Encoder:
     """Rows of the model's embedding; None if unknown."""
     rejected: bool = True
     """Whether the objective uses y-; otherwise a pair whose answers are the same trains too."""
+    keeps: bool = True
+    """Whether rows without y- are trained on."""
 
     def encode(self, pairs: Iterable[Pair]) -> Encoded:
         """Encode pairs; drop and count by reason what cannot be trained on.
@@ -202,6 +226,8 @@ class Encoder:
         """Return the pair and whether it has emitted ids, or the reason to drop it."""
         if pair.is_rejected:
             return REJECTED_IN_REVIEW
+        if pair.rejected is None and not self.keeps:
+            return NO_REJECTED
         if pair.chosen == pair.rejected:
             if self.rejected:
                 return IDENTICAL

@@ -12,6 +12,8 @@ is the rest of each prompt.
 
 Plain layout: each answer is a right-padded row, for any architecture.
 
+A pair without y- has an empty rejected tail, or one row: its answer is run once and counts for y+ only.
+
 Both layouts list the scored positions and the answers that each scored token belongs to, so the code after the forward
 pass does not depend on the layout. A shared response token is scored once and counts for both answers.
 
@@ -54,7 +56,7 @@ class Batch:
     chosen_at_T: Tensor
     """Indices of the scored tokens that count for the chosen answer; a GPU would have to count a mask first."""
     pairs: int
-    """Number of pairs, B."""
+    """Number of pairs, B; rows without y- count."""
     attention_mask_RL: Tensor | None = None
     """1 for tokens, 0 for padding; plain layout only."""
     common: int = 0
@@ -78,7 +80,7 @@ class Batch:
         return inputs
 
     def sequence_logps(self, logps_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logp(y+) and logp(y-), each [B]: sums over response tokens."""
+        """Return logp(y+) and logp(y-), each [B]: sums over response tokens; without y-, logp(y-) is 0."""
         zeros_B = logps_N.new_zeros(self.pairs)
         chosen_B = zeros_B.index_add(0, self.pair_N, logps_N * self.chosen_N)
         rejected_B = zeros_B.index_add(0, self.pair_N, logps_N * self.rejected_N)
@@ -93,8 +95,22 @@ class Batch:
         """Return ``sequence_logps`` over the edited tokens alone."""
         return self.sequence_logps(logps_N * self.edited_N)
 
+    def error_logps(self, logps_N: Tensor, errors_R: Tensor) -> Tensor:
+        """Return the part of logp(y-) on the errors, [B].
+
+        Args:
+            logps_N: log-probabilities of the scored tokens.
+            errors_R: 1 for errors, 0 for other tokens of the rejected answers, pair by pair.
+        """
+        pair_R, logps_R = self.pair_N[self.rejected_N], logps_N[self.rejected_N]
+        return logps_N.new_zeros(self.pairs).index_add(0, pair_R, logps_R * errors_R)
+
+    def kept_token_logps(self, logps_N: Tensor) -> Tensor:
+        """Return the log-probabilities of the kept tokens of the chosen answers, pair by pair, [K]."""
+        return logps_N[self.chosen_N & ~self.edited_N]
+
     def chosen_token_logps(self, logps_N: Tensor) -> Tensor:
-        """Return the log-probabilities of the tokens of the chosen answers, [T]."""
+        """Return the log-probabilities of the tokens of the chosen answers, pair by pair, [T]."""
         return logps_N.index_select(0, self.chosen_at_T)
 
     def to(self, device: Any) -> Batch:
@@ -157,7 +173,9 @@ def _pack_plain(pairs: Sequence[EncodedPair], rejected: bool) -> Batch:
     edited = [pair.edited() for pair in pairs]
     answers = [(index, pair.prompt_ids, pair.chosen_ids, True) for index, pair in enumerate(pairs)]
     if rejected:
-        answers += [(index, pair.prompt_ids, pair.rejected_ids, False) for index, pair in enumerate(pairs)]
+        answers += [
+            (index, pair.prompt_ids, pair.rejected_ids, False) for index, pair in enumerate(pairs) if pair.rejected_ids
+        ]
     length = max(len(prompt) + len(answer) for _, prompt, answer, _ in answers)
     ids_RL = torch.zeros(len(answers), length, dtype=torch.long)  # the mask hides the padding
     mask_RL = torch.zeros_like(ids_RL)

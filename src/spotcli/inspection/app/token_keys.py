@@ -146,7 +146,8 @@ class TokenBrowser(Browser):
     # S: the order
 
     def action_order(self) -> None:
-        self.order = ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]
+        orders = [order for order in ORDERS if order != "similarity" or self.surprises.similarities]
+        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
         self._write_bars()
         self._sort(tuple(self.list.rows))
 
