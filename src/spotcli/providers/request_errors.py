@@ -10,7 +10,7 @@ import math
 import re
 import time
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any
+from typing import Any, NoReturn
 
 from spotcli.providers.permanent_errors import Failure, RequestSettings, permanent_error
 from spotcli.providers.replies import Reply, RequestFailed
@@ -65,6 +65,16 @@ def read_error(error: Exception, litellm: Any, settings: RequestSettings, *, rep
         return Reply(finish_reason="declined", reason=PROMPT_TOO_LONG)
     if isinstance(error, litellm.ContentPolicyViolationError) or (rejected and _FILTERED.search(failure.details)):
         return Reply(finish_reason="filtered", text=failure.message)
+    raise_failure(failure, litellm, settings, replied=replied)
+
+
+def raise_failure(failure: Failure, litellm: Any, settings: RequestSettings, *, replied: bool) -> NoReturn:
+    """Raise the error for a request that got no reply.
+
+    Raises:
+        RequestFailed: another try can succeed.
+        UserError: no request can succeed.
+    """
     permanent = permanent_error(failure, settings, replied=replied)
     if permanent is not None:
         raise permanent from None
