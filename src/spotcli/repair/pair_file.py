@@ -19,6 +19,10 @@ from spotcli.reply_entries import ReplyEntry
 from spotcli.reviews import reviewed_rows
 
 
+BATCHES = ".batches.jsonl"
+"""End of the name of the file with the batches of a journal's requests."""
+
+
 def journal_path(path: Path) -> Path:
     """``X.replies.jsonl`` beside ``X.jsonl``."""
     return path.with_name(f"{path.stem}.replies.jsonl")
@@ -31,7 +35,7 @@ def open_journal(path: Path, oracles: Iterable[AnyOracle]) -> Journal:
         UserError: another process is writing it.
         DataError: a line is invalid.
     """
-    return Journal(journal_path(path), _price(oracles))
+    return Journal(journal_path(path), _price(oracles), path.with_name(f"{path.stem}{BATCHES}"))
 
 
 def _price(oracles: Iterable[AnyOracle]) -> Callable[[ReplyEntry], float | None]:
@@ -39,7 +43,7 @@ def _price(oracles: Iterable[AnyOracle]) -> Callable[[ReplyEntry], float | None]
 
     def price(reply: ReplyEntry) -> float | None:
         model = models.get(reply.oracle)
-        return model.cost_of(reply.usage, reply.cost) if model else reply.cost
+        return model.cost_of(reply.usage, reply.cost, batched=reply.batch is not None) if model else reply.cost
 
     return price
 

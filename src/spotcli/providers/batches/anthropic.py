@@ -40,12 +40,13 @@ class AnthropicBatches(BatchCalls):
     """The batch API of Anthropic."""
 
     limits = Limits(100_000, 256 * MiB - 4096)
+    keys = ("ANTHROPIC",)
 
     @cached_property
     def _config(self) -> Any:
         from litellm.llms.anthropic.batches.transformation import AnthropicBatchesConfig
 
-        return AnthropicBatchesConfig()
+        return AnthropicBatchesConfig()  # type: ignore[no-untyped-call]
 
     @property
     def _url(self) -> str:
@@ -106,7 +107,7 @@ class AnthropicBatches(BatchCalls):
     async def _listed(self, since: float) -> list[BatchState]:
         """The batches that were created after a moment; the list begins with the newest."""
         states: list[BatchState] = []
-        after: dict[str, str] = {}
+        after: dict[str, Any] = {}
         while True:
             page = await self.call(self.send_json("GET", self._url, self._auth, limit=PAGE, **after))
             data = [_state(item) for item in page.get("data") or () if isinstance(item, dict)]

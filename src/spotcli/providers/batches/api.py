@@ -104,6 +104,11 @@ class BatchApi(Protocol):
     headers: dict[str, str]
     """Sent with each call."""
 
+    @property
+    def account(self) -> str:
+        """Identifies address and key, without showing the key."""
+        ...
+
     def line(self, custom_id: str, body: bytes) -> bytes:
         """One request as a part of a batch."""
         ...

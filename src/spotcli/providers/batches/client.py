@@ -39,11 +39,11 @@ class BatchClient(LitellmClient):
         """Bodies of requests."""
 
     @cached_property
-    def _route(self) -> dict[str, Any]:  # type: ignore[override]  # with the connection
+    def _route(self) -> dict[str, Any]:
         import httpx
 
         provider = self.provider
-        connection = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        connection: Any = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
         client: Any
         if provider == "azure":
             from openai import AsyncAzureOpenAI

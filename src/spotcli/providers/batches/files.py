@@ -37,6 +37,7 @@ class FileBatches(BatchCalls):
     def __init__(self, model: str, settings: Any, provider: str) -> None:
         super().__init__(model, settings)
         self._provider = provider
+        self.keys = (provider.upper(), "OPENAI")
         self.limits = Limits(50_000, 200 * MB - 4096)
 
     @property

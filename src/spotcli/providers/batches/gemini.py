@@ -33,6 +33,7 @@ class GeminiBatches(BatchCalls):
     """The batch API of the Gemini API."""
 
     limits = Limits(50_000, 19_900_000)
+    keys = ("GEMINI", "GOOGLE")
 
     @property
     def _base(self) -> str:

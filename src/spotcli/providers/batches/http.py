@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable
 from datetime import datetime
 from functools import cached_property
@@ -13,7 +14,8 @@ import httpx
 from spotcli.providers.batches.api import BatchGone
 from spotcli.providers.litellm import ProviderSettings, import_litellm
 from spotcli.providers.permanent_errors import RequestSettings
-from spotcli.providers.request_errors import describe, raise_failure
+from spotcli.providers.request_errors import describe, error_of
+from spotcli.redaction import public_value, without_credentials
 
 T = TypeVar("T")
 
@@ -39,6 +41,9 @@ class BatchCalls:
         settings: address, time-out and further headers.
     """
 
+    keys: tuple[str, ...] = ()
+    """Names of environment variables with a key, without ``_API_KEY``; the first one that is set counts."""
+
     def __init__(self, model: str, settings: ProviderSettings) -> None:
         self.model = model
         self.settings = settings
@@ -46,6 +51,13 @@ class BatchCalls:
             str(name): str(value) for name, value in (settings.params.get("extra_headers") or {}).items()
         }
         self._replied = False
+
+    @property
+    def account(self) -> str:
+        """Identifies address and key, without showing the key: batches of another account cannot be found."""
+        names = [f"{name}_API_KEY" for name in self.keys]
+        key = next((value for name in names if (value := os.environ.get(name, "").strip())), "")
+        return f"{without_credentials(self.settings.base_url) or 'public'} {public_value(key, 'api_key')}"
 
     @cached_property
     def litellm(self) -> Any:
@@ -77,7 +89,7 @@ class BatchCalls:
             if of_batch and failure.status in (404, 410):
                 raise BatchGone(failure.message) from None
             settings = RequestSettings(self.model, self.settings.section, self.settings.base_url)
-            raise_failure(failure, self.litellm, settings, replied=self._replied)
+            raise error_of(failure, self.litellm, settings, replied=self._replied) from None
         self._replied = True
         return result
 
