@@ -208,9 +208,7 @@ class AnthropicBatches(BatchServer):
     def denial(self, request: web.Request) -> web.Response | None:
         if not request.headers.get("anthropic-version"):
             return self.error(400, "anthropic-version: header is required")
-        if self.key and request.headers.get("x-api-key") != self.key:
-            return self.error(401, "invalid x-api-key")
-        return None
+        return super().denial(request)
 
     def error(self, status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
         kinds = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
@@ -289,15 +287,16 @@ class GeminiBatches(BatchServer):
     """Batches of the Gemini API: operations, with requests and responses inline or in files."""
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        router.add_post("/v1beta/models/{model}:batchGenerateContent", self.call("create", self._create))
-        router.add_get("/v1beta/batches", self.call("list", self._list))
-        router.add_get("/v1beta/batches/{id}", self.call("poll", self._poll))
-        router.add_post("/v1beta/batches/{id}:cancel", self.call("cancel", self._cancel))
-        router.add_post("/upload/v1beta/files", self.call("upload start", self._start_upload))
-        router.add_post("/upload/v1beta/files/{id}", self.call("upload", self._upload))
-        router.add_get("/v1beta/files/{id}", self.call("file", self._file))
-        for root in ("/v1beta", "/download/v1beta"):
-            router.add_get(f"{root}/files/{{id}}:download", self.call("download", self._content))
+        for version in ("/v1beta", "/v1"):
+            router.add_post(f"{version}/models/{{model}}:batchGenerateContent", self.call("create", self._create))
+            router.add_get(f"{version}/batches", self.call("list", self._list))
+            router.add_get(f"{version}/batches/{{id}}", self.call("poll", self._poll))
+            router.add_post(f"{version}/batches/{{id}}:cancel", self.call("cancel", self._cancel))
+            router.add_post(f"/upload{version}/files", self.call("upload start", self._start_upload))
+            router.add_post(f"/upload{version}/files/{{id}}", self.call("upload", self._upload))
+            router.add_get(f"{version}/files/{{id}}:download", self.call("download", self._content))
+            router.add_get(f"/download{version}/files/{{id}}:download", self.call("download", self._content))
+            router.add_get(f"{version}/files/{{id}}", self.call("file", self._file))
         super().add_routes(router)
 
     def denial(self, request: web.Request) -> web.Response | None:
