@@ -133,6 +133,8 @@ class OpenAIBatches(BatchServer):
             shown[f"{status}_at"] = int(batch.ended_at)
             shown["request_counts"]["failed"] = len(batch.rows) - done
             shown |= self._result_files(batch)
+            if batch.step.get("empty ids"):
+                shown |= {name: shown[name] or "" for name in ("output_file_id", "error_file_id")}
         return shown
 
     @staticmethod
@@ -319,7 +321,10 @@ class GeminiBatches(BatchServer):
             file = self.files.get(config["fileName"].removeprefix("files/"))
             if file is None:
                 return self.error(404, "File not found")
-            rows = [(line.get("key", ""), line["request"]) for line in map(camel, json_lines(file["content"]))]
+            lines = [camel(line) for line in json_lines(file["content"])]
+            if not all("request" in line for line in lines):
+                return self.error(400, "The input file has a line without a request.")
+            rows = [(line.get("key", ""), line["request"]) for line in lines]
         else:
             items = config["requests"]["requests"]
             rows = [((item.get("metadata") or {}).get("key", ""), item["request"]) for item in items]
@@ -373,7 +378,7 @@ class GeminiBatches(BatchServer):
         return shown
 
     def _output(self, batch: Batch) -> Body:
-        rows = [row for row in batch.rows if row.end != "omitted"]
+        rows = batch.ordered()
         if not batch.extra["file"]:
             labels: list[Body] = [
                 {} if batch.step.get("unlabelled") else {"metadata": {"key": row.custom_id}} for row in rows
@@ -413,7 +418,8 @@ class GeminiBatches(BatchServer):
 
     async def _start_upload(self, request: web.Request) -> web.Response:
         name = f"file{len(self.files) + 1}"
-        self.files[name] = {"content": b"", "name": name}
+        sent = camel(await request.json())["file"]
+        self.files[name] = {"content": b"", "name": name, "title": sent.get("displayName", "")}
         address = f"http://127.0.0.1:{self.port}/upload/v1beta/files/{name}?upload_id=1"
         return web.json_response({}, headers={"X-Goog-Upload-URL": address, "X-Goog-Upload-Status": "active"})
 
@@ -424,7 +430,8 @@ class GeminiBatches(BatchServer):
         return web.json_response({"file": self._info(file)}, headers={"X-Goog-Upload-Status": status})
 
     def _info(self, file: Body) -> Body:
-        return {"name": f"files/{file['name']}", "sizeBytes": str(len(file["content"])), "state": "ACTIVE",
+        title = {"displayName": file["title"]} if file.get("title") else {}
+        return {"name": f"files/{file['name']}", **title, "sizeBytes": str(len(file["content"])), "state": "ACTIVE",
                 "mimeType": "application/jsonl", "createTime": iso(0), "updateTime": iso(0),
                 "uri": f"http://127.0.0.1:{self.port}/v1beta/files/{file['name']}"}  # fmt: skip
 

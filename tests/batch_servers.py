@@ -15,9 +15,10 @@ The replies come from the steps of ``FakeProvider``: an answered row of a batch 
     error     the share of rows with an error of the provider
     omit      the share of rows that are in no result file
     vanish    the batch is in no list and its address is 404, after this many polls
-    order     "reversed" or "shuffled"; Gemini keeps the order of its requests
-    unlabelled  Gemini: the responses do not contain the metadata of their requests, as has been observed
-    no results  Gemini: succeeded for this many polls before the results are there, as has been observed
+    order     "reversed" or "shuffled" (python-genai issue 1909 reports it of Gemini too, which documents no such thing)
+    empty ids   OpenAI: the id of a result file that does not exist is "" in place of null
+    unlabelled  Gemini: the responses do not contain the metadata of their requests (python-genai issue 2008)
+    no results  Gemini: succeeded for this many polls before the results are there
 
 ``faults`` are consumed one per call of a kind ("upload", "create", "poll", "list", "download", "cancel"):
 
