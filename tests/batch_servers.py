@@ -28,8 +28,8 @@ The replies come from the steps of ``FakeProvider``: an answered row of a batch 
     "half"    the call has its effect, and the connection is closed in the middle of the reply
     None      no fault
 
-``hook`` is called with the kind of each call after its effect and before its reply, and with "downloading" in the
-middle of a download: a test kills its client there. Everything is kept in memory, so it outlives the client.
+``hook`` is called with the kind of each call after its effect and before its reply, with "downloading" in the middle of
+a download, and with "downloaded" after it: a test kills its client there. The state is in memory and outlives the client.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class BatchServer(FakeProvider):
             fault = faults.pop(0) if faults else None
             if isinstance(fault, int):
                 await request.read()
-                return self.error(fault, "scripted failure", {"retry-after": "0.05"})
+                return self.error(fault, f"scripted failure; your key is {self.key}", {"retry-after": "0.05"})
             if fault == "reset":
                 return self._abort(request)
             response = await act(request)
@@ -199,6 +199,9 @@ class BatchServer(FakeProvider):
             self._abort(request)
             return response
         await response.write(payload[len(payload) // 2 :])
+        await response.write_eof()
+        await asyncio.sleep(0.01)  # the second half arrives
+        self.hook("downloaded")
         return response
 
     def denial(self, request: web.Request) -> web.Response | None:
