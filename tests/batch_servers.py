@@ -29,7 +29,8 @@ The replies come from the steps of ``FakeProvider``: an answered row of a batch 
     None      no fault
 
 ``hook`` is called with the kind of each call after its effect and before its reply, with "downloading" in the middle of
-a download, and with "downloaded" after it: a test kills its client there. The state is in memory and outlives the client.
+a download, and with "downloaded" after it: a test kills its client there. The state is in memory, so it outlives a
+client.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 
 The same rows are corrected five times in each format: undisturbed; killed at each step (after the upload, after the
 creation and before its reply, while waiting, in the middle of a download and after it); killed and interrupted at
-random moments; by commands that do not wait; and with a cost limit. The provider lets rows and whole batches expire, fails some rows, leaves some out
-of the results, loses a batch, rejects one, cancels one, returns results in another order, cuts connections, creates a
-batch without ever telling its id, and limits the rate.
+random moments; by commands that do not wait; and with a cost limit. The provider lets rows and whole batches expire,
+fails some rows, leaves some out of the results, loses a batch, rejects one, cancels one, returns results in another
+order, cuts connections, creates a batch without ever telling its id, and limits the rate.
 
 Then data.jsonl must be identical byte for byte; every row was submitted exactly as often as it was answered or reported
 as not answered; every answered row was answered once; the recorded cost is the provider's bill at half the price; a
