@@ -298,6 +298,9 @@ def json_lines(content: bytes) -> list[Body]:
 
 def batch_server(wire: str, answers: dict[str, list[Step]] | None = None, **options: Any) -> BatchServer:
     """A server of a provider's batch API: "openai", "azure", "anthropic" or "gemini"."""
-    from tests.batch_formats import SERVERS
+    from tests.batch_formats import AnthropicBatches, OpenAIBatches
+    from tests.gemini_batches import GeminiBatches
 
-    return SERVERS[wire](answers, wire=wire, **options)
+    servers = {"anthropic": AnthropicBatches, "gemini": GeminiBatches}
+    server = servers.get(wire, OpenAIBatches)
+    return server(answers, wire=wire, **options)
