@@ -15,6 +15,7 @@ The replies come from the steps of ``FakeProvider``: an answered row of a batch 
     error     the share of rows with an error of the provider
     omit      the share of rows that are in no result file
     vanish    the batch is in no list and its address is 404, after this many polls
+    unlisted  seconds until the batch is in the list
     order     "reversed" or "shuffled" (python-genai issue 1909 reports it of Gemini too, which documents no such thing)
     empty ids   OpenAI: the id of a result file that does not exist is "" in place of null
     unlabelled  Gemini: the responses do not contain the metadata of their requests (python-genai issue 2008)
@@ -265,8 +266,10 @@ class BatchServer(FakeProvider):
         return None if batch.vanished else batch
 
     def listed(self) -> list[Batch]:
-        """The batches, newest first, without those that vanish."""
-        return [batch for batch in reversed(self.batches.values()) if "vanish" not in batch.step]
+        """The batches, newest first, without those that vanish or are not listed yet."""
+        now = time.time()
+        listed = [batch for batch in reversed(self.batches.values()) if "vanish" not in batch.step]
+        return [batch for batch in listed if now >= batch.created + batch.step.get("unlisted", 0.0)]
 
     def cancel(self, batch: Batch) -> None:
         """End a batch now; rows that were not answered are canceled, which is none here once it has ended."""
