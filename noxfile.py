@@ -73,6 +73,7 @@ def chaos(session: nox.Session) -> None:
     install(session, "test")
     session.run("python", "tests/chaos.py", *session.posargs)
     session.run("python", "tests/chaos_formats.py")
+    session.run("python", "tests/chaos_batch.py")
     session.run("python", "tests/chaos_sample.py", "api")
     session.run("python", "tests/chaos_run.py")
 
