@@ -7,7 +7,7 @@ from spotcli.providers.batches.client import BatchClient
 from spotcli.providers.litellm import ProviderSettings, import_litellm
 
 OPENAI_LIKE = ("openai", "azure", "hosted_vllm", "litellm_proxy")
-"""Providers whose batches are files, and which litellm's calls reach."""
+"""Providers whose batches are files, as OpenAI's are."""
 
 WITH_BATCHES = (*OPENAI_LIKE, "anthropic", "gemini")
 """Providers, by litellm's names, that have a batch API which is used here."""

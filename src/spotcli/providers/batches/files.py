@@ -1,19 +1,24 @@
-"""Batches of OpenAI's API: requests in an uploaded file, results in two files; by litellm's calls.
+"""Batches of OpenAI's API: requests in an uploaded file, results in two files.
 
-https://platform.openai.com/docs/guides/batch; Azure's and those of compatible servers are the same.
+https://platform.openai.com/docs/guides/batch; Azure's and those of compatible servers are the same. The calls are those
+of OpenAI's package. litellm's do the same with it, but open a connection per call that nobody can close.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Awaitable, Sequence
+from functools import cached_property
 from typing import Any
 
 from spotcli.providers.batches.anthropic import with_id
 from spotcli.providers.batches.api import BatchRow, BatchState, Found, Limits, Sought, as_count
 from spotcli.providers.batches.http import BatchCalls, as_object, objects_in, seconds_of
+from spotcli.providers.litellm import ProviderSettings
 
+AZURE_VERSION = "2024-10-21"
+"""The API version if the environment names none."""
 METADATA = "spot"
 """The key of a batch's metadata with our own name of it."""
 PAGE = 100
@@ -34,7 +39,7 @@ class FileBatches(BatchCalls):
         provider: by litellm's name.
     """
 
-    def __init__(self, model: str, settings: Any, provider: str) -> None:
+    def __init__(self, model: str, settings: ProviderSettings, provider: str) -> None:
         super().__init__(model, settings)
         self._provider = provider
         self.keys = (provider.upper(), "OPENAI")
@@ -44,69 +49,85 @@ class FileBatches(BatchCalls):
     def _endpoint(self) -> str:
         return "/chat/completions" if self._provider == "azure" else "/v1/chat/completions"
 
-    @property
-    def _route(self) -> dict[str, Any]:
-        base = {"api_base": self.settings.base_url} if self.settings.base_url else {}
-        headers = {"extra_headers": self.headers} if self.headers else {}
-        # Its own retries could create a batch twice.
-        return {
-            "custom_llm_provider": self._provider,
+    @cached_property
+    def _sdk(self) -> Any:
+        """A client without retries of its own, which could create a batch twice."""
+        import openai
+
+        name = self._provider.upper()
+        _, _, key, base = self.litellm.get_llm_provider(model=self.model)
+        base = self.settings.base_url or base or _environment(f"{name}_BASE_URL", f"{name}_API_BASE")
+        key = key or _environment(f"{name}_API_KEY")
+        common: dict[str, Any] = {
             "timeout": self.settings.timeout,
             "max_retries": 0,
-            **base,
-            **headers,
+            "default_headers": self.headers or None,
         }
+        if self._provider == "azure":
+            return openai.AsyncAzureOpenAI(
+                api_key=key,
+                azure_ad_token=_environment("AZURE_AD_TOKEN"),
+                azure_endpoint=base or "",
+                api_version=_environment("AZURE_API_VERSION") or AZURE_VERSION,
+                **common,
+            )
+        return openai.AsyncOpenAI(api_key=key or "none", base_url=base, **common)
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         names = json.dumps({"custom_id": custom_id, "method": "POST", "url": self._endpoint})
         return b'%s, "body": %s}' % (names[:-1].encode(), body)
 
     async def upload(self, key: str, lines: Sequence[bytes]) -> str | None:
-        content = io.BytesIO(b"\n".join(lines) + b"\n")
-        content.name = f"{key}.jsonl"
-        work = self.litellm.acreate_file(file=content, purpose="batch", **self._route)
-        return str(with_id(_fields(await self.call(work)))["id"])
+        content = b"\n".join(lines) + b"\n"
+        work = self._sdk.files.create(file=(f"{key}.jsonl", content, "application/jsonl"), purpose="batch")
+        return str((await self.call(self._created(work)))["id"])
 
     async def create(self, key: str, file: str | None, lines: Sequence[bytes]) -> BatchState:
-        work = self.litellm.acreate_batch(
-            completion_window="24h",
-            endpoint=self._endpoint,
-            input_file_id=file,
-            metadata={METADATA: key},
-            **self._route,
+        work = self._sdk.batches.create(
+            completion_window="24h", endpoint=self._endpoint, input_file_id=file, metadata={METADATA: key}
         )
-        return _state(with_id(_fields(await self.call(work))))
+        return _state(await self.call(self._created(work)))
+
+    async def _created(self, work: Awaitable[Any]) -> dict[str, Any]:
+        return with_id(_fields(await work))
 
     async def find(self, sought: Sought) -> Found:
         after: dict[str, str] = {}
         while True:
-            listed = await self.call(self.litellm.alist_batches(limit=PAGE, **after, **self._route))
-            page = [_fields(batch) for batch in (getattr(listed, "data", None) or ())]
+            listed = await self.call(self._sdk.batches.list(limit=PAGE, **after))
+            page = [_fields(batch) for batch in listed.data or ()]
             for batch in page:
                 if as_object(batch.get("metadata")).get(METADATA) == sought.key:
                     return Found(_state(batch))
             oldest = seconds_of(page[-1].get("created_at")) if page else None
-            if not page or not getattr(listed, "has_more", False) or (oldest or sought.at) < sought.at - SKEW:
+            if not page or not listed.has_more or (oldest or sought.at) < sought.at - SKEW:
                 return Found()
             after = {"after": str(page[-1].get("id"))}
 
     async def retrieve(self, batch: str) -> BatchState:
-        # Otherwise litellm downloads the results of a finished batch to compute their cost.
-        quiet = {"litellm_metadata": {"batch_ignore_default_logging": True}}
-        work = self.litellm.aretrieve_batch(batch_id=batch, **quiet, **self._route)
-        return _state(_fields(await self.call(work, of_batch=True)))
+        return _state(_fields(await self.call(self._sdk.batches.retrieve(batch), of_batch=True)))
 
     async def rows(self, state: BatchState, custom_ids: Sequence[str]) -> list[BatchRow]:
         rows: list[BatchRow] = []
         for file in state.results:
-            content = await self.call(self.litellm.afile_content(file_id=file, **self._route), of_batch=True)
+            content = await self.call(self._sdk.files.content(file), of_batch=True)
             rows += [_row(row) for row in objects_in(content.content)]
         return rows
 
+    async def close(self) -> None:
+        if sdk := self.__dict__.pop("_sdk", None):
+            await sdk.close()
+        await super().close()
+
+
+def _environment(*names: str) -> str | None:
+    """The first of these variables that is set."""
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
+
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The fields of an object of litellm's."""
-    return value if isinstance(value, dict) else as_object(value.model_dump(mode="json"))
+    """The fields of an object of the SDK; what is no such object has none."""
+    return as_object(value.model_dump(mode="json")) if hasattr(value, "model_dump") else as_object(value)
 
 
 def _state(batch: dict[str, Any]) -> BatchState:
