@@ -212,7 +212,7 @@ def describe(batches: Iterable[Batch]) -> str:
 def _batch(row: dict[str, Any], where: str) -> Batch:
     try:
         names = ("key", "provider", "oracle", "version", "prompt", "account", "body", "at")
-        common = {name: str(row[name]) for name in names}
+        common: dict[str, Any] = {name: str(row[name]) for name in names}
         shared = {name: common[name] for name in ("oracle", "version", "prompt")}
         requests = []
         for item in row["requests"]:

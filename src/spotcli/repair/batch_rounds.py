@@ -245,8 +245,8 @@ class BatchRounds:
         limit = self._settings.max_cost
         if count:
             say(
-                f"--max-cost {limit:g} covers {count:,} of {planned:,} requests at their highest cost; the others follow "
-                "when the cost of these is known (a lower --max-tokens lets more of them into one batch)"
+                f"--max-cost {limit:g} covers {count:,} of {planned:,} requests at their highest cost; the others "
+                "follow when the cost of these is known (a lower --max-tokens lets more of them into one batch)"
             )
 
     # Waiting
@@ -288,9 +288,7 @@ class BatchRounds:
                 self._vanished(batch, client, gone)
             except RequestFailed as failure:
                 # Waiting costs nothing, and the batch goes on.
-                warn(
-                    f"{batch.provider} cannot be reached ({failure.kind}: {failure}); the next look is in {interval:g} s"
-                )
+                warn(f"{batch.provider} cannot be reached ({failure.kind}: {failure}); next look in {interval:g} s")
 
     async def _look_at(self, batch: Batch, oracle: ModelOracle, client: BatchClient) -> None:
         if batch.id is None:

@@ -55,7 +55,7 @@ class Submission:
             file = await self._retried(lambda: client.api.upload(batch.key, lines))
         except (RequestFailed, UserError) as error:
             self._log.end(batch, "abandoned", reason=str(error))
-            raise _final(error, batch)
+            raise _final(error, batch) from None
         if file is not None:
             self._log.uploaded(batch, file)
         await self._create(batch, client, lines)

@@ -18,7 +18,6 @@ from spotcli.repair.journal import Journal
 from spotcli.reply_entries import ReplyEntry
 from spotcli.reviews import reviewed_rows
 
-
 BATCHES = ".batches.jsonl"
 """End of the name of the file with the batches of a journal's requests."""
 

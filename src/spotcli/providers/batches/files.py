@@ -91,7 +91,9 @@ class FileBatches(BatchCalls):
             after = {"after": str(page[-1].get("id"))}
 
     async def retrieve(self, batch: str) -> BatchState:
-        work = self.litellm.aretrieve_batch(batch_id=batch, **self._route)
+        # Otherwise litellm downloads the results of a finished batch to compute their cost.
+        quiet = {"litellm_metadata": {"batch_ignore_default_logging": True}}
+        work = self.litellm.aretrieve_batch(batch_id=batch, **quiet, **self._route)
         return _state(_fields(await self.call(work, of_batch=True)))
 
     async def rows(self, state: BatchState, custom_ids: Sequence[str]) -> list[BatchRow]:
