@@ -272,17 +272,17 @@ class BatchServer(FakeProvider):
         return [batch for batch in listed if now >= batch.created + batch.step.get("unlisted", 0.0)]
 
     def cancel(self, batch: Batch) -> None:
-        """End a batch now; rows that were not answered are canceled, which is none here once it has ended."""
+        """End a batch now, without a reply to any of its rows; one that has ended stays as it is."""
         if not batch.ended:
             batch.cancelled = time.time()
             for row in batch.rows:
                 self._take_back(row)
 
     def _take_back(self, row: Row) -> None:
-        if row.end == "succeeded":
+        if row.end not in NOT_ANSWERED:
             self.billed_tokens -= row.tokens
             self.bills.remove((row.tag, row.tokens))
-        if row.end not in NOT_ANSWERED:
+            self._asked[row.tag] -= 1
             self.unanswered[row.tag] += 1
         row.end = "canceled"
 
