@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from spotcli.providers import limiter as limits
 from spotcli.providers.batches import files as openai_files
 from spotcli.providers.batches.api import Limits
 from spotcli.recipe_yaml import load
-from spotcli.repair import batch_submission
+from spotcli.repair import batch_results, batch_submission
 from spotcli.repair.batch_log import BatchLog
-from spotcli.repair.journal import Journal
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.batch_servers import BatchServer, BatchStep, batch_server
+from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
-from tests.stages.test_rectify import good, pairs, replies, right, script, tag
+from tests.gemini_batches import camel
+from tests.stages.test_rectify import good, pairs, replies, script, tag, wrong
 from tests.stages.test_rectify import samples as write_samples
 from tests.wire_formats import FORMATS
 
@@ -83,6 +84,7 @@ def test_pairs_and_requests_are_those_of_ordinary_requests_at_half_the_price(wir
     by_batch, ordinary = tmp_path / "batch", tmp_path / "ordinary"
     settings = {"price_in": 1.0, "price_out": 10.0, "temperature": 0.5}
     with server(wire, script(3)) as provider:
+        provider.key = None if wire == "azure" else KEY
         samples(by_batch, 3)
         summary = ask(by_batch, provider, wire, **settings)
         assert not provider.requests
@@ -97,7 +99,9 @@ def test_pairs_and_requests_are_those_of_ordinary_requests_at_half_the_price(wir
     # The same bodies, and the same records of them.
     batch = next(iter(provider.batches.values()))
     bodies = {row.tag: without_fence(row.body, replies(by_batch)[0]["fence"]) for row in batch.rows}
-    sent = {r["tag"]: without_fence(r["body"], replies(ordinary)[0]["fence"]) for r in provider.requests}
+    # The server reads Gemini's names in both spellings, as Google does.
+    spelled = camel if wire == "gemini" else lambda body: body
+    sent = {r["tag"]: spelled(without_fence(r["body"], replies(ordinary)[0]["fence"])) for r in provider.requests}
     assert bodies == sent
     for entry, other in zip(replies(by_batch), sorted(replies(ordinary), key=lambda row: row["id"]), strict=True):
         assert entry.pop("batch") == log(by_batch)[0]["key"]
@@ -118,30 +122,29 @@ class Killed(BaseException):
 
 
 class Killer:
-    """Ends the process before or after its n-th step: a line of a journal, or a call that changes something."""
+    """Ends the process before or after its n-th step: a line in the log of batches, or replies in the journal."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 1_000_000
-        self.steps = 0
-        append, write = BatchLog._append, Journal.append
+        append, record = BatchLog._append, batch_results.Collector._record
 
         def batch_line(log: BatchLog, row: Any) -> None:
-            self.around(lambda: append(log, row))
+            self.step()
+            append(log, row)
+            self.step()
 
-        def reply_lines(journal: Journal, rows: Any) -> None:
-            self.around(lambda: write(journal, rows))
+        async def replies_recorded(collector: Any, entries: Any) -> Any:
+            self.step()
+            rest = await record(collector, entries)
+            self.step()
+            return rest
 
         monkeypatch.setattr(BatchLog, "_append", batch_line)
-        monkeypatch.setattr(Journal, "append", reply_lines)
-
-    def around(self, work: Callable[[], None]) -> None:
-        self.step()
-        work()
-        self.step()
+        monkeypatch.setattr(batch_results.Collector, "_record", replies_recorded)
+        monkeypatch.setattr(batch_results, "CHUNK", 1)
 
     def step(self) -> None:
         self.left -= 1
-        self.steps += 1
         if self.left == 0:
             raise Killed
 
@@ -150,26 +153,21 @@ class Killer:
 def test_a_run_killed_at_any_step_submits_nothing_twice_and_loses_nothing(
     wire: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killer, number = Killer(monkeypatch), 0
-    while True:
-        number += 1
+    killer = Killer(monkeypatch)
+    # With OpenAI each of its steps; of the others those around the creation.
+    for number in range(1, 14) if wire == "openai" else (2, 3, 4, 5):
         folder = tmp_path / str(number)
-        samples(folder, 2)
-        with server(wire, script(2)) as provider:
+        samples(folder, 1)
+        with server(wire, script(1)) as provider:
             killer.left = number
-            try:
+            with pytest.raises(Killed) if number < 13 else contextlib.nullcontext():
                 ask(folder, provider, wire)
-            except Killed:
-                summary = ask(folder, provider, wire)
-            else:
-                break
-            finally:
-                killer.left = 1_000_000
+            killer.left = 1_000_000
+            summary = ask(folder, provider, wire)
         check_once(provider)
-        assert (summary.pairs, len(replies(folder)), len(provider.batches)) == (2, 2, 1)
+        assert (summary.pairs, len(replies(folder)), len(provider.batches)) == (1, 1, 1)
         assert summary.cost == pytest.approx(sum(reply["cost"] for reply in replies(folder)))
         assert summary.unsettled == 0
-    assert number > 8  # each line of both journals, before and after
 
 
 def test_a_process_killed_between_creation_and_reply_finds_its_batch(tmp_path: Path) -> None:
@@ -331,8 +329,8 @@ def test_the_dry_run_shows_half_the_price(tmp_path: Path) -> None:
         assert not provider.calls
     assert half is not None
     assert whole is not None
-    assert half.likely == pytest.approx(whole.likely / 2 if whole.likely else None)
-    assert half.max == pytest.approx(whole.max / 2 if whole.max else None)
+    assert half.likely == pytest.approx((whole.likely or 0) / 2, rel=0.01)  # fences differ
+    assert half.max == pytest.approx((whole.max or 0) / 2, rel=0.01)
     assert not (tmp_path / "data.batches.jsonl").exists()
 
 
@@ -388,10 +386,9 @@ def test_an_oracle_without_a_batch_api_is_refused(oracle: str, tmp_path: Path) -
 
 
 def test_rungs_without_a_batch_api_are_asked_as_usual(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    samples(tmp_path, 3)
-    sealed = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
-    sealed[1]["response"] = f"I guess.\n{right(1)}".replace("10 + 1 = 11", "ten and one are 12").replace("16", "17")
-    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sealed))
+    # The symbolic oracle reads bare arithmetic alone.
+    rows = [wrong(0) | {"prompt": "10 + 0 + 5"}, wrong(1), wrong(2) | {"prompt": "10 + 2 + 5"}]
+    write_rows(tmp_path / "samples.jsonl", rows)
     with server("openai", script(3)) as provider:
         summary = ask(tmp_path, provider, "openai", oracle="symbolic", then=["openai/gpt-4o"], gamma=1.0)
     assert summary.pairs == 3
