@@ -40,7 +40,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, KEY if name.endswith("_KEY") else value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(limits, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(batch_submission, "SETTLING", 0.02)
+    monkeypatch.setattr(batch_submission, "LISTED_WITHIN", 0.1)
 
 
 def server(wire: str, answers: dict[str, list[Step]], *batches: BatchStep, later: float = 0.0) -> BatchServer:
@@ -186,11 +186,12 @@ def test_a_process_killed_between_creation_and_reply_finds_its_batch(tmp_path: P
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_lost_connections_create_no_batch_twice(wire: str, tmp_path: Path) -> None:
+def test_lost_connections_create_no_batch_twice(wire: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 2)
-    with server(wire, script(2), {"latency": 0.2}) as provider:
+    monkeypatch.setattr(batch_submission, "LISTED_WITHIN", 0.6)
+    with server(wire, script(2), {"latency": 0.2, "unlisted": 0.3}) as provider:
         provider.faults = {
-            "create": [429, 503, "reset", "dropped"],
+            "create": [429, "dropped"],
             "list": [500],
             "poll": ["half", 502],
             "download": ["half"],
@@ -271,6 +272,9 @@ def test_a_run_that_does_not_wait_ends_and_the_same_command_collects(tmp_path: P
             ask(tmp_path, provider, "anthropic", batch_wait=0)
         assert "batch msgbatch_0001 of 2 requests at anthropic is not finished" in caught.value.message
         assert "same command" in str(caught.value.cure)
+        planned = ask(tmp_path, provider, "anthropic", dry_run=True).estimate
+        assert planned is not None
+        assert (planned.requests, planned.in_batches) == (0, 2)
         # Ordinary requests about the same answers would be paid for twice.
         with pytest.raises(UserError, match="paid for twice"):
             ask(tmp_path, provider, "anthropic", batch=False)
@@ -378,7 +382,7 @@ def test_an_oracle_without_a_batch_api_is_refused(oracle: str, tmp_path: Path) -
     samples(tmp_path, 1)
     with server("openai", {}) as provider:
         os.environ["OPENROUTER_API_KEY"] = KEY
-        with pytest.raises(UserError, match="--batch requires an oracle with a batch API"):
+        with pytest.raises(UserError, match="--batch is not available"):
             ask(tmp_path, provider, "openai", oracle=oracle)
     assert not (tmp_path / "data.batches.jsonl").exists()
     with server("openai", {}) as provider, pytest.raises(UserError, match="unknown model"):
@@ -395,6 +399,15 @@ def test_rungs_without_a_batch_api_are_asked_as_usual(tmp_path: Path, capsys: py
     assert (summary.oracles["symbolic"]["pairs"], summary.oracles["openai/gpt-4o"]["pairs"]) == (2, 1)
     assert [row[2] for row in provider.submitted] == [tag(1)]
     assert "'symbolic' has no batch API" in capsys.readouterr().err
+
+
+def test_a_new_start_names_the_batches_that_it_gives_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples(tmp_path, 2)
+    with server("openai", script(2), {"latency": 60}) as provider:
+        with pytest.raises(Unfinished):
+            ask(tmp_path, provider, "openai", batch_wait=0)
+        assert ask(tmp_path, provider, "openai", fresh=True).pairs == 2
+    assert "batch_0001 of 2 requests at openai is given up" in capsys.readouterr().err
 
 
 def test_a_new_start_and_a_replay_keep_their_meaning(tmp_path: Path) -> None:

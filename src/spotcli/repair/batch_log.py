@@ -123,6 +123,11 @@ class BatchLog:
         """US dollars that may have been charged, or may still be, without a reply in the journal."""
         return self._lost + sum(batch.reserved for batch in self.open)
 
+    @property
+    def requested(self) -> frozenset[str]:
+        """Keys of the requests in open batches."""
+        return frozenset(request.entry.key for batch in self.open for request in batch.requests)
+
     def replied(self, entry: ReplyEntry) -> None:
         """Note that a reply is in the journal: its cost is known there."""
         for batch in self.open:
@@ -190,7 +195,7 @@ class BatchLog:
             raise UserError(
                 f"{describe(self.open)} not collected yet: requests would be paid for twice",
                 where=str(self.path),
-                cure=f"add --batch, which collects them; or give batch {first.id or first.key} up with --fresh",
+                cure=f"add --batch, which collects the replies (or --fresh, which gives {first.id or first.key} up)",
             )
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ LONGEST_INTERVAL = 300.0
 """Seconds between two looks at a batch, at most."""
 GROWTH = 1.5
 """The interval grows by this factor from look to look."""
+SMALLEST = 0.1
+"""What a further batch under a cost limit must contain of the remaining requests: each batch can take a day."""
 SAME_COMMAND = "the same command picks it up, also days later"
 
 Planned = tuple[Case, PlannedRequest]
@@ -79,6 +81,8 @@ class BatchRounds:
         self._others: dict[str, ModelOracle] = {}
         self._states: dict[str, BatchState] = {}
         self._checked: set[str] = set()
+        self._submitted = False
+        """Whether this run has submitted a batch."""
 
     def run(self) -> BaseException | None:
         """Work until no request is needed, or until something stops the run.
@@ -221,9 +225,13 @@ class BatchRounds:
                 lines.append(line)
                 size, reserved = size + len(line) + 2, reserved + worst
                 display.update(task, advance=1)
-        if not affordable:
-            self._explain_limit(len(requests), len(planned))
+        if limit is not None and not affordable:
+            spent = self._journal.spent + self._journal.unsettled
+            if self._submitted and not self._log.open and len(requests) < SMALLEST * len(planned):
+                raise budget_reached(limit, spent, reserved)
+            self._explain_limit(limit, len(requests), len(planned))
         if requests:
+            self._submitted = True
             digest = hashlib.sha256(b"\n".join(lines)).hexdigest()
             batch = Batch(
                 key=key,
@@ -241,8 +249,7 @@ class BatchRounds:
                 say(f"{oracle.name}: submitted batch {batch.id} of {counted(len(requests), 'request')}{most_cost}")
         return len(requests), affordable
 
-    def _explain_limit(self, count: int, planned: int) -> None:
-        limit = self._settings.max_cost
+    def _explain_limit(self, limit: float, count: int, planned: int) -> None:
         if count:
             say(
                 f"--max-cost {limit:g} covers {count:,} of {planned:,} requests at their highest cost; the others "

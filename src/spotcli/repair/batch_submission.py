@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
+from spotcli.console import warn
 from spotcli.errors import UserError
 from spotcli.providers.batches.api import Sought
 from spotcli.providers.batches.client import BatchClient
@@ -20,10 +21,10 @@ from spotcli.repair.batch_log import Batch, BatchLog
 
 T = TypeVar("T")
 
-SETTLING = 2.0
-"""Seconds after a lost connection until the provider's list is trusted."""
-YOUNG = 120.0
-"""Seconds after which a list certainly has a batch that was created."""
+LISTED_WITHIN = 120.0
+"""Seconds within which a provider's list gets a batch that was created."""
+OLD = 1800.0
+"""Seconds after which the first look decides: the request to create the batch has long ended."""
 
 
 class Submission:
@@ -42,6 +43,10 @@ class Submission:
         self._retries = retries
         self._max_wait = max_wait
         self._pause = pause
+        self._unknown = 0
+        """Batches in a row that may have been created."""
+        self._first_looks: dict[str, float] = {}
+        """Key of a batch without an id -> when it was first looked for."""
 
     async def submit(self, batch: Batch, client: BatchClient, lines: Sequence[bytes]) -> None:
         """Create a batch. It has an id then, unless only its results will show which one it is.
@@ -73,21 +78,30 @@ class Submission:
                 if not failure.retryable:
                     self._log.end(batch, "rejected", reason=str(failure))
                     raise _final(failure, batch) from None
-                stopped = await self._wait(failure, failures)
-                if _may_have_created(failure) and await self._look(batch, client) != "absent":
+                if _may_have_created(failure):
+                    self._lost(batch, failure)
                     return
-                if stopped or self._is_last(failure, failures):
+                if self._is_last(failure, failures) or await self._pause(failure.retry_after or backoff(failures)):
                     self._log.end(batch, "abandoned", reason=str(failure))
                     raise
             else:
+                self._unknown = 0
                 self._log.submitted(batch, state.id)
                 return
 
-    async def _wait(self, failure: RequestFailed, failures: int) -> bool:
-        pause = failure.retry_after or backoff(failures)
-        if _may_have_created(failure):
-            pause = max(SETTLING, pause)
-        return await self._pause(0.0 if self._is_last(failure, failures) and pause > SETTLING else pause)
+    def _lost(self, batch: Batch, failure: RequestFailed) -> None:
+        """Leave a batch open that may have been created: ``identify`` looks for it.
+
+        Raises:
+            RequestFailed: this happened too often.
+        """
+        self._unknown += 1
+        if self._unknown > self._retries:
+            raise failure
+        warn(
+            f"{batch.provider} may have created batch {batch.key} ({failure.kind}: {failure}): it is looked for, and "
+            "created again only if the provider does not have it"
+        )
 
     def _is_last(self, failure: RequestFailed, failures: int) -> bool:
         return failures > self._retries or (failure.retry_after or 0.0) > self._max_wait
@@ -100,12 +114,10 @@ class Submission:
             RequestFailed: the provider cannot be reached.
             UserError: it refuses to answer.
         """
+        now = time.time()
+        first = self._first_looks.setdefault(batch.key, now)
         outcome = await self._look(batch, client)
-        if outcome == "absent" and time.time() - batch.since < YOUNG:
-            if await self._pause(SETTLING):
-                return
-            outcome = await self._look(batch, client)
-        if outcome == "absent":
+        if outcome == "absent" and (now - first >= LISTED_WITHIN or now - batch.since >= OLD):
             self._log.end(batch, "abandoned")
 
     async def _look(self, batch: Batch, client: BatchClient) -> Literal["found", "possible", "absent"]:

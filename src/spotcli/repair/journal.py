@@ -68,6 +68,11 @@ class Journal(Appender):
         in_batches = self.batches.unsettled if self.batches else 0.0
         return sum(self._reserved.values()) + in_batches
 
+    @property
+    def in_batches(self) -> frozenset[str]:
+        """Keys of requests that are in an open batch."""
+        return self.batches.requested if self.batches else frozenset()
+
     def check_batches(self, settings: RectifySection) -> None:
         """Check that ordinary requests ask about nothing that a batch asks about.
 

@@ -99,9 +99,9 @@ def check_batches(oracles: Sequence[AnyOracle]) -> None:
         first.check_environment()
     providers = ", ".join(WITH_BATCHES)
     raise UserError(
-        f"--batch requires an oracle with a batch API, and '{first.name}' has none",
+        f"--batch is not available for '{first.name}'",
         where="rectify.batch",
-        cure=f"remove --batch, or name a model of one of these providers: {providers}",
+        cure=f"remove --batch, or choose a model of one of these providers: {providers}",
     )
 
 

@@ -186,25 +186,26 @@ def _import(run: _Run, file: Path) -> RectifySummary:
 
 def _export(run: _Run, file: Path) -> RectifySummary:
     """Write the answers whose next oracle is a person."""
-    history, _ = _history(run)
+    history, *_ = _history(run)
     export_open_answers(run.job(history), run.path, file)
     return summarise(run.origin, run.cases, history)
 
 
 def _dry_run(run: _Run) -> RectifySummary:
     """Estimate the cost of the requests that have no reply yet."""
-    history, spent = _history(run)
-    planned = estimate(run.job(history), run.engine, spent=spent)
+    history, spent, in_batches = _history(run)
+    planned = estimate(run.job(history), run.engine, spent=spent, in_batches=in_batches)
     summary = summarise(run.origin, run.cases, history, estimate=planned)
     return replace(summary, max_cost=run.settings.max_cost)
 
 
-def _history(run: _Run) -> tuple[History, float]:
-    """The replies so far, and the US dollars that count against ``max_cost``; nothing is written."""
+def _history(run: _Run) -> tuple[History, float, frozenset[str]]:
+    """The replies so far, the US dollars that count against ``max_cost``, and the keys of requests that are in an open
+    batch; nothing is written."""
     if run.fresh or not pair_file.journal_path(run.path).exists():
-        return History(), 0.0
+        return History(), 0.0, frozenset()
     with pair_file.open_journal(run.path, run.oracles) as journal:
-        return History(journal.entries), journal.spent + journal.unsettled
+        return History(journal.entries), journal.spent + journal.unsettled, journal.in_batches
 
 
 @contextmanager
