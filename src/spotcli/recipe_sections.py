@@ -121,7 +121,9 @@ class RectifySection(Section):
     batch_size: Annotated[Positive | None, Option("Batches", unset="the provider's limit")] = None
     """Maximum requests per batch."""
     batch_poll: Rate = 10.0
-    """Seconds between the first two looks at a batch; the interval grows to 300."""
+    """Seconds between the first two looks at a batch; the interval grows to 300.
+
+    A batch whose creation was interrupted is looked for during 12 of these before it is created again."""
     tokenizer: Annotated[str | None, Option("Pairs", "MODEL", unset="the policy's")] = None
     """Tokenizer that the change ratio is measured with.
 

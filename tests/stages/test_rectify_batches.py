@@ -18,7 +18,7 @@ from spotcli.providers import limiter as limits
 from spotcli.providers.batches import files as openai_files
 from spotcli.providers.batches.api import Limits
 from spotcli.recipe_yaml import load
-from spotcli.repair import batch_results, batch_submission
+from spotcli.repair import batch_results
 from spotcli.repair.batch_log import BatchLog
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.batch_servers import BatchServer, BatchStep, batch_server
@@ -40,7 +40,6 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, KEY if name.endswith("_KEY") else value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(limits, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(batch_submission, "LISTED_WITHIN", 0.1)
 
 
 def server(wire: str, answers: dict[str, list[Step]], *batches: BatchStep, later: float = 0.0) -> BatchServer:
@@ -188,7 +187,6 @@ def test_a_process_killed_between_creation_and_reply_finds_its_batch(tmp_path: P
 @pytest.mark.parametrize("wire", WIRES)
 def test_lost_connections_create_no_batch_twice(wire: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples(tmp_path, 2)
-    monkeypatch.setattr(batch_submission, "LISTED_WITHIN", 0.6)
     with server(wire, script(2), {"latency": 0.2, "unlisted": 0.3}) as provider:
         provider.faults = {
             "create": [429, "dropped"],
@@ -196,7 +194,7 @@ def test_lost_connections_create_no_batch_twice(wire: str, tmp_path: Path, monke
             "poll": ["half", 502],
             "download": ["half"],
         }
-        assert ask(tmp_path, provider, wire).pairs == 2
+        assert ask(tmp_path, provider, wire, batch_poll=0.05).pairs == 2
     check_once(provider)
     assert len(provider.batches) == 1
 

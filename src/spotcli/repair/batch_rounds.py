@@ -9,14 +9,11 @@ batches, even one whose id it never learnt, and creates none twice.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from spotcli.console import counted, dollars, progress, say, warn
-from spotcli.core import oracle_prompts
 from spotcli.errors import SpotError, UserError
 from spotcli.interrupts import interruptible
 from spotcli.oracles.model import ModelOracle
@@ -24,12 +21,12 @@ from spotcli.providers.batches.api import BatchGone, BatchState
 from spotcli.providers.batches.client import BatchClient
 from spotcli.providers.replies import RequestFailed
 from spotcli.recipe import RectifySection
-from spotcli.repair.batch_log import Batch, BatchRequest
+from spotcli.repair.batch_log import Batch
+from spotcli.repair.batch_making import BatchMaker, Planned
 from spotcli.repair.batch_results import Collector
 from spotcli.repair.batch_status import Show, batch_display, open_batches
 from spotcli.repair.batch_submission import Submission
-from spotcli.repair.budget import budget_reached, worst_cost
-from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case, PlannedRequest, likely_needed
+from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case, likely_needed
 from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.summary import BatchesOpen
@@ -38,11 +35,7 @@ LONGEST_INTERVAL = 300.0
 """Seconds between two looks at a batch, at most."""
 GROWTH = 1.5
 """The interval grows by this factor from look to look."""
-SMALLEST = 0.1
-"""What a further batch under a cost limit must contain of the remaining requests: each batch can take a day."""
 SAME_COMMAND = "the same command picks it up, also days later"
-
-Planned = tuple[Case, PlannedRequest]
 
 
 class BatchRounds:
@@ -68,9 +61,8 @@ class BatchRounds:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = time.monotonic()
         self._collector = Collector(job, journal, self._is_stopped)
-        self._submission = Submission(
-            self._log, retries=settings.retries, max_wait=settings.max_wait, pause=self._pause
-        )
+        self._maker = BatchMaker(job, journal, settings, self._is_stopped)
+        self._submission = Submission(self._log, settings, self._pause)
         self._tries: Counter[str] = Counter()
         """Digest of a case -> requests about it in a row that got no reply."""
         self._given_up: set[str] = set()
@@ -193,68 +185,21 @@ class BatchRounds:
             The number of requests, and whether the cost limit allows more.
 
         Raises:
-            BudgetReached: it does not allow the first one, and no batch is open.
+            BudgetReached: it allows none, or too few after a batch of this run.
         """
-        client = oracle.batch
-        assert client is not None
-        most = min(client.api.limits.requests, self._settings.batch_size or client.api.limits.requests)
-        most = min(most, self._most.get(oracle.name, most))
-        key, limit = f"spot-{secrets.token_hex(8)}", self._settings.max_cost
-        requests: list[BatchRequest] = []
-        lines: list[bytes] = []
-        size, reserved, affordable = 0, 0.0, True
-        with progress("requests") as display:
-            task = display.add_task("batch", total=min(most, len(planned)), note=oracle.name)
-            for case, plan in planned[:most]:
-                if self._is_stopped():
-                    return 0, False
-                request = self._job.request(case, plan)
-                worst = oracle.worst_cost(request) or 0.0 if limit is None else worst_cost(oracle, request)
-                spent = self._journal.spent + self._journal.unsettled
-                if limit is not None and spent + reserved + worst > limit:
-                    if not requests and not self._log.open:
-                        raise budget_reached(limit, spent, worst)
-                    affordable = False
-                    break
-                body, sent_limit = await client.body(request.prompt.messages, oracle.max_tokens(request))
-                line = client.api.line(f"{key}-{len(lines)}", body)
-                if lines and size + len(line) + 2 > client.api.limits.bytes:
-                    break
-                entry = self._job.unanswered(plan, request)
-                requests.append(BatchRequest(entry, sent_limit, worst))
-                lines.append(line)
-                size, reserved = size + len(line) + 2, reserved + worst
-                display.update(task, advance=1)
-        if limit is not None and not affordable:
-            spent = self._journal.spent + self._journal.unsettled
-            if self._submitted and not self._log.open and len(requests) < SMALLEST * len(planned):
-                raise budget_reached(limit, spent, reserved)
-            self._explain_limit(limit, len(requests), len(planned))
-        if requests:
-            self._submitted = True
-            digest = hashlib.sha256(b"\n".join(lines)).hexdigest()
-            batch = Batch(
-                key=key,
-                provider=client.provider,
-                oracle=oracle.name,
-                version=oracle.version,
-                prompt=oracle_prompts.VERSION,
-                account=client.api.account,
-                body=digest,
-                requests=requests,
-            )
-            await self._submission.submit(batch, client, lines)
-            if batch.id:
-                most_cost = f", at most {dollars(reserved)}" if reserved else ""
-                say(f"{oracle.name}: submitted batch {batch.id} of {counted(len(requests), 'request')}{most_cost}")
-        return len(requests), affordable
-
-    def _explain_limit(self, limit: float, count: int, planned: int) -> None:
-        if count:
-            say(
-                f"--max-cost {limit:g} covers {count:,} of {planned:,} requests at their highest cost; the others "
-                "follow when the cost of these is known (a lower --max-tokens lets more of them into one batch)"
-            )
+        made = await self._maker.make(oracle, planned, self._most.get(oracle.name))
+        if made.batch is None:
+            return 0, False
+        if not made.affordable:
+            self._maker.explain_limit(made, planned, is_first=not self._submitted)
+        self._submitted = True
+        batch = made.batch
+        assert oracle.batch is not None
+        await self._submission.submit(batch, oracle.batch, made.lines)
+        if batch.id:
+            cost = f", at most {dollars(batch.reserved)}" if batch.reserved else ""
+            say(f"{oracle.name}: submitted batch {batch.id} of {counted(len(batch.requests), 'request')}{cost}")
+        return len(batch.requests), made.affordable
 
     # Waiting
 

@@ -17,12 +17,13 @@ from spotcli.providers.batches.api import Sought
 from spotcli.providers.batches.client import BatchClient
 from spotcli.providers.limiter import backoff
 from spotcli.providers.replies import RequestFailed
+from spotcli.recipe import RectifySection
 from spotcli.repair.batch_log import Batch, BatchLog
 
 T = TypeVar("T")
 
-LISTED_WITHIN = 120.0
-"""Seconds within which a provider's list gets a batch that was created."""
+LISTED_WITHIN = 12.0
+"""First intervals between looks within which a provider's list gets a batch that was created: two minutes."""
 OLD = 1800.0
 """Seconds after which the first look decides: the request to create the batch has long ended."""
 
@@ -31,17 +32,16 @@ class Submission:
     """Creates batches, each once.
 
     Args:
-        retries: tries after the first one of each call.
-        max_wait: seconds; a provider that asks for a longer pause is left to a later run.
-        pause: waits for some seconds, or until the run is stopped.
+        settings: retries, the longest pause that a provider may ask for, and the interval between looks.
+        pause: waits for some seconds, or until the run is stopped, which it returns.
     """
 
-    def __init__(
-        self, log: BatchLog, *, retries: int, max_wait: float, pause: Callable[[float], Awaitable[bool]]
-    ) -> None:
+    def __init__(self, log: BatchLog, settings: RectifySection, pause: Callable[[float], Awaitable[bool]]) -> None:
         self._log = log
-        self._retries = retries
-        self._max_wait = max_wait
+        self._retries = settings.retries
+        self._max_wait = settings.max_wait
+        self._listed_within = LISTED_WITHIN * settings.batch_poll
+        """Seconds within which a provider's list gets a batch that was created."""
         self._pause = pause
         self._unknown = 0
         """Batches in a row that may have been created."""
@@ -117,7 +117,7 @@ class Submission:
         now = time.time()
         first = self._first_looks.setdefault(batch.key, now)
         outcome = await self._look(batch, client)
-        if outcome == "absent" and (now - first >= LISTED_WITHIN or now - batch.since >= OLD):
+        if outcome == "absent" and (now - first >= self._listed_within or now - batch.since >= OLD):
             self._log.end(batch, "abandoned")
 
     async def _look(self, batch: Batch, client: BatchClient) -> Literal["found", "possible", "absent"]:
