@@ -236,6 +236,17 @@ def test_requests_without_a_reply_are_asked_again_in_the_next_round(wire: str, t
     assert tag(3) not in second
 
 
+def test_a_request_that_always_fails_is_left_to_a_later_run(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with server("openai", script(2) | {tag(1): [{"status": 500}]}) as provider:
+        with pytest.raises(Unfinished, match="failed: server 1"):
+            ask(tmp_path, provider, "openai", retries=2)
+        assert [len(batch.rows) for batch in provider.batches.values()] == [2, 1, 1]
+        provider.answers = {tag(number): [{"status": 422}] for number in range(2)}
+        with pytest.raises(UserError, match="rejects the requests"):
+            ask(tmp_path, provider, "openai", output="bad.jsonl")
+
+
 def test_a_vanished_batch_is_sent_again_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples(tmp_path, 2)
     with server("openai", script(2), {"latency": 5, "vanish": 1}) as provider:

@@ -286,7 +286,8 @@ class BatchRounds:
         say(f"batch {batch.id}: {counted(results.replies, 'reply', 'replies')}{failed}")
         self._any_reply = self._any_reply or results.replies > 0
         for request in batch.requests:
-            self._tries.pop(request.entry.sample, None)
+            if request.entry.sample not in results.failures:
+                self._tries.pop(request.entry.sample, None)
         for digest, failure in results.failures.items():
             self._failed(digest, failure, again=not state.cancelled)
         if results.permanent is not None:

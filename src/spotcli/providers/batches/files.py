@@ -142,6 +142,7 @@ def _state(batch: dict[str, Any]) -> BatchState:
         created=seconds_of(batch.get("created_at")),
         expires=seconds_of(batch.get("expires_at")),
         cancelled=status == "cancelled",
+        expired=status == "expired",
         message="; ".join(str(error.get("message")) for error in errors[:3]),
         full=any(error.get("code") == FULL for error in errors),
         name=str(as_object(batch.get("metadata")).get(METADATA) or ""),

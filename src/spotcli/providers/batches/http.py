@@ -101,8 +101,9 @@ class BatchCalls:
         Raises:
             HttpError: the state is that of an error.
         """
+        # A redirection is not followed: it could lead to another host, which must not get the key.
         response = await self._http.request(
-            method, url, headers=self.headers | headers, content=body, params=query or None, follow_redirects=True
+            method, url, headers=self.headers | headers, content=body, params=query or None
         )
         if not response.is_success:
             raise HttpError(response)
