@@ -102,7 +102,7 @@ class BatchRounds:
     def _notice(self) -> str:
         if not self._log.open:
             return "stopping"
-        return f"stopping: {open_batches(self._log.open, self._states)}; it goes on at the provider"
+        return f"stopping: {open_batches(self._log.open, self._states)}"
 
     def _is_stopped(self) -> bool:
         return self._stopped is not None
