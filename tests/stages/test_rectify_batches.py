@@ -280,9 +280,7 @@ def test_a_run_that_does_not_wait_ends_and_the_same_command_collects(tmp_path: P
     with server("anthropic", script(2), {"latency": 0.5}) as provider:
         with pytest.raises(Unfinished) as caught:
             ask(tmp_path, provider, "anthropic", batch_wait=0)
-        assert (
-            "batch msgbatch_0001 of 2 requests at anthropic is not finished" in caught.value.message
-        )
+        assert "batch msgbatch_0001 of 2 requests at anthropic is not finished" in caught.value.message
         assert "same command" in str(caught.value.cure)
         planned = ask(tmp_path, provider, "anthropic", dry_run=True).estimate
         assert planned is not None
@@ -300,9 +298,7 @@ def test_ctrl_c_while_waiting_leaves_the_batch_to_the_provider(tmp_path: Path) -
     samples(tmp_path, 2)
     with server("openai", script(2), {"latency": 1.0}) as provider:
         provider.hook = lambda kind: os.kill(os.getpid(), signal.SIGTERM) if kind == "poll" else None
-        with pytest.raises(
-            Unfinished, match="batch batch_0001 of 2 requests at openai is not finished"
-        ):
+        with pytest.raises(Unfinished, match="batch batch_0001 of 2 requests at openai is not finished"):
             ask(tmp_path, provider, "openai", batch_poll=60)
         provider.hook = lambda kind: None
         assert ask(tmp_path, provider, "openai").pairs == 2
@@ -390,6 +386,13 @@ def test_a_batch_that_no_try_can_create_stops_the_run(status: int, message: str,
             ask(tmp_path, provider, "openai")
         assert ask(tmp_path, provider, "openai").pairs == 2
     assert kinds(tmp_path)[:3] == ["intent", "uploaded", "rejected"]
+
+
+def test_a_server_without_a_batch_api_is_named(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider(script(1)) as provider, pytest.raises(UserError, match="no batch API at this address"):
+        ask(tmp_path, provider, "openai", oracle="hosted_vllm/model")
+    assert kinds(tmp_path) == ["intent", "abandoned"]
 
 
 @pytest.mark.parametrize("oracle", ["symbolic", "human", "openrouter/openai/gpt-4o"])
