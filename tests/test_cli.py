@@ -102,6 +102,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--continuations",
             "--search",
         }
+        | {"--batch", "--batch-size", "--batch-wait"}
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common
         | {
@@ -252,7 +253,7 @@ def test_every_option_of_the_recipe_shows_its_default() -> None:
         for keys in ("sample", "rectify", "eval", "model", "seed")
         for name, field in recipe.options(keys).items()
     }
-    assert len(fields) == 53
+    assert len(fields) == 56
     for name, field in fields.items():
         option = recipe.option_of(field)
         assert option is not None
