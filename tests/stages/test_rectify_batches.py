@@ -20,6 +20,7 @@ from spotcli.providers.batches.api import Limits
 from spotcli.recipe_yaml import load
 from spotcli.repair import batch_results
 from spotcli.repair.batch_log import BatchLog
+from spotcli.repair.terminal import estimate_sentences
 from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.batch_servers import BatchServer, BatchStep, batch_server
 from tests.conftest import write_rows
@@ -236,6 +237,17 @@ def test_requests_without_a_reply_are_asked_again_in_the_next_round(wire: str, t
     assert tag(3) not in second
 
 
+def test_a_request_that_always_fails_is_left_to_a_later_run(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with server("openai", script(2) | {tag(1): [{"status": 500}]}) as provider:
+        with pytest.raises(Unfinished, match="failed: server 1"):
+            ask(tmp_path, provider, "openai", retries=2)
+        assert [len(batch.rows) for batch in provider.batches.values()] == [2, 1, 1]
+        provider.answers = {tag(number): [{"status": 422}] for number in range(2)}
+        with pytest.raises(UserError, match="rejects the requests"):
+            ask(tmp_path, provider, "openai", output="bad.jsonl")
+
+
 def test_a_vanished_batch_is_sent_again_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples(tmp_path, 2)
     with server("openai", script(2), {"latency": 5, "vanish": 1}) as provider:
@@ -328,8 +340,9 @@ def test_the_dry_run_shows_half_the_price(tmp_path: Path) -> None:
     with server("gemini", script(4)) as provider:
         whole = ask(tmp_path, provider, "gemini", batch=False, dry_run=True).estimate
         half = ask(tmp_path, provider, "gemini", dry_run=True).estimate
+        assert half is not None
+        assert "Requests in batches cost half." in estimate_sentences(half, None)
         assert not provider.calls
-    assert half is not None
     assert whole is not None
     assert half.likely == pytest.approx((whole.likely or 0) / 2, rel=0.01)  # fences differ
     assert half.max == pytest.approx((whole.max or 0) / 2, rel=0.01)
@@ -373,6 +386,13 @@ def test_a_batch_that_no_try_can_create_stops_the_run(status: int, message: str,
             ask(tmp_path, provider, "openai")
         assert ask(tmp_path, provider, "openai").pairs == 2
     assert kinds(tmp_path)[:3] == ["intent", "uploaded", "rejected"]
+
+
+def test_a_server_without_a_batch_api_is_named(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    with FakeProvider(script(1)) as provider, pytest.raises(UserError, match="no batch API at this address"):
+        ask(tmp_path, provider, "openai", oracle="hosted_vllm/model")
+    assert kinds(tmp_path) == ["intent", "abandoned"]
 
 
 @pytest.mark.parametrize("oracle", ["symbolic", "human", "openrouter/openai/gpt-4o"])

@@ -78,7 +78,7 @@ class Collector:
                 results.complete = False
                 break
             try:
-                reply = await self._reply(rows.get(custom_id), request, client)
+                reply = await self._reply(rows.get(custom_id), request, client, state)
             except RequestFailed as failure:
                 self._fail(results, batch, request, failure)
             except UserError as error:
@@ -96,7 +96,12 @@ class Collector:
         await self._record(entries)
         return results
 
-    async def _reply(self, row: BatchRow | None, request: BatchRequest, client: BatchClient) -> Reply:
+    async def _reply(
+        self, row: BatchRow | None, request: BatchRequest, client: BatchClient, state: BatchState
+    ) -> Reply:
+        if row is None and (state.cancelled or state.expired):
+            ending = "cancelled" if state.cancelled else "expired"
+            raise RequestFailed(ending, f"the batch ended as {ending} before this request")
         if row is None:
             raise RequestFailed(NO_RESULT, "the results do not contain this request", maybe_billed=True)
         if row.body is None:

@@ -102,7 +102,7 @@ class BatchRounds:
     def _notice(self) -> str:
         if not self._log.open:
             return "stopping"
-        return f"stopping: {open_batches(self._log.open, self._states)}; it goes on at the provider"
+        return f"stopping: {open_batches(self._log.open, self._states)}"
 
     def _is_stopped(self) -> bool:
         return self._stopped is not None
@@ -286,7 +286,8 @@ class BatchRounds:
         say(f"batch {batch.id}: {counted(results.replies, 'reply', 'replies')}{failed}")
         self._any_reply = self._any_reply or results.replies > 0
         for request in batch.requests:
-            self._tries.pop(request.entry.sample, None)
+            if request.entry.sample not in results.failures:
+                self._tries.pop(request.entry.sample, None)
         for digest, failure in results.failures.items():
             self._failed(digest, failure, again=not state.cancelled)
         if results.permanent is not None:

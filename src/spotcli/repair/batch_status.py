@@ -31,7 +31,7 @@ def batch_display() -> Iterator[Show]:
             total = sum(len(batch.requests) for batch in batches)
             done, failed = _counts(batches, states)
             details = f"{failed:,} failed; " if failed else ""
-            details += f"{_times(batches, states)}; next look {_clock(time.time() + seconds)}"
+            details += f"next look {_clock(time.time() + seconds, '%H:%M:%S')}, {_times(batches, states)}"
             providers = ", ".join(dict.fromkeys(batch.provider for batch in batches))
             name = f"{providers} batch" if len(batches) == 1 else f"{len(batches)} batches"
             display.update(task, description=name, total=total, completed=done + failed, note=details)
@@ -54,13 +54,13 @@ def _times(batches: Sequence[Batch], states: Mapping[str, BatchState]) -> str:
     submitted = f"submitted {_clock(min(batch.since for batch in batches))}"
     ends = [states[batch.key].expires for batch in batches if batch.key in states]
     expires = min((end for end in ends if end), default=None)
-    return f"{submitted}, expires {_clock(expires)}" if expires else submitted
+    return f"expires {_clock(expires)}, {submitted}" if expires else submitted
 
 
-def _clock(seconds: float) -> str:
+def _clock(seconds: float, form: str = "%H:%M") -> str:
     """A moment in local time, with its day if that is another one."""
     moment = datetime.fromtimestamp(seconds)
-    return moment.strftime("%H:%M:%S" if moment.date() == datetime.now().date() else "%b %d %H:%M")
+    return moment.strftime(form if moment.date() == datetime.now().date() else "%b %d %H:%M")
 
 
 def open_batches(batches: Sequence[Batch], states: Mapping[str, BatchState]) -> str:
@@ -68,4 +68,5 @@ def open_batches(batches: Sequence[Batch], states: Mapping[str, BatchState]) -> 
     names = ", ".join(batch.id or batch.key for batch in batches)
     done, _ = _counts(batches, states)
     listed = f" ({names})" if 1 < len(batches) <= 5 else ""
-    return f"{describe(batches)} not finished{listed}: {done:,} done, {_times(batches, states)}"
+    there = "goes on there" if len(batches) == 1 else "go on there"
+    return f"{describe(batches)} not finished and {there}{listed}: {done:,} done, {_times(batches, states)}"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
-from spotcli.console import warn
+from spotcli.console import say, warn
 from spotcli.errors import UserError
 from spotcli.providers.batches.api import Sought
 from spotcli.providers.batches.client import BatchClient
@@ -45,6 +45,8 @@ class Submission:
         self._pause = pause
         self._unknown = 0
         """Batches in a row that may have been created."""
+        self._shown: set[str] = set()
+        """Keys of batches of which possible ones were shown."""
         self._first_looks: dict[str, float] = {}
         """Key of a batch without an id -> when it was first looked for."""
 
@@ -127,6 +129,10 @@ class Submission:
         if found.batch is not None:
             self._log.submitted(batch, found.batch.id)
             return "found"
+        if found.possible and batch.key not in self._shown:
+            self._shown.add(batch.key)
+            names = ", ".join(found.possible[:3])
+            say(f"{batch.provider}: {names} may be batch {batch.key}; its results will show whether it is")
         return "possible" if found.possible else "absent"
 
     async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:

@@ -53,6 +53,8 @@ class CostEstimate:
     """US dollars that earlier runs of the same output count against ``max_cost``."""
     worst_request: float | None = 0.0
     """US dollars that the most expensive first request can cost."""
+    half_price: bool = False
+    """Whether a model is asked by a batch API, so that its price is half of the ordinary one."""
     in_batches: int = 0
     """Further answers, whose requests are in an open batch; what it can cost is part of ``spent``."""
     policy_tokens: int = 0
@@ -84,7 +86,8 @@ def estimate(
         spent: US dollars of earlier runs of the same output.
         in_batches: keys of requests that are in an open batch.
     """
-    total = CostEstimate(spent=spent)
+    by_batch = any(isinstance(oracle, ModelOracle) and oracle.batch is not None for oracle in job.ladder.oracles)
+    total = CostEstimate(spent=spent, half_price=by_batch)
     decided: list[Case] = []
     for case in job.cases:
         planned = job.decide(case).request if case.open else None

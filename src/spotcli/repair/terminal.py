@@ -88,6 +88,8 @@ def estimate_sentences(estimate: CostEstimate, max_cost: float | None) -> list[s
         ]
     most = "without a known limit" if estimate.max is None else f"at most {dollars(estimate.max)}"
     sentences = [f"{answers} to ask about: about {dollars(estimate.likely)}, {most}."]
+    if estimate.half_price:
+        sentences.append("Requests in batches cost half.")
     if estimate.decided:
         ratio = f"{estimate.correction:.2g} times what their lengths let expect"
         sentences.append(f"This rests on {counted(estimate.decided, 'decided answer')}, which cost {ratio}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 NO_RESULT = "missing"
-"""The failure of a request that the results do not contain."""
+"""The failure of a request that the results of a complete batch do not contain."""
 
 
 class BatchGone(Exception):
@@ -42,6 +42,7 @@ class BatchState:
     """Seconds since 1970, as ``expires``."""
     expires: float | None = None
     cancelled: bool = False
+    expired: bool = False
     message: str = ""
     """Why it is rejected."""
     full: bool = False

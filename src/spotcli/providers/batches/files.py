@@ -80,7 +80,7 @@ class FileBatches(BatchCalls):
     async def upload(self, key: str, lines: Sequence[bytes]) -> str | None:
         content = b"\n".join(lines) + b"\n"
         work = self._sdk.files.create(file=(f"{key}.jsonl", content, "application/jsonl"), purpose="batch")
-        return str((await self.call(self._created(work)))["id"])
+        return str((await self.call(self._created(work), of_api=True))["id"])
 
     async def create(self, key: str, file: str | None, lines: Sequence[bytes]) -> BatchState:
         work = self._sdk.batches.create(
@@ -142,6 +142,7 @@ def _state(batch: dict[str, Any]) -> BatchState:
         created=seconds_of(batch.get("created_at")),
         expires=seconds_of(batch.get("expires_at")),
         cancelled=status == "cancelled",
+        expired=status == "expired",
         message="; ".join(str(error.get("message")) for error in errors[:3]),
         full=any(error.get("code") == FULL for error in errors),
         name=str(as_object(batch.get("metadata")).get(METADATA) or ""),

@@ -97,12 +97,7 @@ class GeminiBatches(BatchCalls):
         keys = [as_object(item.get("metadata")).get("key") or item.get("key") for item in items]
         if not any(keys) and len(items) == len(custom_ids):
             keys = list(custom_ids)  # without their metadata, the replies are in the order of the requests
-        rows = [_row(str(key), item) for key, item in zip(keys, items, strict=True) if key]
-        if state.cancelled or not items:
-            answered = {row.custom_id for row in rows}
-            ending = "cancelled" if state.cancelled else "expired" if state.message else ""
-            rows += [BatchRow(name, failure=ending) for name in custom_ids if ending and name not in answered]
-        return rows
+        return [_row(str(key), item) for key, item in zip(keys, items, strict=True) if key]
 
 
 def _state(value: dict[str, Any]) -> BatchState:
@@ -125,7 +120,8 @@ def _state(value: dict[str, Any]) -> BatchState:
         created=seconds_of(details.get("createTime")),
         expires=_expiry(details),
         cancelled=state == "CANCELLED",
-        message=str(error.get("message") or ("" if state not in ("FAILED", "EXPIRED") else state.lower())),
+        expired=state == "EXPIRED",
+        message=str(error.get("message") or ""),
         full=error.get("code") == 8,
         transient=error.get("code") in (4, 13, 14),
         name=str(details.get("displayName") or ""),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from spotcli.errors import UserError
 from spotcli.providers.batches.api import BatchGone
 from spotcli.providers.litellm import ProviderSettings, import_litellm
 from spotcli.providers.permanent_errors import RequestSettings
@@ -68,11 +69,12 @@ class BatchCalls:
         timeout = httpx.Timeout(self.settings.timeout, connect=min(CONNECT_SECONDS, self.settings.timeout))
         return httpx.AsyncClient(timeout=timeout)
 
-    async def call(self, work: Awaitable[T], *, of_batch: bool = False) -> T:
+    async def call(self, work: Awaitable[T], *, of_batch: bool = False, of_api: bool = False) -> T:
         """The result of a call.
 
         Args:
             of_batch: about a batch that was created: 404 means that it is gone.
+            of_api: to an address that each batch API has: 404 means that there is none.
 
         Raises:
             RequestFailed: another try can succeed.
@@ -88,6 +90,9 @@ class BatchCalls:
             failure = describe(error, self.litellm)
             if of_batch and failure.status in (404, 410):
                 raise BatchGone(failure.message) from None
+            if of_api and failure.status in (404, 405, 501):
+                message = f"no batch API at this address: {failure.message}"
+                raise UserError(message, where=self.model, cure="check --base-url, or remove --batch") from None
             settings = RequestSettings(self.model, self.settings.section, self.settings.base_url)
             raise error_of(failure, self.litellm, settings, replied=self._replied) from None
         self._replied = True
@@ -101,8 +106,9 @@ class BatchCalls:
         Raises:
             HttpError: the state is that of an error.
         """
+        # A redirection is not followed: it could lead to another host, which must not get the key.
         response = await self._http.request(
-            method, url, headers=self.headers | headers, content=body, params=query or None, follow_redirects=True
+            method, url, headers=self.headers | headers, content=body, params=query or None
         )
         if not response.is_success:
             raise HttpError(response)
