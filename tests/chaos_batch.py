@@ -146,10 +146,10 @@ def planned(wire: str) -> list[BatchStep]:
     partly = {"error": 0.3} if wire == "gemini" else {"expire": 0.3, "error": 0.2}
     return [
         {"latency": LATENCY, "order": "shuffled", **partly},
-        {"vanish": 1, "latency": 2 * LATENCY},
         {"fail": "Enqueued token limit reached."},
         {"latency": LATENCY, "omit": 0.3, "empty ids": True},
-        {"latency": LATENCY, "expire": 1},
+        {"vanish": 1, "latency": 2 * LATENCY},
+        {"latency": LATENCY, "expire": 1, "unlisted": 1.0},
     ]
 
 
