@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,24 @@ def test_ctrl_c_while_waiting_leaves_the_batch_to_the_provider(tmp_path: Path) -
         provider.hook = lambda kind: None
         assert ask(tmp_path, provider, "openai").pairs == 2
     assert len(provider.batches) == 1
+
+
+def test_ctrl_c_does_not_wait_for_a_provider_that_does_not_answer(tmp_path: Path) -> None:
+    samples(tmp_path, 1)
+    ended, answered = threading.Event(), threading.Event()
+
+    def hang(kind: str) -> None:
+        if kind == "poll":
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.wait(60)
+            answered.set()
+
+    with server("gemini", script(1), {"latency": 9}) as provider:
+        provider.hook = hang
+        with pytest.raises(Unfinished, match="is not finished"):
+            ask(tmp_path, provider, "gemini")
+        assert not answered.is_set()
+        ended.set()
 
 
 def test_a_cancelled_batch_is_left_to_the_next_command(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
 
 from spotcli.console import counted, dollars, progress, say, warn
 from spotcli.errors import SpotError, UserError
@@ -30,6 +31,8 @@ from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case, likely_neede
 from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.summary import BatchesOpen
+
+T = TypeVar("T")
 
 LONGEST_INTERVAL = 300.0
 """Seconds between two looks at a batch, at most."""
@@ -118,6 +121,17 @@ class BatchRounds:
         except TimeoutError:
             pass
         return self._is_stopped()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of a call that changes nothing; None if the run stops before it ends."""
+        call, stop = asyncio.create_task(work), asyncio.create_task(self._woken.wait())
+        await asyncio.wait({call, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if call.done():
+            return call.result()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        return None
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -244,11 +258,14 @@ class BatchRounds:
 
     async def _look_at(self, batch: Batch, oracle: ModelOracle, client: BatchClient) -> None:
         if batch.id is None:
-            await self._submission.identify(batch, client)
+            await self._unless_stopped(self._submission.identify(batch, client))
             if batch.id is None:
                 return
             say(f"found batch {batch.id} at {batch.provider}, which an earlier run had created")
-        state = self._states[batch.key] = await client.api.retrieve(batch.id)
+        state = await self._unless_stopped(client.api.retrieve(batch.id))
+        if state is None:
+            return
+        self._states[batch.key] = state
         if state.status == "rejected":
             self._rejected(batch, state)
         elif state.status == "ended":
