@@ -5,7 +5,7 @@ newest   the same with the newest versions of all packages instead of those in t
 ranks    training with two processes, sharded in every supported way, killed and resumed (15 minutes)
 vllm     sampling with vLLM: a trained model, and kill -9 during the run (20 minutes)
 demo     all stages on a laptop, without an API key, a GPU or a model hub
-chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (45 minutes)
+chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (50 minutes)
 bench    speed compared with other packages
 gpu      correctness, speed and memory on one GPU (8 minutes; `-- --device cpu --tiny` runs it on a CPU)
 pictures the pictures of the docs
@@ -75,6 +75,7 @@ def chaos(session: nox.Session) -> None:
     install(session, "test")
     session.run("python", "tests/chaos.py", *session.posargs)
     session.run("python", "tests/chaos_formats.py")
+    session.run("python", "tests/chaos_batch.py")
     session.run("python", "tests/chaos_sample.py", "api")
     session.run("python", "tests/chaos_run.py")
 

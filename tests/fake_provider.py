@@ -120,7 +120,7 @@ class FakeProvider:
     async def run(self) -> None:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=64 << 20)
-        app.router.add_post("/{path:.*}", self._answer)
+        self.add_routes(app.router)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port)
@@ -129,6 +129,9 @@ class FakeProvider:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/{path:.*}", self._answer)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if self.format.path not in request.path:
@@ -142,11 +145,7 @@ class FakeProvider:
             self.in_flight -= 1
 
     async def _play(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        prompt = "\n".join(texts(body))
-        tag = next((tag for tag in self.answers if tag in prompt), "")
-        steps = self.answers.get(tag) or [self.default]
-        step = steps[min(self._asked[tag], len(steps) - 1)]
-        self._asked[tag] += 1
+        tag, step, prompt = self.next_step(body)
         fault = {name: value for name, value in step.items() if name in ("status", "reset", "half")}
         sent = {
             "tag": tag,
@@ -180,7 +179,7 @@ class FakeProvider:
             self.billed_tokens += 1
             body_text = step["garbage"] if isinstance(step["garbage"], str) else "<html>not JSON</html>"
             return web.Response(text=body_text, content_type="application/json")
-        status, answer, tokens = self._reply(body, step, prompt)
+        status, answer, tokens = self.reply(body, step, prompt)
         self.billed_tokens += tokens
         payload = json.dumps(answer)
         if step.get("half"):
@@ -194,7 +193,20 @@ class FakeProvider:
         self.bills.append((tag, tokens))
         return web.Response(text=payload, status=status, content_type="application/json")
 
-    def _reply(self, body: dict[str, Any], step: Step, prompt: str) -> tuple[int, dict[str, Any], int]:
+    def tag_of(self, body: dict[str, Any]) -> tuple[str, str]:
+        """The tag of a request and its texts."""
+        prompt = "\n".join(texts(body))
+        return next((tag for tag in self.answers if tag in prompt), ""), prompt
+
+    def next_step(self, body: dict[str, Any]) -> tuple[str, Step, str]:
+        """The tag of a request, its next step, and its texts."""
+        tag, prompt = self.tag_of(body)
+        steps = self.answers.get(tag) or [self.default]
+        step = steps[min(self._asked[tag], len(steps) - 1)]
+        self._asked[tag] += 1
+        return tag, step, prompt
+
+    def reply(self, body: dict[str, Any], step: Step, prompt: str) -> tuple[int, dict[str, Any], int]:
         """Status, body and reply tokens of an answer."""
         answer = completion(body, step, prompt)
         usage, status = answer["usage"], 200

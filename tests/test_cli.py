@@ -103,6 +103,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--continuations",
             "--search",
         }
+        | {"--batch", "--batch-size", "--batch-wait"}
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},
         "inspect": common
         | {
@@ -265,7 +266,7 @@ def test_every_option_of_the_recipe_shows_its_default() -> None:
         for keys in ("sample", "rectify", "eval", "model", "seed")
         for name, field in recipe.options(keys).items()
     }
-    assert len(fields) == 54
+    assert len(fields) == 57
     for name, field in fields.items():
         option = recipe.option_of(field)
         assert option is not None

@@ -34,6 +34,7 @@ PANELS = (
         "Pairs",
         "Money",
         "Requests",
+        "Batches",
     ),
     *("Evaluation", "By hand", "Estimate", "Run"),
 )

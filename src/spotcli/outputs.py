@@ -25,6 +25,7 @@ COMPANIONS = (
     ".meta.json",
     ".torn",
     ".rates.jsonl",
+    ".batches.jsonl",
     UNGRADED,
     ANSWERS,
     ".summary.json",

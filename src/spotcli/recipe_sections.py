@@ -137,6 +137,18 @@ class RectifySection(Section):
     it."""
     base_url: Annotated[str | None, Option("Oracle", "URL", unset="litellm's")] = None
     """Base URL of the provider, if litellm's environment variables do not set it."""
+    batch: Annotated[bool, Option("Batches")] = False
+    """Send requests by the provider's batch API: half the price, replies within a day.
+
+    OpenAI, Azure, Anthropic and Gemini have one. Oracles of a ladder that have none are asked as usual."""
+    batch_wait: Annotated[Amount | None, Option("Batches", "SECONDS", unset="until they end")] = None
+    """Wait so long for batches, then end; the same command picks them up. 0 submits, looks once and ends."""
+    batch_size: Annotated[Positive | None, Option("Batches", unset="the provider's limit")] = None
+    """Maximum requests per batch."""
+    batch_poll: Rate = 10.0
+    """Seconds between the first two looks at a batch; the interval grows to 300.
+
+    A batch whose creation was interrupted is looked for during 12 of these before it is created again."""
     tokenizer: Annotated[str | None, Option("Pairs", "MODEL", unset="the policy's")] = None
     """Tokenizer that the change ratio is measured with.
 

@@ -68,6 +68,8 @@ class ReplyEntry:
     """The limit that the request was sent with, if ``max_tokens`` had to be lowered for the model."""
     sent: dict[str, Any] | None = None
     """The parameters of the request as they were sent, by the provider's names."""
+    batch: str | None = None
+    """The key of the batch that the request was in; None for an ordinary one."""
 
     def as_row(self) -> dict[str, Any]:
         """The JSON object, with its keys in the order of the file format."""
@@ -81,9 +83,9 @@ class ReplyEntry:
 _REPLY_KEYS = (
     *("key", "id", "trial", "sample", "attempt", "oracle", "version", "prompt", "mode", "fence", "max_tokens"),
     *("text", "finish_reason", "reason", "usage", "cost", "model", "reserved", "at", "seconds"),
-    *("reasoning", "max_tokens_sent", "sent"),
+    *("reasoning", "max_tokens_sent", "sent", "batch"),
 )
-_OPTIONAL_KEYS = {"reserved": 0.0, "reasoning": None, "max_tokens_sent": None, "sent": None}
+_OPTIONAL_KEYS = {"reserved": 0.0, "reasoning": None, "max_tokens_sent": None, "sent": None, "batch": None}
 """Keys that are left out at their default."""
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from spotcli import plugins
 from spotcli.oracles import CorrectionRequest
-from spotcli.providers.litellm import LitellmClient, ProviderSettings
+from spotcli.providers.litellm import BATCH_PRICE, LitellmClient, ProviderSettings
 from spotcli.providers.replies import Reply
 
 if TYPE_CHECKING:
+    from spotcli.providers.batches.client import BatchClient
     from spotcli.recipe import RectifySection
 
 
@@ -27,18 +29,31 @@ class ModelOracle:
     def __init__(self, name: str, settings: RectifySection) -> None:
         self.name = name
         self._max_tokens = settings.max_tokens
-        self._client = LitellmClient(
-            name,
-            ProviderSettings(
-                params=settings.params,
-                temperature=settings.temperature,
-                timeout=settings.timeout,
-                base_url=settings.base_url,
-                price_in=settings.price_in,
-                price_out=settings.price_out,
-            ),
+        self._reach = ProviderSettings(
+            params=settings.params,
+            temperature=settings.temperature,
+            timeout=settings.timeout,
+            base_url=settings.base_url,
+            price_in=settings.price_in,
+            price_out=settings.price_out,
         )
+        self._in_batches = settings.batch
+        self._client = LitellmClient(name, self._reach)
         self.version = self._client.version
+
+    @cached_property
+    def batch(self) -> BatchClient | None:
+        """The client for batches; None if none are wanted, or the provider has no batch API."""
+        if not self._in_batches:
+            return None
+        from spotcli.providers.batches.by_provider import batch_client
+
+        return batch_client(self.name, self._reach)
+
+    @property
+    def _price(self) -> float:
+        """The price of a request, as a share of an ordinary one's."""
+        return 1.0 if self.batch is None else BATCH_PRICE
 
     def check_environment(self) -> None:
         """Called before the first request, and only if one will be sent.
@@ -73,15 +88,24 @@ class ModelOracle:
 
     def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
         """US dollars; None if the price is unknown."""
-        return self._client.price_of(prompt_tokens, reply_tokens)
+        price = self._client.price_of(prompt_tokens, reply_tokens)
+        return price and price * self._price
 
-    def cost_of(self, usage: Mapping[str, Any], recorded: float | None) -> float | None:
-        """US dollars of a reply at today's prices; ``recorded``: its cost as it was known when it came."""
-        return self._client.cost_of(usage, recorded)
+    def cost_of(self, usage: Mapping[str, Any], recorded: float | None, *, batched: bool = False) -> float | None:
+        """US dollars of a reply at today's prices.
+
+        Args:
+            recorded: its cost as it was known when it came.
+            batched: it came in a batch.
+        """
+        return self._client.cost_of(usage, recorded, batched=batched)
 
     def worst_cost(self, request: CorrectionRequest) -> float | None:
         """US dollars that the request can cost at most; None if the price is unknown."""
-        return self._client.worst_cost(request.prompt.messages, self.max_tokens(request))
+        worst = self._client.worst_cost(request.prompt.messages, self.max_tokens(request))
+        return worst and worst * self._price
 
     async def close(self) -> None:
+        if batch := self.__dict__.get("batch"):
+            await batch.close()
         await self._client.close()

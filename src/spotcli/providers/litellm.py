@@ -37,6 +37,9 @@ TEXT_PROVIDERS = ("text-completion-openai", "custom_openai", "openai_like")
 NO_COMPLETIONS = {404, 405, 501}
 """HTTP states of a server without ``/v1/completions``, or of a model without it."""
 
+BATCH_PRICE = 0.5
+"""The price of a request in a batch, as a share of an ordinary one's, at all providers."""
+
 NEVER = 1e6
 """Seconds by which litellm's own limit of time is longer than ours, so that it never ends a request."""
 
@@ -112,7 +115,7 @@ class LitellmClient:
 
     @cached_property
     def _litellm(self) -> Any:
-        return _import()
+        return import_litellm()
 
     @cached_property
     def _route(self) -> dict[str, str]:
@@ -221,13 +224,18 @@ class LitellmClient:
         """US dollars; None if the price is unknown."""
         return self._price and prompt_tokens * self._price[0] + reply_tokens * self._price[1]
 
-    def cost_of(self, usage: Mapping[str, Any], recorded: float | None) -> float | None:
-        """US dollars of a reply at the prices that are set, else ``recorded``, else at litellm's prices."""
+    def cost_of(self, usage: Mapping[str, Any], recorded: float | None, *, batched: bool = False) -> float | None:
+        """US dollars of a reply at the prices that are set, else ``recorded``, else at litellm's prices.
+
+        Args:
+            batched: the reply came in a batch.
+        """
         if not usage.get("total_tokens"):
             return None  # for a reply without usage litellm reports zero tokens and a cost of zero
         if recorded and self._settings.price_in is None:
             return recorded
-        return self.price_of(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+        price = self.price_of(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+        return price * BATCH_PRICE if price and batched else price
 
     def count_tokens(self, messages: list[Message], text: str) -> tuple[int, int]:
         """Approximate numbers of tokens of a chat and of a text."""
@@ -392,10 +400,10 @@ class _RequestLog:
 
 def provider_names() -> set[str]:
     """Names that litellm accepts as a provider before a model's name."""
-    return {str(getattr(provider, "value", provider)) for provider in _import().provider_list}
+    return {str(getattr(provider, "value", provider)) for provider in import_litellm().provider_list}
 
 
-def _import() -> Any:
+def import_litellm() -> Any:
     # Otherwise the import downloads a table of prices, and waits for it.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:

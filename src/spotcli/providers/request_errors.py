@@ -12,6 +12,7 @@ import time
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
+from spotcli.errors import UserError
 from spotcli.providers.permanent_errors import Failure, RequestSettings, permanent_error
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.redaction import redact
@@ -65,11 +66,18 @@ def read_error(error: Exception, litellm: Any, settings: RequestSettings, *, rep
         return Reply(finish_reason="declined", reason=PROMPT_TOO_LONG)
     if isinstance(error, litellm.ContentPolicyViolationError) or (rejected and _FILTERED.search(failure.details)):
         return Reply(finish_reason="filtered", text=failure.message)
+    raise error_of(failure, litellm, settings, replied=replied) from None
+
+
+def error_of(
+    failure: Failure, litellm: Any, settings: RequestSettings, *, replied: bool = False
+) -> UserError | RequestFailed:
+    """The error for a request that got no reply: a ``RequestFailed`` if another try can succeed."""
     permanent = permanent_error(failure, settings, replied=replied)
     if permanent is not None:
-        raise permanent from None
+        return permanent
     plain = not replied and (settings.base_url or "").startswith("http://")
-    raise _temporary(failure, litellm, plain=plain) from None
+    return _temporary(failure, litellm, plain=plain)
 
 
 def describe(error: Exception, litellm: Any) -> Failure:

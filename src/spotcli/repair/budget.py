@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from spotcli.errors import BudgetReached
+from spotcli.errors import BudgetReached, UserError
+from spotcli.oracles import CorrectionRequest, Oracle
+from spotcli.oracles.model import ModelOracle
 
 
 class Budget:
@@ -57,11 +59,37 @@ class Budget:
                 elif self._open:
                     return
                 else:
-                    future.set_exception(
-                        BudgetReached(
-                            f"cost limit: ${self.spent:.4f} of ${self.limit:.4f} are spent, "
-                            f"and the next request can cost ${amount:.4f}",
-                            cure="raise --max-cost, or lower rectify.max_tokens; all replies are kept",
-                        )
-                    )
+                    future.set_exception(budget_reached(self.limit, self.spent, amount))
             self._waiting.popleft()
+
+
+def budget_reached(limit: float, spent: float, amount: float) -> BudgetReached:
+    """The error for a request that can cost more than what is left; all in US dollars."""
+    return BudgetReached(
+        f"cost limit: ${spent:.4f} of ${limit:.4f} are spent, and the next request can cost ${amount:.4f}",
+        cure="raise --max-cost, or lower rectify.max_tokens; all replies are kept",
+    )
+
+
+def worst_cost(oracle: Oracle, request: CorrectionRequest) -> float:
+    """US dollars that must be reserved for a request under a cost limit.
+
+    Raises:
+        UserError: the price is unknown.
+    """
+    if not isinstance(oracle, ModelOracle):
+        return 0.0
+    worst = oracle.worst_cost(request)
+    if worst is None and oracle.longest_reply is None:
+        raise UserError(
+            f"--max-cost requires a limit of reply tokens, and litellm's table has none for '{oracle.name}'",
+            where="rectify.max_tokens",
+            cure="set it: --max-tokens 16384",
+        )
+    if worst is None:
+        raise UserError(
+            f"--max-cost requires a price, and the price of '{oracle.name}' is unknown",
+            where="rectify.max_cost",
+            cure="set rectify.price_in and rectify.price_out, in US dollars per million tokens",
+        )
+    return worst

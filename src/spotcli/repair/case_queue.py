@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from spotcli.repair.cases import Case
+from spotcli.repair.cases import Case, likely_needed
 
 
 class CaseQueue:
@@ -40,9 +39,7 @@ class CaseQueue:
                 if self._target is not None:
                     if self.accepted >= self._target:
                         return None
-                    # The rate of acceptance so far, estimated by Laplace's rule of succession.
-                    likely = math.ceil((self._target - self.accepted) * (self.finished + 2) / (self.accepted + 1))
-                    if self._in_work >= likely:
+                    if self._in_work >= likely_needed(self._target, self.accepted, self.finished):
                         await self._changed.wait()
                         continue
                 self._in_work += 1

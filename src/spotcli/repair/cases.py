@@ -29,6 +29,8 @@ from spotcli.reply_entries import ContinuationEntry, Entry, ReplyEntry, UndoEntr
 
 NOT_ASKED = "not asked"
 """The reason of a case that was not asked about before the run stopped."""
+IN_BATCH = "in a batch"
+"""The reason of a case whose request is at the provider."""
 FAILED = "failed: "
 """Starts the reason of a case whose request got no reply."""
 SAME_PROBLEM = "same problem"
@@ -265,6 +267,11 @@ def keep_first_pairs(cases: Iterable[Case], target: int | None) -> bool:
             case.drop(NOT_NEEDED)
         accepted += case.accepted
     return target is not None and accepted >= target
+
+
+def likely_needed(target: int, accepted: int, finished: int) -> int:
+    """How many cases a target still needs, at the rate of acceptance so far (Laplace's rule of succession)."""
+    return max(0, math.ceil((target - accepted) * (finished + 2) / (accepted + 1)))
 
 
 def digest_of(*parts: Any) -> str:

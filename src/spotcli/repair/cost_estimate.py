@@ -53,6 +53,10 @@ class CostEstimate:
     """US dollars that earlier runs of the same output count against ``max_cost``."""
     worst_request: float | None = 0.0
     """US dollars that the most expensive first request can cost."""
+    half_price: bool = False
+    """Whether a model is asked by a batch API, so that its price is half of the ordinary one."""
+    in_batches: int = 0
+    """Further answers, whose requests are in an open batch; what it can cost is part of ``spent``."""
     policy_tokens: int = 0
     """Tokens that the policy generates at most, with its own engine."""
 
@@ -72,18 +76,24 @@ class CostEstimate:
         return min(self.requests, math.floor((left - self.worst_request) / each) + 1)
 
 
-def estimate(job: RepairJob, engine: PolicyEngine, *, spent: float = 0.0) -> CostEstimate:
+def estimate(
+    job: RepairJob, engine: PolicyEngine, *, spent: float = 0.0, in_batches: frozenset[str] = frozenset()
+) -> CostEstimate:
     """Estimate the cost of a job; nothing is sent.
 
     Args:
         engine: of the policy, for its tokenizer.
         spent: US dollars of earlier runs of the same output.
+        in_batches: keys of requests that are in an open batch.
     """
-    total = CostEstimate(spent=spent)
+    by_batch = any(isinstance(oracle, ModelOracle) and oracle.batch is not None for oracle in job.ladder.oracles)
+    total = CostEstimate(spent=spent, half_price=by_batch)
     decided: list[Case] = []
     for case in job.cases:
         planned = job.decide(case).request if case.open else None
-        if planned is not None:
+        if planned is not None and planned.key in in_batches:
+            total.in_batches += 1
+        elif planned is not None:
             total.requests += 1
             total.policy_tokens += _policy_tokens(job, case, planned, engine)
             _add(total, job, case, planned)

@@ -23,7 +23,7 @@ from spotcli.providers.limiter import Limiter
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.retry import Retries, show_pause
 from spotcli.recipe import RectifySection
-from spotcli.repair.budget import Budget
+from spotcli.repair.budget import Budget, worst_cost
 from spotcli.repair.case_queue import CaseQueue
 from spotcli.repair.cases import FAILED, Case, PlannedRequest
 from spotcli.repair.delivery import CorrectionDelivery
@@ -256,7 +256,7 @@ class Dispatcher:
             request=request,
             journal=self._journal,
             budget=self._budget,
-            reserved=self._worst_cost(oracle, request),
+            reserved=0.0 if self._settings.max_cost is None else worst_cost(oracle, request),
             tokens=self._likely_tokens(request),
             cancellable=partial(self._queue.cancellable, case),
         )
@@ -287,29 +287,6 @@ class Dispatcher:
         decision = await self._decide(case)
         case.decided = decision.last if decision is not None and decision.request is None else None
         self._queue.accepted += case.accepted - accepted
-
-    def _worst_cost(self, oracle: Oracle, request: CorrectionRequest) -> float:
-        """US dollars that must be reserved for a request; 0 without a cost limit.
-
-        Raises:
-            UserError: the price is unknown.
-        """
-        if self._settings.max_cost is None or not isinstance(oracle, ModelOracle):
-            return 0.0
-        worst = oracle.worst_cost(request)
-        if worst is None and oracle.longest_reply is None:
-            raise UserError(
-                f"--max-cost requires a limit of reply tokens, and litellm's table has none for '{oracle.name}'",
-                where="rectify.max_tokens",
-                cure="set it: --max-tokens 16384",
-            )
-        if worst is None:
-            raise UserError(
-                f"--max-cost requires a price, and the price of '{oracle.name}' is unknown",
-                where="rectify.max_cost",
-                cure="set rectify.price_in and rectify.price_out, in US dollars per million tokens",
-            )
-        return worst
 
     def _likely_tokens(self, request: CorrectionRequest) -> float:
         """Four characters per token; a reply is about as long as the answer that it corrects."""

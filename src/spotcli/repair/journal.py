@@ -12,6 +12,8 @@ from pathlib import Path
 
 from spotcli import jsonl
 from spotcli.appender import Appender
+from spotcli.recipe import RectifySection
+from spotcli.repair.batch_log import BatchLog
 from spotcli.reply_entries import ContinuationEntry, Entry, MoneyEntry, ReplyEntry, read_entry
 
 
@@ -22,9 +24,15 @@ class Journal(Appender):
 
     Args:
         price: the cost of a reply at today's prices; the file keeps the recorded cost.
+        batches: the file of the batches that requests were in; None: there are none.
     """
 
-    def __init__(self, path: Path, price: Callable[[ReplyEntry], float | None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        price: Callable[[ReplyEntry], float | None] | None = None,
+        batches: Path | None = None,
+    ) -> None:
         super().__init__(path, private=True)
         self.entries: list[Entry] = []
         self.spent = 0.0
@@ -34,14 +42,15 @@ class Journal(Appender):
         self._writer: asyncio.Task[None] | None = None
         self._error: Exception | None = None
         try:
-            seen: set[tuple[str, str, float]] = set()
+            self.batches = None if batches is None else BatchLog(batches)
+            seen: set[tuple[str, str, float, str | None]] = set()
             for where, _, row in jsonl.placed(path):
                 entry = read_entry(row, where)
                 if entry is None:
                     continue
                 if isinstance(entry, ReplyEntry) and entry.at:
                     # A line that was copied by mistake is one reply, paid for once.
-                    same = (entry.key, entry.at, entry.seconds)
+                    same = (entry.key, entry.at, entry.seconds, entry.batch)
                     if same in seen:
                         continue
                     seen.add(same)
@@ -56,7 +65,27 @@ class Journal(Appender):
     @property
     def unsettled(self) -> float:
         """US dollars reserved for requests whose end, or whose price, is unknown."""
-        return sum(self._reserved.values())
+        in_batches = self.batches.unsettled if self.batches else 0.0
+        return sum(self._reserved.values()) + in_batches
+
+    @property
+    def in_batches(self) -> frozenset[str]:
+        """Keys of requests that are in an open batch."""
+        return self.batches.requested if self.batches else frozenset()
+
+    def check_batches(self, settings: RectifySection) -> None:
+        """Check that ordinary requests ask about nothing that a batch asks about.
+
+        Raises:
+            UserError: a batch is open, and ``batch`` is not set.
+        """
+        if self.batches is not None and not settings.batch:
+            self.batches.check_collected()
+
+    def close(self) -> None:
+        super().close()
+        if (batches := getattr(self, "batches", None)) is not None:
+            batches.close()
 
     def _count(self, entry: Entry) -> None:
         if isinstance(entry, MoneyEntry) and entry.kind == "sent":
@@ -67,7 +96,9 @@ class Journal(Appender):
             self._settle(entry.key, entry.reserved)
         elif isinstance(entry, ReplyEntry):
             self.spent += entry.cost or 0.0
-            if entry.cost is not None:
+            if entry.batch is not None and self.batches:
+                self.batches.replied(entry)
+            elif entry.cost is not None:
                 self._settle(entry.key, entry.reserved)
 
     def _settle(self, key: str, reserved: float) -> None:

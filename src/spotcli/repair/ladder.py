@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 from spotcli import plugins
 from spotcli.console import say
@@ -15,6 +16,7 @@ from spotcli.oracles.by_name import BUILTIN, create
 from spotcli.oracles.model import ModelOracle
 from spotcli.oracles.policy import CONTINUED, PolicyOracle
 from spotcli.oracles.policy import NAMES as POLICY_NAMES
+from spotcli.providers.batches.by_provider import WITH_BATCHES
 from spotcli.recipe import RectifySection
 from spotcli.repair.cases import Case
 from spotcli.repair.policy_engine import PolicyEngine
@@ -47,18 +49,60 @@ class Ladder:
             repeat_truncated=repeat_truncated,
         )
 
-    def groups(self) -> Iterator[tuple[list[Oracle], list[PolicyOracle]]]:
-        """The oracles in their order, in groups: those that are asked about one answer at a time, or the policy, which
-        gets all open answers at once; the other list is empty."""
-        for _, group in groupby(self.oracles, key=lambda oracle: isinstance(oracle, PolicyOracle)):
-            single: list[Oracle] = []
-            policies: list[PolicyOracle] = []
-            for oracle in group:
-                if isinstance(oracle, PolicyOracle):
-                    policies.append(oracle)
-                else:
-                    single.append(oracle)
-            yield single, policies
+    def groups(self) -> Iterator[Group]:
+        """The oracles in their order, in groups that are asked in the same way."""
+        for kind, group in groupby(self.oracles, key=_kind):
+            yield Group(kind, list(group))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Oracles that follow each other on the ladder."""
+
+    kind: Literal["single", "batch", "policy"]
+    """``single``: asked about one answer at a time; ``batch``: by a provider's batch API; ``policy``: about all open
+    answers at once."""
+    oracles: Sequence[AnyOracle]
+
+    @property
+    def single(self) -> list[Oracle]:
+        return [oracle for oracle in self.oracles if not isinstance(oracle, PolicyOracle)]
+
+    @property
+    def models(self) -> list[ModelOracle]:
+        return [oracle for oracle in self.oracles if isinstance(oracle, ModelOracle)]
+
+    @property
+    def policies(self) -> list[PolicyOracle]:
+        return [oracle for oracle in self.oracles if isinstance(oracle, PolicyOracle)]
+
+
+def _kind(oracle: AnyOracle) -> Literal["single", "batch", "policy"]:
+    if isinstance(oracle, PolicyOracle):
+        return "policy"
+    return "batch" if isinstance(oracle, ModelOracle) and oracle.batch is not None else "single"
+
+
+def check_batches(oracles: Sequence[AnyOracle]) -> None:
+    """Check that ``--batch`` concerns an oracle of the ladder, and show which ones are asked as usual.
+
+    Raises:
+        UserError: no oracle has a batch API, or a model's provider is unknown.
+    """
+    without = [oracle for oracle in oracles if _kind(oracle) != "batch"]
+    if len(without) < len(oracles):
+        for oracle in without:
+            say(f"'{oracle.name}' has no batch API: it is asked as usual")
+        return
+    first = without[0]
+    if isinstance(first, ModelOracle):
+        first.check_environment()
+    providers = ", ".join(WITH_BATCHES)
+    raise UserError(
+        f"--batch is not available for '{first.name}'",
+        where="rectify.batch",
+        cure=f"remove --batch, or choose a model of one of these providers: {providers}",
+    )
 
 
 def check_first_oracle(oracles: Sequence[AnyOracle], cases: Iterable[Case], engine: PolicyEngine) -> None:
@@ -105,6 +149,8 @@ def create_oracles(settings: RectifySection, needed: bool, *, by_file: bool, eng
             raise UserError(
                 f"mode `direct` requires a model: `{oracle.name}` only corrects", where="rectify.oracle", cure=_MODEL
             )
+    if settings.batch and not by_file:
+        check_batches(oracles)
     return oracles
 
 

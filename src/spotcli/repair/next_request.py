@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from spotcli.console import progress
@@ -81,6 +81,10 @@ class RepairJob:
         seconds: float = 0.0,
     ) -> ReplyEntry:
         """The reply as the journal keeps it; ``reserved`` in US dollars."""
+        return answered(self.unanswered(planned, request), reply, reserved=reserved, seconds=seconds)
+
+    def unanswered(self, planned: PlannedRequest, request: CorrectionRequest) -> ReplyEntry:
+        """What is known of a reply before it comes."""
         return ReplyEntry(
             key=planned.key,
             id=request.sample.id,
@@ -93,18 +97,8 @@ class RepairJob:
             mode=planned.mode,
             fence=request.prompt.fence,
             max_tokens=(self.ladder.max_tokens or 0) * planned.max_tokens_factor,
-            text=_readable(reply.text),
-            finish_reason=reply.finish_reason,
-            reason=reply.reason,
-            usage=dict(reply.usage),
-            cost=reply.cost,
-            model=reply.model,
-            reserved=reserved,
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(seconds, 3),
-            reasoning=_readable(reply.reasoning) if reply.reasoning else None,
-            max_tokens_sent=reply.max_tokens,
-            sent=dict(reply.sent) if reply.sent else None,
+            text="",
+            finish_reason="",
         )
 
     def settle(self, target: int | None = None) -> None:
@@ -219,6 +213,25 @@ def _is_repeated(entry: ReplyEntry, request: PlannedRequest, ladder: Ladder) -> 
     if entry.finish_reason == "length":
         return limit < allowed
     return entry.finish_reason == "declined" and entry.reason == PROMPT_TOO_LONG and limit > allowed
+
+
+def answered(entry: ReplyEntry, reply: Reply, *, reserved: float = 0.0, seconds: float = 0.0) -> ReplyEntry:
+    """An entry with its reply; ``reserved`` in US dollars."""
+    return replace(
+        entry,
+        text=_readable(reply.text),
+        finish_reason=reply.finish_reason,
+        reason=reply.reason,
+        usage=dict(reply.usage),
+        cost=reply.cost,
+        model=reply.model,
+        reserved=reserved,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        reasoning=_readable(reply.reasoning) if reply.reasoning else None,
+        max_tokens_sent=reply.max_tokens,
+        sent=dict(reply.sent) if reply.sent else None,
+    )
 
 
 def _readable(text: str) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from spotcli import decisions, jsonl, outputs
-from spotcli.console import say
+from spotcli.console import say, warn
 from spotcli.core import oracle_prompts
 from spotcli.locks import check_free
 from spotcli.oracles import AnyOracle
 from spotcli.oracles.model import ModelOracle
 from spotcli.recipe import RectifySection
+from spotcli.repair.batch_log import BatchLog, describe
 from spotcli.repair.cases import Case, History, JudgedReply
 from spotcli.repair.journal import Journal
 from spotcli.reply_entries import ReplyEntry
@@ -24,6 +25,11 @@ def journal_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.replies.jsonl")
 
 
+def batches_path(path: Path) -> Path:
+    """``X.batches.jsonl`` beside ``X.jsonl``."""
+    return path.with_name(f"{path.stem}.batches.jsonl")
+
+
 def open_journal(path: Path, oracles: Iterable[AnyOracle]) -> Journal:
     """The journal of the pairs in ``path``, with its replies priced at the prices that are set now.
 
@@ -31,7 +37,7 @@ def open_journal(path: Path, oracles: Iterable[AnyOracle]) -> Journal:
         UserError: another process is writing it.
         DataError: a line is invalid.
     """
-    return Journal(journal_path(path), _price(oracles))
+    return Journal(journal_path(path), _price(oracles), batches_path(path))
 
 
 def _price(oracles: Iterable[AnyOracle]) -> Callable[[ReplyEntry], float | None]:
@@ -39,7 +45,7 @@ def _price(oracles: Iterable[AnyOracle]) -> Callable[[ReplyEntry], float | None]
 
     def price(reply: ReplyEntry) -> float | None:
         model = models.get(reply.oracle)
-        return model.cost_of(reply.usage, reply.cost) if model else reply.cost
+        return model.cost_of(reply.usage, reply.cost, batched=reply.batch is not None) if model else reply.cost
 
     return price
 
@@ -62,6 +68,11 @@ def set_aside(path: Path) -> None:
     """
     if journal_path(path).exists():
         check_free(journal_path(path))
+    batches = BatchLog(batches_path(path))
+    batches.close()
+    if batches.open:
+        names = ", ".join(batch.id or batch.key for batch in batches.open)
+        warn(f"{describe(batches.open)} given up ({names}): the provider goes on with it and charges for it")
     moved = outputs.set_aside(path)
     if moved:
         say(f"the old files, replies included, are kept as {moved.stem}.*")

@@ -6,7 +6,6 @@ a resumed run, so that an engine whose answers depend on their batch gives the s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from spotcli.oracles import CorrectionRequest
 from spotcli.oracles.policy import PolicyOracle
 from spotcli.policies import Answer, Failure, Policy, Request, answer_seed
 from spotcli.providers.replies import Reply
-from spotcli.repair.cases import FAILED, Case, PlannedRequest
+from spotcli.repair.cases import FAILED, Case, PlannedRequest, likely_needed
 from spotcli.repair.continuations import is_missing
 from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob, plan_cut
@@ -110,9 +109,7 @@ class PolicyRounds:
         """How many cases to work on together: those that the target is likely to need."""
         if self._target is None:
             return len(self._job.cases)
-        accepted = sum(case.accepted for case in self._job.cases)
-        # The rate of acceptance so far, estimated by Laplace's rule of succession.
-        return max(0, math.ceil((self._target - accepted) * (finished + 2) / (accepted + 1)))
+        return likely_needed(self._target, sum(case.accepted for case in self._job.cases), finished)
 
     def _work_on(self, cases: list[Case]) -> None:
         """Answer round by round until no case needs the policy."""

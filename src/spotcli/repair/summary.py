@@ -13,7 +13,7 @@ from spotcli.console import duration
 from spotcli.errors import BudgetReached, Unfinished
 from spotcli.providers.replies import RequestFailed
 from spotcli.records import Sample
-from spotcli.repair.cases import FAILED, NOT_ASKED, Case, History
+from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case, History
 from spotcli.repair.cost_estimate import CostEstimate
 from spotcli.reply_entries import ContinuationEntry
 
@@ -84,7 +84,8 @@ class RectifySummary:
     @property
     def remaining(self) -> int:
         """Wrong answers that the same command would ask about again."""
-        return sum(count for reason, count in self.reasons.items() if reason == NOT_ASKED or reason.startswith(FAILED))
+        open_reasons = (NOT_ASKED, IN_BATCH)
+        return sum(n for reason, n in self.reasons.items() if reason in open_reasons or reason.startswith(FAILED))
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,10 @@ class Origin:
     keep: str | None = None
     """``rectify.keep``."""
     ratio_unit: str = ""
+
+
+class BatchesOpen(Unfinished):
+    """The run ends, and its batches go on at the provider."""
 
 
 def summarise(
@@ -198,6 +203,8 @@ def raise_unfinished(stopped: BaseException | None, summary: RectifySummary) -> 
     if isinstance(stopped, BudgetReached):
         unsettled = f" (${summary.unsettled:.4f} for requests without a known end)" if summary.unsettled else ""
         raise BudgetReached(f"{stopped.message}{unsettled}; {kept}", where=stopped.where, cure=stopped.cure)
+    if isinstance(stopped, BatchesOpen):
+        raise Unfinished(f"{stopped.message}; {kept}", cure=stopped.cure)
     if isinstance(stopped, KeyboardInterrupt):
         raise Unfinished(f"stopped; {kept}", cure="the same command resumes")
     if isinstance(stopped, RequestFailed):

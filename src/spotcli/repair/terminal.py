@@ -79,8 +79,9 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def estimate_sentences(estimate: CostEstimate, max_cost: float | None) -> list[str]:
     """Say what a job will cost, what that rests on, and what a limit would pay for."""
+    batches = f"{counted(estimate.in_batches, 'wrong answer')} of an open batch: `--batch` collects the replies."
     if not estimate.requests:
-        return ["All wrong answers have their replies: no request is needed."]
+        return [batches if estimate.in_batches else "All wrong answers have their replies: no request is needed."]
     answers = counted(estimate.requests, "wrong answer")
     own = f"The policy generates at most {estimate.policy_tokens:,} tokens, at no price."
     if estimate.policy_tokens and not estimate.prompt_tokens:
@@ -92,6 +93,8 @@ def estimate_sentences(estimate: CostEstimate, max_cost: float | None) -> list[s
         ]
     most = "without a known limit" if estimate.max is None else f"at most {dollars(estimate.max)}"
     sentences = [f"{answers} to ask about: about {dollars(estimate.likely)}, {most}."]
+    if estimate.half_price:
+        sentences.append("Requests in batches cost half.")
     if estimate.decided:
         ratio = f"{estimate.correction:.2g} times what their lengths let expect"
         sentences.append(f"This rests on {counted(estimate.decided, 'decided answer')}, which cost {ratio}.")
@@ -102,6 +105,8 @@ def estimate_sentences(estimate: CostEstimate, max_cost: float | None) -> list[s
         )
     if estimate.policy_tokens:
         sentences.append(own)
+    if estimate.in_batches:
+        sentences.append(f"Not counted: {batches}")
     if max_cost is not None:
         sentences.append(_limit_sentence(estimate, max_cost))
     return sentences

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from spotcli import files, outputs
 from spotcli.console import say
@@ -27,7 +26,9 @@ from spotcli.oracles import AnyOracle
 from spotcli.policies import Policy
 from spotcli.recipe import Recipe, RectifySection
 from spotcli.repair import pair_file
+from spotcli.repair.action import ASK, Action
 from spotcli.repair.advice import advice
+from spotcli.repair.batch_rounds import BatchRounds
 from spotcli.repair.by_hand import export_open_answers, import_answers
 from spotcli.repair.cases import Case, History, cases_of, keep_first_pairs, read_samples
 from spotcli.repair.contested import contested_samples
@@ -45,36 +46,6 @@ from spotcli.repair.summary import Origin, RectifySummary, raise_unfinished, sum
 from spotcli.repair.terminal import show
 
 __all__ = ["Action", "RectifySummary", "rectify", "show"]
-
-
-@dataclass(frozen=True)
-class Action:
-    """What a run does with the wrong answers; only ``ask`` sends requests."""
-
-    kind: Literal["ask", "replay", "dry run", "export", "import"] = "ask"
-    """``replay``: make the pairs from the replies so far; ``dry run``: estimate the cost, write nothing; ``export``:
-    write the answers whose next oracle is a person; ``import``: read them back, and make the pairs."""
-    file: Path = Path()
-    """Written by ``export``, read by ``import``."""
-    any_version: bool = False
-    """Replies to another version of the prompt count too."""
-
-    @classmethod
-    def of(
-        cls, *, dry_run: bool = False, replay: bool = False, export: Path | None = None, import_: Path | None = None
-    ) -> Action:
-        """The action that these options select."""
-        if export:
-            return cls("export", export)
-        if dry_run:
-            return cls("dry run")
-        if import_:
-            return cls("import", import_, any_version=replay)
-        return cls("replay", any_version=True) if replay else cls()
-
-
-ASK = Action()
-"""Send the requests that have no reply yet."""
 
 
 def rectify(
@@ -167,6 +138,7 @@ def _ask(run: _Run) -> RectifySummary:
         # Before a file is created, or an old one renamed; a run that resumes may need no request.
         check_first_oracle(run.oracles, run.cases, run.engine)
     with _opened(run) as (journal, history, output):
+        journal.check_batches(run.settings)
         stopped = _ask_oracles(run, run.job(history, repeat_truncated=True), journal)
         if isinstance(stopped, OSError):
             raise UserError(
@@ -181,13 +153,15 @@ def _ask(run: _Run) -> RectifySummary:
 
 
 def _ask_oracles(run: _Run, job: RepairJob, journal: Journal) -> BaseException | None:
-    """Ask the oracles in their order: about one answer at a time, or the policy about all. What stopped the run."""
-    for single, policies in job.ladder.groups():
-        work = (
-            PolicyRounds(job, policies, journal, run.engine, target=run.settings.target, log=run.path)
-            if policies
-            else Dispatcher(job, single, journal, run.settings)
-        )
+    """Ask the oracles in their order, each group of them in its way. What stopped the run."""
+    work: Dispatcher | BatchRounds | PolicyRounds
+    for group in job.ladder.groups():
+        if group.kind == "single":  # about one answer at a time
+            work = Dispatcher(job, group.single, journal, run.settings)
+        elif group.kind == "batch":  # by a provider's batch API, round by round
+            work = BatchRounds(job, group.models, journal, run.settings)
+        else:  # the policy, about all answers at once
+            work = PolicyRounds(job, group.policies, journal, run.engine, target=run.settings.target, log=run.path)
         if (stopped := work.run()) is not None:
             return stopped
     return None
@@ -211,25 +185,26 @@ def _import(run: _Run, file: Path) -> RectifySummary:
 
 def _export(run: _Run, file: Path) -> RectifySummary:
     """Write the answers whose next oracle is a person."""
-    history, _ = _history(run)
+    history, *_ = _history(run)
     export_open_answers(run.job(history), run.path, file)
     return summarise(run.origin, run.cases, history)
 
 
 def _dry_run(run: _Run) -> RectifySummary:
     """Estimate the cost of the requests that have no reply yet."""
-    history, spent = _history(run)
-    planned = estimate(run.job(history), run.engine, spent=spent)
+    history, spent, in_batches = _history(run)
+    planned = estimate(run.job(history), run.engine, spent=spent, in_batches=in_batches)
     summary = summarise(run.origin, run.cases, history, estimate=planned)
     return replace(summary, max_cost=run.settings.max_cost)
 
 
-def _history(run: _Run) -> tuple[History, float]:
-    """The replies so far, and the US dollars that count against ``max_cost``; nothing is written."""
+def _history(run: _Run) -> tuple[History, float, frozenset[str]]:
+    """The replies so far, the US dollars that count against ``max_cost``, and the keys of requests that are in an open
+    batch; nothing is written."""
     if run.fresh or not pair_file.journal_path(run.path).exists():
-        return History(), 0.0
+        return History(), 0.0, frozenset()
     with pair_file.open_journal(run.path, run.oracles) as journal:
-        return History(journal.entries), journal.spent + journal.unsettled
+        return History(journal.entries), journal.spent + journal.unsettled, journal.in_batches
 
 
 @contextmanager

@@ -1,0 +1,163 @@
+"""Calls of a batch API, and what their errors mean; the requests of our own clients."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar
+
+import httpx
+
+from spotcli.errors import UserError
+from spotcli.providers.batches.api import BatchGone
+from spotcli.providers.litellm import ProviderSettings, import_litellm
+from spotcli.providers.permanent_errors import RequestSettings
+from spotcli.providers.request_errors import describe, error_of
+from spotcli.redaction import public_value, without_credentials
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 30.0
+LONGEST_BODY = 1_000_000
+"""Bytes of an error that are read."""
+
+
+class HttpError(Exception):
+    """An HTTP state of an error, with what ``describe`` looks for in an exception."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(response.text[:LONGEST_BODY])
+        self.status_code = response.status_code
+        self.litellm_response_headers = response.headers
+
+
+class BatchCalls:
+    """Calls of one provider's batch API.
+
+    Args:
+        model: by litellm's name.
+        settings: address, time-out and further headers.
+    """
+
+    keys: tuple[str, ...] = ()
+    """Names of environment variables with a key, without ``_API_KEY``; the first one that is set counts."""
+
+    def __init__(self, model: str, settings: ProviderSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.headers: dict[str, str] = {
+            str(name): str(value) for name, value in (settings.params.get("extra_headers") or {}).items()
+        }
+        self._replied = False
+
+    @property
+    def account(self) -> str:
+        """Identifies address and key, without showing the key: batches of another account cannot be found."""
+        names = [f"{name}_API_KEY" for name in self.keys]
+        key = next((value for name in names if (value := os.environ.get(name, "").strip())), "")
+        return f"{without_credentials(self.settings.base_url) or 'public'} {public_value(key, 'api_key')}"
+
+    @cached_property
+    def litellm(self) -> Any:
+        return import_litellm()
+
+    @cached_property
+    def _http(self) -> httpx.AsyncClient:
+        timeout = httpx.Timeout(self.settings.timeout, connect=min(CONNECT_SECONDS, self.settings.timeout))
+        return httpx.AsyncClient(timeout=timeout)
+
+    async def call(self, work: Awaitable[T], *, of_batch: bool = False, of_api: bool = False) -> T:
+        """The result of a call.
+
+        Args:
+            of_batch: about a batch that was created: 404 means that it is gone.
+            of_api: to an address that each batch API has: 404 means that there is none.
+
+        Raises:
+            RequestFailed: another try can succeed.
+            UserError: no try can.
+            BatchGone: the batch or its results are gone.
+        """
+        try:
+            result = await work
+        except Exception as error:
+            response = getattr(error, "response", None)
+            if response is not None and getattr(error, "litellm_response_headers", None) is None:
+                error.litellm_response_headers = response.headers  # type: ignore[attr-defined]  # for `describe`
+            failure = describe(error, self.litellm)
+            if of_batch and failure.status in (404, 410):
+                raise BatchGone(failure.message) from None
+            if of_api and failure.status in (404, 405, 501):
+                message = f"no batch API at this address: {failure.message}"
+                raise UserError(message, where=self.model, cure="check --base-url, or remove --batch") from None
+            settings = RequestSettings(self.model, self.settings.section, self.settings.base_url)
+            raise error_of(failure, self.litellm, settings, replied=self._replied) from None
+        self._replied = True
+        return result
+
+    async def send(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None, **query: Any
+    ) -> bytes:
+        """The body of a successful reply.
+
+        Raises:
+            HttpError: the state is that of an error.
+        """
+        # A redirection is not followed: it could lead to another host, which must not get the key.
+        response = await self._http.request(
+            method, url, headers=self.headers | headers, content=body, params=query or None
+        )
+        if not response.is_success:
+            raise HttpError(response)
+        return response.content
+
+    async def send_json(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None, **query: Any
+    ) -> dict[str, Any]:
+        """The JSON object of a successful reply.
+
+        Raises:
+            HttpError: the state is that of an error.
+            ValueError: the reply is no JSON object.
+        """
+        value = json.loads(await self.send(method, url, headers, body, **query))
+        if not isinstance(value, dict):
+            raise ValueError("the reply is no JSON object")
+        return value
+
+    async def close(self) -> None:
+        """Close the connections."""
+        client = self.__dict__.pop("_http", None)
+        if client is not None:
+            await client.aclose()
+
+
+def objects_in(content: bytes) -> list[dict[str, Any]]:
+    """The JSON objects in a file of results; a line that is none is left out, and its request counts as missing."""
+    rows = []
+    for line in content.splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def seconds_of(value: Any) -> float | None:
+    """Seconds since 1970 of a number or of a date in ISO 8601; None for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    try:
+        return datetime.fromisoformat(str(value)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,131 @@
+"""The results of a batch that has ended: replies to the journal, and why the other requests have none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from spotcli.console import warn
+from spotcli.errors import UserError
+from spotcli.providers.batches.api import NO_RESULT, BatchRow, BatchState
+from spotcli.providers.batches.client import BatchClient
+from spotcli.providers.replies import Reply, RequestFailed
+from spotcli.repair.batch_log import Batch, BatchRequest
+from spotcli.repair.journal import Journal
+from spotcli.repair.next_request import RepairJob, answered
+from spotcli.reply_entries import ReplyEntry
+
+CHUNK = 200
+"""Replies that are written and synced together."""
+
+
+@dataclass
+class Results:
+    """What became of the requests of one batch."""
+
+    replies: int = 0
+    failures: dict[str, RequestFailed] = field(default_factory=dict)
+    """Digest of a wrong answer -> why its request has no reply."""
+    permanent: UserError | None = None
+    """The first error that every request would get."""
+    complete: bool = True
+    """False: the run was stopped before all replies were read."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Kind of a failure -> requests."""
+        return dict(Counter(failure.kind for failure in self.failures.values()))
+
+
+class Collector:
+    """Reads the results of batches.
+
+    Args:
+        stopped: whether the run is stopping: the remaining results are left to a later run.
+    """
+
+    def __init__(self, job: RepairJob, journal: Journal, stopped: Callable[[], bool]) -> None:
+        self._job = job
+        self._journal = journal
+        self._stopped = stopped
+        self._warned: set[str] = set()
+
+    async def collect(self, batch: Batch, state: BatchState, client: BatchClient, *, version: str) -> Results:
+        """Journal the replies of a batch, and add them to the history; those of an earlier run are not read again.
+
+        Args:
+            version: the oracle's today.
+
+        Raises:
+            BatchGone: the results have expired.
+            RequestFailed: they cannot be downloaded now.
+            UserError: they cannot be downloaded.
+            OSError: the journal cannot be written.
+        """
+        results = Results()
+        rows: dict[str, BatchRow] = {}
+        for row in await client.api.rows(state, batch.custom_ids):
+            rows.setdefault(row.custom_id, row)
+        known = {entry.key for entry in self._job.history.replies if entry.batch == batch.key}
+        entries: list[ReplyEntry] = []
+        for custom_id, request in zip(batch.custom_ids, batch.requests, strict=True):
+            if request.entry.key in known:
+                results.replies += 1
+                continue
+            if self._stopped():
+                results.complete = False
+                break
+            try:
+                reply = await self._reply(rows.get(custom_id), request, client, state)
+            except RequestFailed as failure:
+                self._fail(results, batch, request, failure)
+            except UserError as error:
+                results.permanent = results.permanent or error
+                self._fail(results, batch, request, RequestFailed("rejected", error.message, retryable=False))
+            else:
+                entry = _entry(batch, request, reply, same_version=version == batch.version)
+                entries.append(entry)
+                results.replies += 1
+                if reply.finish_reason == "incomplete":
+                    reason = reply.reason or "incomplete"
+                    results.failures[entry.sample] = RequestFailed(reason, "the reply is incomplete")
+            if len(entries) >= CHUNK:
+                entries = await self._record(entries)
+        await self._record(entries)
+        return results
+
+    async def _reply(
+        self, row: BatchRow | None, request: BatchRequest, client: BatchClient, state: BatchState
+    ) -> Reply:
+        if row is None and (state.cancelled or state.expired):
+            ending = "cancelled" if state.cancelled else "expired"
+            raise RequestFailed(ending, f"the batch ended as {ending} before this request")
+        if row is None:
+            raise RequestFailed(NO_RESULT, "the results do not contain this request", maybe_billed=True)
+        if row.body is None:
+            raise RequestFailed(row.failure or NO_RESULT, f"the request was not worked on: {row.failure}")
+        return await client.read(row.status, row.body, request.limit)
+
+    def _fail(self, results: Results, batch: Batch, request: BatchRequest, failure: RequestFailed) -> None:
+        results.failures[request.entry.sample] = failure
+        if not failure.maybe_billed:
+            batch.replied.add(request.entry.key)
+        if failure.kind not in self._warned:
+            self._warned.add(failure.kind)
+            warn(f"{batch.oracle}: {failure.kind}: {failure} (further failures of this kind are only counted)")
+
+    async def _record(self, entries: list[ReplyEntry]) -> list[ReplyEntry]:
+        """Write replies to the disk, then use them; the empty list."""
+        await asyncio.gather(*(self._journal.record(entry) for entry in entries))
+        for entry in entries:
+            self._job.history.add(entry)
+        return []
+
+
+def _entry(batch: Batch, request: BatchRequest, reply: Reply, *, same_version: bool) -> ReplyEntry:
+    """The reply as the journal keeps it; parameters are those of today's settings, so not of another version."""
+    lowered = request.limit if request.limit != (request.entry.max_tokens or None) else reply.max_tokens
+    reply = replace(reply, max_tokens=lowered, sent=reply.sent if same_version else None)
+    return replace(answered(request.entry, reply), batch=batch.key)

@@ -1,0 +1,373 @@
+"""Oracles that are asked by a provider's batch API: in rounds, each of all answers that need another request.
+
+    collect the open batches -> what do the answers need now? -> submit -> wait -> collect ...
+
+Every step is in ``X.batches.jsonl`` before the next one, so that a run can end anywhere: the same command finds its
+batches, even one whose id it never learnt, and creates none twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+from spotcli.console import counted, dollars, progress, say, warn
+from spotcli.errors import SpotError, UserError
+from spotcli.interrupts import interruptible
+from spotcli.oracles.model import ModelOracle
+from spotcli.providers.batches.api import BatchGone, BatchState
+from spotcli.providers.batches.client import BatchClient
+from spotcli.providers.replies import RequestFailed
+from spotcli.recipe import RectifySection
+from spotcli.repair.batch_log import Batch
+from spotcli.repair.batch_making import BatchMaker, Planned
+from spotcli.repair.batch_results import Collector
+from spotcli.repair.batch_status import Show, batch_display, open_batches
+from spotcli.repair.batch_submission import Submission
+from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case, likely_needed
+from spotcli.repair.journal import Journal
+from spotcli.repair.next_request import RepairJob
+from spotcli.repair.summary import BatchesOpen
+
+T = TypeVar("T")
+
+LONGEST_INTERVAL = 300.0
+"""Seconds between two looks at a batch, at most."""
+GROWTH = 1.5
+"""The interval grows by this factor from look to look."""
+SAME_COMMAND = "the same command picks it up, also days later"
+
+
+class BatchRounds:
+    """Works on the cases of a job whose next oracle has a batch API.
+
+    Args:
+        oracles: a group of the ladder.
+        journal: gets every reply before it is used; its batches are those of this run and of earlier ones.
+        settings: limits of money and time, and the target.
+    """
+
+    def __init__(
+        self, job: RepairJob, oracles: Sequence[ModelOracle], journal: Journal, settings: RectifySection
+    ) -> None:
+        assert journal.batches is not None
+        self._job = job
+        self._oracles = oracles
+        self._journal = journal
+        self._log = journal.batches
+        self._settings = settings
+        self._stopped: BaseException | None = None
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = time.monotonic()
+        self._collector = Collector(job, journal, self._is_stopped)
+        self._maker = BatchMaker(job, journal, settings, self._is_stopped)
+        self._submission = Submission(self._log, settings, self._pause)
+        self._tries: Counter[str] = Counter()
+        """Digest of a case -> requests about it in a row that got no reply."""
+        self._given_up: set[str] = set()
+        """Digests of cases that are left to a later run."""
+        self._most: dict[str, int] = {}
+        """Oracle -> requests per batch, of which one is submitted at a time: its provider refused a larger one."""
+        self._any_reply = bool(job.history.replies)
+        self._others: dict[str, ModelOracle] = {}
+        self._states: dict[str, BatchState] = {}
+        self._checked: set[str] = set()
+        self._submitted = False
+        """Whether this run has submitted a batch."""
+
+    def run(self) -> BaseException | None:
+        """Work until no request is needed, or until something stops the run.
+
+        Returns:
+            What stopped the run: an error, a failed request, batches that go on, or ``KeyboardInterrupt``; None if
+            nothing did.
+        """
+        try:
+            with interruptible(self._interrupt, notice=self._notice):
+                asyncio.run(self._run())
+        except (SpotError, OSError, RequestFailed, KeyboardInterrupt) as error:
+            self._stopped = error
+        for batch in self._log.open:
+            self._mark(batch, IN_BATCH)
+        if isinstance(self._stopped, KeyboardInterrupt) and self._log.open:
+            return self._pending()
+        return self._stopped
+
+    def _interrupt(self) -> None:
+        self._stopped = KeyboardInterrupt()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    def _notice(self) -> str:
+        if not self._log.open:
+            return "stopping"
+        return f"stopping: {open_batches(self._log.open, self._states)}"
+
+    def _is_stopped(self) -> bool:
+        return self._stopped is not None
+
+    def _pending(self) -> BatchesOpen:
+        return BatchesOpen(open_batches(self._log.open, self._states), cure=SAME_COMMAND)
+
+    async def _pause(self, seconds: float) -> bool:
+        """Sleep until the run stops, at most; whether it stops."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        return self._is_stopped()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of a call that changes nothing; None if the run stops before it ends."""
+        call, stop = asyncio.create_task(work), asyncio.create_task(self._woken.wait())
+        await asyncio.wait({call, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if call.done():
+            return call.result()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        return None
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            while not self._is_stopped():
+                await self._wait()
+                planned = [] if self._is_stopped() else self._plan()
+                if not planned:
+                    return
+                await self._submit(planned)
+        finally:
+            await self._journal.drain()
+            for oracle in (*self._oracles, *self._others.values()):
+                await oracle.close()
+
+    # What is to be asked
+
+    def _plan(self) -> list[Planned]:
+        """Decide about all cases by their replies; what those that the target is likely to need are to be asked."""
+        planned: list[Planned] = []
+        cases = [case for case in self._job.cases if case.open]
+        with progress("rows") as display:
+            task = display.add_task("judge", total=len(cases), note="")
+            for case in cases:
+                if self._is_stopped():
+                    return []
+                decision = self._job.decide(case)
+                case.decided = decision.last if decision.request is None else None
+                asked = decision.request is not None and decision.request.oracle in self._oracles
+                if asked and case.digest not in self._given_up:
+                    assert decision.request is not None
+                    planned.append((case, decision.request))
+                display.update(task, advance=1)
+        target = self._settings.target
+        if target is None:
+            return planned
+        accepted = sum(case.accepted for case in self._job.cases)
+        finished = sum(case.decided is not None for case in cases)
+        return planned[: likely_needed(target, accepted, finished)]
+
+    # Submitting
+
+    async def _submit(self, planned: list[Planned]) -> None:
+        """Submit what is planned, as far as the cost limit allows; the rest is planned again in the next round."""
+        for oracle in self._oracles:
+            mine = [(case, request) for case, request in planned if request.oracle is oracle]
+            if not mine:
+                continue
+            if oracle.name not in self._checked:
+                oracle.check_environment()
+                self._checked.add(oracle.name)
+            affordable = True
+            while mine and affordable and not self._is_stopped():
+                count, affordable = await self._submit_next(oracle, mine)
+                mine = mine[count:]
+                if oracle.name in self._most:
+                    break
+            if not affordable:
+                return
+
+    async def _submit_next(self, oracle: ModelOracle, planned: Sequence[Planned]) -> tuple[int, bool]:
+        """Submit one batch with the first requests.
+
+        Returns:
+            The number of requests, and whether the cost limit allows more.
+
+        Raises:
+            BudgetReached: it allows none, or too few after a batch of this run.
+        """
+        made = await self._maker.make(oracle, planned, self._most.get(oracle.name))
+        if made.batch is None:
+            return 0, False
+        if not made.affordable:
+            self._maker.explain_limit(made, planned, is_first=not self._submitted)
+        self._submitted = True
+        batch = made.batch
+        assert oracle.batch is not None
+        await self._submission.submit(batch, oracle.batch, made.lines)
+        if batch.id:
+            cost = f", at most {dollars(batch.reserved)}" if batch.reserved else ""
+            say(f"{oracle.name}: submitted batch {batch.id} of {counted(len(batch.requests), 'request')}{cost}")
+        return len(batch.requests), made.affordable
+
+    # Waiting
+
+    async def _wait(self) -> None:
+        """Wait until no batch is open, and collect each one that ends; ``batch_wait`` or a signal ends it too."""
+        if not self._log.open:
+            return
+        interval = self._settings.batch_poll
+        with batch_display() as show:
+            while self._log.open:
+                before = len(self._log.open)
+                await self._look(show, interval)
+                if self._is_stopped() or not self._log.open:
+                    return
+                waited = time.monotonic() - self._started
+                left = (self._settings.batch_wait or 0.0) - waited
+                if self._settings.batch_wait is not None and left <= 0:
+                    self._stopped = self._pending()
+                    return
+                if len(self._log.open) < before:
+                    interval = self._settings.batch_poll
+                show(self._log.open, self._states, interval)
+                pause = interval if self._settings.batch_wait is None else min(interval, left)
+                if await self._pause(pause):
+                    return
+                interval = min(interval * GROWTH, max(LONGEST_INTERVAL, self._settings.batch_poll))
+
+    async def _look(self, show: Show, interval: float) -> None:
+        """Look at each open batch once; one that has ended is collected."""
+        for batch in list(self._log.open):
+            if self._is_stopped():
+                return
+            oracle = self._oracle_of(batch)
+            client = self._client_of(oracle, batch)
+            try:
+                await self._look_at(batch, oracle, client)
+            except BatchGone as gone:
+                self._vanished(batch, client, gone)
+            except RequestFailed as failure:
+                # Waiting costs nothing, and the batch goes on.
+                warn(f"{batch.provider} cannot be reached ({failure.kind}: {failure}); next look in {interval:g} s")
+
+    async def _look_at(self, batch: Batch, oracle: ModelOracle, client: BatchClient) -> None:
+        if batch.id is None:
+            await self._unless_stopped(self._submission.identify(batch, client))
+            if batch.id is None:
+                return
+            say(f"found batch {batch.id} at {batch.provider}, which an earlier run had created")
+        state = await self._unless_stopped(client.api.retrieve(batch.id))
+        if state is None:
+            return
+        self._states[batch.key] = state
+        if state.status == "rejected":
+            self._rejected(batch, state)
+        elif state.status == "ended":
+            await self._collect(batch, state, oracle, client)
+
+    def _oracle_of(self, batch: Batch) -> ModelOracle:
+        """The oracle of a batch, which may be on the ladder no more."""
+        for oracle in (*self._oracles, *self._others.values()):
+            if oracle.name == batch.oracle:
+                return oracle
+        self._others[batch.oracle] = ModelOracle(batch.oracle, self._settings)
+        return self._others[batch.oracle]
+
+    def _client_of(self, oracle: ModelOracle, batch: Batch) -> BatchClient:
+        if oracle.name not in self._checked:
+            oracle.check_environment()
+            self._checked.add(oracle.name)
+        if oracle.batch is None:
+            raise UserError(
+                f"batch {batch.id or batch.key} is at {batch.provider}, which '{oracle.name}' is not reached by now",
+                where=str(self._log.path),
+                cure="use the --base-url of that run",
+            )
+        return oracle.batch
+
+    # What has ended
+
+    async def _collect(self, batch: Batch, state: BatchState, oracle: ModelOracle, client: BatchClient) -> None:
+        results = await self._collector.collect(batch, state, client, version=oracle.version)
+        if not results.complete:
+            return
+        counts = {"replies": results.replies, **({"failed": results.counts} if results.failures else {})}
+        self._log.end(batch, "done", unsettled=batch.reserved, **counts)
+        failed = f", {len(results.failures):,} without" if results.failures else ""
+        say(f"batch {batch.id}: {counted(results.replies, 'reply', 'replies')}{failed}")
+        self._any_reply = self._any_reply or results.replies > 0
+        for request in batch.requests:
+            if request.entry.sample not in results.failures:
+                self._tries.pop(request.entry.sample, None)
+        for digest, failure in results.failures.items():
+            self._failed(digest, failure, again=not state.cancelled)
+        if results.permanent is not None:
+            raise results.permanent
+        bad = [failure for failure in results.failures.values() if failure.kind == "bad request"]
+        if bad and not self._any_reply:
+            cure = "check the oracle's parameters"
+            raise UserError(f"the provider rejects the requests: {bad[0]}", where=oracle.name, cure=cure)
+        if state.cancelled and results.failures:
+            warn(f"batch {batch.id} was cancelled at {batch.provider}; the same command asks about its answers again")
+
+    def _failed(self, digest: str, failure: RequestFailed, *, again: bool = True) -> None:
+        """Count a request without a reply; after too many of them its case is left to a later run."""
+        self._tries[digest] += 1
+        if not failure.retryable or not again or self._tries[digest] > self._settings.retries:
+            self._given_up.add(digest)
+        for case in self._cases(digest):
+            case.default_reason = f"{FAILED}{failure.kind}"
+
+    def _cases(self, digest: str) -> Iterator[Case]:
+        return (case for case in self._job.cases if case.digest == digest and case.open)
+
+    def _mark(self, batch: Batch, reason: str) -> None:
+        digests = {request.entry.sample for request in batch.requests}
+        for case in self._job.cases:
+            if case.open and case.digest in digests and case.default_reason in (NOT_ASKED, IN_BATCH):
+                case.default_reason = reason
+
+    def _rejected(self, batch: Batch, state: BatchState) -> None:
+        """The provider refused a batch after it was created: make smaller ones, try again, or stop."""
+        self._log.end(batch, "rejected", reason=state.message)
+        count = len(batch.requests)
+        if state.full and count > 1:
+            self._most[batch.oracle] = (count + 1) // 2
+            warn(
+                f"{batch.provider} refused a batch of {count:,} requests ({state.message}); batches of "
+                f"{self._most[batch.oracle]:,} follow, one at a time"
+            )
+            return
+        if not state.transient:
+            cure = "check the oracle's parameters; if too many tokens wait at the provider, try later, or --batch-size"
+            raise UserError(f"the provider refused the batch: {state.message}", where=batch.oracle, cure=cure)
+        warn(f"batch {batch.id} failed at {batch.provider} ({state.message}); its answers are asked about again")
+        for request in batch.requests:
+            self._failed(request.entry.sample, RequestFailed("server", state.message))
+
+    def _vanished(self, batch: Batch, client: BatchClient, gone: BatchGone) -> None:
+        """The provider does not have a batch any more.
+
+        Raises:
+            UserError: another key or address is set than the one that the batch was created with.
+        """
+        if client.api.account != batch.account:
+            raise UserError(
+                f"{batch.provider} does not have batch {batch.id}, and it was created with another key or address",
+                where=str(self._log.path),
+                cure="set the key and the --base-url of that run; if the batch is lost, use --fresh",
+            )
+        charged = batch.reserved
+        self._log.end(batch, "vanished", unsettled=charged, reason=str(gone))
+        cost = f"; {dollars(charged)} may have been charged for it" if charged else ""
+        count = counted(len(batch.requests), "request")
+        warn(f"{batch.provider} no longer has batch {batch.id} ({gone}): its {count} are sent again{cost}")
+        for request in batch.requests:
+            if request.entry.key not in batch.replied:
+                self._failed(request.entry.sample, RequestFailed("vanished", str(gone), maybe_billed=True))
