@@ -16,9 +16,10 @@ from __future__ import annotations
 import re
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
-from spotcli.grading.extraction.announcements import announced_answer, final_announcement, tagged_answer
+from spotcli.grading.extraction.announcements import announced_answer, final_announcement, split_value, tagged_answer
 from spotcli.grading.extraction.boxes import boxed_answer
 from spotcli.grading.extraction.conclusions import conclusion, whole_answer
+from spotcli.grading.extraction.markup import without_markup
 from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value
 
 __all__ = [
@@ -38,7 +39,7 @@ def find_answer(response: str) -> FoundAnswer:
     Raises:
         NoAnswer: the response contains no answer, or an incomplete, empty or withdrawn box.
     """
-    text = _without_continuation(_CALCULATION.sub("", _END_TOKEN.sub("", strip_thinking(response))).rstrip())
+    text = _without_continuation(_CALCULATION.sub("", _END_TOKEN.sub("", without_markup(strip_thinking(response)))).rstrip())
     if boxed := boxed_answer(text):
         return _after_box(boxed[0], text[boxed[1] :])
     if tagged := tagged_answer(text):
@@ -157,6 +158,9 @@ def _whole_or_announced(text: str) -> FoundAnswer | None:
             return answer
         raise NoAnswer(answer.doubt)
     whole = _whole(text)
+    if whole and not FORMULA.search(whole) and "=" not in whole and re.match(r"[A-Za-z\u2248~]|[^=]*\d\s\(", whole):
+        value, tail = split_value(whole)  # about 42, 42 (forty-two)
+        whole = value if value and has_value(value) and not re.search(r"\d|\bor\b", tail) else whole
     return whole_answer(whole) if whole else None
 
 
@@ -220,12 +224,12 @@ def _whole(text: str) -> str | None:
     formulas = list(FORMULA.finditer(text))
     if len(formulas) == 1 and len(words) <= 8 and len(text) - len(formulas[0][0]) <= 60 and ". " not in text:
         outside = text.replace(formulas[0][0], " ")
-        if re.search(r"\d|\bnot\b", outside):
+        if re.search(r"\d|\bnot\b|^\s*(?:when|if|at|since|for)\b", outside, re.IGNORECASE):
             return None
         named = re.search(r"[^\W\d_]{3,}", text[: formulas[0].start()]) or re.match(
             r"\s*(?:is|are)\b", text[formulas[0].end() :]
         )
-        return formulas[0][0] if named else text
+        return formulas[0][0] if named or _SENTENCE_WORD.search(outside) else text
     if text.count("\n") > (12 if text[0] in "$\\" else 0) or re.search(r"\w\s*:\s", text):
         return None
     if len(formulas) > 1 and words:
@@ -236,6 +240,8 @@ def _whole(text: str) -> str | None:
     return text if len(words) <= 1 or ("=" in text and len(words) <= 2) else None
 
 
+_SENTENCE_WORD = re.compile(r"\b(?:we|it|this|as|which|that|is|are|done|required|desired|needed)\b", re.IGNORECASE)
+"""Words around a formula that are no unit of it."""
 _OPENING = re.compile(r"^(?:(?:so|thus|therefore|hence|finally|ok|okay|then|and)\b,?\s+(?=\S))+", re.IGNORECASE)
 
 

@@ -86,7 +86,8 @@ RULES = [
     (r"(?<![\w.])0b([01]+)(?!\w)", r"\1_{2}"),
     (r"(?<![\w.])0x([0-9A-Fa-f]+)(?!\w)", r"\1_{16}"),
     (r"(?<=\d)\s*[xX]\s*(?=\d)", r"\\times "),
-    (r"(?<=\d)\s*(?:\\text\{\s*by\s*\}|by(?![a-z]))\s*(?=\d)", r"\\times "),
+    (r"(?<=\d)\s*(?:\\text\{\s*(?:[a-z]{1,12}\s+)?by\s*\}|(?:(?:cm|mm|m|km|ft|in|feet|inches|meters|units)\s+)?by(?![a-z]))"
+     r"\s*(?=\d)", r"\\times "),
     (r"(?<=\d)\s*(?:\\text\{\s*(?:in|out of)\s*\}|(?:in|out of)(?![a-z]))\s*(?=\d)", "/"),
     (r"(?<=\d)\s*to\s*(?=\d)", ":"),
     (rf"(?<=\d)\s*(?:\^\s*\{{\s*(?:\\text\{{\s*{_ORDINAL}\s*\}}|{_ORDINAL})\s*\}}"  # 42nd

@@ -28,6 +28,7 @@ from spotcli.grading.compare.groups import (
     same_collections,
     same_matrices,
     same_members,
+    same_piecewise,
     same_ratios,
 )
 from spotcli.grading.compare.leaves import ROUNDED, is_scalar, same_leaves
@@ -36,6 +37,7 @@ from spotcli.grading.compare.relations import (
     DATE,
     as_union,
     combined_value,
+    equal_for_integers,
     interval_of,
     is_same_function,
     mentions,
@@ -173,6 +175,8 @@ class _Comparison:
             return self._with_relation(gold, answer)
         if kinds == ("leaf", "leaf"):
             return self._leaves(gold.text, answer.text)
+        if kinds == ("piecewise", "piecewise"):
+            return same_piecewise(gold, answer, self.nodes)
         if "matrix" in kinds:
             return self._with_matrix(gold, answer)
         if kinds == ("ratio", "ratio"):
@@ -230,7 +234,10 @@ class _Comparison:
                 return same
         gold_interval, answer_interval = interval_of(gold) or gold_value, interval_of(answer) or answer_value
         if gold_interval and answer_interval and gold_interval[0] == answer_interval[0]:
-            return self.nodes(gold_interval[1], answer_interval[1])
+            same = self.nodes(gold_interval[1], answer_interval[1])
+            if same is False and equal_for_integers(gold_interval, answer_interval):
+                raise Undecidable("equal for integers only")
+            return same
         parts = zip(gold.items, answer.items, strict=False)
         if gold.operators == answer.operators and all_same(self.nodes(g, a) for g, a in parts):
             return True

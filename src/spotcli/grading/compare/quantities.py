@@ -66,6 +66,8 @@ def read_quantity(text: str, trust: bool = False) -> Quantity | None:
     number = _number(value.rstrip("% "))
     if not number:
         return None
+    if "_" in unit:  # 2H_2O
+        return None
     if unit.startswith("{") and unit.endswith("}"):
         unit = unit[1:-1].strip()
     if _SUM.search(value) and not _follows_sum(unit):
@@ -202,6 +204,10 @@ def _unit(currency: str) -> Unit | None:
 _UNIT_AFTER = re.compile(r"(.*?\S)\s*((?:[/\s]*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?)+)", re.DOTALL)
 
 
+_ELEMENT = re.compile(r"\\text\s*\{\s*[A-Z][a-z]?\s*\}\s*_|_\{?\d+\}?$")
+"""A part of a chemical formula."""
+
+
 def without_units(gold: str, answer: str) -> tuple[str, str]:
     """Two formulas without the units after them.
 
@@ -213,6 +219,8 @@ def without_units(gold: str, answer: str) -> tuple[str, str]:
     answer_words = changing_words(answer_match[2]) if answer_match else ""
     if gold_words != answer_words:
         raise Undecidable(f"the words '{answer_words or gold_words}' may change the value")
+    if any(match and _ELEMENT.search(match[1]) for match in (gold_match, answer_match)):
+        return gold, answer
     if gold_match and answer_match:
         gold_unit, answer_unit = read_unit(gold_match[2]), read_unit(answer_match[2])
         same = not gold_unit or not answer_unit or gold_unit.is_same(answer_unit)

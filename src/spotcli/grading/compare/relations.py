@@ -129,6 +129,26 @@ def interval_of(node: Node) -> tuple[str, Node] | None:
     return canonical(name.text), Node("tuple", text, (low, high), brackets)
 
 
+def equal_for_integers(gold: tuple[str, Node], answer: tuple[str, Node]) -> bool:
+    """Whether two intervals of a letter that usually stands for an integer contain the same integers."""
+    if gold[0] not in "ijkmnNpq" or gold[1].kind != "tuple" or answer[1].kind != "tuple":
+        return False
+    return _integer_ends(gold[1]) == _integer_ends(answer[1]) is not None
+
+
+def _integer_ends(interval: Node) -> tuple[str, str] | None:
+    """The smallest and the largest integer of an interval, infinities as they are; None for other ends."""
+    ends = [node.text.replace(" ", "") for node in interval.items]
+    if not all(_WHOLE.fullmatch(end) or "\\infty" in end for end in ends):
+        return None
+    low, high = ends
+    if interval.brackets[0] == "(" and "\\infty" not in low:
+        low = str(int(low) + 1)
+    if interval.brackets[1] == ")" and "\\infty" not in high:
+        high = str(int(high) - 1)
+    return low.lstrip("+"), high.lstrip("+")
+
+
 def as_union(node: Node) -> Node:
     r"""``x < 2 or x > 3`` as a union of intervals, ``\mathbb{R}`` as an interval; other nodes as they are."""
     if node.kind == "leaf" and re.fullmatch(r"\\reals|\\text\{ *(?:all )?reals?(?: numbers)? *\}", node.text):

@@ -74,6 +74,10 @@ def number_of(words: str) -> int | None:
 
 def fraction_of(words: str) -> Fraction | None:
     """The fraction written as words, such as ``two-thirds`` and ``one half``; else None."""
+    whole, _, part = words.replace("-", " ").partition(" and ")
+    if part and (count := number_of(whole)) is not None:  # two and a half
+        fraction = fraction_of(re.sub(r"^an? ", "one ", part))
+        return count + fraction if fraction else None
     parts = words.replace("-", " ").split()
     if len(parts) != 2 or parts[1].removesuffix("s").replace("halve", "half") not in _PARTS:
         return None
@@ -90,10 +94,14 @@ def comparable_words(text: str) -> str | None:
         return None
     if "\\text" not in text and ((len(inner) < 3 and inner not in ("no", "up")) or inner in _FUNCTIONS):
         return None
+    if predicate := _PREDICATE.fullmatch(inner):
+        inner = predicate[1]
     return re.sub(r"^(?:the|a|an) ", "", inner)
 
 
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['\u2019.-](?=[^\W\d_]))*(?: [^\W\d_](?:[^\W\d_]|['\u2019.-](?=[^\W\d_]))*)*")
+_PREDICATE = re.compile(r"(?:the|this|it|that|these|there) (?:[a-z]+ ){0,6}?(?:is|are|has|have|was|were) ((?:[a-z-]+ ?){1,4})")
+"""A sentence about the answer: "the function is even"."""
 _FUNCTIONS = {
     "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "max", "min", "gcd", "lcm", "arcsin",
     "arccos", "arctan", "mod",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.sentences import FORMULA, has_value, sentences_of, words_of
+from spotcli.grading.extraction.statements import is_complete, states_several, statement
 
 _NEAR_END = 1500
 """Characters at the end of a text in which its conclusion is searched."""
@@ -65,10 +66,31 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
             answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
             if answer and answer.doubt == NO_STATEMENT and _is_computed(sentences, sentence):
                 return replace(answer, doubt="")
-            return answer
+            return _with_statement(answer, sentence, doubt, only=len(_ANY_NUMBER.findall(text)) == 1)
         if len(words_of(sentence)) > 12:
             return None
     return None
+
+
+_ANY_NUMBER = re.compile(r"\d[\d.,/]*")
+
+
+def _with_statement(answer: FoundAnswer | None, sentence: str, doubt: str, only: bool) -> FoundAnswer | None:
+    """The value at the end of a sentence in view of what the sentence states.
+
+    ``only``: the text contains no other number.
+    """
+    if answer and answer.doubt != NO_STATEMENT:
+        several = not answer.doubt and states_several(sentence)
+        return replace(answer, doubt=NO_STATEMENT) if several else answer
+    stated = statement(sentence, announced=only)
+    if stated is None or (answer and _key(stated.text) != _key(answer.text)):
+        return answer
+    return replace(stated, doubt=doubt)
+
+
+def _key(text: str) -> str:
+    return re.sub(r"\\[()\[\]]|\\text|[\s${}.,]|[^\W\d_]{2,}", "", text)
 
 
 _COMPUTED = re.compile(rf"=\s*(?P<value>{_NUMBER})[^\d=]{{0,40}}$")
@@ -122,21 +144,26 @@ def _without_delimiters(formula: str) -> str:
     return content.removeprefix("\\[").removesuffix("\\]").strip(" \n.,")
 
 
+_ADVERB = re.compile(r"\b(?:left over|over|left|remaining|in total|in all|altogether|overall)$")
 MAX_UNIT_WORDS = 3
 """Words after a value that may be its unit."""
 
 
 def unit_after(text: str) -> str:
     """The words after a value, if they may be its unit."""
-    text = text.strip(" .*\n")
+    text = _ADVERB.sub("", text.strip(" .*\n")).strip()
     short = re.fullmatch(r"[A-Za-z ]{1,30}", text) and len(text.split()) <= MAX_UNIT_WORDS
     return f" \\text{{ {text}}}" if short else ""
 
 
 def whole_answer(text: str) -> FoundAnswer:
     """A text that contains only an answer; a long equation may be a derivation that ends in it."""
-    sides = _top_level_sides(_without_delimiters(text.strip(" .")))
-    long = len(sides) > 2 or (len(sides) > 1 and len(text) > 60) or _CONDITION.match(text)
+    content = _without_delimiters(text.strip(" ."))
+    sides = _top_level_sides(content)
+    parts = [_top_level_sides(part) for part in _PART_END.split(content)]
+    long = any(len(part) > 2 and not all(map(_ARITHMETIC.fullmatch, part[1:])) for part in parts) or (len(sides) > 1 and len(text) > 60) or _CONDITION.match(text)
+    if len(parts) > 1 and all(len(part) == 2 for part in parts):  # x = 3 and y = 5
+        return FoundAnswer(text, doubt=NO_STATEMENT if long else "")
     return FoundAnswer(text, doubt=NO_STATEMENT if long else "", result=sides[-1].strip() if len(sides) > 1 else "")
 
 
@@ -146,6 +173,9 @@ def right_side(text: str) -> str:
     return sides[-1].strip() if len(sides) > 1 else ""
 
 
+_ARITHMETIC = re.compile(r"(?:[\d\s.+*/()$%-]|\\(?:times|cdot|div|,|%|\$|left|right|[dt]?frac\s*\{\d+\}\s*\{\d+\}))*+")
+"""A calculation with numbers alone."""
+_PART_END = re.compile(r"[,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*(?:and|or)\s*\}")
 _CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
 
 
@@ -213,8 +243,8 @@ def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
         sure = not _NOT_FINAL.search(last_clause) and len(words_of(equation["after"])) <= 8
         sure = sure or _is_closing(plain[: equation.start()], equation["after"])
         return FoundAnswer(equation["value"].strip(), doubt=doubt or ("" if sure else NO_STATEMENT))
-    numbers = list(re.finditer(rf"(?<![\w.,]){_NUMBER}(?!\d|[.,]\d)", plain))
-    if not numbers:
+    numbers = list(re.finditer(rf"(?<![\w.,:]){_NUMBER}(?!\d|[.,:]\d)", plain))
+    if not numbers or not is_complete(plain[numbers[-1].end() :]):
         return None
     before, after = plain[: numbers[-1].start()], plain[numbers[-1].end() :]
     if not (_PREDICATE if len(numbers) == 1 or _CONCLUDING.search(before) else _IS).search(before):
