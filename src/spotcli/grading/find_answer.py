@@ -230,6 +230,8 @@ def _whole(text: str) -> str | None:
             r"\s*(?:is|are)\b", text[formulas[0].end() :]
         )
         return formulas[0][0] if named or _SENTENCE_WORD.search(outside) else text
+    if not formulas and re.search(r"\d.*\b(?:is|are|equals|gives)\s.*\d", text):
+        return None
     if text.count("\n") > (12 if text[0] in "$\\" else 0) or re.search(r"\w\s*:\s", text):
         return None
     if len(formulas) > 1 and words:

@@ -13,6 +13,7 @@ RULES = [
      r"\\binom{\1+\2-1}{\2}"),  # combinations with repetition
     (r"(?<=\d)(?:\{,\}|\\!,|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),  # 10{,}000 and 11,\! 111
     (r"\{,\}|\\!,|,\\!\s*", ","),
+    (r"\{([:;=])\}", r"\1"),
     (r"\\(?:mathrm|text|rm)\s*\{\s*\\[dt]?frac\s*\{([A-Za-z\s]+)\}\s*\{([A-Za-z\s]+)(\^\s*\{?\d\}?)?\}\s*\}",
      r"\\text{\1}/\\text{\2}\3"),  # 10 \mathrm{\frac{m}{s}}
     (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\{?\\(?:mathrm|text)\s*\{\s*(?:\\mu|\\text\{μ\})\s*([A-Za-z]{1,3})\s*\}",
@@ -31,6 +32,7 @@ RULES = [
     (r"(?<=,)\\[!,;: ](?=\s*\d{3})", ""),
     (r"\\+euro?\b(?:\{\})?", r"\\EUR "),
     (r"\\pounds?\b", r"\\GBP "),
+    (r"(\\(?:sin|cos|tan|cot|sec|csc|ln|log)(?:\^\{?\d\}?)?\s*\{?\d*(?:\\[a-z]+|[a-z])\}?)\\[,;:]\s*(?=[A-Za-z\\])", r"\1 \\cdot "),
     (r"\\[!,;:>]|~|\\q?quad(?![a-z])|\\ |\\(?:displaystyle|textstyle|limits|nolimits)(?![a-z])", " "),
     (r"\\phantom\{[^{}]*\}", " "),
     (r"\\(?:[bB]igg?[lrm]?|m?left|m?right|middle)(?![a-zA-Z])\s*\.?", ""),

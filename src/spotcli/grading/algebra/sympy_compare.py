@@ -63,7 +63,13 @@ class Sympy:
         results = {self._with_logarithms(g, a) for g, a in pairs}
         if len(results) > 1:
             raise Undecidable("the formula can be read in two ways")
-        return results.pop()
+        same = results.pop()
+        if same is False:
+            first = with_arguments(gold), with_arguments(answer)
+            narrow = (with_arguments(gold, "narrow"), first[1]), (first[0], with_arguments(answer, "narrow"))
+            if any(self._with_logarithms(*pair) for pair in narrow if pair != first):
+                raise Undecidable("the formula can be read in two ways")
+        return same
 
     def _with_logarithms(self, gold: str, answer: str) -> bool | None:
         same = self._expression(gold, answer)

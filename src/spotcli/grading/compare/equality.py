@@ -140,6 +140,11 @@ def _key(name: str) -> str:
     return re.sub(r"[\s{}]", "", canonical(name))
 
 
+def _spelling(text: str) -> str:
+    """The characters of a formula, whatever is set as text and whether there are spaces between letters."""
+    return re.sub(r"(?<=[A-Za-z]) (?=[A-Za-z])", "", canonical(_TEXT.sub(r" \1 ", text)))
+
+
 def _scalar(node: Node) -> bool:
     return node.kind == "leaf" and is_scalar(node.text)
 
@@ -354,7 +359,7 @@ class _Comparison:
         gold, answer = without_units(gold, answer)
         if canonical(gold) == canonical(answer):
             return True
-        if _key(_TEXT.sub(r"\1", gold)) == _key(_TEXT.sub(r"\1", answer)):
+        if _spelling(gold) == _spelling(answer):
             return True
         if set(PROSE.findall(gold)) != set(PROSE.findall(answer)):  # sympy would read words as products of letters
             raise Undecidable("different words in a formula")

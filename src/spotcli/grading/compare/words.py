@@ -9,8 +9,8 @@ from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.exact_numbers import ExactNumber
 from spotcli.grading.compare.number_equality import same_number
 
-PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
-"""Words outside of commands; shorter ones may be products of variables."""
+PROSE = re.compile(r"(?<![A-Za-z\\])(?![b-df-hj-np-tv-z]{3}(?![a-z])|[A-Za-z]?[A-Z][a-z]?[A-Z]?[a-z]?(?![A-Za-z]))[A-Za-z]{3,}")
+"""Words outside of commands; shorter ones, and those like ``mgh`` and ``GMm``, may be products of variables."""
 
 _UNITS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -90,7 +90,7 @@ def comparable_words(text: str) -> str | None:
     r"""The words of a leaf that is text, not a formula: ``\text{Evelyn}``, ``even``, ``no solution``; else None."""
     inner = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
     inner = " ".join(inner.replace("{", " ").replace("}", " ").split()).strip(" .\"'`*").lower()
-    if not _WORDS.fullmatch(inner) or len(inner) < 2:
+    if not _WORDS.fullmatch(inner) or len(inner) < 2 or re.fullmatch(r"\w(?:-\w)+", inner):
         return None
     if "\\text" not in text and ((len(inner) < 3 and inner not in ("no", "up")) or inner in _FUNCTIONS):
         return None

@@ -269,6 +269,7 @@ def split_value(sentence: str) -> tuple[str, str]:
     head = text[: end.start()] if end else text
     tail = text[len(head) :]
     head = head.strip(' \t*_`",')
+    head = head[:-1] if head.endswith("}") and head.count("{") < head.count("}") else head
     if _is_value(head):
         return head, tail
     if is_value := _IS_VALUE.match(text):  # Final Answer: The largest $n$ is 34.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.sentences import FORMULA, has_value, sentences_of, words_of
-from spotcli.grading.extraction.statements import is_complete, states_several, statement
+from spotcli.grading.extraction.statements import is_complete, several_values, statement
 
 _NEAR_END = 1500
 """Characters at the end of a text in which its conclusion is searched."""
@@ -81,8 +81,8 @@ def _with_statement(answer: FoundAnswer | None, sentence: str, doubt: str, only:
     ``only``: the text contains no other number.
     """
     if answer and answer.doubt != NO_STATEMENT:
-        several = not answer.doubt and states_several(sentence)
-        return replace(answer, doubt=NO_STATEMENT) if several else answer
+        several = several_values(sentence) if not answer.doubt else ()
+        return replace(answer, others=(*several, ", ".join(several))) if several else answer
     stated = statement(sentence, announced=only)
     if stated is None or (answer and _key(stated.text) != _key(answer.text)):
         return answer
@@ -173,7 +173,7 @@ def right_side(text: str) -> str:
     return sides[-1].strip() if len(sides) > 1 else ""
 
 
-_ARITHMETIC = re.compile(r"(?:[\d\s.+*/()$%-]|\\(?:times|cdot|div|,|%|\$|left|right|[dt]?frac\s*\{\d+\}\s*\{\d+\}))*+")
+_ARITHMETIC = re.compile(r"(?:[\d\s.+*/()$%-]|\\(?:times|cdot|div|,|%|\$|left|right|[dt]?frac\s*\{\d+\}\s*\{\d+\}|sqrt\s*\{[\d\s.+*/-]+\})|\^\{?\d+\}?)*+")
 """A calculation with numbers alone."""
 _PART_END = re.compile(r"[,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*(?:and|or)\s*\}")
 _CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)

@@ -1,24 +1,32 @@
-"""Marks of other formats in a text: HTML entities and tags, full-width punctuation."""
+r"""Marks of other formats in a text: HTML entities and tags, full-width punctuation, emoji, announcements in LaTeX."""
 
 from __future__ import annotations
 
 import html
 import re
 
+from spotcli.grading.extraction.languages import in_english
+
 _ENTITY = re.compile(r"&(?:#\d{1,6}|#x[0-9a-fA-F]{1,6}|[a-zA-Z]{2,8}\d{0,2});")
-_TAG = re.compile(r"</?(?:b|strong|i|em|u|p|div|span|code|center|font|h[1-6])(?:\s[^<>]{0,100})?>|<br\s*/?>", re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:b|strong|i|em|u|p|div|span|code|center|font|h[1-6])(?:\s[^<>]{0,100})?>|<br\s*/?>", re.IGNORECASE
+)
 _RAISED = re.compile(r"<(sup|sub)>([^<>]{1,40})</\1>", re.IGNORECASE)
-_WIDE = str.maketrans({"\uff0c": ", ", "\uff1a": ": ", "\uff1b": "; ", "\uff08": " (", "\uff09": ") ", "\uff1d": "=", "\uff01": "! ", "\u3002": ". "})
-
-
+_ANNOUNCEMENT = re.compile(r"(?<!boxed\{)\\text(?:bf)?\s*\{\s*((?:[Tt]he |[Ff]inal ){0,2}[Aa]nswer(?: is)?\s*:?)\s*\}")
+r"""An announcement within a formula: ``\text{Answer: } 42``."""
+_WIDE = str.maketrans(
+    {"，": ", ", "：": ": ", "；": "; ", "（": " (", "）": ") ", "＝": "=", "！": "! ", "。": ". "}  # noqa: RUF001
+)
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u200d]")
 
 
 def without_markup(text: str) -> str:
-    """The text with plain characters in place of HTML entities, tags and full-width punctuation."""
+    """The text with plain characters in place of HTML entities, tags, full-width punctuation and emoji."""
+    if "nswer" in text and "\\text" in text:
+        text = _ANNOUNCEMENT.sub(r"\1 ", text)
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
     if "<" in text:
         text = _RAISED.sub(lambda raised: ("^" if raised[1].lower() == "sup" else "_") + f"{{{raised[2]}}}", text)
         text = _TAG.sub(lambda tag: "\n" if tag[0][:3].lower() in ("<br", "<p>", "</p") else "", text)
-    return text if text.isascii() else _EMOJI.sub("", text.translate(_WIDE))
+    return text if text.isascii() else in_english(_EMOJI.sub("", text.translate(_WIDE)))

@@ -90,7 +90,7 @@ _CONCLUDES = re.compile(
 _NO_RESULT = re.compile(
     r"\b(?:if|when|where|suppose|assume|let|check|verify|note|recall|not|cannot|never|question|asked|book"
     r"|key|mod|modulo|case|consider|example|figure|equation|section|step|solutions?|would|could|might|may|first|next"
-    r"|still need|need to (?:find|compute|calculate|know)|mistake|wrong|incorrect|(?:initially|originally|at first),? (?:I|we|thought))\b|n['\u2019]t\b",
+    r"|still need|formulas?|use|apply|method|theorem|need to (?:find|compute|calculate|know)|mistake|wrong|incorrect|(?:initially|originally|at first),? (?:I|we|thought))\b|n['\u2019]t\b",
     re.IGNORECASE,
 )
 """Words of a sentence that states no result."""
@@ -171,13 +171,14 @@ def is_complete(after: str) -> bool:
     return not rest or (rest[0].isalpha() and is_unit(rest[0]))
 
 
-def states_several(sentence: str) -> bool:
-    """Whether a sentence states several values: "Maria is 14 years old and her brother is 7 years old."."""
+def several_values(sentence: str) -> tuple[str, ...]:
+    """The values of a sentence that states several: "Maria is 14 years old and her brother is 7 years old."."""
     text = _EMPHASIS.sub("", sentence[:_MAX_LENGTH])
     hidden = _hidden(text)
     cut = _SUBORDINATE.search(hidden, 1)
     values = _values(text, hidden, 0, cut.start() if cut else len(hidden))
-    return sum(bool(_COPULA.search(hidden[: value.start])) for value in values if value.role == "stated") > 1
+    stated = [v.text for v in values if v.role == "stated" and _COPULA.search(hidden[max(0, v.start - 60) : v.start])]
+    return tuple(stated) if len(stated) > 1 else ()
 
 
 def _after_copula(before: str) -> str:
