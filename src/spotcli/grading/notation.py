@@ -13,7 +13,7 @@ RULES = [
      r"\\binom{\1+\2-1}{\2}"),  # combinations with repetition
     (r"(?<=\d)(?:\{,\}|\\!,|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),  # 10{,}000 and 11,\! 111
     (r"\{,\}|\\!,|,\\!\s*", ","),
-    (r"\{([:;=])\}", r"\1"),
+    (r"(?:\\text)?\{\s*([:;=])\s*\}", r"\1"),
     (r"\\(?:mathrm|text|rm)\s*\{\s*\\[dt]?frac\s*\{([A-Za-z\s]+)\}\s*\{([A-Za-z\s]+)(\^\s*\{?\d\}?)?\}\s*\}",
      r"\\text{\1}/\\text{\2}\3"),  # 10 \mathrm{\frac{m}{s}}
     (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\{?\\(?:mathrm|text)\s*\{\s*(?:\\mu|\\text\{μ\})\s*([A-Za-z]{1,3})\s*\}",
@@ -73,7 +73,10 @@ RULES = [
     (r"\(\s*(?:\\text\{\s*)?\\?b?mod(?:ulo)?\b\s*\}?\s*([^()]*?)\s*\)", r" \\pmod{\1}"),
     (r"\\pmod\s*(\w)", r" \\pmod{\1}"),
     (r"(?:\\text\{\s*|\\b|\\|(?<![A-Za-z\\]))mod(?:ulo)?\s*\}?\s*(\d+|[a-z](?![a-z]))", r" \\pmod{\1}"),
+    (r"^\\text\{\s*(?:about|approximately|approx\.?|roughly|around|exactly|just|only|a total of)\s*\}\s*(?=[\\\d-])", ""),
     (r"\\text\{\s*infinity\s*\}", r"\\infty "),
+    (r"^(?:\\text\{\s*)?(?:[Aa]ll )?[Rr]eals?(?: numbers?)?(?: \w)? (?:except|excluding|other than)(?: for)?(?:\s*\})?\s*([^{}]{1,40})\}?$",
+     r"\\reals \\setminus \\{\1\\}"),
     (r"\\\{\s*\\\}", r"\\emptyset "),
     (r"\\(?:overline|overrightarrow|overleftrightarrow|vec)\s*\{\s*([A-Z]{1,3})\s*\}", r"\1"),  # segments
     (r"\\text\{([^{}]*\d[^{}]*)\}", r" \1 "),

@@ -47,7 +47,7 @@ from spotcli.grading.compare.relations import (
     split_modulus,
     without_condition,
 )
-from spotcli.grading.compare.words import PROSE
+from spotcli.grading.compare.words import PROSE, is_product, same_items
 from spotcli.grading.latex import canonical, tidy
 
 MAX_LENGTH = 1000
@@ -83,6 +83,8 @@ def equal(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool | No
     if canonical(gold) == canonical(answer):
         return True
     if (same := same_choice(gold, answer)) is not None:
+        return same
+    if re.search("[IVXivx]", gold) and (same := same_items(gold, answer)) is not None:
         return same
     answer = without_choice(answer)
     same = _same_readings(gold, answer, symbolic)
@@ -138,6 +140,10 @@ _MARK = re.compile(r"'|\^\s*\{?\s*\(?\s*-?\d|\\frac\s*\{\s*d|\\d?dot")
 
 def _key(name: str) -> str:
     return re.sub(r"[\s{}]", "", canonical(name))
+
+
+def _prose(text: str) -> set[str]:
+    return {word for word in PROSE.findall(text) if not is_product(word)}
 
 
 def _spelling(text: str) -> str:
@@ -227,6 +233,10 @@ class _Comparison:
         if gold_value and answer_value:
             (gold_name, gold_node), (answer_name, answer_node) = gold_value, answer_value
             same = self.nodes(gold_node, answer_node)
+            if same and is_same_function(gold_name, answer_name) and re.search("[a-z]", gold_node.text):
+                renamed = gold_name.split("(")[1].rstrip(") ")
+                if gold_node.text == answer_node.text and renamed in gold_node.text:  # f(x) = n and f(n) = n
+                    raise Undecidable("the argument of the function has another name")
             if same and _MARK.findall(gold_name) != _MARK.findall(answer_name):
                 raise Undecidable("a function compared with its derivative or inverse")
             if _key(gold_name) == _key(answer_name) or (same and nameless(gold_name, answer_name)):
@@ -361,7 +371,7 @@ class _Comparison:
             return True
         if _spelling(gold) == _spelling(answer):
             return True
-        if set(PROSE.findall(gold)) != set(PROSE.findall(answer)):  # sympy would read words as products of letters
+        if _prose(gold) != _prose(answer):  # sympy would read words as products of letters
             raise Undecidable("different words in a formula")
         if self.symbolic is None:
             self.needs_algebra = True

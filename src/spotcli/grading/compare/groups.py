@@ -57,6 +57,9 @@ def same_collections(gold: Node, answer: Node, same: Same) -> bool | None:
         group = gold if gold.kind == "tuple" else answer
         if ordered is True and group.brackets in ("()", "") and "set" not in (gold.kind, answer.kind):
             return True
+        named = values_by_name(answer_items if gold.kind == "tuple" else gold_items)
+        if named and len(named) > 1 and list(named) == sorted(named):  # x = 3, y = -2 is (3, -2)
+            return ordered
         unordered = same_members(gold_items, answer_items, same)
         if unordered is True:
             raise Undecidable("the same values, but only one side is a tuple")

@@ -3,6 +3,7 @@ r"""Relations in answers: name and value of ``x = 5``, interval of ``x > 2``, mo
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from spotcli.grading.compare.answer_tree import Node
 from spotcli.grading.latex import canonical
@@ -149,11 +150,38 @@ def _integer_ends(interval: Node) -> tuple[str, str] | None:
     return low.lstrip("+"), high.lstrip("+")
 
 
+def _intersection(items: tuple[Node, ...]) -> Node | None:
+    r"""``x > 1, x \ne 3`` as a union of intervals, if it is one interval without some of its inner points."""
+    interval, points = None, []
+    for item in items:
+        if item.kind == "relation" and item.operators == ("\\ne",) and _VARIABLE.fullmatch(item.items[0].text):
+            points.append((canonical(item.items[0].text), item.items[1].text))
+        elif interval is None and (found := interval_of(item)):
+            interval = found
+        else:
+            return None
+    if not interval or not points or any(name != interval[0] for name, _ in points):
+        return None
+    if not all(_WHOLE.fullmatch(point.replace(" ", "")) for _, point in points):
+        return None
+    low, high = (end.text for end in interval[1].items)
+    brackets = interval[1].brackets
+    ends = [low, *(str(point) for point in sorted(int(point.replace(" ", "")) for _, point in points)), high]
+    pieces = []
+    for index, (left, right) in enumerate(pairwise(ends)):
+        sides = (brackets[0] if index == 0 else "(") + (brackets[1] if index == len(ends) - 2 else ")")
+        text = f"{sides[0]}{left},{right}{sides[1]}"
+        pieces.append(Node("tuple", text, (Node("leaf", left), Node("leaf", right)), sides))
+    return Node("union", " \\cup ".join(piece.text for piece in pieces), tuple(pieces))
+
+
 def as_union(node: Node) -> Node:
     r"""``x < 2 or x > 3`` as a union of intervals, ``\mathbb{R}`` as an interval; other nodes as they are."""
-    if node.kind == "leaf" and re.fullmatch(r"\\reals|\\text\{ *(?:all )?reals?(?: numbers)? *\}", node.text):
+    if node.kind == "leaf" and re.fullmatch(r"\\reals|(?:\\text\{ *)?(?:all )?reals?(?: numbers?)? *\}?", node.text, re.IGNORECASE):
         ends = (Node("leaf", "-\\infty"), Node("leaf", "\\infty"))
         return Node("tuple", "(-\\infty,\\infty)", ends, "()")
+    if node.kind == "list" and (cut := _intersection(node.items)):
+        return cut
     if node.kind != "list" or not re.search(r"\bor\b", node.text):
         return node
     intervals = [interval_of(item) for item in node.items]

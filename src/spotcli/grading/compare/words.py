@@ -92,6 +92,8 @@ def comparable_words(text: str) -> str | None:
     inner = " ".join(inner.replace("{", " ").replace("}", " ").split()).strip(" .\"'`*").lower()
     if not _WORDS.fullmatch(inner) or len(inner) < 2 or re.fullmatch(r"\w(?:-\w)+", inner):
         return None
+    if "\\text" not in text and is_product(inner):
+        return None
     if "\\text" not in text and ((len(inner) < 3 and inner not in ("no", "up")) or inner in _FUNCTIONS):
         return None
     if predicate := _PREDICATE.fullmatch(inner):
@@ -125,6 +127,34 @@ _COUNTING_WORDS = {
 _INFINITE = re.compile(r"(?:(?:an )?infinit(?:e|ely)|infinity)(?: many)?(?: (?:number|numbers|solutions?))?(?: of .*)?")
 _NOTHING = {"none", "no", "nothing", "nobody", "nil", "never"}
 _ROMAN = re.compile(r"[ivxlcdm]+")
+
+
+def is_product(word: str) -> bool:
+    """Whether a word is a product of neighbouring letters, such as ``abc`` and ``zyx``."""
+    return 3 <= len(word) <= 4 and "".join(sorted(word)) in "abcdefghijklmnopqrstuvwxyz"
+
+
+_ITEM = re.compile(r"(?<![A-Za-z])(?:[IVX]{1,4}|[ivx]{1,4})(?![A-Za-z])")
+_ITEM_WORDS = {"and", "only", "both", "statements", "statement", "or", "all", "of", "the", "true", "are", "is"}
+
+
+def same_items(gold: str, answer: str) -> bool | None:
+    """Compare lists of Roman numerals, such as ``I and III only``; None for other texts."""
+    items = [_items(gold), _items(answer)]
+    return items[0] == items[1] if items[0] and items[1] else None
+
+
+def _items(text: str) -> frozenset[str]:
+    plain = text[:_MAX_ITEMS].replace("\\text", " ")
+    items = _ITEM.findall(plain)
+    rest = _ITEM.sub(" ", plain)
+    listed = len(items) > 1 and any(len(item) > 1 for item in items) and not re.search(r"[^A-Za-z\s(){},.]", rest)
+    words = re.findall(r"[A-Za-z]+", rest)
+    return frozenset(map(str.upper, items)) if listed and all(word.lower() in _ITEM_WORDS for word in words) else frozenset()
+
+
+_MAX_ITEMS = 100
+"""Characters of a list of Roman numerals."""
 
 
 def same_words(gold: str, answer: str) -> bool:

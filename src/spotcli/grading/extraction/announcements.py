@@ -20,8 +20,8 @@ _NEAR_END = 400
 is 5. Wait, ...")."""
 _IS = r"(?:is|are|equals?|becomes|(?:should|must|will|has to) be|comes (?:out )?to(?: be)?|(?:turns|works) out to be)"
 _ANSWER_IS = re.compile(
-    r"(?:\b(?P<noun>answers?|solutions?|final result|(?:correct|right|best) (?:choice|option|one|value|answer))\b"
-    r"(?:\s*\([^()\n]{0,40}\))?(?:\s+(?:choice|option|set))?[*_`\"]*"
+    r"(?:(?<![^\W_])(?P<noun>answers?|solutions?|final result|(?:correct|right|best) (?:choice|option|one|value|answer))\b"
+    r"(?:\s*\([^()\n]{0,40}\))?(?:\s+(?:choice|option|set))?[*_`\"']*"
     rf"(?:\s*(?:[:\uff1a=]|(?=\s*(?:\$|\\[(\[]))|\b{_IS}\b\s*:?|->)"
     rf"|\s+(?P<of>(?:to|for|of)\b[^.:\n]{{0,100}}?)(?:\b{_IS}\b|:)"
     r"|\s+of(?=\s*(?:[$\d]|\\[(\[]))"
@@ -70,7 +70,7 @@ _FILLERS = re.compile(
 )
 _VALUE_END = re.compile(
     r",?\s+\(?(?:since|because|as|which|where|so|but|when|while|whereas|hence|thus|therefore|i\.e\.?|not|if|for|with"
-    r"|after|given|rounded|namely|that|meaning|making|leaving|unless)\b|(?<!\s):\s|;\s|\s[-\u2013\u2014]+\s(?=[A-Za-z])"
+    r"|after|given|rounded|namely|that|meaning|making|leaving|unless)\b|(?<!\s):\s|;\s|\s[-\u2013\u2014]+\s(?!(?:sin|cos|tan|cot|sec|ln|log|exp|sqrt|pi|abs|arc[a-z]+)\b)(?=[A-Za-z]{2}|a\s)"
     r"|(?<![-=+/^])(?<![\s\w]\*)\s\((?!\s*(?:mod|base)\b)(?=[^)]*(?:[a-z]{3,}|[\u3040-\u9fff]))|(?<=[A-Za-z$%])\s\((?=\s*\\?[$\d*])|(?<=\d)\s\((?=\s*\d[\d.,/]*\s*%?\s*\))|\s\((?=\s*(?:or\b|about\b|i\.e|=|~|\u2248|\\approx))"
     r"|,?\s+or\s+(?=(?:half|equivalently|approximately|about|roughly|simply)\b)|,?\s+and\s+(?:the|we|it|so|this|that|their|its|he|she|they)\b"
     r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2}|[^\W\d_a-zA-Z])|(?<=[\d%*)])\s+of\s+(?:the|a|an|all|his|her|its|their)\b"
@@ -109,7 +109,7 @@ _LEADS_ON = re.compile(
 )
 """Words in a note after an answer that may lead to another one."""
 _CHECK = re.compile(
-    r"\W*(?:check|checking|verification|proof|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
+    r"\W*(?:(?:sanity |quick |double[- ])?check|checking|verification|proof|to (?:check|verify|confirm)|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
 _ASIDE = re.compile(
     r"\b(?:but )?I(?:'m| am) not (?:100 ?% )?(?:sure|certain)\b|\([^()]{0,80}\b(?:reject(?:ed)?|discard(?:ed)?|extraneous|invalid|not valid|ignored?|impossible)\b[^()]{0,80}\)",
@@ -270,6 +270,7 @@ def split_value(sentence: str) -> tuple[str, str]:
     tail = text[len(head) :]
     head = head.strip(' \t*_`",')
     head = head[:-1] if head.endswith("}") and head.count("{") < head.count("}") else head
+    head = head.strip("'\"") if head.startswith("'") or (head.count("'") == 1 and head.endswith("'") and "}" in text) else head
     if _is_value(head):
         return head, tail
     if is_value := _IS_VALUE.match(text):  # Final Answer: The largest $n$ is 34.

@@ -83,7 +83,9 @@ def _with_statement(answer: FoundAnswer | None, sentence: str, doubt: str, only:
     if answer and answer.doubt != NO_STATEMENT:
         several = several_values(sentence) if not answer.doubt else ()
         return replace(answer, others=(*several, ", ".join(several))) if several else answer
-    stated = statement(sentence, announced=only)
+    number = _ANY_NUMBER.search(sentence)
+    is_predicate = number and _PREDICATE.search(sentence[: number.start()].rstrip("$\\( *"))
+    stated = statement(sentence, announced=only and bool(is_predicate))
     if stated is None or (answer and _key(stated.text) != _key(answer.text)):
         return answer
     return replace(stated, doubt=doubt)
