@@ -70,11 +70,14 @@ _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_s
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
 _CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
+_OTHER_TURN = re.compile(r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b|\n(?:user|human):?[ \t]*\n", re.IGNORECASE)
 _STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
 
 
 def _without_continuation(text: str) -> str:
     """The text without another question that a model invents after its answer."""
+    if turn := _OTHER_TURN.search(text):
+        text = text[: turn.start()].rstrip()
     stated = _STATED.search(text)
     continuation = _CONTINUATION.search(text, stated.end()) if stated else None
     return text[: continuation.start()].rstrip() if continuation else text
@@ -248,7 +251,7 @@ _OPENING = re.compile(r"^(?:(?:so|thus|therefore|hence|finally|ok|okay|then|and)
 
 
 _CHOICE_IS_CORRECT = re.compile(
-    r"\b(?:option|choice|answer)\s*[(\[]?([A-J])[)\]]?\s+(?:is|was|must be|would be)\s+(?:the\s+)?"
+    r"(?:\b(?:option|choice|answer)\s*|(?:^|[.,:]\s+|\bthink\s+)(?=\(?[B-J]|A\)? is\b))[(\[]?([A-J])[)\]]?\s+(?:is|was|must be|would be)\s+(?:the\s+)?"
     r"(?:correct|right|best|true)\b",
     re.IGNORECASE,
 )

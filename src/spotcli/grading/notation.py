@@ -74,6 +74,8 @@ RULES = [
     (r"\\pmod\s*(\w)", r" \\pmod{\1}"),
     (r"(?:\\text\{\s*|\\b|\\|(?<![A-Za-z\\]))mod(?:ulo)?\s*\}?\s*(\d+|[a-z](?![a-z]))", r" \\pmod{\1}"),
     (r"^\\text\{\s*(?:about|approximately|approx\.?|roughly|around|exactly|just|only|a total of)\s*\}\s*(?=[\\\d-])", ""),
+    (r"\\text\{\s*((?:\(?[A-J]\)?\s*,\s*(?:and\s+)?)++(?:and\s+)?\(?[A-J]\)?|\(?[A-J]\)? and \(?[A-J]\)?)\s*\}", r" \1 "),
+    (r"\\text\s*\{\s*(?:(gcd|GCD)|lcm|LCM)\s*\}\s*(?=\()", lambda name: "\\gcd " if name[1] else "\\lcm "),
     (r"\\text\{\s*infinity\s*\}", r"\\infty "),
     (r"^(?:\\text\{\s*)?(?:[Aa]ll )?[Rr]eals?(?: numbers?)?(?: \w)? (?:except|excluding|other than)(?: for)?(?:\s*\})?\s*([^{}]{1,40})\}?$",
      r"\\reals \\setminus \\{\1\\}"),

@@ -35,6 +35,7 @@ from spotcli.grading.compare.leaves import ROUNDED, is_scalar, same_leaves
 from spotcli.grading.compare.quantities import read_quantity, without_units
 from spotcli.grading.compare.relations import (
     DATE,
+    are_other_functions,
     as_union,
     combined_value,
     equal_for_integers,
@@ -239,6 +240,8 @@ class _Comparison:
                     raise Undecidable("the argument of the function has another name")
             if same and _MARK.findall(gold_name) != _MARK.findall(answer_name):
                 raise Undecidable("a function compared with its derivative or inverse")
+            if same and are_other_functions(gold_name, answer_name):
+                raise Undecidable("the same value for different names")
             if _key(gold_name) == _key(answer_name) or (same and nameless(gold_name, answer_name)):
                 return same
             if same is not True and is_same_function(gold_name, answer_name):

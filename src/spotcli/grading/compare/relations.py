@@ -78,6 +78,12 @@ def is_same_function(gold: str, answer: str) -> bool:
     return bool(calls[0] and calls[1] and calls[0][1] == calls[1][1] and calls[0][2] != calls[1][2])
 
 
+def are_other_functions(gold: str, answer: str) -> bool:
+    """Whether two names are different functions: f(x) and g(x)."""
+    calls = [_CALL.fullmatch(name.replace(" ", "")) for name in (gold, answer)]
+    return bool(calls[0] and calls[1] and calls[0][1] != calls[1][1])
+
+
 _CALL = re.compile(r"([A-Za-z]\w*)\(([A-Za-z])\)")
 
 
@@ -95,10 +101,24 @@ def values_by_name(nodes: list[Node]) -> dict[str, Node] | None:
     values: dict[str, Node] = {}
     for node in nodes:
         named = named_value(node)
-        if not named or not _VARIABLE.fullmatch(named[0]) or named[0] in values:
+        name = _VARIABLE.fullmatch(named[0]) or _CALL.fullmatch(named[0].replace(" ", "")) if named else None
+        if not named or not name or named[0] in values:
             return None
         values[named[0]] = named[1]
     return values
+
+
+_DISTANCE = re.compile(r"\|\s*([a-zA-Z])\s*([+-])\s*(\d{1,9})\s*\|")
+
+
+def _ends_of_distance(items: list[Node]) -> tuple[Node, Node, Node] | None:
+    """Name and ends of ``|x - 3| < 2``; None for other inequalities."""
+    distance, radius = _DISTANCE.fullmatch(items[0].text.strip()), _WHOLE.fullmatch(items[1].text.strip())
+    if not distance or not radius or int(radius[0]) <= 0:
+        return None
+    center = int(distance[3]) if distance[2] == "-" else -int(distance[3])
+    low, high = center - int(radius[0]), center + int(radius[0])
+    return Node("leaf", distance[1]), Node("leaf", str(low)), Node("leaf", str(high))
 
 
 def interval_of(node: Node) -> tuple[str, Node] | None:
@@ -115,6 +135,9 @@ def interval_of(node: Node) -> tuple[str, Node] | None:
     if len(items) == 3 and _VARIABLE.fullmatch(items[1].text):
         low, name, high = items
         brackets = ("[" if closed[0] else "(") + ("]" if closed[1] else ")")
+    elif len(items) == 2 and (ends := _ends_of_distance(items)):
+        name, low, high = ends
+        brackets = "[]" if closed[0] else "()"
     elif len(items) == 2 and (absolute := _ABSOLUTE.fullmatch(items[0].text)):
         name, high, low = Node("leaf", absolute[1]), items[1], Node("leaf", f"-({items[1].text})")
         brackets = "[]" if closed[0] else "()"

@@ -108,7 +108,13 @@ _PIECE = re.compile(r"\\?([A-Za-z¢-]+)\.?|\^\s*\{?\s*([+-]?\d+)\s*\}?|(/)|.", r
 _NEWTON_METRE = re.compile(r"(?<![A-Za-z])Nm(?![A-Za-z])")
 
 
+_INCH = re.compile(r"(?<![A-Za-z])in(?=\s*\.?\s*\}?\s*(?:\^|/|$))")
+"""The unit at the end of a text or before a power; elsewhere it is the preposition."""
+
+
 def _singular(word: str) -> str:
+    if len(word) == 1:
+        return word
     for candidate in (
         word,
         word.lower(),
@@ -131,7 +137,7 @@ def read_unit(text: str) -> Unit | None:
     scale, powers, known = Fraction(1), dict[str, int](), True
     direction, pending, last = 1, 1, ""
     text = re.sub(r"\\frac\s*\{(.*?)\}\s*\{(.*?)\}", r"\1/\2", text)
-    text = _NEWTON_METRE.sub("N m", text)
+    text = _INCH.sub("inch", _NEWTON_METRE.sub("N m", text))
     for mark in _PIECE.finditer(text.replace("\\text", " ")):
         word, power, slash = mark[1], mark[2], mark[3]
         if slash or (word and word.lower() == "per"):

@@ -22,9 +22,9 @@ _IS = r"(?:is|are|equals?|becomes|(?:should|must|will|has to) be|comes (?:out )?
 _ANSWER_IS = re.compile(
     r"(?:(?<![^\W_])(?P<noun>answers?|solutions?|final result|(?:correct|right|best) (?:choice|option|one|value|answer))\b"
     r"(?:\s*\([^()\n]{0,40}\))?(?:\s+(?:choice|option|set))?[*_`\"']*"
-    rf"(?:\s*(?:[:\uff1a=]|(?=\s*(?:\$|\\[(\[]))|\b{_IS}\b\s*:?|->)"
+    rf"(?:\s*(?:[:\uff1a=]|(?=\s*(?:\$|\\[(\[]))|\b{_IS}\b\s*:?|->|=>|\u2192)"
     rf"|\s+(?P<of>(?:to|for|of)\b[^.:\n]{{0,100}}?)(?:\b{_IS}\b|:)"
-    r"|\s+of(?=\s*(?:[$\d]|\\[(\[]))"
+    r"|(?<=\bthe answer)\s+(?=-?\d)|\s+of(?=\s*(?:[$\d]|\\[(\[]))"
     r"|,? (?:then|therefore|thus|of course),? is\b)"
     rf"|{ABROAD})"
     r"(?:\s+(?:clearly|definitely|option|choice)\b)?[*_`\"]*",
@@ -109,7 +109,7 @@ _LEADS_ON = re.compile(
 )
 """Words in a note after an answer that may lead to another one."""
 _CHECK = re.compile(
-    r"\W*(?:(?:sanity |quick |double[- ])?check|checking|verification|proof|to (?:check|verify|confirm)|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
+    r"\W*(?:(?:sanity |quick |double[- ])?check|checking|verification|proof|(?:to|(?:we|you) can) (?:also )?(?:check|verify|confirm)|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
 _ASIDE = re.compile(
     r"\b(?:but )?I(?:'m| am) not (?:100 ?% )?(?:sure|certain)\b|\([^()]{0,80}\b(?:reject(?:ed)?|discard(?:ed)?|extraneous|invalid|not valid|ignored?|impossible)\b[^()]{0,80}\)",
@@ -117,6 +117,12 @@ _ASIDE = re.compile(
 )
 """A remark that holds no answer, such as one about another value: "(the other root, x = -5, is rejected)"."""
 _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
+_TAKEN_BACK = re.compile(
+    r"\W*(?:(?:no|wait|hmm+|oops|actually|sorry),?\s+)*(?:no\b|(?:that|this|it)(?:['\u2019]s| is| was) (?:not (?:right|correct)|wrong"
+    r"|incorrect))[^\d]*$",
+    re.IGNORECASE,
+)
+"""A text after an answer that withdraws it without another one."""
 _GOING_ON = re.compile(
     r"\b(?:we (?:get|have|obtain|find)|but|however|now|then|so|hence|thus|therefore|finally|half|twice|double|sum"
     r"|product|total|question|asks?|asked|need|want|next|wait|perimeter|remaining|left|per|each|average|difference"
@@ -197,6 +203,8 @@ def _announced(text: str) -> FoundAnswer | None:
         return FoundAnswer(f"({choice[1].upper()}) {choice[2].strip(' *')}")
     if not value:
         return _announced_sentence(sentence, rest)
+    if _TAKEN_BACK.match(following):
+        return FoundAnswer("", doubt="the announced answer is withdrawn")
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
     if _RESTATED.match(following) and has_value(following) and not _GOING_ON.search(following):
@@ -257,7 +265,7 @@ def _repeats(value: str, following: str) -> bool:
 
 
 def _key(text: str) -> str:
-    text = re.sub(r"(?<=[\d}$)])\s*\\text\s*\{[^{}]*\}\s*$", "", text)  # a unit
+    text = re.sub(r"(?<=[\d}$)])\s*(?:\\text\s*\{[^{}]*\}|[A-Za-z][A-Za-z ]{1,40})\s*$", "", text)  # a unit
     return re.sub(r"[\s$.,{}]|\\[()\[\]]", "", text)
 
 

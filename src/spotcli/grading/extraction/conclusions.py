@@ -109,7 +109,23 @@ def _is_computed(sentences: list[str], last: str) -> bool:
 NO_STATEMENT = "the text ends in a value, but does not state that it is the answer"
 
 
+_TERM = (
+    r"(?:(?:sqrt|sin|cos|tan|ln|log|exp)\([^()]{1,40}\)|\([^()]{1,40}\)|\d+(?:\.\d+)?|pi(?![a-z])|[a-zA-Z](?![a-zA-Z]))"
+    r"(?:\^(?:[\w.]{1,9}|\{[^{}]{1,20}\}|\([^()]{1,20}\))|[\u00b2\u00b3\u2074])?"
+)
+_PLAIN_FORMULA = re.compile(
+    rf"\b(?:is|are|becomes?|get|obtain|have|gives?|find|yields?|equals)\s+(?:that\s+)?(?P<formula>(?=[^$]*[a-zA-Z(])"
+    rf"(?:[a-zA-Z](?:_\w|\([a-z]\))?\s?[=<>\u2264\u2265]\s?)?-?{_TERM}(?:\s?[-+*/\u00b7]?\s?{_TERM}){{1,12}})$"
+)
+"""A formula in plain characters at the end of a sentence: "the equation of the line is y = 2x - 3"."""
+
+
 def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
+    if plain := _PLAIN_FORMULA.search(sentence):
+        sides = _top_level_sides(plain["formula"])
+        result = sides[-1].strip() if len(sides) > 1 else ""
+        sure = _CONCLUDING.search(sentence) and not _NOT_FINAL.search(sentence[: plain.start()].replace("equation of", "line of"))
+        return FoundAnswer(plain["formula"], doubt=doubt or ("" if sure else NO_STATEMENT), result=result)
     formula = _TRAILING_FORMULA.match(sentence)
     if formula and not re.search(r"\d", formula["after"]) and len(words_of(formula["after"])) <= 8:
         if answer := _of_formula(formula, doubt):

@@ -22,12 +22,13 @@ _EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|__|`")
 _MARK = "\ue000"
 """Takes the place of each character of a formula."""
 _CURRENCY = r"(?:\\?[$\u20ac\u00a3\u20b9]\s?)"
-_VALUE = re.compile(
+_VALUE_PATTERN = (
     rf"{_MARK}+(?:\s?\\?%)?"
     rf"|(?<![\w.,/:^])[-+\u2212]?{_CURRENCY}?[-\u2212]?(?:\d{{1,3}}(?:,\d{{3}})++|\d++)(?:\.\d++)?"
     r"(?:(?::\d\d?)++(?:\s?[aApP]\.?[mM](?![a-zA-Z]))?|\s\d++/\d++|\s?/\s?\d++(?:\.\d++)?)?"
     r"(?:\s?[\u00d7x*]\s?10\s?\^\s?(?:\{-?\d{1,3}\}|\(-?\d{1,3}\)|-?\d{1,3}))?(?:\s?\\?%)?(?!\d|[.,:/]\d|st\b|nd\b|rd\b|th\b)"
 )
+_VALUE = re.compile(_VALUE_PATTERN)
 _PLAIN_FORMULA = re.compile(
     r"[-\u2212]?(?:\d[\d.,]*\s?)?[\u03c0\u221a\u221b](?:[\w()\u00b2\u00b3\u2074/^.*\u03c0\u221a]|\s?[-+\u2212]\s?(?=[\d\u03c0\u221a]))*"
 )
@@ -100,7 +101,7 @@ _LIST = re.compile(r"\s*(?:[A-Za-z]+\s*)?(?:,|,?\s*\b(?:and|or)\b|&)\s*$")
 _UNIT = re.compile(r"[ -]?((?:square|cubic|sq\.?|cu\.?)\s+)?([A-Za-z]+)(\s*(?:/|per)\s*[A-Za-z]+)?")
 
 
-_ENDING = re.compile(rf"(.*\b(?:is|are|was|equals|becomes)\s+(?:equal to\s+)?)({_VALUE.pattern})((?:\s+[a-z]+){{0,3}})", re.DOTALL)
+_ENDING = re.compile(rf"(.*\b(?:is|are|was|equals|becomes)\s+(?:equal to\s+)?)({_VALUE_PATTERN})((?:\s+[a-z]+){{0,3}})", re.DOTALL)
 """A sentence whose verb is before its last value: "The remainder when 2^100 is divided by 7 is 2."."""
 _HYPOTHESIS = re.compile(r"\b(?:if|suppose|assume|let|not|cannot|case|would|each|when\b[^,]*,|where\b[^,]*,)\b", re.IGNORECASE)
 
