@@ -54,7 +54,7 @@ def tidy(text: str) -> str:
     else:
         text = re.sub(r"\\\\+(?=[a-zA-Z({\[%$])", r"\\", text)  # doubled by JSON or Python
         text = re.sub(r"\\\\", " ", text)
-    text = _dollars(text)
+    text = _dollars(text.replace("\\textdollar", "\\$") if "\\textdollar" in text else text)
     for pattern, replacement in _REWRITES:
         if pattern.search(text):  # faster: without a match, "sub" would expand the replacement for nothing
             text = pattern.sub(replacement, text)

@@ -47,7 +47,9 @@ from spotcli.grading.compare.relations import (
     same_residue,
     split_modulus,
     without_condition,
+    without_point,
 )
+from spotcli.grading.compare.units import is_unit
 from spotcli.grading.compare.words import PROSE, is_product, same_items
 from spotcli.grading.latex import canonical, tidy
 
@@ -144,7 +146,7 @@ def _key(name: str) -> str:
 
 
 def _prose(text: str) -> set[str]:
-    return {word for word in PROSE.findall(text) if not is_product(word)}
+    return {word for word in PROSE.findall(text) if not is_product(word) or is_unit(word)}
 
 
 def _spelling(text: str) -> str:
@@ -277,6 +279,8 @@ class _Comparison:
             return self._relation_and_list(relation, members)
         if named:
             return compare_with(named[1])
+        if other.kind == "union" and (union := without_point(relation)):
+            return compare_with(union)
         if (interval := interval_of(relation)) and other.kind in ("tuple", "union"):
             return compare_with(interval[1])
         if value := combined_value(relation):

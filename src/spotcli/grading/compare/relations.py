@@ -173,9 +173,14 @@ def _integer_ends(interval: Node) -> tuple[str, str] | None:
     return low.lstrip("+"), high.lstrip("+")
 
 
+_EVERYTHING = Node("tuple", "(-\\infty,\\infty)", (Node("leaf", "-\\infty"), Node("leaf", "\\infty")), "()")
+
+
 def _intersection(items: tuple[Node, ...]) -> Node | None:
     r"""``x > 1, x \ne 3`` as a union of intervals, if it is one interval without some of its inner points."""
     interval, points = None, []
+    if items[0] is _EVERYTHING:
+        interval, items = (canonical(items[1].items[0].text), items[0]), items[1:]
     for item in items:
         if item.kind == "relation" and item.operators == ("\\ne",) and _VARIABLE.fullmatch(item.items[0].text):
             points.append((canonical(item.items[0].text), item.items[1].text))
@@ -196,6 +201,11 @@ def _intersection(items: tuple[Node, ...]) -> Node | None:
         text = f"{sides[0]}{left},{right}{sides[1]}"
         pieces.append(Node("tuple", text, (Node("leaf", left), Node("leaf", right)), sides))
     return Node("union", " \\cup ".join(piece.text for piece in pieces), tuple(pieces))
+
+
+def without_point(relation: Node) -> Node | None:
+    r"""``x \ne 0`` as a union of intervals; None for other relations."""
+    return _intersection((_EVERYTHING, relation)) if relation.operators == ("\\ne",) else None
 
 
 def as_union(node: Node) -> Node:

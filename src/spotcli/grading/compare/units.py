@@ -169,11 +169,18 @@ def read_unit(text: str) -> Unit | None:
     return Unit(scale, nonzero, known) if nonzero else None
 
 
+_RARE = {"dm", "decimeter"}
+
+
 def conversions(unit: Unit) -> list[Fraction]:
     """Factors that convert a quantity in ``unit`` to the other units of the same kind; empty for compound units."""
     if not unit.known or len(unit.powers) != 1 or unit.powers[0][1] != 1:
         return []
     base = unit.powers[0][0]
     return sorted(
-        {unit.scale / scale for scale, powers in _TABLE.values() if powers == {base: 1} and scale != unit.scale}
+        {
+            unit.scale / scale
+            for name, (scale, powers) in _TABLE.items()
+            if powers == {base: 1} and scale != unit.scale and name not in _RARE
+        }
     )

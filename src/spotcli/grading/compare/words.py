@@ -9,8 +9,8 @@ from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.exact_numbers import ExactNumber
 from spotcli.grading.compare.number_equality import same_number
 
-PROSE = re.compile(r"(?<![A-Za-z\\])(?![b-df-hj-np-tv-z]{3}(?![a-z])|[A-Za-z]?[A-Z][a-z]?[A-Z]?[a-z]?(?![A-Za-z]))[A-Za-z]{3,}")
-"""Words outside of commands; shorter ones, and those like ``mgh`` and ``GMm``, may be products of variables."""
+PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
+"""Words outside of commands; shorter ones may be products of variables."""
 
 _UNITS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -130,8 +130,11 @@ _ROMAN = re.compile(r"[ivxlcdm]+")
 
 
 def is_product(word: str) -> bool:
-    """Whether a word is a product of neighbouring letters, such as ``abc`` and ``zyx``."""
-    return 3 <= len(word) <= 4 and "".join(sorted(word)) in "abcdefghijklmnopqrstuvwxyz"
+    """Whether a word is a product of letters, such as ``abc``, ``zyx``, ``mgh`` and ``qvB``."""
+    return 3 <= len(word) <= 4 and (
+        "".join(sorted(word)) in "abcdefghijklmnopqrstuvwxyz"
+        or bool(re.fullmatch(r"(?!gcd|lcm|hcf)[b-df-hj-np-tv-xz]{3}|[A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,3}[a-z]", word))
+    )
 
 
 _ITEM = re.compile(r"(?<![A-Za-z])(?:[IVX]{1,4}|[ivx]{1,4})(?![A-Za-z])")

@@ -65,6 +65,7 @@ _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _FILLERS = re.compile(
     r"^(?:[\s,:*_`\"\u2248~]|\b(?:of course|therefore|thus|hence|exactly|simply|just|indeed|clearly|precisely|equal to"
     r"|given by|then|so|in fact|obviously|now|approximately|about|roughly|again|thereby|finally|actually|still|namely"
+    r"|the (?:set|interval|point|(?:ordered )?pair|vector|matrix|expression|equation|function|fraction|polynomial)(?=\s*[$\\({\[])"
     r"|(?:option|choice)(?=[\s*]*\(?[A-Ja-j]\b))\b,?)+",
     re.IGNORECASE,
 )
@@ -87,6 +88,8 @@ _VERBS = {
     "pays", "paid", "costs", "earns", "earned", "spends", "spent", "saves", "saved", "weighs", "uses", "used",
 }  # fmt: skip
 """Words before a value with which it is a sentence rather than a value with its name."""
+_CLAUSE = re.compile(r"(?:they|he|she|it|we|you|there|the \w+)\s+\w+", re.IGNORECASE)
+"""The start of a sentence, which a value is not."""
 _IS_VALUE = re.compile(r"[^\W\d_].*\b(?:is|are|equals)\s+(?:equal to\s+)?(?=[$\\\d-])(.+)$", re.DOTALL)
 _REASON = re.compile(
     r"\W*(?:since|because|as|explanation|check|checking|verification|note|indeed|where|not|reason|proof|here|with|for"
@@ -109,7 +112,7 @@ _LEADS_ON = re.compile(
 )
 """Words in a note after an answer that may lead to another one."""
 _CHECK = re.compile(
-    r"\W*(?:(?:sanity |quick |double[- ])?check|checking|verification|proof|(?:to|(?:we|you) can) (?:also )?(?:check|verify|confirm)|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
+    r"\W*(?:(?:sanity |quick |double[- ])?check|checking|verification|proof|(?:to|(?:we|you) can) (?:also )?(?:(?:double[- ])?check|verify|confirm)|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
 )
 _ASIDE = re.compile(
     r"\b(?:but )?I(?:'m| am) not (?:100 ?% )?(?:sure|certain)\b|\([^()]{0,80}\b(?:reject(?:ed)?|discard(?:ed)?|extraneous|invalid|not valid|ignored?|impossible)\b[^()]{0,80}\)",
@@ -279,7 +282,7 @@ def split_value(sentence: str) -> tuple[str, str]:
     head = head.strip(' \t*_`",')
     head = head[:-1] if head.endswith("}") and head.count("{") < head.count("}") else head
     head = head.strip("'\"") if head.startswith("'") or (head.count("'") == 1 and head.endswith("'") and "}" in text) else head
-    if _is_value(head):
+    if _is_value(head) and not (_CLAUSE.match(head) and not has_value(head) and has_value(tail)):
         return head, tail
     if is_value := _IS_VALUE.match(text):  # Final Answer: The largest $n$ is 34.
         return split_value(is_value[1])

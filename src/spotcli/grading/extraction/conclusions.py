@@ -62,6 +62,8 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     for sentence in reversed(sentences[-3:]):
         if has_value(sentence) and _DENIED.search(sentence):
             return None
+        if has_value(sentence) and _RANGE.search(sentence):
+            return None
         if has_value(sentence):
             answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
             if answer and answer.doubt == NO_STATEMENT and _is_computed(sentences, sentence):
@@ -72,6 +74,8 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     return None
 
 
+_RANGE = re.compile(r"\bbetween\s+[\d$\\][^.]{0,40}\band\b[^.]{0,20}\.?\W*$", re.IGNORECASE)
+"""The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _ANY_NUMBER = re.compile(r"\d[\d.,/]*")
 
 

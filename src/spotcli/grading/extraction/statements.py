@@ -88,6 +88,7 @@ _CONCLUDES = re.compile(
     r"|total|all|summary)|this means|we (?:conclude|find|see))\b|.*\b(?:in total|altogether|in all)\W*$",
     re.IGNORECASE,
 )
+_SO = re.compile(r"\b(?:so|thus|hence|therefore)\b", re.IGNORECASE)
 _NO_RESULT = re.compile(
     r"\b(?:if|when|where|suppose|assume|let|check|verify|note|recall|not|cannot|never|question|asked|book"
     r"|key|mod|modulo|case|consider|example|figure|equation|section|step|solutions?|would|could|might|may|first|next"
@@ -132,7 +133,7 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
     cut = _SUBORDINATE.search(hidden, start + 1)
     end = cut.start() if cut else len(hidden)
     values = _values(text, hidden, start, end)
-    stated = [value for value in values if value.role == "stated"]
+    stated = list({value.text: value for value in values if value.role == "stated"}.values())
     if not stated and len(values) == 1:
         stated = values
     if len(stated) > 1 and (compound := _compound(text, hidden[:end], stated)):
@@ -149,7 +150,7 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
         return None
     if _OPERATION.search(_after_copula(before)):
         return None
-    concluded = announced or _CONCLUDES.match(hidden) or _CONCLUDES.match(before) or _COPULA.search(before)
+    concluded = announced or _SO.search(before) or _CONCLUDES.match(hidden) or _CONCLUDES.match(before) or _COPULA.search(before)
     if not concluded or _CHANGED.match(after) or _NO_RESULT.search(hidden[start:end]):
         return None
     next_word = re.match(r"[ -]*([A-Za-z]+)", after)
