@@ -264,7 +264,7 @@ _CHOICE = re.compile(r"\W{0,3}\(?([A-J])(?:[).:,。]|[^\x00-\x7f]|\s*$)")
 
 def leading_choice(response: str) -> str | None:
     """The letter in ``D. it can't be A`` or ``Option D is correct``, for references that are a letter."""
-    text = strip_thinking(response).strip()
+    text = strip_thinking(response).replace("**", "").strip()
     for pattern in (_CHOICE_IS_CORRECT, _CHOSEN):
         if named := pattern.findall(text[-1000:]):
             return str(named[-1]).upper()

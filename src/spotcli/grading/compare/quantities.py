@@ -66,7 +66,7 @@ def read_quantity(text: str, trust: bool = False) -> Quantity | None:
     number = _number(value.rstrip("% "))
     if not number:
         return None
-    if "_" in unit:  # 2H_2O
+    if "_" in unit and not is_unit(re.sub(r"\\text|[{\s]", "", unit.partition("}")[0])):  # 2H_2O
         return None
     if unit.startswith("{") and unit.endswith("}"):
         unit = unit[1:-1].strip()

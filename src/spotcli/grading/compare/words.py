@@ -92,7 +92,7 @@ def comparable_words(text: str) -> str | None:
     inner = " ".join(inner.replace("{", " ").replace("}", " ").split()).strip(" .\"'`*").lower()
     if not _WORDS.fullmatch(inner) or len(inner) < 2 or re.fullmatch(r"\w(?:-\w)+", inner):
         return None
-    if "\\text" not in text and is_product(inner):
+    if "\\text" not in text and text.islower() and is_product(inner):
         return None
     if "\\text" not in text and ((len(inner) < 3 and inner not in ("no", "up")) or inner in _FUNCTIONS):
         return None
@@ -133,7 +133,7 @@ def is_product(word: str) -> bool:
     """Whether a word is a product of letters, such as ``abc``, ``zyx``, ``mgh`` and ``qvB``."""
     return 3 <= len(word) <= 4 and (
         "".join(sorted(word)) in "abcdefghijklmnopqrstuvwxyz"
-        or bool(re.fullmatch(r"(?!gcd|lcm|hcf)[b-df-hj-np-tv-xz]{3}|[A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,3}[a-z]", word))
+        or bool(re.fullmatch(r"(?!gcd|lcm|hcf)[b-df-hj-np-tv-xz]{3}|[A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,3}[a-z]|[A-Z]{3}", word))
     )
 
 

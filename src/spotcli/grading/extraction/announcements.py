@@ -32,7 +32,7 @@ _ANSWER_IS = re.compile(
 )
 _OTHER_ANSWER = re.compile(
     r"\b(?:wrong|incorrect|other|another|common|false|possible|first|second|third|tempting|intermediate|partial|not"
-    r"|(?:check|verify|checking|verifying|confirm)\s+(?:our|the|this|that the|that our))\s+$",
+    r"|(?:check|verify|checking|verifying|confirm|assume|suppose|assuming|supposing|if|whether)\s+(?:that\s+)?(?:our|the|this|that the|that our))\s+$",
     re.IGNORECASE,
 )
 _HEARSAY = re.compile(
@@ -121,7 +121,7 @@ _ASIDE = re.compile(
 """A remark that holds no answer, such as one about another value: "(the other root, x = -5, is rejected)"."""
 _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
-    r"\W*(?:(?:no|wait|hmm+|oops|actually|sorry),?\s+)*(?:no\b|(?:that|this|it)(?:['\u2019]s| is| was) (?:not (?:right|correct)|wrong"
+    r"\W*(?:(?:no|wait|hmm+|oops|actually|sorry),?\s+)*(?:no\b|(?:that|this|it|which)(?:['\u2019]s| is| was) (?:not (?:right|correct)|wrong"
     r"|incorrect))[^\d]*$",
     re.IGNORECASE,
 )

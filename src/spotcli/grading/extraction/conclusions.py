@@ -74,7 +74,7 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     return None
 
 
-_RANGE = re.compile(r"\bbetween\s+[\d$\\][^.]{0,40}\band\b[^.]{0,20}\.?\W*$", re.IGNORECASE)
+_RANGE = re.compile(r"\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$", re.IGNORECASE)
 """The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _ANY_NUMBER = re.compile(r"\d[\d.,/]*")
 
@@ -128,6 +128,7 @@ def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
     if plain := _PLAIN_FORMULA.search(sentence):
         sides = _top_level_sides(plain["formula"])
         result = sides[-1].strip() if len(sides) > 1 else ""
+    if plain and not re.fullmatch(_NUMBER, result):  # s = 40 is read below
         sure = _CONCLUDING.search(sentence) and not _NOT_FINAL.search(sentence[: plain.start()].replace("equation of", "line of"))
         return FoundAnswer(plain["formula"], doubt=doubt or ("" if sure else NO_STATEMENT), result=result)
     formula = _TRAILING_FORMULA.match(sentence)

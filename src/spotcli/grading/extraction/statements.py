@@ -50,6 +50,8 @@ _CIRCUMSTANCE = re.compile(
     r"|across|using|around|into|through)\s+(?:only\s+|just\s+|about\s+|the\s+|a\s+|an\s+)?$",
     re.IGNORECASE,
 )
+_PURPOSE = re.compile(r"\bto [a-z]{2,12}\s+(?:(?:the|a|an|all|another|up|for|its|his|her|their)\s+)*$", re.IGNORECASE)
+"""A purpose after the stated value: "needs 2.5 hours to cover 1500 km"."""
 _KNOWN = re.compile(
     r"\b(?:the|these|those|all|both|her|his|their|its|our|my|your|each|every|first|last|next|other|another|step|day"
     r"|week|year|month|part|case|problem|question|grade|room|number|no\.|chapter|page|figure|table)"
@@ -66,7 +68,7 @@ _NAME = re.compile(r"(?!.*\\text)[^\d\u03c0]*", re.DOTALL)
 _CHANGED = re.compile(
     r"[ \t-]*(?:[a-z]+\s+){0,2}?(?:or (?:more|less|fewer|greater|higher|lower)|times\b|squared|cubed|below|above"
     r"|and (?:a|one|two|three)\b|past\b|to \d|choose\b|factorial|!|divided|multiplied|plus|minus|mod\b|of [\d$]"
-    rf"|of {_MARK}|(?:more|less|fewer) than [\d$]|[-+*/^\u00d7\u00f7](?!\w))",
+    rf"|of {_MARK}|(?:more|less|fewer) than (?:[\d$]|[a-z]\b)|[-+*/^\u00d7\u00f7](?!\w))",
     re.IGNORECASE,
 )
 """Words after a value that make another one of it."""
@@ -124,6 +126,8 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
     if len(sentence) > _MAX_LENGTH:
         return None
     text = _EMPHASIS.sub("", sentence).strip(" .!\n*:")
+    if "\n" in text and not any("\n" in formula[0] for formula in FORMULA.finditer(text)):
+        text = next(line for line in reversed(text.split("\n")) if line.strip())
     hidden = _hidden(text)
     if (ending := _ENDING.fullmatch(hidden)) and _CONCLUDES.match(hidden) and not _HYPOTHESIS.search(ending[1]):
         content = text[ending.start(2) : ending.end(2)]
@@ -220,13 +224,15 @@ def _role(before: str, has_earlier: bool) -> str:
         return "restated"
     if _KNOWN.search(before):
         return "known"
+    if has_earlier and _PURPOSE.search(before):
+        return "circumstance"
     return "circumstance" if _CIRCUMSTANCE.search(before) else "stated"
 
 
 def _unit(after: str) -> str:
     """The known unit at the start of a text."""
     unit = _UNIT.match(after)
-    if not unit or not is_unit(unit[2]):
+    if not unit or not is_unit(unit[2]) or unit[2] == "in":
         return ""
     return f" \\text{{{unit[0].strip(' -')}}}"
 
