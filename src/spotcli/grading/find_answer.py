@@ -39,7 +39,9 @@ def find_answer(response: str) -> FoundAnswer:
     Raises:
         NoAnswer: the response contains no answer, or an incomplete, empty or withdrawn box.
     """
-    text = _without_continuation(_CALCULATION.sub("", _END_TOKEN.sub("", without_markup(strip_thinking(response)))).rstrip())
+    text = _without_continuation(
+        _CALCULATION.sub("", _END_TOKEN.sub("", without_markup(strip_thinking(response)))).rstrip()
+    )
     if boxed := boxed_answer(text):
         return _after_box(boxed[0], text[boxed[1] :])
     if tagged := tagged_answer(text):
@@ -70,7 +72,11 @@ _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_s
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
 _CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
-_OTHER_TURN = re.compile(r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b|\n(?:user|human):?[ \t]*\n", re.IGNORECASE)
+_OTHER_TURN = re.compile(
+    r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b"
+    r"|\n(?:user|human):?[ \t]*\n",
+    re.IGNORECASE,
+)
 _STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
 
 
@@ -251,7 +257,8 @@ _OPENING = re.compile(r"^(?:(?:so|thus|therefore|hence|finally|ok|okay|then|and)
 
 
 _CHOICE_IS_CORRECT = re.compile(
-    r"(?:\b(?:option|choice|answer)\s*|(?:^|[.,:]\s+|\bthink\s+)(?=\(?[B-J]|A\)? is\b))[(\[]?([A-J])[)\]]?\s+(?:is|was|must be|would be)\s+(?:the\s+)?"
+    r"(?:\b(?:option|choice|answer)\s*|(?:^|[.,:]\s+|\bthink\s+)(?=\(?[B-J]|A\)? is\b))"
+    r"[(\[]?([A-J])[)\]]?\s+(?:is|was|must be|would be)\s+(?:the\s+)?"
     r"(?:correct|right|best|true)\b",
     re.IGNORECASE,
 )

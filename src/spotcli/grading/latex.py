@@ -23,7 +23,9 @@ _FRAC_CHARACTERS = re.compile(r"\\frac(?:\s*(?=\d)|\s+)([0-9a-zA-Z])\s*([0-9a-zA
 _FRAC_HALF = re.compile(r"\\frac\s*(\d|[a-zA-Z])\s*(?=[{\\])")
 _FRAC_TAIL = re.compile(rf"(\\frac\s*\{{[^{{}}]*\}})\s*(\d|[a-zA-Z]|{_SYMBOL})")
 _RAISED_FRAC = re.compile(r"\^\s*(\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})")
-_BINOM_DIGITS = re.compile(r"\\binom(?:\s*(\d)|\s+([a-z])|\s*\{([^{}]*)\})(?:\s*(\d)|\s*([a-z])(?![a-z])|\s*\{([^{}]*)\})")
+_BINOM_DIGITS = re.compile(
+    r"\\binom(?:\s*(\d)|\s+([a-z])|\s*\{([^{}]*)\})(?:\s*(\d)|\s*([a-z])(?![a-z])|\s*\{([^{}]*)\})"
+)
 _INNER_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
 _LONE_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 

@@ -107,9 +107,7 @@ def same_numerically(gold: Any, answer: Any, tolerance: float) -> bool | None:
     bounds = _bounds(gold, answer)
     compared = 0
     for row, values in enumerate(points_for(gold, answer) if symbols else POSITIVE[:1]):
-        point = point_of(symbols, values)
-        if bounds:
-            point |= {symbol: value for symbol, value in _integers(symbols, row).items() if symbol in bounds}
+        point = _with_bounds(point_of(symbols, values), symbols, bounds, row)
         x, y = (number_at(formula, point) for formula in (gold, answer))
         if (x is None or y is None) and any(symbol.name in INTEGERS for symbol in symbols):
             x, y = (number_at(formula, _integers(symbols, row)) for formula in (gold, answer))  # sums and factorials
@@ -138,6 +136,11 @@ def _bounds(*formulas: Any) -> set[Any]:
     """The symbols in the bounds of sums and products, which stand for integers."""
     loops = (loop for formula in formulas for loop in formula.atoms(sympy.Sum, sympy.Product))
     return {symbol for loop in loops for limit in loop.limits for bound in limit[1:] for symbol in bound.free_symbols}
+
+
+def _with_bounds(point: dict[Any, Any], symbols: Sequence[Any], bounds: set[Any], row: int) -> dict[Any, Any]:
+    """The point with integers for the symbols in bounds."""
+    return point | {symbol: value for symbol, value in _integers(symbols, row).items() if symbol in bounds}
 
 
 def _integers(symbols: Sequence[Any], row: int) -> dict[Any, Any]:

@@ -34,7 +34,9 @@ _UNREAD = re.compile(
     r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d"
 )
 """Notation that the parser misreads: derivatives and transposes as products, ``1 2`` as a sum, gcd(a, b) as 1."""
-_UNIT_VECTOR = re.compile(r"\\(?:text|hat|vec)\s*\{\s*\\?(?:text\{)?([ijk])\s*\}?\}|\\(?:hat|vec)\s*([ijk])(?![A-Za-z])")
+_UNIT_VECTOR = re.compile(
+    r"\\(?:text|hat|vec)\s*\{\s*\\?(?:text\{)?([ijk])\s*\}?\}|\\(?:hat|vec)\s*([ijk])(?![A-Za-z])"
+)
 _POWER_T = re.compile(r"\^\s*(?:\{\s*T\s*\}|T)")
 _LETTER_D = re.compile(r"(?<![A-Za-z\\])d(?=\s*\\[A-Za-z]|\s+[A-Za-z])")
 _UNIT_I = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_])")

@@ -80,7 +80,8 @@ _UNION = re.compile(r"\\cup(?![A-Za-z])|(?<=[\])])\s*U\s*(?=[\[(])")
 _COLON = re.compile(r"\s*:\s*|\\text\s*\{\s*(?:to|:)\s*\}")
 _MATRIX_TEXT = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _SYSTEM = re.compile(
-    r"(?:\\\{\s*)?\\begin\{(cases|aligned|align\*?|gathered|split|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\{\1\}", re.DOTALL
+    r"(?:\\\{\s*)?\\begin\{(cases|aligned|align\*?|gathered|split|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\{\1\}",
+    re.DOTALL,
 )
 _PIECEWISE = re.compile(r"&\s*(?!=)|\\text|\\begin")
 _ROW_END = re.compile(r"\\cr(?![a-z])|\\newline")
@@ -154,12 +155,16 @@ def _piecewise(text: str, depth: int) -> Node | None:
         return None
     rows = [_CASE_WORDS.sub(" ", row).split("&") for row in _ROW_END.split(cases[3]) if row.strip()]
     rows = [[cell.strip(" ,;.") for cell in row] for row in rows]
-    if len(rows) < 2 or any(len(row) != 2 or not re.search(r"[<>]|\\(?:le|ge|ne|in)(?![a-z])|[a-z]{4}", row[1]) for row in rows):
+    if len(rows) < 2 or any(
+        len(row) != 2 or not re.search(r"[<>]|\\(?:le|ge|ne|in)(?![a-z])|[a-z]{4}", row[1]) for row in rows
+    ):
         return None
     return Node("piecewise", text, tuple(Node("tuple", "&".join(row), _parse_all(row, depth)) for row in rows))
 
 
-_AND_A_HALF = re.compile(r"\band (?:a|one|two|three|four|five)[ -](?:half|third|quarter|fourth|fifth|sixth|eighth|tenth)s?\b")
+_AND_A_HALF = re.compile(
+    r"\band (?:a|one|two|three|four|five)[ -](?:half|third|quarter|fourth|fifth|sixth|eighth|tenth)s?\b"
+)
 _LARGE_AND = re.compile(r"\b(?:hundred|thousand|million|billion) and\b", re.IGNORECASE)
 
 
@@ -221,7 +226,8 @@ def _plus_minus(text: str, depth: int) -> Node | None:
 
 
 _BUILDER = re.compile(
-    r"\s*([a-z])(?:\s*\\in\s*\\reals)?\s*(?:\||:|\\text\s*\{\s*(?:such that|with)\s*\})\s*((?=[^|]*\1)(?=[^|]*[<>\\])[^|:]*)"
+    r"\s*([a-z])(?:\s*\\in\s*\\reals)?\s*(?:\||:|\\text\s*\{\s*(?:such that|with)\s*\})\s*"
+    r"((?=[^|]*\1)(?=[^|]*[<>\\])[^|:]*)"
 )
 r"""A set of numbers by an inequality: ``x \in \reals | x > 0``."""
 

@@ -77,7 +77,7 @@ def same_collections(gold: Node, answer: Node, same: Same) -> bool | None:
 
 
 def _labels(nodes: list[Node]) -> list[str]:
-    r"""The names of ``\text{Ann: } 12, \text{Bob: } 8`` or ``5 \text{ red}, 3 \text{ blue}``; none unless all differ."""
+    r"""The names of ``\text{Ann: } 12, \text{Bob: } 8`` or ``5 \text{ red}, 3 \text{ blue}``, if all differ."""
     labels = [" ".join(re.findall(r"[A-Za-z]{2,}", re.sub(r"\\text|\\[a-z]+", " ", node.text))) for node in nodes]
     return labels if all(labels) and len(set(labels)) == len(labels) else []
 

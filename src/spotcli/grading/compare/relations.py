@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.answer_tree import Node
 from spotcli.grading.latex import canonical
 
@@ -78,10 +79,27 @@ def is_same_function(gold: str, answer: str) -> bool:
     return bool(calls[0] and calls[1] and calls[0][1] == calls[1][1] and calls[0][2] != calls[1][2])
 
 
-def are_other_functions(gold: str, answer: str) -> bool:
-    """Whether two names are different functions: f(x) and g(x)."""
-    calls = [_CALL.fullmatch(name.replace(" ", "")) for name in (gold, answer)]
-    return bool(calls[0] and calls[1] and calls[0][1] != calls[1][1])
+_MARK = re.compile(r"'|\^\s*\{?\s*\(?\s*-?\d|\\frac\s*\{\s*d|\\d?dot")
+"""Signs of a derivative, an inverse or a power in the name of a value."""
+
+
+def refuse_other_names(gold: tuple[str, Node], answer: tuple[str, Node]) -> None:
+    """Check the names of two equal values.
+
+    Raises:
+        Undecidable: the names are different functions, f(x) and g(x), a function and its derivative, or they have other
+            arguments, f(x) = n and f(n) = n.
+    """
+    (gold_name, gold_node), (answer_name, answer_node) = gold, answer
+    if _MARK.findall(gold_name) != _MARK.findall(answer_name):
+        raise Undecidable("a function compared with its derivative or inverse")
+    calls = [_CALL.fullmatch(name.replace(" ", "")) for name in (gold_name, answer_name)]
+    if not calls[0] or not calls[1]:
+        return
+    if calls[0][1] != calls[1][1]:
+        raise Undecidable("the same value for different names")
+    if calls[0][2] != calls[1][2] and gold_node.text == answer_node.text and calls[0][2] in gold_node.text:
+        raise Undecidable("the argument of the function has another name")
 
 
 _CALL = re.compile(r"([A-Za-z]\w*)\(([A-Za-z])\)")
@@ -210,7 +228,9 @@ def without_point(relation: Node) -> Node | None:
 
 def as_union(node: Node) -> Node:
     r"""``x < 2 or x > 3`` as a union of intervals, ``\mathbb{R}`` as an interval; other nodes as they are."""
-    if node.kind == "leaf" and re.fullmatch(r"\\reals|(?:\\text\{ *)?(?:all )?reals?(?: numbers?)? *\}?", node.text, re.IGNORECASE):
+    if node.kind == "leaf" and re.fullmatch(
+        r"\\reals|(?:\\text\{ *)?(?:all )?reals?(?: numbers?)? *\}?", node.text, re.IGNORECASE
+    ):
         ends = (Node("leaf", "-\\infty"), Node("leaf", "\\infty"))
         return Node("tuple", "(-\\infty,\\infty)", ends, "()")
     if node.kind == "list" and (cut := _intersection(node.items)):

@@ -102,7 +102,9 @@ def comparable_words(text: str) -> str | None:
 
 
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['\u2019.-](?=[^\W\d_]))*(?: [^\W\d_](?:[^\W\d_]|['\u2019.-](?=[^\W\d_]))*)*")
-_PREDICATE = re.compile(r"(?:the|this|it|that|these|there) (?:[a-z]+ ){0,6}?(?:is|are|has|have|was|were) ((?:[a-z-]+ ?){1,4})")
+_PREDICATE = re.compile(
+    r"(?:the|this|it|that|these|there) (?:[a-z]+ ){0,6}?(?:is|are|has|have|was|were) ((?:[a-z-]+ ?){1,4})"
+)
 """A sentence about the answer: "the function is even"."""
 _FUNCTIONS = {
     "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "max", "min", "gcd", "lcm", "arcsin",
@@ -133,7 +135,11 @@ def is_product(word: str) -> bool:
     """Whether a word is a product of letters, such as ``abc``, ``zyx``, ``mgh`` and ``qvB``."""
     return 3 <= len(word) <= 4 and (
         "".join(sorted(word)) in "abcdefghijklmnopqrstuvwxyz"
-        or bool(re.fullmatch(r"(?!gcd|lcm|hcf)[b-df-hj-np-tv-xz]{3}|[A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,3}[a-z]|[A-Z]{3}", word))
+        or bool(
+            re.fullmatch(
+                r"(?!gcd|lcm|hcf)[b-df-hj-np-tv-xz]{3}|[A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,3}[a-z]|[A-Z]{3}", word
+            )
+        )
     )
 
 
@@ -153,7 +159,11 @@ def _items(text: str) -> frozenset[str]:
     rest = _ITEM.sub(" ", plain)
     listed = len(items) > 1 and any(len(item) > 1 for item in items) and not re.search(r"[^A-Za-z\s(){},.]", rest)
     words = re.findall(r"[A-Za-z]+", rest)
-    return frozenset(map(str.upper, items)) if listed and all(word.lower() in _ITEM_WORDS for word in words) else frozenset()
+    return (
+        frozenset(map(str.upper, items))
+        if listed and all(word.lower() in _ITEM_WORDS for word in words)
+        else frozenset()
+    )
 
 
 _MAX_ITEMS = 100

@@ -20,7 +20,8 @@ _NEAR_END = 400
 is 5. Wait, ...")."""
 _IS = r"(?:is|are|equals?|becomes|(?:should|must|will|has to) be|comes (?:out )?to(?: be)?|(?:turns|works) out to be)"
 _ANSWER_IS = re.compile(
-    r"(?:(?<![^\W_])(?P<noun>answers?|solutions?|final result|(?:correct|right|best) (?:choice|option|one|value|answer))\b"
+    r"(?:(?<![^\W_])"
+    r"(?P<noun>answers?|solutions?|final result|(?:correct|right|best) (?:choice|option|one|value|answer))\b"
     r"(?:\s*\([^()\n]{0,40}\))?(?:\s+(?:choice|option|set))?[*_`\"']*"
     rf"(?:\s*(?:[:\uff1a=]|(?=\s*(?:\$|\\[(\[]))|\b{_IS}\b\s*:?|->|=>|\u2192)"
     rf"|\s+(?P<of>(?:to|for|of)\b[^.:\n]{{0,100}}?)(?:\b{_IS}\b|:)"
@@ -32,7 +33,8 @@ _ANSWER_IS = re.compile(
 )
 _OTHER_ANSWER = re.compile(
     r"\b(?:wrong|incorrect|other|another|common|false|possible|first|second|third|tempting|intermediate|partial|not"
-    r"|(?:check|verify|checking|verifying|confirm|assume|suppose|assuming|supposing|if|whether)\s+(?:that\s+)?(?:our|the|this|that the|that our))\s+$",
+    r"|(?:check|verify|checking|verifying|confirm|assume|suppose|assuming|supposing|if|whether)"
+    r"\s+(?:that\s+)?(?:our|the|this|that the|that our))\s+$",
     re.IGNORECASE,
 )
 _HEARSAY = re.compile(
@@ -45,7 +47,8 @@ _NOT_BUT = re.compile(r"\s*not\s+[^\s.?!]{1,40},?\s+but\s+(?:rather\s+)?(?=[*$\d
 """The start of an announcement of another value: "not 16 but 18"."""
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
 _MARKED_LINE = re.compile(
-    r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution|(?:Final )?Result)(?:\*\*|__)?\s*(?:[:\uff1a]|(?<=Ans)\.)(?:\*\*|__)?\s*(.+)$",
+    r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution|(?:Final )?Result)(?:\*\*|__)?\s*"
+    r"(?:[:\uff1a]|(?<=Ans)\.)(?:\*\*|__)?\s*(.+)$",
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"(?:^|\s)####[ \t]*(\S.*)$")
@@ -58,14 +61,16 @@ _HEADED_LIST = re.compile(
 _BULLET = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,2}[.)]|\([a-h]\))[ \t]+", re.MULTILINE)
 _LABEL = re.compile(r"^[^:=\d$]{1,40}:[*_ ]*(?=\S)")
 _CHOICE_AND_TEXT = re.compile(
-    r"(?:(?:[Oo]ption|[Cc]hoice)\s+\(?(?=[a-j]\))|(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-J]|(?<=[Oo]ption \()[a-j])(?:\)\s*:|[.)])\s+([^\n.]{1,60})(?:\.?\s*\**\s*$|(?=\*\*))"
+    r"(?:(?:[Oo]ption|[Cc]hoice)\s+\(?(?=[a-j]\))|(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-J]|(?<=[Oo]ption \()[a-j])"
+    r"(?:\)\s*:|[.)])\s+([^\n.]{1,60})(?:\.?\s*\**\s*$|(?=\*\*))"
 )
 """The text after an announcement, if it is a choice letter with its text."""
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _FILLERS = re.compile(
     r"^(?:[\s,:*_`\"\u2248~]|\b(?:of course|therefore|thus|hence|exactly|simply|just|indeed|clearly|precisely|equal to"
     r"|given by|then|so|in fact|obviously|now|approximately|about|roughly|again|thereby|finally|actually|still|namely"
-    r"|the (?:set|interval|point|(?:ordered )?pair|vector|matrix|expression|equation|function|fraction|polynomial)(?=\s*[$\\({\[])"
+    r"|the (?:set|interval|point|(?:ordered )?pair|vector|matrix|expression|equation|function|fraction|polynomial)"
+    r"(?=\s*[$\\({\[])"
     r"|(?:option|choice)(?=[\s*]*\(?[A-Ja-j]\b))\b,?)+",
     re.IGNORECASE,
 )
@@ -112,17 +117,20 @@ _LEADS_ON = re.compile(
 )
 """Words in a note after an answer that may lead to another one."""
 _CHECK = re.compile(
-    r"\W*(?:(?:sanity |quick |double[- ])?check|checking|verification|proof|(?:to|(?:we|you) can) (?:also )?(?:(?:double[- ])?check|verify|confirm)|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b", re.IGNORECASE
+    r"\W*(?:(?:sanity |quick |double[- ])?check|checking|verification|proof|(?:to|(?:we|you) can) (?:also )?"
+    r"(?:(?:double[- ])?check|verify|confirm)|let(?:'s| me| us) (?:double[- ]?)?(?:check|verify))\b",
+    re.IGNORECASE,
 )
 _ASIDE = re.compile(
-    r"\b(?:but )?I(?:'m| am) not (?:100 ?% )?(?:sure|certain)\b|\([^()]{0,80}\b(?:reject(?:ed)?|discard(?:ed)?|extraneous|invalid|not valid|ignored?|impossible)\b[^()]{0,80}\)",
+    r"\b(?:but )?I(?:'m| am) not (?:100 ?% )?(?:sure|certain)\b"
+    r"|\([^()]{0,80}\b(?:reject(?:ed)?|discard(?:ed)?|extraneous|invalid|not valid|ignored?|impossible)\b[^()]{0,80}\)",
     re.IGNORECASE,
 )
 """A remark that holds no answer, such as one about another value: "(the other root, x = -5, is rejected)"."""
 _WITHDRAWAL = re.compile(r"\b(?:wait|but|however|actually|wrong|incorrect|mistake|error|oops|instead)\b", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
-    r"\W*(?:(?:no|wait|hmm+|oops|actually|sorry),?\s+)*(?:no\b|(?:that|this|it|which)(?:['\u2019]s| is| was) (?:not (?:right|correct)|wrong"
-    r"|incorrect))[^\d]*$",
+    r"\W*(?:(?:no|wait|hmm+|oops|actually|sorry),?\s+)*(?:no\b|(?:that|this|it|which)(?:['\u2019]s| is| was) "
+    r"(?:not (?:right|correct)|wrong|incorrect))[^\d]*$",
     re.IGNORECASE,
 )
 """A text after an answer that withdraws it without another one."""
@@ -281,7 +289,11 @@ def split_value(sentence: str) -> tuple[str, str]:
     tail = text[len(head) :]
     head = head.strip(' \t*_`",')
     head = head[:-1] if head.endswith("}") and head.count("{") < head.count("}") else head
-    head = head.strip("'\"") if head.startswith("'") or (head.count("'") == 1 and head.endswith("'") and "}" in text) else head
+    head = (
+        head.strip("'\"")
+        if head.startswith("'") or (head.count("'") == 1 and head.endswith("'") and "}" in text)
+        else head
+    )
     if _is_value(head) and not (_CLAUSE.match(head) and not has_value(head) and has_value(tail)):
         return head, tail
     if is_value := _IS_VALUE.match(text):  # Final Answer: The largest $n$ is 34.

@@ -74,7 +74,9 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     return None
 
 
-_RANGE = re.compile(r"\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$", re.IGNORECASE)
+_RANGE = re.compile(
+    r"\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$", re.IGNORECASE
+)
 """The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _ANY_NUMBER = re.compile(r"\d[\d.,/]*")
 
@@ -129,7 +131,9 @@ def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
         sides = _top_level_sides(plain["formula"])
         result = sides[-1].strip() if len(sides) > 1 else ""
     if plain and not re.fullmatch(_NUMBER, result):  # s = 40 is read below
-        sure = _CONCLUDING.search(sentence) and not _NOT_FINAL.search(sentence[: plain.start()].replace("equation of", "line of"))
+        sure = _CONCLUDING.search(sentence) and not _NOT_FINAL.search(
+            sentence[: plain.start()].replace("equation of", "line of")
+        )
         return FoundAnswer(plain["formula"], doubt=doubt or ("" if sure else NO_STATEMENT), result=result)
     formula = _TRAILING_FORMULA.match(sentence)
     if formula and not re.search(r"\d", formula["after"]) and len(words_of(formula["after"])) <= 8:
@@ -184,7 +188,11 @@ def whole_answer(text: str) -> FoundAnswer:
     content = _without_delimiters(text.strip(" ."))
     sides = _top_level_sides(content)
     parts = [_top_level_sides(part) for part in _PART_END.split(content)]
-    long = any(len(part) > 2 and not all(map(_ARITHMETIC.fullmatch, part[1:])) for part in parts) or (len(sides) > 1 and len(text) > 60) or _CONDITION.match(text)
+    long = (
+        any(len(part) > 2 and not all(map(_ARITHMETIC.fullmatch, part[1:])) for part in parts)
+        or (len(sides) > 1 and len(text) > 60)
+        or _CONDITION.match(text)
+    )
     if len(parts) > 1 and all(len(part) == 2 for part in parts):  # x = 3 and y = 5
         return FoundAnswer(text, doubt=NO_STATEMENT if long else "")
     return FoundAnswer(text, doubt=NO_STATEMENT if long else "", result=sides[-1].strip() if len(sides) > 1 else "")
@@ -196,7 +204,9 @@ def right_side(text: str) -> str:
     return sides[-1].strip() if len(sides) > 1 else ""
 
 
-_ARITHMETIC = re.compile(r"(?:[\d\s.+*/()$%-]|\\(?:times|cdot|div|,|%|\$|left|right|[dt]?frac\s*\{\d+\}\s*\{\d+\}|sqrt\s*\{[\d\s.+*/-]+\})|\^\{?\d+\}?)*+")
+_ARITHMETIC = re.compile(
+    r"(?:[\d\s.+*/()$%-]|\\(?:times|cdot|div|,|%|\$|left|right|[dt]?frac\s*\{\d+\}\s*\{\d+\}|sqrt\s*\{[\d\s.+*/-]+\})|\^\{?\d+\}?)*+"
+)
 """A calculation with numbers alone."""
 _PART_END = re.compile(r"[,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*(?:and|or)\s*\}")
 _CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)

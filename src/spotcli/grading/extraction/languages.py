@@ -27,9 +27,7 @@ _UNITS = {
 _UNIT_NAMES = "|".join(_UNITS)
 _POWERS = {"平方": "square ", "立方": "cubic "}
 _COUNTERS = "个人只本张名位种次件条辆棵块支岁页道份组"
-_AFTER_NUMBER = re.compile(
-    rf"(?<=[\d$)}}])\s*(?:(平方|立方)?({_UNIT_NAMES})|[{_COUNTERS}])(?![\u4e00-\u9fff])"
-)
+_AFTER_NUMBER = re.compile(rf"(?<=[\d$)}}])\s*(?:(平方|立方)?({_UNIT_NAMES})|[{_COUNTERS}])(?![\u4e00-\u9fff])")
 _BETWEEN = re.compile(r"(?<=[\d$)}\s])\s*([或和与及])\s*(?=[$\d\\(a-z-])")
 
 

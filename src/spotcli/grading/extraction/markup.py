@@ -16,9 +16,7 @@ _QUOTED = re.compile(r"^[ \t]*>[ \t]+(?=\S)|(?<=\n)[ \t]*[-=]{3,}[ \t]*(?:\n|\Z)
 _RAISED = re.compile(r"<(sup|sub)>([^<>]{1,40})</\1>", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(r"(?<!boxed\{)\\text(?:bf)?\s*\{\s*((?:[Tt]he |[Ff]inal ){0,2}[Aa]nswer(?: is)?\s*:?)\s*\}")
 r"""An announcement within a formula: ``\text{Answer: } 42``."""
-_WIDE = str.maketrans(
-    {"，": ", ", "：": ": ", "；": "; ", "（": " (", "）": ") ", "＝": "=", "！": "! ", "。": ". "}  # noqa: RUF001
-)
+_WIDE = str.maketrans({"，": ", ", "：": ": ", "；": "; ", "（": " (", "）": ") ", "＝": "=", "！": "! ", "。": ". "})
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u200d]")
 
 

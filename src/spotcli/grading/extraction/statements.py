@@ -33,7 +33,9 @@ _PLAIN_FORMULA = re.compile(
     r"[-\u2212]?(?:\d[\d.,]*\s?)?[\u03c0\u221a\u221b](?:[\w()\u00b2\u00b3\u2074/^.*\u03c0\u221a]|\s?[-+\u2212]\s?(?=[\d\u03c0\u221a]))*"
 )
 """A number with a root or pi in plain characters: ``25\u03c0``, ``2\u221a3/3``."""
-_CONTINUATION = re.compile(r"\s?[\u03c0\u221a\u221b^\u00b2\u00b3\u00bd\u00bc\u00be]|[A-Za-z\u0370-\u03ff]+|\(|\s[-+*/\u00d7\u00f7]\s")
+_CONTINUATION = re.compile(
+    r"\s?[\u03c0\u221a\u221b^\u00b2\u00b3\u00bd\u00bc\u00be]|[A-Za-z\u0370-\u03ff]+|\(|\s[-+*/\u00d7\u00f7]\s"
+)
 _SUBORDINATE = re.compile(
     r",?\s+(?:since|because|as|which|where|so that|but not|rather than|instead of|if|when|given|assuming|while|whereas"
     r"|not|leaving|meaning|making)\b(?! (?:a|an) (?:result|total|whole)\b)",
@@ -94,19 +96,26 @@ _SO = re.compile(r"\b(?:so|thus|hence|therefore)\b", re.IGNORECASE)
 _NO_RESULT = re.compile(
     r"\b(?:if|when|where|suppose|assume|let|check|verify|note|recall|not|cannot|never|question|asked|book"
     r"|key|mod|modulo|case|consider|example|figure|equation|section|step|solutions?|would|could|might|may|first|next"
-    r"|still need|formulas?|use|apply|method|theorem|need to (?:find|compute|calculate|know)|mistake|wrong|incorrect|(?:initially|originally|at first),? (?:I|we|thought))\b|n['\u2019]t\b",
+    r"|still need|formulas?|use|apply|method|theorem|need to (?:find|compute|calculate|know)|mistake|wrong|incorrect"
+    r"|(?:initially|originally|at first),? (?:I|we|thought))\b|n['\u2019]t\b",
     re.IGNORECASE,
 )
 """Words of a sentence that states no result."""
-_SUBJECT = re.compile(r"\W*(?:(?:so|thus|hence|therefore|then|now|finally|in total|altogether|overall)\b\W*)*", re.IGNORECASE)
+_SUBJECT = re.compile(
+    r"\W*(?:(?:so|thus|hence|therefore|then|now|finally|in total|altogether|overall)\b\W*)*", re.IGNORECASE
+)
 """The text before a value that begins the subject of a sentence."""
 _LIST = re.compile(r"\s*(?:[A-Za-z]+\s*)?(?:,|,?\s*\b(?:and|or)\b|&)\s*$")
 _UNIT = re.compile(r"[ -]?((?:square|cubic|sq\.?|cu\.?)\s+)?([A-Za-z]+)(\s*(?:/|per)\s*[A-Za-z]+)?")
 
 
-_ENDING = re.compile(rf"(.*\b(?:is|are|was|equals|becomes)\s+(?:equal to\s+)?)({_VALUE_PATTERN})((?:\s+[a-z]+){{0,3}})", re.DOTALL)
+_ENDING = re.compile(
+    rf"(.*\b(?:is|are|was|equals|becomes)\s+(?:equal to\s+)?)({_VALUE_PATTERN})((?:\s+[a-z]+){{0,3}})", re.DOTALL
+)
 """A sentence whose verb is before its last value: "The remainder when 2^100 is divided by 7 is 2."."""
-_HYPOTHESIS = re.compile(r"\b(?:if|suppose|assume|let|not|cannot|case|would|each|when\b[^,]*,|where\b[^,]*,)\b", re.IGNORECASE)
+_HYPOTHESIS = re.compile(
+    r"\b(?:if|suppose|assume|let|not|cannot|case|would|each|when\b[^,]*,|where\b[^,]*,)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,18 @@ class _Value:
     """``stated``, ``restated``, ``circumstance`` or ``known``."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    """The main clause of a sentence: ``text[start:end]``; ``hidden`` is the text with marks in place of formulas."""
+
+    text: str
+    hidden: str
+    start: int
+    end: int
+    next_words: str
+    """The start of the subordinate clause after it; empty without one."""
+
+
 def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
     """The only value that a sentence states, or None.
 
@@ -125,44 +146,73 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
     """
     if len(sentence) > _MAX_LENGTH:
         return None
+    clause = _main_clause(sentence)
+    if ending := _value_after_verb(clause):
+        return ending
+    values = _values(clause.text, clause.hidden, clause.start, clause.end)
+    value = _only_stated(clause, values)
+    if value is None or not _is_result(clause, value, announced):
+        return None
+    around = ((0, clause.start), (clause.end, len(clause.hidden)))
+    values += [other for start, end in around for other in _values(clause.text, clause.hidden, start, end)]
+    others = tuple(other.text for other in values if other.role != "known" and other.start != value.start)
+    after = clause.hidden[value.end : clause.end]
+    return FoundAnswer(value.text + _unit(after), others=others, result=_result(value.text))
+
+
+def _main_clause(sentence: str) -> _Clause:
     text = _EMPHASIS.sub("", sentence).strip(" .!\n*:")
     if "\n" in text and not any("\n" in formula[0] for formula in FORMULA.finditer(text)):
         text = next(line for line in reversed(text.split("\n")) if line.strip())
     hidden = _hidden(text)
-    if (ending := _ENDING.fullmatch(hidden)) and _CONCLUDES.match(hidden) and not _HYPOTHESIS.search(ending[1]):
-        content = text[ending.start(2) : ending.end(2)]
-        if not (ending[2][0] == _MARK and _NAME.fullmatch(content)):
-            return FoundAnswer(content + _unit(ending[3]), result=_result(content))
-    start = leading.end() if (leading := _LEADING_CLAUSE.match(hidden)) and _VALUE.search(hidden, leading.end()) else 0
+    leading = _LEADING_CLAUSE.match(hidden)
+    start = leading.end() if leading and _VALUE.search(hidden, leading.end()) else 0
     cut = _SUBORDINATE.search(hidden, start + 1)
-    end = cut.start() if cut else len(hidden)
-    values = _values(text, hidden, start, end)
+    return _Clause(text, hidden, start, cut.start() if cut else len(hidden), cut[0] if cut else "")
+
+
+def _value_after_verb(clause: _Clause) -> FoundAnswer | None:
+    """The value after the last verb of a conclusion: "So the remainder when 2^100 is divided by 7 is 2."."""
+    ending = _ENDING.fullmatch(clause.hidden)
+    if not ending or not _CONCLUDES.match(clause.hidden) or _HYPOTHESIS.search(ending[1]):
+        return None
+    content = clause.text[ending.start(2) : ending.end(2)]
+    if ending[2][0] == _MARK and _NAME.fullmatch(content):
+        return None
+    return FoundAnswer(content + _unit(ending[3]), result=_result(content))
+
+
+def _only_stated(clause: _Clause, values: list[_Value]) -> _Value | None:
+    """The only value of a clause that is stated; removes the value of the subject from ``values``."""
     stated = list({value.text: value for value in values if value.role == "stated"}.values())
     if not stated and len(values) == 1:
-        stated = values
-    if len(stated) > 1 and (compound := _compound(text, hidden[:end], stated)):
-        stated = [compound]
-    if len(stated) == 2 and _SUBJECT.fullmatch(hidden[start : stated[0].start]) and not _LIST.search(hidden[stated[0].end : stated[1].start]):
-        values.remove(stated.pop(0))  # 3 boxes will contain 36 pencils
-    if len(stated) != 1:
-        return None
-    value = stated[0]
-    if "\\pm" in value.text:  # an uncertainty or two values
-        return None
-    before, after = hidden[start : value.start], hidden[value.end : end]
-    if cut and not announced and _CONTINUED.match(cut[0]) and _values(text, hidden, end, len(hidden)):
-        return None
-    if _OPERATION.search(_after_copula(before)):
-        return None
-    concluded = announced or _SO.search(before) or _CONCLUDES.match(hidden) or _CONCLUDES.match(before) or _COPULA.search(before)
-    if not concluded or _CHANGED.match(after) or _NO_RESULT.search(hidden[start:end]):
-        return None
+        stated = values[:]
+    if len(stated) > 1 and (compound := _compound(clause.text, clause.hidden[: clause.end], stated)):
+        return compound
+    if len(stated) == 2:
+        between = clause.hidden[stated[0].end : stated[1].start]
+        if _SUBJECT.fullmatch(clause.hidden[clause.start : stated[0].start]) and not _LIST.search(between):
+            values.remove(stated.pop(0))  # 3 boxes will contain 36 pencils
+    return stated[0] if len(stated) == 1 else None
+
+
+def _is_result(clause: _Clause, value: _Value, announced: bool) -> bool:
+    """Whether a clause states its value as the result, and not something of which the result is computed."""
+    hidden = clause.hidden
+    before, after = hidden[clause.start : value.start], hidden[value.end : clause.end]
+    continued = not announced and _CONTINUED.match(clause.next_words)
+    if continued and _values(clause.text, hidden, clause.end, len(hidden)):
+        return False
     next_word = re.match(r"[ -]*([A-Za-z]+)", after)
-    if next_word and factor_of(next_word[1]) is not None:
-        return None
-    values += _values(text, hidden, 0, start) + _values(text, hidden, end, len(hidden))
-    others = tuple(other.text for other in values if other.role != "known" and other.start != value.start)
-    return FoundAnswer(value.text + _unit(after), others=others, result=_result(value.text))
+    computed = (
+        "\\pm" in value.text  # an uncertainty, or two values
+        or _OPERATION.search(_after_copula(before))
+        or _CHANGED.match(after)
+        or _NO_RESULT.search(hidden[clause.start : clause.end])
+        or (next_word and factor_of(next_word[1]) is not None)
+    )
+    concluded = _SO.search(before) or _CONCLUDES.match(hidden) or _CONCLUDES.match(before) or _COPULA.search(before)
+    return not computed and bool(announced or concluded)
 
 
 def _hidden(text: str) -> str:
@@ -192,7 +242,9 @@ def _after_copula(before: str) -> str:
     return _VERB.split(before)[-1]
 
 
-_VERB = re.compile(r"\b(?:is|are|was|were|be|equals?|has|have|gets?|needs?|makes?|takes?|costs?|pays?|earns?)\b|:", re.IGNORECASE)
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|be|equals?|has|have|gets?|needs?|makes?|takes?|costs?|pays?|earns?)\b|:", re.IGNORECASE
+)
 
 
 def _compound(text: str, hidden: str, values: list[_Value]) -> _Value | None:
@@ -200,7 +252,9 @@ def _compound(text: str, hidden: str, values: list[_Value]) -> _Value | None:
     last = values[-1]
     unit = _UNIT.match(hidden, last.end)
     content = text[values[0].start : unit.end() if unit else last.end]
-    return _Value(values[0].start, values[0].start + len(content), content, "stated") if read_compound(content) else None
+    return (
+        _Value(values[0].start, values[0].start + len(content), content, "stated") if read_compound(content) else None
+    )
 
 
 def _values(text: str, hidden: str, start: int, end: int) -> list[_Value]:
