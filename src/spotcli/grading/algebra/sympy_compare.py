@@ -31,7 +31,7 @@ _CASE_SENSITIVE = ConversionConfig(lowercase_symbols=False)
 _UNREAD = re.compile(
     r"\\(?:partial|ldots|det|nabla|angle|pmod)(?![A-Za-z])|\\begin\s*\{[vV]matrix\}"
     r"|\\frac\s*\{\s*d|\w'|!!|\\(?:gcd|lcm)\s*\([^)]*[A-Za-z]|[A-Z]\s*\^\s*(?:\{\s*T\s*\}|T)"
-    r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d"
+    r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d|^(?!.*\\int).*(?<![A-Za-z\\])d ?[txy]\s*$"
 )
 """Notation that the parser misreads: derivatives and transposes as products, ``1 2`` as a sum, gcd(a, b) as 1."""
 _UNIT_VECTOR = re.compile(

@@ -167,7 +167,7 @@ def final_announcement(text: str) -> FoundAnswer | None:
     if marked := _HASHES.search(last_line) or _MARKED_LINE.match(last_line):
         return _announced(marked[1])
     if headed := _HEADED_LIST.search(tail):
-        items = [item.strip(" *_.;,") for item in _BULLET.split(headed[1]) if item.strip()]
+        items = [item.strip(" \n*_.;,") for item in _BULLET.split(headed[1]) if item.strip()]
         return FoundAnswer(", ".join(_LABEL.sub("", item) for item in items), doubt="a list of several answers")
     if heading := _HEADING.search(tail):
         return _announced(heading[1])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.sentences import FORMULA, has_value, sentences_of, words_of
-from spotcli.grading.extraction.statements import is_complete, several_values, statement
+from spotcli.grading.extraction.statements import RANGE, is_complete, several_values, statement
 
 _NEAR_END = 1500
 """Characters at the end of a text in which its conclusion is searched."""
@@ -62,7 +62,7 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     for sentence in reversed(sentences[-3:]):
         if has_value(sentence) and _DENIED.search(sentence):
             return None
-        if has_value(sentence) and _RANGE.search(sentence):
+        if has_value(sentence) and RANGE.search(sentence):
             return None
         if has_value(sentence):
             answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
@@ -74,10 +74,6 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     return None
 
 
-_RANGE = re.compile(
-    r"\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$", re.IGNORECASE
-)
-"""The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _ANY_NUMBER = re.compile(r"\d[\d.,/]*")
 
 

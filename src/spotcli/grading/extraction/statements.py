@@ -75,13 +75,18 @@ _CHANGED = re.compile(
 )
 """Words after a value that make another one of it."""
 _OPERATION = re.compile(
-    r"\b(?:square|cube|root|double|twice|half|thrice|triple|quarter|third|sum|product|difference|quotient|multiple"
-    r"|power|factorial|reciprocal|opposite|negative|inverse|plus|minus|times|less|more)\b[^.;]{0,20}$|[-+*/^\u00d7\u00f7]\s*$",
+    r"\b(?:(?:square|cube|root|sum|product|difference|quotient|multiple|power|factorial|reciprocal|opposite|inverse)"
+    r" of|root|double|twice|half|thrice|triple|quarter|third|negative|plus|minus|times|less|more)\b[^.;]{0,20}$"
+    r"|[-+*/^\u00d7\u00f7]\s*$",
     re.IGNORECASE,
 )
 """The end of a text before a value of which something else is computed: "the square of 7"."""
 _CONTINUED = re.compile(r",?\s+(?:which|so that|leaving|making|meaning)\b", re.IGNORECASE)
 """The start of a subordinate clause that may state the result: ", which leaves him with $20."."""
+RANGE = re.compile(
+    r"\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$", re.IGNORECASE
+)
+"""The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|be|equals?|equal to|comes to|amounts to|totals|total of|yields?|gives?|get|obtain|find)"
     r"(?:\s+(?:exactly|only|just|simply|approximately|about|roughly|therefore|thus|then|now|indeed))*\s*:?\s*$",
@@ -144,7 +149,7 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
 
     ``announced``: the text before the sentence announces it as the answer; otherwise its words must conclude it.
     """
-    if len(sentence) > _MAX_LENGTH:
+    if len(sentence) > _MAX_LENGTH or RANGE.search(sentence):
         return None
     clause = _main_clause(sentence)
     if ending := _value_after_verb(clause):
@@ -179,6 +184,9 @@ def _value_after_verb(clause: _Clause) -> FoundAnswer | None:
     content = clause.text[ending.start(2) : ending.end(2)]
     if ending[2][0] == _MARK and _NAME.fullmatch(content):
         return None
+    earlier = _values(clause.text, clause.hidden, 0, ending.start(2))
+    if _CHANGED.match(ending[3]) or any(_COPULA.search(clause.hidden[: value.start]) for value in earlier):
+        return None  # 5 or more; Ida is 14 and her brother is 7
     return FoundAnswer(content + _unit(ending[3]), result=_result(content))
 
 
