@@ -160,7 +160,8 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
         return None
     around = ((0, clause.start), (clause.end, len(clause.hidden)))
     values += [other for start, end in around for other in _values(clause.text, clause.hidden, start, end)]
-    others = tuple(other.text for other in values if other.role != "known" and other.start != value.start)
+    outside = [other for other in values if not value.start <= other.start < value.end]
+    others = tuple(other.text for other in outside if other.role != "known")
     after = clause.hidden[value.end : clause.end]
     return FoundAnswer(value.text + _unit(after), others=others, result=_result(value.text))
 
