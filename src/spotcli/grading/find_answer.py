@@ -239,7 +239,7 @@ def _whole(text: str) -> str | None:
             r"\s*(?:is|are)\b", text[formulas[0].end() :]
         )
         return formulas[0][0] if named or _SENTENCE_WORD.search(outside) else text
-    if not formulas and re.search(r"\d.*\b(?:is|are|equals|gives)\s.*\d", text):
+    if not formulas and re.search(r"\d[^\n]{0,80}?\b(?:is|are|equals|gives)\s[^\n]{0,80}?\d", text):
         return None
     if text.count("\n") > (12 if text[0] in "$\\" else 0) or re.search(r"\w\s*:\s", text):
         return None
@@ -263,7 +263,8 @@ _CHOICE_IS_CORRECT = re.compile(
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
-    r"\bI(?:['\u2019]d| would|['\u2019]ll| will)?\s+(?:choose|pick|select|go with)\s+(?:(?:option|choice|answer)\s+)?"
+    r"\b(?:I(?:['\u2019]d| would|['\u2019]ll| will)?\s+(?:choose|pick|select|go with)|[Ii]t(?:['\u2019]s| is))"
+    r"\s+(?:(?:option|choice|answer)\s+)?"
     r"[*(]{0,3}([A-J])[*)]{0,3}(?=[\s.,!]|$)(?! or\b| and\b)"
 )
 _CHOICE = re.compile(r"\W{0,3}\(?([A-J])(?:[).:,。]|[^\x00-\x7f]|\s*$)")

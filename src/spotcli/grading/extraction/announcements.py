@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.conclusions import MAX_UNIT_WORDS, conclusion, right_side, unit_after
-from spotcli.grading.extraction.languages import ABROAD
-from spotcli.grading.extraction.sentences import FORMULA, first_sentence, has_value, masked, words_of
+from spotcli.grading.extraction.languages import ABROAD, NOUNS
+from spotcli.grading.extraction.sentences import FORMULA, IS_WRONG, first_sentence, has_value, masked, words_of
 from spotcli.grading.extraction.statements import statement
 
 _NEAR_END = 400
@@ -26,11 +26,11 @@ _ANSWER_IS = re.compile(
     rf"(?:\s*(?:[:\uff1a=]|(?=\s*(?:\$|\\[(\[]))|\b{_IS}\b\s*:?|->|=>|\u2192)"
     rf"|\s+(?P<of>(?:to|for|of)\b[^.:\n]{{0,100}}?)(?:\b{_IS}\b|:)"
     r"|(?<=\bthe answer)\s+(?=-?\d)|\s+of(?=\s*(?:[$\d]|\\[(\[]))"
-    r"|,? (?:then|therefore|thus|of course),? is\b)"
-    rf"|{ABROAD})"
+    r"|,? (?:then|therefore|thus|of course),? is\b))"
     r"(?:\s+(?:clearly|definitely|option|choice)\b)?[*_`\"]*",
     re.IGNORECASE,
 )
+_ANSWER_ABROAD = re.compile(rf"(?P<noun>)(?P<of>(?!))?{ABROAD}[*_`\"]*", re.IGNORECASE)
 _OTHER_ANSWER = re.compile(
     r"\b(?:wrong|incorrect|other|another|common|false|possible|first|second|third|tempting|intermediate|partial|not"
     r"|(?:check|verify|checking|verifying|confirm|assume|suppose|assuming|supposing|if|whether)"
@@ -42,7 +42,7 @@ _HEARSAY = re.compile(
     re.IGNORECASE,
 )
 """Words before an announcement that somebody else, or nobody, makes."""
-_DENIAL = re.compile(r"not\s+(?=[$\d\\(-])")
+_DENIAL = re.compile(r"not\s+(?=[$\d\\(-]|[A-J]\b)")
 _NOT_BUT = re.compile(r"\s*not\s+[^\s.?!]{1,40},?\s+but\s+(?:rather\s+)?(?=[*$\d\\(-])")
 """The start of an announcement of another value: "not 16 but 18"."""
 _PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
@@ -154,7 +154,7 @@ def announced_answer(text: str) -> FoundAnswer | None:
     Where all announcements name other answers, it is the conclusion of the text.
     """
     answer = final_announcement(text)
-    if answer is None and _ANSWER_IS.search(text.rstrip()[-_NEAR_END:]):
+    if answer is None and _announcements(text.rstrip()[-_NEAR_END:]):
         return conclusion(text, "an announced answer is not the final one")
     return answer
 
@@ -166,17 +166,25 @@ def final_announcement(text: str) -> FoundAnswer | None:
     last_line = tail.rsplit("\n", 1)[-1]
     if marked := _HASHES.search(last_line) or _MARKED_LINE.match(last_line):
         return _announced(marked[1])
-    if headed := _HEADED_LIST.search(tail):
+    if _BULLET.match(last_line) and (headed := _HEADED_LIST.search(tail)):
         items = [item.strip(" \n*_.;,") for item in _BULLET.split(headed[1]) if item.strip()]
         return FoundAnswer(", ".join(_LABEL.sub("", item) for item in items), doubt="a list of several answers")
     if heading := _HEADING.search(tail):
         return _announced(heading[1])
-    for announcement in reversed(list(_ANSWER_IS.finditer(tail))):
+    for announcement in reversed(_announcements(tail)):
         if contrast := _NOT_BUT.match(tail, announcement.end()):
             return _announced(tail[contrast.end() :])
         if not _is_another_answer(tail, announcement) and not _is_description(tail[announcement.end() :]):
             return _announced(tail[announcement.end() :])
     return None
+
+
+def _announcements(text: str) -> list[re.Match[str]]:
+    """The announcements of a text in their order."""
+    found = list(_ANSWER_IS.finditer(text))
+    if not text.isascii() or any(noun in text.lower() for noun in NOUNS):
+        found = sorted([*found, *_ANSWER_ABROAD.finditer(text)], key=lambda announcement: announcement.end())
+    return found
 
 
 def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
@@ -214,7 +222,7 @@ def _announced(text: str) -> FoundAnswer | None:
         return FoundAnswer(f"({choice[1].upper()}) {choice[2].strip(' *')}")
     if not value:
         return _announced_sentence(sentence, rest)
-    if _TAKEN_BACK.match(following):
+    if _TAKEN_BACK.match(following) or (not has_value(following) and IS_WRONG.search(following)):
         return FoundAnswer("", doubt="the announced answer is withdrawn")
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
-from spotcli.grading.extraction.sentences import FORMULA, has_value, sentences_of, words_of
+from spotcli.grading.extraction.sentences import FORMULA, IS_WRONG, has_value, sentences_of, words_of
 from spotcli.grading.extraction.statements import RANGE, is_complete, several_values, statement
 
 _NEAR_END = 1500
@@ -62,7 +62,7 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     for sentence in reversed(sentences[-3:]):
         if has_value(sentence) and _DENIED.search(sentence):
             return None
-        if has_value(sentence) and RANGE.search(sentence):
+        if has_value(sentence) and (RANGE.search(sentence) or IS_WRONG.search(sentence)):
             return None
         if has_value(sentence):
             answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
@@ -85,12 +85,17 @@ def _with_statement(answer: FoundAnswer | None, sentence: str, doubt: str, only:
     if answer and answer.doubt != NO_STATEMENT:
         several = several_values(sentence) if not answer.doubt else ()
         return replace(answer, others=(*several, ", ".join(several))) if several else answer
-    number = _ANY_NUMBER.search(sentence)
-    is_predicate = number and _PREDICATE.search(sentence[: number.start()].rstrip("$\\( *"))
-    stated = statement(sentence, announced=only and bool(is_predicate))
+    stated = statement(sentence, announced=only and _is_predicate(sentence))
     if stated is None or (answer and _key(stated.text) != _key(answer.text)):
         return answer
     return replace(stated, doubt=doubt)
+
+
+def _is_predicate(sentence: str) -> bool:
+    """Whether a verb is before the first number of a sentence."""
+    number = _ANY_NUMBER.search(sentence)
+    before = sentence[max(0, number.start() - _PREDICATE_LENGTH) : number.start()] if number else ""
+    return bool(_PREDICATE.search(before.rstrip("$\\( *")))
 
 
 def _key(text: str) -> str:

@@ -18,6 +18,11 @@ ABROAD = (
 """A pattern of the words before the answer, in Chinese, Japanese, Korean, Russian, French, German, Spanish, Portuguese,
 Italian, Dutch, Polish, Turkish and Vietnamese."""
 
+NOUNS = (
+    "antwort", "ergebnis", "respuesta", "solucion", "resultado", "resposta", "risposta", "soluzione", "risultato",
+    "antwoord", "odpowiedz", "cevap", "reponse", "solution est", "resultat",
+)  # fmt: skip
+"""Words before the answer that are written without accents."""
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _UNITS = {
     "厘米": "cm", "毫米": "mm", "千米": "km", "公里": "km", "米": "m", "千克": "kg", "公斤": "kg", "克": "g",

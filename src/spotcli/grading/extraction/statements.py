@@ -84,7 +84,9 @@ _OPERATION = re.compile(
 _CONTINUED = re.compile(r",?\s+(?:which|so that|leaving|making|meaning)\b", re.IGNORECASE)
 """The start of a subordinate clause that may state the result: ", which leaves him with $20."."""
 RANGE = re.compile(
-    r"\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$", re.IGNORECASE
+    r"\b(?:greater|larger|bigger|smaller|less) than (?:or equal to )?[$\\(]*[\d.]+[$\\)]*\.?$"
+    r"|\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$",
+    re.IGNORECASE,
 )
 """The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _COPULA = re.compile(
