@@ -73,7 +73,7 @@ def _roots(text: str) -> str:
         position = root.end()
         if root[2]:
             rewritten.append(f"{{{root[2]}}}")
-        elif root[3] and (end := _group_end(text, position)):
+        elif root[3] and (end := group_end(text, position)):
             rewritten.append(f"{{{_roots(text[position + 1 : end - 1])}}}")
             position = end
         else:
@@ -81,7 +81,7 @@ def _roots(text: str) -> str:
     return "".join(rewritten) + text[position:]
 
 
-def _group_end(text: str, start: int) -> int | None:
+def group_end(text: str, start: int) -> int | None:
     """The end of the parentheses that open at ``start``."""
     depth = 0
     for position in range(start, len(text)):

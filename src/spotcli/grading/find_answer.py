@@ -16,9 +16,10 @@ from __future__ import annotations
 import re
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
-from spotcli.grading.extraction.announcements import announced_answer, final_announcement, tagged_answer
+from spotcli.grading.extraction.announcements import announced_answer, final_announcement, split_value, tagged_answer
 from spotcli.grading.extraction.boxes import boxed_answer
 from spotcli.grading.extraction.conclusions import conclusion, whole_answer
+from spotcli.grading.extraction.markup import without_markup
 from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value
 
 __all__ = [
@@ -38,7 +39,9 @@ def find_answer(response: str) -> FoundAnswer:
     Raises:
         NoAnswer: the response contains no answer, or an incomplete, empty or withdrawn box.
     """
-    text = _without_continuation(_CALCULATION.sub("", _END_TOKEN.sub("", strip_thinking(response))).rstrip())
+    text = _without_continuation(
+        _CALCULATION.sub("", _END_TOKEN.sub("", without_markup(strip_thinking(response)))).rstrip()
+    )
     if boxed := boxed_answer(text):
         return _after_box(boxed[0], text[boxed[1] :])
     if tagged := tagged_answer(text):
@@ -69,11 +72,18 @@ _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_s
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
 _CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
+_OTHER_TURN = re.compile(
+    r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b"
+    r"|\n(?:user|human):?[ \t]*\n",
+    re.IGNORECASE,
+)
 _STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
 
 
 def _without_continuation(text: str) -> str:
     """The text without another question that a model invents after its answer."""
+    if turn := _OTHER_TURN.search(text):
+        text = text[: turn.start()].rstrip()
     stated = _STATED.search(text)
     continuation = _CONTINUATION.search(text, stated.end()) if stated else None
     return text[: continuation.start()].rstrip() if continuation else text
@@ -157,6 +167,9 @@ def _whole_or_announced(text: str) -> FoundAnswer | None:
             return answer
         raise NoAnswer(answer.doubt)
     whole = _whole(text)
+    if whole and not FORMULA.search(whole) and "=" not in whole and re.match(r"[A-Za-z\u2248~]|[^=]*\d\s\(", whole):
+        value, tail = split_value(whole)  # about 42, 42 (forty-two)
+        whole = value if value and has_value(value) and not re.search(r"\d|\bor\b", tail) else whole
     return whole_answer(whole) if whole else None
 
 
@@ -220,12 +233,14 @@ def _whole(text: str) -> str | None:
     formulas = list(FORMULA.finditer(text))
     if len(formulas) == 1 and len(words) <= 8 and len(text) - len(formulas[0][0]) <= 60 and ". " not in text:
         outside = text.replace(formulas[0][0], " ")
-        if re.search(r"\d|\bnot\b", outside):
+        if re.search(r"\d|\bnot\b|^\s*(?:when|if|at|since|for)\b", outside, re.IGNORECASE):
             return None
         named = re.search(r"[^\W\d_]{3,}", text[: formulas[0].start()]) or re.match(
             r"\s*(?:is|are)\b", text[formulas[0].end() :]
         )
-        return formulas[0][0] if named else text
+        return formulas[0][0] if named or _SENTENCE_WORD.search(outside) else text
+    if not formulas and re.search(r"\d[^\n]{0,80}?\b(?:is|are|equals|gives)\s[^\n]{0,80}?\d", text):
+        return None
     if text.count("\n") > (12 if text[0] in "$\\" else 0) or re.search(r"\w\s*:\s", text):
         return None
     if len(formulas) > 1 and words:
@@ -236,16 +251,20 @@ def _whole(text: str) -> str | None:
     return text if len(words) <= 1 or ("=" in text and len(words) <= 2) else None
 
 
+_SENTENCE_WORD = re.compile(r"\b(?:we|it|this|as|which|that|is|are|done|required|desired|needed)\b", re.IGNORECASE)
+"""Words around a formula that are no unit of it."""
 _OPENING = re.compile(r"^(?:(?:so|thus|therefore|hence|finally|ok|okay|then|and)\b,?\s+(?=\S))+", re.IGNORECASE)
 
 
 _CHOICE_IS_CORRECT = re.compile(
-    r"\b(?:option|choice|answer)\s*[(\[]?([A-J])[)\]]?\s+(?:is|was|must be|would be)\s+(?:the\s+)?"
+    r"(?:\b(?:option|choice|answer)\s*|(?:^|[.,:]\s+|\bthink\s+)(?=\(?[B-J]|A\)? is\b))"
+    r"[(\[]?([A-J])[)\]]?\s+(?:is|was|must be|would be)\s+(?:the\s+)?"
     r"(?:correct|right|best|true)\b",
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
-    r"\bI(?:['\u2019]d| would|['\u2019]ll| will)?\s+(?:choose|pick|select|go with)\s+(?:(?:option|choice|answer)\s+)?"
+    r"\b(?:I(?:['\u2019]d| would|['\u2019]ll| will)?\s+(?:choose|pick|select|go with)|[Ii]t(?:['\u2019]s| is))"
+    r"\s+(?:(?:option|choice|answer)\s+)?"
     r"[*(]{0,3}([A-J])[*)]{0,3}(?=[\s.,!]|$)(?! or\b| and\b)"
 )
 _CHOICE = re.compile(r"\W{0,3}\(?([A-J])(?:[).:,。]|[^\x00-\x7f]|\s*$)")
@@ -253,7 +272,7 @@ _CHOICE = re.compile(r"\W{0,3}\(?([A-J])(?:[).:,。]|[^\x00-\x7f]|\s*$)")
 
 def leading_choice(response: str) -> str | None:
     """The letter in ``D. it can't be A`` or ``Option D is correct``, for references that are a letter."""
-    text = strip_thinking(response).strip()
+    text = strip_thinking(response).replace("**", "").strip()
     for pattern in (_CHOICE_IS_CORRECT, _CHOSEN):
         if named := pattern.findall(text[-1000:]):
             return str(named[-1]).upper()

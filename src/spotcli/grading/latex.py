@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from spotcli.grading.characters import without_unicode
+from spotcli.grading.characters import group_end, without_unicode
 from spotcli.grading.notation import RULES
 
 _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in RULES]
@@ -23,7 +23,9 @@ _FRAC_CHARACTERS = re.compile(r"\\frac(?:\s*(?=\d)|\s+)([0-9a-zA-Z])\s*([0-9a-zA
 _FRAC_HALF = re.compile(r"\\frac\s*(\d|[a-zA-Z])\s*(?=[{\\])")
 _FRAC_TAIL = re.compile(rf"(\\frac\s*\{{[^{{}}]*\}})\s*(\d|[a-zA-Z]|{_SYMBOL})")
 _RAISED_FRAC = re.compile(r"\^\s*(\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})")
-_BINOM_DIGITS = re.compile(r"\\binom\s*(\d)\s*(\d)")
+_BINOM_DIGITS = re.compile(
+    r"\\binom(?:\s*(\d)|\s+([a-z])|\s*\{([^{}]*)\})(?:\s*(\d)|\s*([a-z])(?![a-z])|\s*\{([^{}]*)\})"
+)
 _INNER_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}")
 _LONE_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 
@@ -54,10 +56,12 @@ def tidy(text: str) -> str:
     else:
         text = re.sub(r"\\\\+(?=[a-zA-Z({\[%$])", r"\\", text)  # doubled by JSON or Python
         text = re.sub(r"\\\\", " ", text)
-    text = _dollars(text)
+    text = _dollars(text.replace("\\textdollar", "\\$") if "\\textdollar" in text else text)
     for pattern, replacement in _REWRITES:
         if pattern.search(text):  # faster: without a match, "sub" would expand the replacement for nothing
             text = pattern.sub(replacement, text)
+    if "^(" in text or "^ (" in text:
+        text = _raised_groups(text)
     if "\\frac" in text or "\\sqrt" in text:
         text = _BARE_SYMBOL.sub(r"\\\1{\2}", text)
     if "\\frac" in text:
@@ -66,10 +70,28 @@ def tidy(text: str) -> str:
         text = _FRAC_TAIL.sub(r"\1{\2}", text)
         text = _RAISED_FRAC.sub(r"^{\1}", text)
     if "\\binom" in text:
-        text = _BINOM_DIGITS.sub(r"\\binom{\1}{\2}", text)
+        text = _BINOM_DIGITS.sub(_binomial, text)
     return text.strip().rstrip("\\.,;: ").strip()
 
 
+def _binomial(binomial: re.Match[str]) -> str:
+    upper, lower = [group for group in binomial.groups() if group is not None]
+    return f"\\binom{{{upper}}}{{{lower}}}"
+
+
+def _raised_groups(text: str) -> str:
+    """Braces in place of the parentheses around an exponent: ``e^(2x)`` is ``e^{2x}``."""
+    rewritten, position = "", 0
+    while opening := _RAISED_GROUP.search(text, position):
+        end = group_end(text, opening.end() - 1)
+        if end is None:
+            break
+        rewritten += f"{text[position : opening.start()]}^{{{_raised_groups(text[opening.end() : end - 1])}}}"
+        position = end
+    return rewritten + text[position:]
+
+
+_RAISED_GROUP = re.compile(r"\^\s*\(")
 _BIDIRECTIONAL = {"RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI", "PDI"}
 """Classes of the characters that change the direction of text."""
 

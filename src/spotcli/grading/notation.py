@@ -13,6 +13,7 @@ RULES = [
      r"\\binom{\1+\2-1}{\2}"),  # combinations with repetition
     (r"(?<=\d)(?:\{,\}|\\!,|,\s*\\!)\s*(?=\d{3}(?!\d))", ""),  # 10{,}000 and 11,\! 111
     (r"\{,\}|\\!,|,\\!\s*", ","),
+    (r"(?:\\text)?\{\s*([:;=])\s*\}", r"\1"),
     (r"\\(?:mathrm|text|rm)\s*\{\s*\\[dt]?frac\s*\{([A-Za-z\s]+)\}\s*\{([A-Za-z\s]+)(\^\s*\{?\d\}?)?\}\s*\}",
      r"\\text{\1}/\\text{\2}\3"),  # 10 \mathrm{\frac{m}{s}}
     (r"(?<=\d)((?:\s|\\[ ,;:!]|~)*)\{?\\(?:mathrm|text)\s*\{\s*(?:\\mu|\\text\{μ\})\s*([A-Za-z]{1,3})\s*\}",
@@ -31,6 +32,8 @@ RULES = [
     (r"(?<=,)\\[!,;: ](?=\s*\d{3})", ""),
     (r"\\+euro?\b(?:\{\})?", r"\\EUR "),
     (r"\\pounds?\b", r"\\GBP "),
+    (r"(\\(?:sin|cos|tan|cot|sec|csc|ln|log)(?:\^\{?\d\}?)?\s*\{?\d*(?:\\[a-z]+|[a-z])\}?)\\[,;:]\s*(?=[A-Za-z\\])",
+     r"\1 \\cdot "),  # \sin \theta \, v
     (r"\\[!,;:>]|~|\\q?quad(?![a-z])|\\ |\\(?:displaystyle|textstyle|limits|nolimits)(?![a-z])", " "),
     (r"\\phantom\{[^{}]*\}", " "),
     (r"\\(?:[bB]igg?[lrm]?|m?left|m?right|middle)(?![a-zA-Z])\s*\.?", ""),
@@ -71,7 +74,17 @@ RULES = [
     (r"\(\s*(?:\\text\{\s*)?\\?b?mod(?:ulo)?\b\s*\}?\s*([^()]*?)\s*\)", r" \\pmod{\1}"),
     (r"\\pmod\s*(\w)", r" \\pmod{\1}"),
     (r"(?:\\text\{\s*|\\b|\\|(?<![A-Za-z\\]))mod(?:ulo)?\s*\}?\s*(\d+|[a-z](?![a-z]))", r" \\pmod{\1}"),
+    (r"^\\text\{\s*(?:about|approximately|approx\.?|roughly|around|exactly|just|only|a total of)\s*\}\s*(?=[\\\d-])",
+     ""),
+    (r"\\text\{\s*((?:\(?[A-J]\)?\s*,\s*(?:and\s+)?)++(?:and\s+)?\(?[A-J]\)?|\(?[A-J]\)? and \(?[A-J]\)?)\s*\}",
+     r" \1 "),
+    (r"\\text\s*\{\s*(?:gcd|GCD)\s*\}\s*(?=\()", r"\\gcd "),
+    (r"\\text\s*\{\s*(?:lcm|LCM)\s*\}\s*(?=\()", r"\\lcm "),
+    (r"^\\text\{\s*(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*:?\s*\}\s*\(?([A-J])\)?$", r"\1"),
     (r"\\text\{\s*infinity\s*\}", r"\\infty "),
+    (r"^(?:\\text\{\s*)?(?:[Aa]ll )?[Rr]eals?(?: numbers?)?(?: \w)? (?:except|excluding|other than)(?: for)?(?:\s*\})?"
+     r"\s*([^{}]{1,40})\}?$",
+     r"\\reals \\setminus \\{\1\\}"),
     (r"\\\{\s*\\\}", r"\\emptyset "),
     (r"\\(?:overline|overrightarrow|overleftrightarrow|vec)\s*\{\s*([A-Z]{1,3})\s*\}", r"\1"),  # segments
     (r"\\text\{([^{}]*\d[^{}]*)\}", r" \1 "),
@@ -86,7 +99,8 @@ RULES = [
     (r"(?<![\w.])0b([01]+)(?!\w)", r"\1_{2}"),
     (r"(?<![\w.])0x([0-9A-Fa-f]+)(?!\w)", r"\1_{16}"),
     (r"(?<=\d)\s*[xX]\s*(?=\d)", r"\\times "),
-    (r"(?<=\d)\s*(?:\\text\{\s*by\s*\}|by(?![a-z]))\s*(?=\d)", r"\\times "),
+    (r"(?<=\d)\s*(?:\\text\{\s*(?:[a-z]{1,12}\s+)?by\s*\}|(?:(?:cm|mm|m|km|ft|in|feet|inches|meters|units)\s+)?by(?![a-z]))"
+     r"\s*(?=\d)", r"\\times "),
     (r"(?<=\d)\s*(?:\\text\{\s*(?:in|out of)\s*\}|(?:in|out of)(?![a-z]))\s*(?=\d)", "/"),
     (r"(?<=\d)\s*to\s*(?=\d)", ":"),
     (rf"(?<=\d)\s*(?:\^\s*\{{\s*(?:\\text\{{\s*{_ORDINAL}\s*\}}|{_ORDINAL})\s*\}}"  # 42nd
@@ -107,6 +121,7 @@ RULES = [
     (r"(?<=[)\]}])\s*cup\s*(?=[(\[{\\])", r"\\cup "),
     (r"(?<![A-Za-z\\])(?:oo|inf)(?![A-Za-z])", r"\\infty "),
     (r"\\infinity(?![a-z])", r"\\infty "),
+    (r"(?<![A-Za-z\\])cbrt\s*\(([^()]*)\)", r"\\sqrt[3]{\1}"),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     (r"\\sqrt\s*(\d{2,})", r"\\sqrt{\1}"),
     (rf"\\text\s*\{{\s*({_NAMES})\s*\}}", r"\\\1 "),

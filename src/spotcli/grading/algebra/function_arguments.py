@@ -10,7 +10,10 @@ brackets around its argument before a parser sees it. The argument is
 from __future__ import annotations
 
 import re
+from typing import Literal
 
+Style = Literal["", "slash", "narrow"]
+"""Where an argument without brackets ends."""
 _FUNCTION = re.compile(
     r"\\(arc(?:sin|cos|tan|cot|sec|csc)|(?:sin|cos|tan|cot|sec|csc)h?|ln|log|lg|exp|Ci|Si)(?![A-Za-z])"
 )
@@ -29,16 +32,17 @@ _SLASH_AND_NUMBER = re.compile(r"\s*/\s*(?:\d+(?:\.\d+)?|\\pi(?![A-Za-z]))")
 _BRACKETS = {"{": "}", "(": ")", "[": "]"}
 
 
-def with_arguments(latex: str, *, through_slash: bool = False) -> str:
+def with_arguments(latex: str, style: Style = "") -> str:
     r"""Rewrite a formula with brackets around every argument.
 
-    ``through_slash``: an argument continues after a slash before a number, as some people mean ``\sin \pi/6``.
+    ``style``: "slash": an argument continues after a slash before a number, as some people mean ``\sin \pi/6``;
+    "narrow": it ends after its first symbol, as in ``\sin \theta v_0``.
     """
     rewritten: list[str] = []
     position = 0
     while function := _FUNCTION.search(latex, position):
         rewritten.append(latex[position : function.start()])
-        text, position = _application(latex, function, through_slash)
+        text, position = _application(latex, function, style)
         rewritten.append(text)
     return "".join(rewritten) + latex[position:]
 
@@ -48,7 +52,7 @@ def readings(latex: str) -> list[str]:
     texts = [with_arguments(latex)]
     if "/" in latex:
         texts += [
-            with_arguments(latex, through_slash=True),
+            with_arguments(latex, "slash"),
             with_arguments(_LEADING_RATIO.sub(r"\\frac{\1}{\2}", latex)),
         ]
     return list(dict.fromkeys(texts))
@@ -59,17 +63,17 @@ _LEADING_RATIO = re.compile(
 )
 
 
-def _application(latex: str, function: re.Match[str], through_slash: bool) -> tuple[str, int]:
+def _application(latex: str, function: re.Match[str], style: Style) -> tuple[str, int]:
     """A function with its argument in brackets, and the position after it."""
     name, position = function[1], function.end()
     decorations, position = _decorations(latex, position)
     if inverse := _INVERSE.fullmatch(decorations.strip()):
         decorations, name = decorations.replace(inverse[0], ""), f"arc{name}" if name in _TRIGONOMETRIC else name
     decorations = _LONG_INDEX.sub(r"_{\1}", decorations)
-    argument, end = _argument(latex, position, through_slash)
+    argument, end = _argument(latex, position, style)
     if not argument:
         return latex[function.start() : position], position
-    argument = with_arguments(argument, through_slash=through_slash)
+    argument = with_arguments(argument, style)
     if name == "exp" and not decorations.strip():
         return f"e^{{{argument}}}", end
     if name == "lg":
@@ -90,7 +94,7 @@ def _decorations(latex: str, position: int) -> tuple[str, int]:
     return latex[start:position], position
 
 
-def _argument(latex: str, position: int, through_slash: bool) -> tuple[str, int]:
+def _argument(latex: str, position: int, style: Style) -> tuple[str, int]:
     """The argument at a position without its brackets, and the position after it; empty where none can be read."""
     while latex.startswith(" ", position):
         position += 1
@@ -101,15 +105,15 @@ def _argument(latex: str, position: int, through_slash: bool) -> tuple[str, int]
     if first == "|" and (bar := latex.find("|", position + 1)) > 0:
         return latex[position : bar + 1], bar + 1
     if function := _FUNCTION.match(latex, position):
-        text, end = _application(latex, function, through_slash)
+        text, end = _application(latex, function, style)
         return text, end
-    end = _factors_end(latex, position)
-    if through_slash and end > position and (slash := _SLASH_AND_NUMBER.match(latex, end)):
+    end = _factors_end(latex, position, style)
+    if style == "slash" and end > position and (slash := _SLASH_AND_NUMBER.match(latex, end)):
         end = slash.end()
     return latex[position:end].strip(), end
 
 
-def _factors_end(latex: str, position: int) -> int:
+def _factors_end(latex: str, position: int, style: Style) -> int:
     """The position after the factors that follow each other without a sign."""
     start = position
     while True:
@@ -126,6 +130,8 @@ def _factors_end(latex: str, position: int) -> int:
         _, end = _decorations(latex, end)
         while mark := _AFTER_FACTOR.match(latex, end):
             end = mark.end()
+        if style == "narrow" and factor and not _NUMBER.fullmatch(factor[0]):
+            return end
         position = end
 
 

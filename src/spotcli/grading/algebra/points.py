@@ -104,9 +104,11 @@ def same_numerically(gold: Any, answer: Any, tolerance: float) -> bool | None:
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     if len(symbols) > len(POSITIVE[0]):
         return None
+    bounds = _bounds(gold, answer)
     compared = 0
     for row, values in enumerate(points_for(gold, answer) if symbols else POSITIVE[:1]):
-        x, y = (number_at(formula, point_of(symbols, values)) for formula in (gold, answer))
+        point = _with_bounds(point_of(symbols, values), symbols, bounds, row)
+        x, y = (number_at(formula, point) for formula in (gold, answer))
         if (x is None or y is None) and any(symbol.name in INTEGERS for symbol in symbols):
             x, y = (number_at(formula, _integers(symbols, row)) for formula in (gold, answer))  # sums and factorials
         if x is None or y is None:
@@ -119,7 +121,7 @@ def same_numerically(gold: Any, answer: Any, tolerance: float) -> bool | None:
             continue
         gap = abs(x - y) / size
         if gap > max(DIFFERENT if symbols else EQUAL, tolerance):
-            if min(values[: len(symbols)], default=1) > 0:
+            if min((value for symbol, value in point.items() if symbol not in bounds), default=1) > 0:
                 return False
             if x.is_real and y.is_real:
                 raise Undecidable("equal only for positive values")
@@ -128,6 +130,17 @@ def same_numerically(gold: Any, answer: Any, tolerance: float) -> bool | None:
             return None
         compared += 1
     return True if compared >= (2 if symbols else 1) else None
+
+
+def _bounds(*formulas: Any) -> set[Any]:
+    """The symbols in the bounds of sums and products, which stand for integers."""
+    loops = (loop for formula in formulas for loop in formula.atoms(sympy.Sum, sympy.Product))
+    return {symbol for loop in loops for limit in loop.limits for bound in limit[1:] for symbol in bound.free_symbols}
+
+
+def _with_bounds(point: dict[Any, Any], symbols: Sequence[Any], bounds: set[Any], row: int) -> dict[Any, Any]:
+    """The point with integers for the symbols in bounds."""
+    return point | {symbol: value for symbol, value in _integers(symbols, row).items() if symbol in bounds}
 
 
 def _integers(symbols: Sequence[Any], row: int) -> dict[Any, Any]:

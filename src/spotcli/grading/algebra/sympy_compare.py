@@ -29,11 +29,14 @@ from spotcli.grading.compare.number_equality import TOLERANCE, same_number
 _NORMALIZE = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 _CASE_SENSITIVE = ConversionConfig(lowercase_symbols=False)
 _UNREAD = re.compile(
-    r"\\(?:partial|ldots|det|nabla|angle|pmod)(?![A-Za-z])|\\begin\s*\{[vV]matrix\}|\\text\s*\{\s*[ijk]\s*\}"
+    r"\\(?:partial|ldots|det|nabla|angle|pmod)(?![A-Za-z])|\\begin\s*\{[vV]matrix\}"
     r"|\\frac\s*\{\s*d|\w'|!!|\\(?:gcd|lcm)\s*\([^)]*[A-Za-z]|[A-Z]\s*\^\s*(?:\{\s*T\s*\}|T)"
-    r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d"
+    r"|(?<![\w.^_])\d++ +\d++(?!\s*/)|\d\.\d+\.\d|^(?!.*\\int).*(?<![A-Za-z\\])d ?[txy]\s*$"
 )
 """Notation that the parser misreads: derivatives and transposes as products, ``1 2`` as a sum, gcd(a, b) as 1."""
+_UNIT_VECTOR = re.compile(
+    r"\\(?:text|hat|vec)\s*\{\s*\\?(?:text\{)?([ijk])\s*\}?\}|\\(?:hat|vec)\s*([ijk])(?![A-Za-z])"
+)
 _POWER_T = re.compile(r"\^\s*(?:\{\s*T\s*\}|T)")
 _LETTER_D = re.compile(r"(?<![A-Za-z\\])d(?=\s*\\[A-Za-z]|\s+[A-Za-z])")
 _UNIT_I = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_])")
@@ -63,7 +66,13 @@ class Sympy:
         results = {self._with_logarithms(g, a) for g, a in pairs}
         if len(results) > 1:
             raise Undecidable("the formula can be read in two ways")
-        return results.pop()
+        same = results.pop()
+        if same is False:
+            first = with_arguments(gold), with_arguments(answer)
+            narrow = (with_arguments(gold, "narrow"), first[1]), (first[0], with_arguments(answer, "narrow"))
+            if any(self._with_logarithms(*pair) for pair in narrow if pair != first):
+                raise Undecidable("the formula can be read in two ways")
+        return same
 
     def _with_logarithms(self, gold: str, answer: str) -> bool | None:
         same = self._expression(gold, answer)
@@ -146,6 +155,7 @@ def _read(latex: str, complex_: bool = False) -> Any:
     """The sympy object of a LaTeX text, or None. No text is evaluated as code: latex2sympy has its own grammar."""
     if re.search(r"\\text\s*\{[^{}]*[a-z]{3,}", latex):
         latex = re.sub(r"\\text\s*\{[^{}]*\}\s*(?:\^\s*\{?\d\}?)?\s*$", "", latex)
+    latex = _UNIT_VECTOR.sub(lambda vector: f"{{\\Upsilon_{{{'ijk'.index(vector[1] or vector[2])}}}}}", latex)
     latex = re.sub(r"\\text\s*\{\s*([A-Za-z])\s*\}", r"{\1}", latex)
     latex = re.sub(r"\\cr(?![a-z])", r"\\\\", latex).replace("\\reals", "\\mathbb{R}")
     latex = re.sub(r"(?<![A-Za-z\\])([Eei])_", lambda m: _SUBSCRIPTED[m[1]] + "_", latex)

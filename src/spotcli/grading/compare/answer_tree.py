@@ -15,7 +15,7 @@ from spotcli.grading.compare.quantities import read_compound
 from spotcli.grading.compare.words import number_of
 from spotcli.grading.latex import balanced, split_top
 
-NodeKind = Literal["list", "tuple", "set", "union", "matrix", "relation", "ratio", "leaf"]
+NodeKind = Literal["list", "tuple", "set", "union", "matrix", "piecewise", "relation", "ratio", "leaf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,10 @@ _RELATION = re.compile(
 _UNION = re.compile(r"\\cup(?![A-Za-z])|(?<=[\])])\s*U\s*(?=[\[(])")
 _COLON = re.compile(r"\s*:\s*|\\text\s*\{\s*(?:to|:)\s*\}")
 _MATRIX_TEXT = re.compile(r"\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_SYSTEM = re.compile(r"(?:\\\{\s*)?\\begin\{(cases|aligned)\}(.*)\\end\{\1\}", re.DOTALL)
+_SYSTEM = re.compile(
+    r"(?:\\\{\s*)?\\begin\{(cases|aligned|align\*?|gathered|split|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\{\1\}",
+    re.DOTALL,
+)
 _PIECEWISE = re.compile(r"&\s*(?!=)|\\text|\\begin")
 _ROW_END = re.compile(r"\\cr(?![a-z])|\\newline")
 _PAIRS = {"(": ")]", "[": ")]"}
@@ -101,9 +104,13 @@ def parse_answer(text: str, depth: int = 0) -> Node:
     text = text.strip()
     while text[:1] == "{" and text[-1:] == "}" and balanced(text):
         text = text[1:-1].strip()
-    if matrix := _matrix(text, depth):
-        return matrix
     system = _SYSTEM.fullmatch(text)
+    if system and system[1] == "array" and not all("=" in row for row in _ROW_END.split(system[2]) if row.strip()):
+        system = None
+    if not system and (matrix := _matrix(text, depth)):
+        return matrix
+    if piecewise := _piecewise(text, depth):
+        return piecewise
     if system and not _PIECEWISE.search(system[2]):
         text = ", ".join(row.replace("&", "").strip(" ,;") for row in _ROW_END.split(system[2]) if row.strip(" &,;"))
     text, items = _list_items(text, depth)
@@ -133,7 +140,31 @@ def _matrix(text: str, depth: int) -> Node | None:
     )
 
 
-_AND_A_HALF = re.compile(r"\band (?:a|one) half\b")
+_CASES = re.compile(
+    r"(?:([A-Za-z](?:_\w)?\s*\(?\s*[A-Za-z]?\s*\)?|\|?[A-Za-z]\|?)\s*=\s*)?(?:\\\{\s*)?\\begin\{(cases|array)\}(?:\s*\{[lcr|\s]*\})?"
+    r"((?:(?!\\begin|\\end).)*)\\end\{\2\}",
+    re.DOTALL,
+)
+_CASE_WORDS = re.compile(r"\\text\s*\{\s*,?\s*(?:if|for|when|where)?\s*\}|(?<![A-Za-z\\])(?:if|for|when)(?![A-Za-z])")
+
+
+def _piecewise(text: str, depth: int) -> Node | None:
+    """A function by cases: rows of a value and its condition."""
+    cases = _CASES.fullmatch(text)
+    if not cases or "&" not in cases[3]:
+        return None
+    rows = [_CASE_WORDS.sub(" ", row).split("&") for row in _ROW_END.split(cases[3]) if row.strip()]
+    rows = [[cell.strip(" ,;.") for cell in row] for row in rows]
+    if len(rows) < 2 or any(
+        len(row) != 2 or not re.search(r"[<>]|\\(?:le|ge|ne|in)(?![a-z])|[a-z]{4}", row[1]) for row in rows
+    ):
+        return None
+    return Node("piecewise", text, tuple(Node("tuple", "&".join(row), _parse_all(row, depth)) for row in rows))
+
+
+_AND_A_HALF = re.compile(
+    r"\band (?:a|one|two|three|four|five)[ -](?:half|third|quarter|fourth|fifth|sixth|eighth|tenth)s?\b"
+)
 _LARGE_AND = re.compile(r"\b(?:hundred|thousand|million|billion) and\b", re.IGNORECASE)
 
 
@@ -194,12 +225,21 @@ def _plus_minus(text: str, depth: int) -> Node | None:
     return Node("list", text, _parse_all((plus, minus), depth))
 
 
+_BUILDER = re.compile(
+    r"\s*([a-z])(?:\s*\\in\s*\\reals)?\s*(?:\||:|\\text\s*\{\s*(?:such that|with)\s*\})\s*"
+    r"((?=[^|]*\1)(?=[^|]*[<>\\])[^|:]*)"
+)
+r"""A set of numbers by an inequality: ``x \in \reals | x > 0``."""
+
+
 def _bracketed(text: str, depth: int) -> Node | None:
     """A set, a tuple, an interval, or the content of parentheses around one value."""
     if text.startswith("\\{") and text.endswith("\\}") and balanced(text.replace("\\", "")):
         inner = text[2:-2]
+        if builder := _BUILDER.fullmatch(inner):  # {x | x > 0}
+            return parse_answer(builder[2], depth + 1)
         if re.search(r"[|:]|\\text\s*\{\s*(?:such|with)", inner):
-            return None  # set-builder notation is left to sympy
+            return None  # other set-builder notation is left to sympy
         pieces = [piece for piece in split_top(inner, _ANY_SEPARATOR)[0] if piece]
         return Node("set", text, tuple(flatten(_parse_all(pieces, depth))))
     if text[:1] in _PAIRS and text[-1:] in _PAIRS[text[0]] and balanced(text):
@@ -221,6 +261,9 @@ def _ratio(text: str, depth: int) -> Node | None:
 def flatten(nodes: Iterable[Node]) -> list[Node]:
     r"""The members of a list; members that are lists themselves (``1 \pm \sqrt 5``) are replaced by their own."""
     flat: list[Node] = []
+    nodes = list(nodes)
+    named = sum(node.kind == "relation" for node in nodes) == 1 < len(nodes)
     for node in nodes:
-        flat.extend(node.items if node.kind == "list" else (node,))
+        value = node.items[-1] if named and node.kind == "relation" and node.operators == ("=",) else node
+        flat.extend(value.items if value.kind == "list" else (node,))  # x = \\pm 2, \\pm 3
     return flat

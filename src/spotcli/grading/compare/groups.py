@@ -57,6 +57,9 @@ def same_collections(gold: Node, answer: Node, same: Same) -> bool | None:
         group = gold if gold.kind == "tuple" else answer
         if ordered is True and group.brackets in ("()", "") and "set" not in (gold.kind, answer.kind):
             return True
+        named = values_by_name(answer_items if gold.kind == "tuple" else gold_items)
+        if named and len(named) > 1 and list(named) == sorted(named):  # x = 3, y = -2 is (3, -2)
+            return ordered
         unordered = same_members(gold_items, answer_items, same)
         if unordered is True:
             raise Undecidable("the same values, but only one side is a tuple")
@@ -67,7 +70,16 @@ def same_collections(gold: Node, answer: Node, same: Same) -> bool | None:
         )
         if len(gold_unique) == len(answer_unique) and same_members(gold_unique, answer_unique, same):
             raise Undecidable("the same values, but some are repeated on one side")
-    return ordered or same_members(gold_items, answer_items, same)
+    unordered = ordered or same_members(gold_items, answer_items, same)
+    if unordered and not ordered and bool(_labels(gold_items)) != bool(_labels(answer_items)):
+        raise Undecidable("the same values in another order, and only one side names them")
+    return unordered
+
+
+def _labels(nodes: list[Node]) -> list[str]:
+    r"""The names of ``\text{Ann: } 12, \text{Bob: } 8`` or ``5 \text{ red}, 3 \text{ blue}``, if all differ."""
+    labels = [" ".join(re.findall(r"[A-Za-z]{2,}", re.sub(r"\\text|\\[a-z]+", " ", node.text))) for node in nodes]
+    return labels if all(labels) and len(set(labels)) == len(labels) else []
 
 
 def _same_named(gold: list[Node], answer: list[Node], same: Same) -> bool | None:
@@ -116,6 +128,20 @@ def same_matrices(gold: Node, answer: Node, same: Same) -> bool | None:
         for gold_row, answer_row in rows
         for gold_cell, answer_cell in zip(gold_row.items, answer_row.items, strict=True)
     )
+
+
+def same_piecewise(gold: Node, answer: Node, same: Same) -> bool | None:
+    """Compare two functions by cases, row by row.
+
+    Raises:
+        Undecidable: the conditions differ, because the same function can be divided in several ways.
+    """
+    if len(gold.items) == len(answer.items):
+        for rows in (answer.items, answer.items[::-1]):
+            pairs = list(zip(gold.items, rows, strict=True))
+            if all(same(gold_row.items[1], row.items[1]) for gold_row, row in pairs):
+                return all_same(same(gold_row.items[0], row.items[0]) for gold_row, row in pairs)
+    raise Undecidable("functions with other cases")
 
 
 _TIME = re.compile(r"\d{1,2}:\d\d")

@@ -39,6 +39,8 @@ def same_leaves(gold: str, answer: str) -> bool | None:
         return _same_quantities(gold_quantity, answer_quantity)
     if (same_infinity := _same_infinities(gold, answer)) is not None:
         return same_infinity
+    if "\\emptyset" in (gold.strip(), answer.strip()) and (gold_quantity or answer_quantity):
+        return False
     gold_words, answer_words = comparable_words(gold), comparable_words(answer)
     if gold_words and answer_words:
         return same_words(gold_words, answer_words)

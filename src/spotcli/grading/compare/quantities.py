@@ -66,6 +66,8 @@ def read_quantity(text: str, trust: bool = False) -> Quantity | None:
     number = _number(value.rstrip("% "))
     if not number:
         return None
+    if "_" in unit and not is_unit(re.sub(r"\\text|[{\s]", "", unit.partition("}")[0])):  # 2H_2O
+        return None
     if unit.startswith("{") and unit.endswith("}"):
         unit = unit[1:-1].strip()
     if _SUM.search(value) and not _follows_sum(unit):
@@ -145,7 +147,7 @@ def _may_be_unit(text: str, max_words: int) -> bool:
 
 _PART = re.compile(
     r"\s*(?:,|\+|and\b|\\text\s*\{\s*,?\s*and\s*\})?\s*(\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\})\s*"
-    r"(\\text\s*\{\s*[A-Za-z]+\s*(?:,|\band)?\s*\}|[A-Za-z]+|\^\\circ|'{1,2})\.?"
+    r"(\\text\s*\{\s*[A-Za-z]+\.?\s*(?:,|\band)?\s*\}|[A-Za-z]+|\^\\circ|'{1,2})\.?"
 )
 _PART_UNITS = {"^\\circ": "degree", "'": "arcminute", "''": "arcsecond", "in": "inch"}
 
@@ -155,7 +157,7 @@ def read_compound(text: str) -> Quantity | None:
     total, first, last = Fraction(0), None, None
     position, count = 0, 0
     while part := _PART.match(text, position):
-        word = re.sub(r"\\text|[{}\s,]", "", part[2])
+        word = re.sub(r"\\text|[{}\s,.]", "", part[2])
         word = word.removesuffix("and") if part[2].startswith("\\text") else word
         word = _PART_UNITS.get(part[2], _PART_UNITS.get(word, word))
         unit, number = read_unit(word), _number(part[1])
@@ -202,17 +204,26 @@ def _unit(currency: str) -> Unit | None:
 _UNIT_AFTER = re.compile(r"(.*?\S)\s*((?:[/\s]*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?)+)", re.DOTALL)
 
 
+_UNIT_VECTOR = re.compile(r"\\text\s*\{\s*[ijk]\s*\}|\\(?:hat|vec)")
+_ELEMENT = re.compile(r"\\text\s*\{\s*[A-Z][a-z]?\s*\}\s*_|_\{?\d+\}?$")
+"""A part of a chemical formula."""
+
+
 def without_units(gold: str, answer: str) -> tuple[str, str]:
     """Two formulas without the units after them.
 
     Raises:
         Undecidable: the units differ, or words that are no units follow a formula.
     """
+    if _UNIT_VECTOR.search(gold) or _UNIT_VECTOR.search(answer):
+        return gold, answer
     gold_match, answer_match = _UNIT_AFTER.fullmatch(gold), _UNIT_AFTER.fullmatch(answer)
     gold_words = changing_words(gold_match[2]) if gold_match else ""
     answer_words = changing_words(answer_match[2]) if answer_match else ""
     if gold_words != answer_words:
         raise Undecidable(f"the words '{answer_words or gold_words}' may change the value")
+    if any(match and _ELEMENT.search(match[1]) for match in (gold_match, answer_match)):
+        return gold, answer
     if gold_match and answer_match:
         gold_unit, answer_unit = read_unit(gold_match[2]), read_unit(answer_match[2])
         same = not gold_unit or not answer_unit or gold_unit.is_same(answer_unit)

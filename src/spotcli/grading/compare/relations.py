@@ -3,7 +3,9 @@ r"""Relations in answers: name and value of ``x = 5``, interval of ``x > 2``, mo
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
+from spotcli.grading.compare import Undecidable
 from spotcli.grading.compare.answer_tree import Node
 from spotcli.grading.latex import canonical
 
@@ -77,6 +79,29 @@ def is_same_function(gold: str, answer: str) -> bool:
     return bool(calls[0] and calls[1] and calls[0][1] == calls[1][1] and calls[0][2] != calls[1][2])
 
 
+_MARK = re.compile(r"'|\^\s*\{?\s*\(?\s*-?\d|\\frac\s*\{\s*d|\\d?dot")
+"""Signs of a derivative, an inverse or a power in the name of a value."""
+
+
+def refuse_other_names(gold: tuple[str, Node], answer: tuple[str, Node]) -> None:
+    """Check the names of two equal values.
+
+    Raises:
+        Undecidable: the names are different functions, f(x) and g(x), a function and its derivative, or they have other
+            arguments, f(x) = n and f(n) = n.
+    """
+    (gold_name, gold_node), (answer_name, answer_node) = gold, answer
+    if _MARK.findall(gold_name) != _MARK.findall(answer_name):
+        raise Undecidable("a function compared with its derivative or inverse")
+    calls = [_CALL.fullmatch(name.replace(" ", "")) for name in (gold_name, answer_name)]
+    if not calls[0] or not calls[1]:
+        return
+    if calls[0][1] != calls[1][1]:
+        raise Undecidable("the same value for different names")
+    if calls[0][2] != calls[1][2] and gold_node.text == answer_node.text and calls[0][2] in gold_node.text:
+        raise Undecidable("the argument of the function has another name")
+
+
 _CALL = re.compile(r"([A-Za-z]\w*)\(([A-Za-z])\)")
 
 
@@ -94,10 +119,24 @@ def values_by_name(nodes: list[Node]) -> dict[str, Node] | None:
     values: dict[str, Node] = {}
     for node in nodes:
         named = named_value(node)
-        if not named or not _VARIABLE.fullmatch(named[0]) or named[0] in values:
+        name = _VARIABLE.fullmatch(named[0]) or _CALL.fullmatch(named[0].replace(" ", "")) if named else None
+        if not named or not name or named[0] in values:
             return None
         values[named[0]] = named[1]
     return values
+
+
+_DISTANCE = re.compile(r"\|\s*([a-zA-Z])\s*([+-])\s*(\d{1,9})\s*\|")
+
+
+def _ends_of_distance(items: list[Node]) -> tuple[Node, Node, Node] | None:
+    """Name and ends of ``|x - 3| < 2``; None for other inequalities."""
+    distance, radius = _DISTANCE.fullmatch(items[0].text.strip()), _WHOLE.fullmatch(items[1].text.strip())
+    if not distance or not radius or int(radius[0]) <= 0:
+        return None
+    center = int(distance[3]) if distance[2] == "-" else -int(distance[3])
+    low, high = center - int(radius[0]), center + int(radius[0])
+    return Node("leaf", distance[1]), Node("leaf", str(low)), Node("leaf", str(high))
 
 
 def interval_of(node: Node) -> tuple[str, Node] | None:
@@ -114,6 +153,9 @@ def interval_of(node: Node) -> tuple[str, Node] | None:
     if len(items) == 3 and _VARIABLE.fullmatch(items[1].text):
         low, name, high = items
         brackets = ("[" if closed[0] else "(") + ("]" if closed[1] else ")")
+    elif len(items) == 2 and (ends := _ends_of_distance(items)):
+        name, low, high = ends
+        brackets = "[]" if closed[0] else "()"
     elif len(items) == 2 and (absolute := _ABSOLUTE.fullmatch(items[0].text)):
         name, high, low = Node("leaf", absolute[1]), items[1], Node("leaf", f"-({items[1].text})")
         brackets = "[]" if closed[0] else "()"
@@ -129,11 +171,70 @@ def interval_of(node: Node) -> tuple[str, Node] | None:
     return canonical(name.text), Node("tuple", text, (low, high), brackets)
 
 
+def equal_for_integers(gold: tuple[str, Node], answer: tuple[str, Node]) -> bool:
+    """Whether two intervals of a letter that usually stands for an integer contain the same integers."""
+    if gold[0] not in "ijkmnNpq" or gold[1].kind != "tuple" or answer[1].kind != "tuple":
+        return False
+    return _integer_ends(gold[1]) == _integer_ends(answer[1]) is not None
+
+
+def _integer_ends(interval: Node) -> tuple[str, str] | None:
+    """The smallest and the largest integer of an interval, infinities as they are; None for other ends."""
+    ends = [node.text.replace(" ", "") for node in interval.items]
+    if not all(_WHOLE.fullmatch(end) or "\\infty" in end for end in ends):
+        return None
+    low, high = ends
+    if interval.brackets[0] == "(" and "\\infty" not in low:
+        low = str(int(low) + 1)
+    if interval.brackets[1] == ")" and "\\infty" not in high:
+        high = str(int(high) - 1)
+    return low.lstrip("+"), high.lstrip("+")
+
+
+_EVERYTHING = Node("tuple", "(-\\infty,\\infty)", (Node("leaf", "-\\infty"), Node("leaf", "\\infty")), "()")
+
+
+def _intersection(items: tuple[Node, ...]) -> Node | None:
+    r"""``x > 1, x \ne 3`` as a union of intervals, if it is one interval without some of its inner points."""
+    interval, points = None, []
+    if items[0] is _EVERYTHING:
+        interval, items = (canonical(items[1].items[0].text), items[0]), items[1:]
+    for item in items:
+        if item.kind == "relation" and item.operators == ("\\ne",) and _VARIABLE.fullmatch(item.items[0].text):
+            points.append((canonical(item.items[0].text), item.items[1].text))
+        elif interval is None and (found := interval_of(item)):
+            interval = found
+        else:
+            return None
+    if not interval or not points or any(name != interval[0] for name, _ in points):
+        return None
+    if not all(_WHOLE.fullmatch(point.replace(" ", "")) for _, point in points):
+        return None
+    low, high = (end.text for end in interval[1].items)
+    brackets = interval[1].brackets
+    ends = [low, *(str(point) for point in sorted(int(point.replace(" ", "")) for _, point in points)), high]
+    pieces = []
+    for index, (left, right) in enumerate(pairwise(ends)):
+        sides = (brackets[0] if index == 0 else "(") + (brackets[1] if index == len(ends) - 2 else ")")
+        text = f"{sides[0]}{left},{right}{sides[1]}"
+        pieces.append(Node("tuple", text, (Node("leaf", left), Node("leaf", right)), sides))
+    return Node("union", " \\cup ".join(piece.text for piece in pieces), tuple(pieces))
+
+
+def without_point(relation: Node) -> Node | None:
+    r"""``x \ne 0`` as a union of intervals; None for other relations."""
+    return _intersection((_EVERYTHING, relation)) if relation.operators == ("\\ne",) else None
+
+
 def as_union(node: Node) -> Node:
     r"""``x < 2 or x > 3`` as a union of intervals, ``\mathbb{R}`` as an interval; other nodes as they are."""
-    if node.kind == "leaf" and re.fullmatch(r"\\reals|\\text\{ *(?:all )?reals?(?: numbers)? *\}", node.text):
+    if node.kind == "leaf" and re.fullmatch(
+        r"\\reals|(?:\\text\{ *)?(?:all )?reals?(?: numbers?)? *\}?", node.text, re.IGNORECASE
+    ):
         ends = (Node("leaf", "-\\infty"), Node("leaf", "\\infty"))
         return Node("tuple", "(-\\infty,\\infty)", ends, "()")
+    if node.kind == "list" and (cut := _intersection(node.items)):
+        return cut
     if node.kind != "list" or not re.search(r"\bor\b", node.text):
         return node
     intervals = [interval_of(item) for item in node.items]

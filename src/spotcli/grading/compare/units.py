@@ -108,7 +108,13 @@ _PIECE = re.compile(r"\\?([A-Za-z¢-]+)\.?|\^\s*\{?\s*([+-]?\d+)\s*\}?|(/)|.", r
 _NEWTON_METRE = re.compile(r"(?<![A-Za-z])Nm(?![A-Za-z])")
 
 
+_INCH = re.compile(r"(?<![A-Za-z])in(?=\s*\.?\s*\}?\s*(?:\^|/|$))")
+"""The unit at the end of a text or before a power; elsewhere it is the preposition."""
+
+
 def _singular(word: str) -> str:
+    if len(word) == 1:
+        return word
     for candidate in (
         word,
         word.lower(),
@@ -131,7 +137,7 @@ def read_unit(text: str) -> Unit | None:
     scale, powers, known = Fraction(1), dict[str, int](), True
     direction, pending, last = 1, 1, ""
     text = re.sub(r"\\frac\s*\{(.*?)\}\s*\{(.*?)\}", r"\1/\2", text)
-    text = _NEWTON_METRE.sub("N m", text)
+    text = _INCH.sub("inch", _NEWTON_METRE.sub("N m", text))
     for mark in _PIECE.finditer(text.replace("\\text", " ")):
         word, power, slash = mark[1], mark[2], mark[3]
         if slash or (word and word.lower() == "per"):
@@ -163,11 +169,18 @@ def read_unit(text: str) -> Unit | None:
     return Unit(scale, nonzero, known) if nonzero else None
 
 
+_RARE = {"dm", "decimeter"}
+
+
 def conversions(unit: Unit) -> list[Fraction]:
     """Factors that convert a quantity in ``unit`` to the other units of the same kind; empty for compound units."""
     if not unit.known or len(unit.powers) != 1 or unit.powers[0][1] != 1:
         return []
     base = unit.powers[0][0]
     return sorted(
-        {unit.scale / scale for scale, powers in _TABLE.values() if powers == {base: 1} and scale != unit.scale}
+        {
+            unit.scale / scale
+            for name, (scale, powers) in _TABLE.items()
+            if powers == {base: 1} and scale != unit.scale and name not in _RARE
+        }
     )

@@ -74,6 +74,10 @@ def number_of(words: str) -> int | None:
 
 def fraction_of(words: str) -> Fraction | None:
     """The fraction written as words, such as ``two-thirds`` and ``one half``; else None."""
+    whole, _, part = words.replace("-", " ").partition(" and ")
+    if part and (count := number_of(whole)) is not None:  # two and a half
+        fraction = fraction_of(re.sub(r"^an? ", "one ", part))
+        return count + fraction if fraction else None
     parts = words.replace("-", " ").split()
     if len(parts) != 2 or parts[1].removesuffix("s").replace("halve", "half") not in _PARTS:
         return None
@@ -86,14 +90,22 @@ def comparable_words(text: str) -> str | None:
     r"""The words of a leaf that is text, not a formula: ``\text{Evelyn}``, ``even``, ``no solution``; else None."""
     inner = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
     inner = " ".join(inner.replace("{", " ").replace("}", " ").split()).strip(" .\"'`*").lower()
-    if not _WORDS.fullmatch(inner) or len(inner) < 2:
+    if not _WORDS.fullmatch(inner) or len(inner) < 2 or re.fullmatch(r"\w(?:-\w)+", inner):
+        return None
+    if "\\text" not in text and text.islower() and is_product(inner):
         return None
     if "\\text" not in text and ((len(inner) < 3 and inner not in ("no", "up")) or inner in _FUNCTIONS):
         return None
+    if predicate := _PREDICATE.fullmatch(inner):
+        inner = predicate[1]
     return re.sub(r"^(?:the|a|an) ", "", inner)
 
 
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['\u2019.-](?=[^\W\d_]))*(?: [^\W\d_](?:[^\W\d_]|['\u2019.-](?=[^\W\d_]))*)*")
+_PREDICATE = re.compile(
+    r"(?:the|this|it|that|these|there) (?:[a-z]+ ){0,6}?(?:is|are|has|have|was|were) ((?:[a-z-]+ ?){1,4})"
+)
+"""A sentence about the answer: "the function is even"."""
 _FUNCTIONS = {
     "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "max", "min", "gcd", "lcm", "arcsin",
     "arccos", "arctan", "mod",
@@ -117,6 +129,45 @@ _COUNTING_WORDS = {
 _INFINITE = re.compile(r"(?:(?:an )?infinit(?:e|ely)|infinity)(?: many)?(?: (?:number|numbers|solutions?))?(?: of .*)?")
 _NOTHING = {"none", "no", "nothing", "nobody", "nil", "never"}
 _ROMAN = re.compile(r"[ivxlcdm]+")
+
+
+def is_product(word: str) -> bool:
+    """Whether a word is a product of letters, such as ``abc``, ``zyx``, ``mgh`` and ``qvB``."""
+    return 3 <= len(word) <= 4 and (
+        "".join(sorted(word)) in "abcdefghijklmnopqrstuvwxyz"
+        or bool(
+            re.fullmatch(
+                r"(?!gcd|lcm|hcf)[b-df-hj-np-tv-xz]{3}|[A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,3}[a-z]|[A-Z]{3}", word
+            )
+        )
+    )
+
+
+_ITEM = re.compile(r"(?<![A-Za-z])(?:[IVX]{1,4}|[ivx]{1,4})(?![A-Za-z])")
+_ITEM_WORDS = {"and", "only", "both", "statements", "statement", "or", "all", "of", "the", "true", "are", "is"}
+
+
+def same_items(gold: str, answer: str) -> bool | None:
+    """Compare lists of Roman numerals, such as ``I and III only``; None for other texts."""
+    items = [_items(gold), _items(answer)]
+    return items[0] == items[1] if items[0] and items[1] else None
+
+
+def _items(text: str) -> frozenset[str]:
+    plain = text[:_MAX_ITEMS].replace("\\text", " ")
+    items = _ITEM.findall(plain)
+    rest = _ITEM.sub(" ", plain)
+    listed = len(items) > 1 and any(len(item) > 1 for item in items) and not re.search(r"[^A-Za-z\s(){},.]", rest)
+    words = re.findall(r"[A-Za-z]+", rest)
+    return (
+        frozenset(map(str.upper, items))
+        if listed and all(word.lower() in _ITEM_WORDS for word in words)
+        else frozenset()
+    )
+
+
+_MAX_ITEMS = 100
+"""Characters of a list of Roman numerals."""
 
 
 def same_words(gold: str, answer: str) -> bool:

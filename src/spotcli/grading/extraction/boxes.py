@@ -139,6 +139,7 @@ _STEP_WORDS = {
 """Words between two boxes that mark the first one as a step on the way to the second."""
 _REPLACING_WORDS = {
     "no", "not", "wrong", "incorrect", "should", "instead", "wait", "actually", "final", "finally", "correction",
+    "take", "choose", "reject",
 }  # fmt: skip
 """Words between two boxes that replace the first one."""
 _IN_FORMULA = re.compile(r"[\^<>]|\\(?:cup|cap|le|ge|lt|gt|frac|sqrt)(?![a-z])")
@@ -196,13 +197,14 @@ def _link(text: str, box: Box, following: Box, boxes: list[Box]) -> _Link:
         return _Link.SAME
     if _are_labelled(text, box, following, boxes):
         return _Link.PARTS
-    if len(between) < 40 and _IN_FORMULA.search(between):
+    is_step = bool((_STEP_WORDS | _REPLACING_WORDS) & set(re.findall(r"[a-z]+", between.lower())))
+    if len(between) < 40 and _IN_FORMULA.search(between) and not is_step:
         return _Link.UNCLEAR
     if _are_neighbours(between):
         return _Link.LIST
     if not between.strip("$ \t\n.,;"):
         return _Link.UNCLEAR
-    if _SIDE.search(between) and not _STEP_WORDS & set(re.findall(r"[a-z]+", between.lower())):
+    if _SIDE.search(between) and not is_step:
         return _Link.SIDE
     if _REMARK.fullmatch(between) and text[following.end :].lstrip("$ .").startswith(")"):
         return _Link.SAME

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
-from spotcli.grading.extraction.sentences import FORMULA, has_value, sentences_of, words_of
+from spotcli.grading.extraction.sentences import FORMULA, IS_WRONG, has_value, sentences_of, words_of
+from spotcli.grading.extraction.statements import RANGE, is_complete, several_values, statement
 
 _NEAR_END = 1500
 """Characters at the end of a text in which its conclusion is searched."""
@@ -61,14 +62,44 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     for sentence in reversed(sentences[-3:]):
         if has_value(sentence) and _DENIED.search(sentence):
             return None
+        if has_value(sentence) and (RANGE.search(sentence) or IS_WRONG.search(sentence)):
+            return None
         if has_value(sentence):
             answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
             if answer and answer.doubt == NO_STATEMENT and _is_computed(sentences, sentence):
                 return replace(answer, doubt="")
-            return answer
+            return _with_statement(answer, sentence, doubt, only=len(_ANY_NUMBER.findall(text)) == 1)
         if len(words_of(sentence)) > 12:
             return None
     return None
+
+
+_ANY_NUMBER = re.compile(r"\d[\d.,/]*")
+
+
+def _with_statement(answer: FoundAnswer | None, sentence: str, doubt: str, only: bool) -> FoundAnswer | None:
+    """The value at the end of a sentence in view of what the sentence states.
+
+    ``only``: the text contains no other number.
+    """
+    if answer and answer.doubt != NO_STATEMENT:
+        several = several_values(sentence) if not answer.doubt else ()
+        return replace(answer, others=(*several, ", ".join(several))) if several else answer
+    stated = statement(sentence, announced=only and _is_predicate(sentence))
+    if stated is None or (answer and _key(stated.text) != _key(answer.text)):
+        return answer
+    return replace(stated, doubt=doubt)
+
+
+def _is_predicate(sentence: str) -> bool:
+    """Whether a verb is before the first number of a sentence."""
+    number = _ANY_NUMBER.search(sentence)
+    before = sentence[max(0, number.start() - _PREDICATE_LENGTH) : number.start()] if number else ""
+    return bool(_PREDICATE.search(before.rstrip("$\\( *")))
+
+
+def _key(text: str) -> str:
+    return re.sub(r"\\[()\[\]]|\\text|[\s${}.,]|[^\W\d_]{2,}", "", text)
 
 
 _COMPUTED = re.compile(rf"=\s*(?P<value>{_NUMBER})[^\d=]{{0,40}}$")
@@ -85,7 +116,26 @@ def _is_computed(sentences: list[str], last: str) -> bool:
 NO_STATEMENT = "the text ends in a value, but does not state that it is the answer"
 
 
+_TERM = (
+    r"(?:(?:sqrt|sin|cos|tan|ln|log|exp)\([^()]{1,40}\)|\([^()]{1,40}\)|\d+(?:\.\d+)?|pi(?![a-z])|[a-zA-Z](?![a-zA-Z]))"
+    r"(?:\^(?:[\w.]{1,9}|\{[^{}]{1,20}\}|\([^()]{1,20}\))|[\u00b2\u00b3\u2074])?"
+)
+_PLAIN_FORMULA = re.compile(
+    rf"\b(?:is|are|becomes?|get|obtain|have|gives?|find|yields?|equals)\s+(?:that\s+)?(?P<formula>(?=[^$]*[a-zA-Z(])"
+    rf"(?:[a-zA-Z](?:_\w|\([a-z]\))?\s?[=<>\u2264\u2265]\s?)?-?{_TERM}(?:\s?[-+*/\u00b7]?\s?{_TERM}){{1,12}})$"
+)
+"""A formula in plain characters at the end of a sentence: "the equation of the line is y = 2x - 3"."""
+
+
 def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
+    if plain := _PLAIN_FORMULA.search(sentence):
+        sides = _top_level_sides(plain["formula"])
+        result = sides[-1].strip() if len(sides) > 1 else ""
+    if plain and not re.fullmatch(_NUMBER, result):  # s = 40 is read below
+        sure = _CONCLUDING.search(sentence) and not _NOT_FINAL.search(
+            sentence[: plain.start()].replace("equation of", "line of")
+        )
+        return FoundAnswer(plain["formula"], doubt=doubt or ("" if sure else NO_STATEMENT), result=result)
     formula = _TRAILING_FORMULA.match(sentence)
     if formula and not re.search(r"\d", formula["after"]) and len(words_of(formula["after"])) <= 8:
         if answer := _of_formula(formula, doubt):
@@ -122,21 +172,30 @@ def _without_delimiters(formula: str) -> str:
     return content.removeprefix("\\[").removesuffix("\\]").strip(" \n.,")
 
 
+_ADVERB = re.compile(r"\b(?:left over|over|left|remaining|in total|in all|altogether|overall)$")
 MAX_UNIT_WORDS = 3
 """Words after a value that may be its unit."""
 
 
 def unit_after(text: str) -> str:
     """The words after a value, if they may be its unit."""
-    text = text.strip(" .*\n")
+    text = _ADVERB.sub("", text.strip(" .*\n")).strip()
     short = re.fullmatch(r"[A-Za-z ]{1,30}", text) and len(text.split()) <= MAX_UNIT_WORDS
     return f" \\text{{ {text}}}" if short else ""
 
 
 def whole_answer(text: str) -> FoundAnswer:
     """A text that contains only an answer; a long equation may be a derivation that ends in it."""
-    sides = _top_level_sides(_without_delimiters(text.strip(" .")))
-    long = len(sides) > 2 or (len(sides) > 1 and len(text) > 60) or _CONDITION.match(text)
+    content = _without_delimiters(text.strip(" ."))
+    sides = _top_level_sides(content)
+    parts = [_top_level_sides(part) for part in _PART_END.split(content)]
+    long = (
+        any(len(part) > 2 and not all(map(_ARITHMETIC.fullmatch, part[1:])) for part in parts)
+        or (len(sides) > 1 and len(text) > 60)
+        or _CONDITION.match(text)
+    )
+    if len(parts) > 1 and all(len(part) == 2 for part in parts):  # x = 3 and y = 5
+        return FoundAnswer(text, doubt=NO_STATEMENT if long else "")
     return FoundAnswer(text, doubt=NO_STATEMENT if long else "", result=sides[-1].strip() if len(sides) > 1 else "")
 
 
@@ -146,6 +205,11 @@ def right_side(text: str) -> str:
     return sides[-1].strip() if len(sides) > 1 else ""
 
 
+_ARITHMETIC = re.compile(
+    r"(?:[\d\s.+*/()$%-]|\\(?:times|cdot|div|,|%|\$|left|right|[dt]?frac\s*\{\d+\}\s*\{\d+\}|sqrt\s*\{[\d\s.+*/-]+\})|\^\{?\d+\}?)*+"
+)
+"""A calculation with numbers alone."""
+_PART_END = re.compile(r"[,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*(?:and|or)\s*\}")
 _CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
 
 
@@ -213,8 +277,8 @@ def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
         sure = not _NOT_FINAL.search(last_clause) and len(words_of(equation["after"])) <= 8
         sure = sure or _is_closing(plain[: equation.start()], equation["after"])
         return FoundAnswer(equation["value"].strip(), doubt=doubt or ("" if sure else NO_STATEMENT))
-    numbers = list(re.finditer(rf"(?<![\w.,]){_NUMBER}(?!\d|[.,]\d)", plain))
-    if not numbers:
+    numbers = list(re.finditer(rf"(?<![\w.,:]){_NUMBER}(?!\d|[.,:]\d)", plain))
+    if not numbers or not is_complete(plain[numbers[-1].end() :]):
         return None
     before, after = plain[: numbers[-1].start()], plain[numbers[-1].end() :]
     if not (_PREDICATE if len(numbers) == 1 or _CONCLUDING.search(before) else _IS).search(before):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+IS_WRONG = re.compile(
+    r"\b(?:that|this|it|which)(?:['\u2019]s| is| was)\s+(?:not (?:right|correct)|wrong|incorrect)\b", re.IGNORECASE
+)
+"""A clause that withdraws what is before it."""
 FORMULA = re.compile(
     r"\$\$.+?\$\$|\$(?!\s*[\d,.]+\s+[A-Za-z(])[^$\n]*[^$\n=*/+\s(-]\s*\$(?!\d)|\\\((?:(?!\\\)).)+\\\)|\\\[.+?\\\]",
     re.DOTALL,
