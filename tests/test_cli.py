@@ -71,7 +71,8 @@ def test_every_help_has_an_example(command: str, tmp_path: Path) -> None:
 
 def test_the_list_of_options_is_frozen() -> None:
     # Options are public: add new ones here deliberately; none may disappear by accident.
-    common = {"--json", "--recipe"}
+    every = {"--json", "--verbose", "--quiet"}
+    common = every | {"--recipe"}
     frozen = {
         "sample": common
         | {"--model", "--output", "--engine", "--trials", "--limit", "--temperature", "--max-new-tokens"}
@@ -116,7 +117,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--tokens",
             "--surprise",
         },
-        "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
+        "train": every | {"--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common
         | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"}
         | {"--also", "--rescore", "--dry-run", "--margin", "--engine", "--base-url", "--concurrency", "--python"}
@@ -129,9 +130,9 @@ def test_the_list_of_options_is_frozen() -> None:
             "--inspect-log",
             "--published",
         },
-        "merge": {"--json", "--output", "--dtype"},
-        "push": {"--to", "--samples", "--public", "--license", "--dry-run", "--yes", "--json"},
-        "run": {"--json", "--set", "--output", "--seed", "--fresh"},
+        "merge": every | {"--output", "--dtype"},
+        "push": every | {"--to", "--samples", "--public", "--license", "--dry-run", "--yes"},
+        "run": every | {"--set", "--output", "--seed", "--fresh"},
     }
     seen = {
         name: {

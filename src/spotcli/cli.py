@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from spotcli import flags
-from spotcli.options import Command, Group, recipe_command
+from spotcli.options import Command, Given, Group, recipe_command
 
 if TYPE_CHECKING:
     from spotcli.errors import SpotError
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 INTERRUPTED = 130
 """Typer's exit code for Ctrl-C, without a message."""
-Given = dict[str, Any]
-"""Recipe keys given as options: dotted key -> value."""
 
 app = typer.Typer(
     name="spot",
@@ -186,7 +184,7 @@ def inspect(
     from spotcli.stages.review import review as stage
 
     selection, view = Selection(id, where), View(limit, html, as_json, TokenOptions(tokens, surprise, sort))
-    settings = _load(recipe, None, {})
+    settings = _load(recipe, None, Given())
     if is_interactive(view, selection):
         wanted = SampleSize(sample, seed) if sample else None
         try:
@@ -349,9 +347,13 @@ def run(
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:
-    from spotcli.recipe_yaml import load
+    from spotcli.console import detail
+    from spotcli.recipe_yaml import load, public_sources
 
-    return load(recipe, overrides, given)
+    settings = load(recipe, overrides, given, given.environment)
+    for key, source in public_sources(settings).items():
+        detail(f"{key}: {source}")
+    return settings
 
 
 def _work(stage: Callable[[], T]) -> T:

@@ -24,6 +24,10 @@ Overrides = Annotated[
 ]
 Fresh = Annotated[bool, _option("Run", "Start over; the old output is renamed.", "--fresh")]
 AsJson = Annotated[bool, _option("Run", "Print the summary as one JSON object.", "--json")]
+Verbose = Annotated[
+    bool, _option("Run", "Print the source of each setting, and warnings of libraries.", "--verbose", "-v")
+]
+Quiet = Annotated[bool, _option("Run", "Print only results and errors.", "--quiet", "-q")]
 Version = Annotated[bool, typer.Option("--version", help="Show the version and exit.")]
 
 # spot sample
@@ -140,7 +144,7 @@ MergedDtype = Annotated[
 
 # spot push
 
-PushedData = Annotated[Path, typer.Argument(metavar="FILE", help="The file of pairs.")]
+PushedData = Annotated[Path, typer.Argument(metavar="DATA", help="The file of pairs.")]
 To = Annotated[
     str, _option("Input and output", "The dataset on the hub.", "--to", metavar="ORG/NAME", show_default=False)
 ]
