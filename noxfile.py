@@ -8,6 +8,7 @@ demo     all stages on a laptop, without an API key, a GPU or a model hub
 chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (45 minutes)
 bench    speed compared with other packages
 pictures the pictures of the docs
+reference docs/recipe.md, docs/cli.md and the JSON schema of a recipe, from the code
 paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
 """
 
@@ -118,6 +119,13 @@ def pictures(session: nox.Session) -> None:
     """Draw the pictures of the docs anew: docs/images."""
     session.install("-e", ".", "-c", "tests/constraints.txt")
     session.run("python", "tests/pictures.py", *session.posargs)
+
+
+@nox.session
+def reference(session: nox.Session) -> None:
+    """Write the pages about recipes and commands, and the JSON schema, from the code."""
+    install(session)
+    session.run("python", "-m", "tests.reference")
 
 
 @nox.session
