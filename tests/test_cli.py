@@ -19,7 +19,7 @@ from spotcli.options import PANELS, help_text
 from spotcli.recipe_yaml import load
 from tests.conftest import write_rows
 
-COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "push", "run")
+COMMANDS = ("init", "sample", "rectify", "inspect", "train", "eval", "merge", "push", "run")
 
 
 def spot(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +74,9 @@ def test_the_list_of_options_is_frozen() -> None:
     every = {"--json", "--verbose", "--quiet"}
     common = every | {"--recipe"}
     frozen = {
+        "init": every
+        | {"--template", "--list", "--schema", "--model", "--problems", "--oracle", "--task", "--base-url"}
+        | {"--gpus", "--gpu-memory", "--yes", "--force"},
         "sample": common
         | {"--model", "--output", "--engine", "--trials", "--limit", "--temperature", "--max-new-tokens"}
         | {"--thinking", "--keep-tokens", "--base-url", "--concurrency", "--workers", "--python"}

@@ -72,6 +72,69 @@ def spot(version: flags.Version = False) -> None:
         raise typer.Exit
 
 
+@app.command(
+    cls=Command,
+    epilog="""[cyan]spot init[/cyan]
+
+A demo for a CPU, without questions:
+[cyan]  spot init --template demo && spot run recipe.yaml[/cyan]
+
+Your own problems:
+[cyan]  spot init --model Qwen/Qwen3-8B --problems problems.jsonl --oracle gpt-4o[/cyan]""",
+)
+def init(
+    path: flags.RecipeTarget = Path("recipe.yaml"),
+    template: flags.TemplateName = None,
+    model: flags.NewModel = None,
+    problems: flags.NewProblems = None,
+    oracle: flags.NewOracle = None,
+    task: flags.NewTasks = None,
+    base_url: flags.NewBaseUrl = None,
+    gpus: flags.Gpus = None,
+    gpu_memory: flags.GpuMemory = None,
+    list_templates: flags.ListTemplates = False,
+    schema: flags.Schema = False,
+    yes: flags.Defaults = False,
+    force: flags.Force = False,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Write a commented recipe for this machine: answers to a few questions -> recipe.yaml."""
+    from spotcli import tables
+    from spotcli.errors import Unfinished, UserError
+    from spotcli.stages.evaluate import check_tasks
+    from spotcli.templates.answers import Wishes
+    from spotcli.templates.catalog import TEMPLATES
+    from spotcli.templates.writing import init as write
+    from spotcli.templates.writing import schema_text
+
+    if schema:
+        print(schema_text(), end="")
+        return
+    if list_templates:
+        _show("Templates", {name: item.summary for name, item in TEMPLATES.items()}, as_json)
+        return
+    wishes = Wishes(template, model, problems, oracle, tuple(task) if task else None, base_url, gpus, gpu_memory)
+    asks = sys.stdin.isatty() and not yes and template is None
+    if wishes.is_empty and not yes and not asks:
+        cure = "add --yes for the defaults of this machine, or --template NAME (spot init --list)"
+        raise UserError("questions require a terminal", where="spot init", cure=cure)
+    try:
+        summary = _work(lambda: write(path, wishes, _ask if asks else None, check_tasks=check_tasks, force=force))
+    except typer.Abort:
+        raise Unfinished("interrupted; nothing was written", cure="run the same command again") from None
+    if as_json:
+        tables.as_json(summary.as_dict())
+    else:
+        tables.next_commands(
+            f"{summary.recipe} written (template {summary.template}, {summary.hardware})", summary.next
+        )
+
+
+def _ask(question: str, default: str) -> str:
+    """Ask a question at the terminal, on stderr."""
+    return str(typer.prompt(question, default=default, err=True)).strip() or default
+
+
 @recipe_command(
     app,
     *("sample", "model", "seed"),

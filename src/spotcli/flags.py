@@ -164,3 +164,43 @@ RunFolder = Annotated[
     Path | None,
     _option("Input and output", "Folder of the run. \\[default: runs/NAME]", "--output", "-o", metavar="FOLDER"),
 ]
+
+# spot init
+
+RecipeTarget = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The file to write, or a folder for recipe.yaml.", show_default=True)
+]
+TemplateName = Annotated[
+    str | None, _option("Recipe", "Start from this template; --list shows them.", "--template", metavar="NAME")
+]
+ListTemplates = Annotated[bool, _option("Recipe", "List the templates and write nothing.", "--list")]
+Schema = Annotated[bool, _option("Recipe", "Print the JSON schema of a recipe, for editors.", "--schema")]
+NewModel = Annotated[
+    str | None,
+    _option("Recipe", "The policy: a folder, a model of the hub, or a provider's.", "--model", "-m", metavar="MODEL"),
+]
+NewProblems = Annotated[
+    str | None,
+    _option("Recipe", "The problem set: a file, hf:ORG/NAME or builtin:arithmetic.", "--problems", metavar="SET"),
+]
+NewOracle = Annotated[
+    str | None,
+    _option("Recipe", "The oracle: a provider's model, symbolic, human or policy.", "--oracle", metavar="MODEL"),
+]
+NewTasks = Annotated[
+    list[str] | None, _option("Recipe", "A task or a file of held-out problems; repeatable.", "--task", metavar="NAME")
+]
+NewBaseUrl = Annotated[
+    str | None, _option("Recipe", "Base URL of the endpoint that serves the model.", "--base-url", metavar="URL")
+]
+Gpus = Annotated[
+    int | None, _option("Recipe", "GPUs. \\[default: those of this machine]", "--gpus", metavar="N", min=0)
+]
+GpuMemory = Annotated[
+    float | None,
+    _option(
+        "Recipe", "Memory of a GPU in GB. \\[default: as reported by nvidia-smi]", "--gpu-memory", metavar="X", min=1
+    ),
+]
+Defaults = Annotated[bool, _option("Run", "Ask nothing; use the defaults for this machine.", "--yes", "-y")]
+Force = Annotated[bool, _option("Run", "Replace an existing file.", "--force")]

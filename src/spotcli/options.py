@@ -29,6 +29,7 @@ F = TypeVar("F", bound=Callable[..., None])
 PANELS = (
     *(
         "Arguments",
+        "Recipe",
         "Input and output",
         "Model",
         "Sampling",
