@@ -8,6 +8,7 @@ arguments, shows its help or completes a word, so ``spot --help`` stays quick.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cache
@@ -47,6 +48,17 @@ PANELS = (
 
 PLACEHOLDERS: dict[type, str] = {int: "N", float: "X", str: "TEXT"}
 
+COMPLETED = {
+    "problems": "problems",
+    "samples": "rows",
+    "model": "model",
+    "tokenizer": "model",
+    "oracle": "oracle",
+    "then": "oracle",
+    "tasks": "task",
+}
+"""Recipe key -> the kind of values that the shell completes."""
+
 
 class Given(dict[str, Any]):
     """Recipe keys given as options: dotted key -> value."""
@@ -62,6 +74,13 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return [_without_type(param) for param in super().get_params(ctx)]
+
+    def _main_shell_completion(self, *arguments: Any, **more: Any) -> None:
+        if os.environ.get("_SPOT_COMPLETE"):
+            from spotcli import completion
+
+            completion.install_bash()
+        super()._main_shell_completion(*arguments, **more)
 
 
 class Command(TyperCommand):
@@ -205,9 +224,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     assert option is not None
     kind = _kind(field.annotation) if option.choices is None else Literal[tuple(option.choices())]
     text = help_text(field, option)
+    complete = flags.completed(COMPLETED[name]) if name in COMPLETED else None
     info: Any
     if option.argument:
-        info = typer.Argument(help=text, metavar=name.upper(), show_default=False)
+        info = typer.Argument(help=text, metavar=name.upper(), show_default=False, autocompletion=complete)
     else:
         info = typer.Option(
             *_flags(name, field, option),
@@ -216,6 +236,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
             parser=_number_or_none(kind) if _can_be_unset(field) else None,
             show_default=False,
             rich_help_panel=option.panel,
+            autocompletion=complete,
         )
     annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -106,7 +105,7 @@ def rendered(template: Template, values: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"yaml": _yaml, "comment": _comment}
-    return re.sub(r"[^\S\n]+\n", "\n", environment.get_template(template.file).render(**values))
+    return environment.get_template(template.file).render(**values)
 
 
 def _yaml(value: Any) -> str:

@@ -72,7 +72,7 @@ def billions_of(model: str) -> float | None:
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         if size:
             return size / _bytes_per_weight(folder) / 1e9
-    match = re.search(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rpartition("/")[2].lower())
+    match = re.search(r"(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)([bm])(?![a-z])", model.rpartition("/")[2].lower())
     if match is None:
         return None
     return int(match[1] or 1) * float(match[2]) / (1 if match[3] == "b" else 1000)

@@ -83,7 +83,7 @@ def init(
         f"export {key}=..." for key, lacks in ((oracle_key, missing), (model_key, model_missing)) if key and lacks
     ]
     steps = [
-        command.format(recipe=shlex.quote(str(path)), model=shlex.quote(answers.model))
+        command.replace("{recipe}", shlex.quote(str(path))).replace("{model}", shlex.quote(answers.model))
         for command in answers.template.next
     ]
     return InitSummary(
