@@ -126,11 +126,10 @@ def test_all_layers_together(samples: Path) -> None:
 
 
 def test_values_of_a_repeatable_option_are_split_as_by_a_shell(samples: Path) -> None:
-    write_rows(samples, [WRONG | {"response": "It is 112."}])  # the symbolic oracle declines it
-    done = invoke("rectify", "-v", SPOT_RECTIFY_ORACLE="symbolic", SPOT_RECTIFY_THEN="symbolic 'a model'")
-    assert isinstance(done.exception, UserError)
-    assert "unknown model 'a model'" in str(done.exception)
-    assert "rectify.then: $SPOT_RECTIFY_THEN" in done.stderr
+    write_rows(samples.with_name("two words.jsonl"), [{"prompt": "1 + 1", "answer": "2"}])
+    done = invoke("init", "--yes", SPOT_INIT_TASK="arithmetic 'two words.jsonl'")
+    assert done.exit_code == 0, done.output
+    assert load(Path("recipe.yaml")).eval.tasks == ["arithmetic", "two words.jsonl"]
 
 
 def test_an_empty_variable_is_not_set(samples: Path) -> None:
@@ -216,3 +215,40 @@ def test_verbose_and_quiet_are_exclusive_unless_one_is_a_variable(samples: Path)
 def test_every_command_has_both(samples: Path) -> None:
     for command, parameters in parameters_by_command().items():
         assert {"--verbose", "--quiet"} <= {flag for parameter in parameters for flag in parameter.opts}, command
+
+
+# Colors
+
+
+def test_colors_follow_the_environment(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variables, escapes, colors in (
+        ({}, False, False),
+        ({"FORCE_COLOR": "1"}, True, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, False, False),
+        ({"NO_COLOR": "1"}, False, False),
+    ):
+        for name in ("FORCE_COLOR", "NO_COLOR", "TERM"):
+            monkeypatch.delenv(name, raising=False)
+        printed = invoke("rectify", "--oracle", "symbolic", "--fresh", **{"TERM": "xterm-256color", **variables})
+        assert ("\x1b[" in printed.stderr) is escapes, variables
+        assert bool(re.search(r"\x1b\[[\d;]*3\dm", printed.stderr)) is colors, variables
+        assert "\x1b[" not in invoke("rectify", "--oracle", "symbolic", "--json", **variables).stdout
+
+
+@pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1"}, {"TERM": "dumb"}])
+def test_progress_is_written_as_lines_where_it_cannot_be_redrawn(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(console, "LINE_PAUSE", 0.0)
+    if "TERM" in variables:  # a terminal
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with console.progress("answers") as display:
+        task = display.add_task("sample", total=10, note="")
+        for _ in range(10):
+            display.advance(task)
+    written = capsys.readouterr().err
+    assert "sample: 10 of 10 answers" in written
+    assert not re.search(r"\x1b\[(\d*[A-HJK]|\?25)", written)  # no cursor movement

@@ -42,6 +42,9 @@ app = typer.Typer(
 Run all stages on a laptop, without an API key or a GPU:
 [cyan]  spot run recipes/smollm2-135m.yaml[/cyan]
 
+Write a recipe for your model, problems and GPUs:
+[cyan]  spot init[/cyan]
+
 Sample answers and grade them:
 [cyan]  spot sample problems.jsonl --model Qwen/Qwen3-8B[/cyan]
 
@@ -56,6 +59,8 @@ Train on them:
 
 Measure gains and drift:
 [cyan]  spot eval checkpoint --against Qwen/Qwen3-8B[/cyan]
+
+Every option can be set by an environment variable: SPOT_RECTIFY_ORACLE is --oracle of spot rectify.
 
 Exit codes: 0 done; 1 internal error; 2 invalid input or settings; 3 partly done (run the same command again to \
 resume); 4 stopped by the cost limit.""",
@@ -414,8 +419,10 @@ def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Rec
     from spotcli.recipe_yaml import load, public_sources
 
     settings = load(recipe, overrides, given, given.environment)
-    for key, source in public_sources(settings).items():
-        detail(f"{key}: {source}")
+    sources = public_sources(settings)
+    for key, source in sources.items():
+        if not any(inner.startswith(f"{key}.") for inner in sources):
+            detail(f"{key}: {source}")
     return settings
 
 
