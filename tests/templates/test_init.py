@@ -18,7 +18,7 @@ from spotcli.core.costs import Setup, Shape, Work, memory
 from spotcli.errors import DataError, UserError
 from spotcli.recipe_yaml import load
 from spotcli.templates import hardware as hardware_module
-from spotcli.templates.answers import Answers
+from spotcli.templates.answers import Answers, Wishes, answers_of
 from spotcli.templates.catalog import DAPO, QWEN3, SMOLLM2, TEMPLATES
 from spotcli.templates.hardware import Hardware, adapter_memory, billions_of, detect, full_memory, training_lines
 from spotcli.templates.writing import recipe_text
@@ -366,6 +366,8 @@ def test_the_questions_at_a_terminal(folder: Path) -> None:
     with pane() as screen:
         screen.start(command, folder, (100, 30), environment | {"CUDA_VISIBLE_DEVICES": ""})
         screen.shows("GPUs (seen: no GPU) [0]:")
+        screen.type("none\n")
+        screen.shows("A whole number is required. GPUs (seen: no GPU) [0]:")
         screen.type("\n")
         screen.shows("Model", "[builtin:smollm2-135m]:")
         screen.type("\n")
@@ -382,6 +384,19 @@ def test_the_questions_at_a_terminal(folder: Path) -> None:
         screen.press("C-c")
         screen.shows("interrupted", "rc=3")
     assert not (folder / "other.yaml").exists()
+
+
+def test_the_memory_of_gpus_that_are_not_seen_is_asked_for() -> None:
+    asked: list[str] = []
+    given = {"GPUs": "2", "Memory": "80", "Model": QWEN3}
+
+    def ask(question: str, default: str) -> str:
+        asked.append(question.split()[0])
+        return given.get(asked[-1], default)
+
+    result = answers_of(Wishes(), ask, lambda _name: False)
+    assert asked == ["GPUs", "Memory", "Model", "Problems", "Oracle", "Tasks"]
+    assert (result.template.name, result.hardware) == ("full", Hardware(2, 80, assumed=True))
 
 
 def test_yaml_of_the_templates_is_plain(folder: Path) -> None:

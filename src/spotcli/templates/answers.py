@@ -109,13 +109,21 @@ def _hardware(wishes: Wishes, chosen: Template | None, ask: Ask | None) -> Hardw
             known = Hardware(1, 24, assumed=True)
     gpus = wishes.gpus
     if gpus is None and ask:
-        text = ask(f"GPUs (seen: {known})", str(known.gpus))
-        gpus = int(text) if text.isdecimal() else known.gpus
+        gpus = _number(ask, f"GPUs (seen: {known})", known.gpus)
     if gpus is not None and gpus != known.gpus:
         known = Hardware(gpus, known.memory, assumed=gpus > 0)
     if wishes.gpu_memory is not None:
         known = replace(known, memory=wishes.gpu_memory)
+    elif ask and known.gpus and not known.memory:
+        known = replace(known, memory=float(_number(ask, "Memory of a GPU in GB (0: unknown)", 0)))
     return known
+
+
+def _number(ask: Ask, question: str, default: int) -> int:
+    """Ask for a whole number until the answer is one."""
+    while not (text := ask(question, str(default))).isdecimal() or len(text) > 6:
+        question = f"A whole number is required. {question.removeprefix('A whole number is required. ')}"
+    return int(text)
 
 
 def _problems(model: str) -> str:
