@@ -379,7 +379,9 @@ def test_the_questions_at_a_terminal(folder: Path) -> None:
         screen.type("arithmetic connect4\n")
         screen.shows("recipe.yaml written (template demo, no GPU)", "spot run recipe.yaml")
         assert load(folder / "recipe.yaml").eval.tasks == ["arithmetic", "connect4"]
-        screen.type(f"clear; {shlex.join([*command, 'other.yaml'])}; echo rc=$?\n")
+        screen.type("clear\n")
+        screen.until(lambda text: "GPUs" not in text)
+        screen.type(f"{shlex.join([*command, 'other.yaml'])}; echo rc=$?\n")
         screen.shows("GPUs (seen: no GPU) [0]:")
         screen.press("C-c")
         screen.shows("interrupted", "rc=3")
