@@ -10,6 +10,7 @@ bench    speed compared with other packages
 gpu      correctness, speed and memory on one GPU (8 minutes; `-- --device cpu --tiny` runs it on a CPU)
 pictures the pictures of the docs
 docs     the documentation as a site, build/site; a broken link is an error
+reference docs/recipe.md, docs/cli.md and the JSON schema of a recipe, from the code
 paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
 """
 
@@ -135,6 +136,13 @@ def docs(session: nox.Session) -> None:
     """Build the documentation as a site; a broken link is an error."""
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
     session.run("zensical", "build", "--strict", "-f", "mkdocs.yml", *session.posargs)
+
+
+@nox.session
+def reference(session: nox.Session) -> None:
+    """Write the pages about recipes and commands, and the JSON schema, from the code."""
+    install(session)
+    session.run("python", "-m", "tests.reference")
 
 
 @nox.session

@@ -53,6 +53,7 @@ ROOMS = {
     "oracles": {"oracles", "providers", "grading", "core"} | GROUND,
     "runs": {"runs", "html_pages", "locks", "outputs", "core"} | GROUND,
     "publishing": {"publishing", "decisions", "outputs"} | GROUND | {"__init__"},
+    "templates": {"templates", "problems", "policies", "oracles", "providers", "recipe_yaml"} | GROUND,
     "answering": {"answering", "policies", "grading", "outputs", "appender", "interrupts"} | GROUND,
 }
 """Room -> what it may import of the package."""
@@ -213,6 +214,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
+        ("templates.writing", "evaluation.tasks"),
         ("core.loss", "jsonl"),
         ("core.edits", "grading"),
         ("providers.retry", "oracles"),

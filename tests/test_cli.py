@@ -19,7 +19,7 @@ from spotcli.options import PANELS, help_text
 from spotcli.recipe_yaml import load
 from tests.conftest import write_rows
 
-COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "push", "run", "plan", "status")
+COMMANDS = ("init", "sample", "rectify", "inspect", "train", "eval", "merge", "push", "run", "plan", "status")
 
 
 def spot(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -71,8 +71,12 @@ def test_every_help_has_an_example(command: str, tmp_path: Path) -> None:
 
 def test_the_list_of_options_is_frozen() -> None:
     # Options are public: add new ones here deliberately; none may disappear by accident.
-    common = {"--json", "--recipe"}
+    every = {"--json", "--verbose", "--quiet"}
+    common = every | {"--recipe"}
     frozen = {
+        "init": every
+        | {"--template", "--list", "--schema", "--model", "--problems", "--oracle", "--task", "--base-url"}
+        | {"--gpus", "--gpu-memory", "--yes", "--force"},
         "sample": common
         | {"--model", "--output", "--engine", "--trials", "--limit", "--temperature", "--max-new-tokens"}
         | {"--thinking", "--keep-tokens", "--base-url", "--concurrency", "--workers", "--python"}
@@ -118,7 +122,7 @@ def test_the_list_of_options_is_frozen() -> None:
             "--tokens",
             "--surprise",
         },
-        "train": {"--json", "--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
+        "train": every | {"--set", "--dry-run", "--device", "--mfu", "--seed", "--fresh"},
         "eval": common
         | {"--task", "--data-dir", "--against", "--trials", "--limit", "--output", "--set", "--seed", "--fresh"}
         | {"--also", "--rescore", "--dry-run", "--margin", "--engine", "--base-url", "--concurrency", "--python"}
@@ -131,11 +135,11 @@ def test_the_list_of_options_is_frozen() -> None:
             "--inspect-log",
             "--published",
         },
-        "merge": {"--json", "--output", "--dtype"},
-        "push": {"--to", "--samples", "--public", "--license", "--dry-run", "--yes", "--json"},
-        "run": {"--json", "--set", "--output", "--seed", "--fresh", "--from", "--until", "--max-hours", "--max-cost"},
-        "plan": {"--json", "--set", "--output", "--seed", "--no-probe", "--device", "--max-hours", "--max-cost"},
-        "status": {"--json"},
+        "merge": every | {"--output", "--dtype"},
+        "push": every | {"--to", "--samples", "--public", "--license", "--dry-run", "--yes"},
+        "run": every | {"--set", "--output", "--seed", "--fresh", "--from", "--until", "--max-hours", "--max-cost"},
+        "plan": every | {"--set", "--output", "--seed", "--no-probe", "--device", "--max-hours", "--max-cost"},
+        "status": every,
     }
     seen = {
         name: {

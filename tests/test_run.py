@@ -14,8 +14,12 @@ import pytest
 import yaml
 
 from spotcli import jsonl
+from spotcli.errors import SpotError
+from spotcli.recipe_yaml import load
 from spotcli.records import Pair, Sample, Score
+from spotcli.run import run as run_stages
 from spotcli.runs.status import STAGES, read_status
+from tests.conftest import write_rows
 from tests.page_outline import Outline
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
@@ -79,3 +83,22 @@ def test_a_run_completes_every_stage_and_a_second_start_changes_nothing(tmp_path
     last = run(folder, options=("--from", "eval", "--json"))
     assert last["rectify"] == again["rectify"]
     assert last["after"] == summary["after"]
+
+def test_files_are_found_from_the_current_folder(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "problems.jsonl", [{"prompt": "1 + 1", "answer": "2"}])
+    write_rows(tmp_path / "held-out.jsonl", [{"prompt": "2 + 1", "answer": "3"}])
+    settings = {
+        "sample.max_new_tokens": 2,
+        "rectify.oracle": "symbolic",
+        "eval.tasks": ["held-out.jsonl", "arithmetic"],
+    }
+    recipe = load(None, [], {"name": "x", "model": str(tiny_model), **settings})
+    with pytest.raises(SpotError):  # a random model gives no pairs to train on
+        run_stages(recipe, folder=Path("runs/x"))
+    assert len(list(jsonl.read(tmp_path / "runs" / "x" / "samples.jsonl", Sample))) == 1
+    resolved = yaml.safe_load((tmp_path / "runs" / "x" / "recipe.yaml").read_text())
+    assert resolved["sample"]["problems"] == "../../problems.jsonl"
+    assert resolved["eval"]["tasks"] == ["../../held-out.jsonl", "arithmetic"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from spotcli import flags
-from spotcli.options import Command, Group, recipe_command
+from spotcli.options import Command, Given, Group, recipe_command
 
 if TYPE_CHECKING:
     from spotcli.errors import SpotError
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 INTERRUPTED = 130
 """Typer's exit code for Ctrl-C, without a message."""
-Given = dict[str, Any]
-"""Recipe keys given as options: dotted key -> value."""
 
 app = typer.Typer(
     name="spot",
@@ -44,6 +42,9 @@ app = typer.Typer(
 Run all stages on a laptop, without an API key or a GPU:
 [cyan]  spot run recipes/smollm2-135m.yaml[/cyan]
 
+Write a recipe for your model, problems and GPUs:
+[cyan]  spot init[/cyan]
+
 Sample answers and grade them:
 [cyan]  spot sample problems.jsonl --model Qwen/Qwen3-8B[/cyan]
 
@@ -59,6 +60,8 @@ Train on them:
 Measure gains and drift:
 [cyan]  spot eval checkpoint --against Qwen/Qwen3-8B[/cyan]
 
+Every option can be set by an environment variable: SPOT_RECTIFY_ORACLE is --oracle of spot rectify.
+
 Exit codes: 0 done; 1 internal error; 2 invalid input or settings; 3 partly done (run the same command again to \
 resume); 4 stopped by the cost limit.""",
 )
@@ -72,6 +75,69 @@ def spot(version: flags.Version = False) -> None:
 
         out().print(__version__)
         raise typer.Exit
+
+
+@app.command(
+    cls=Command,
+    epilog="""[cyan]spot init[/cyan]
+
+A demo for a CPU, without questions:
+[cyan]  spot init --template demo && spot run recipe.yaml[/cyan]
+
+Your own problems:
+[cyan]  spot init --model Qwen/Qwen3-8B --problems problems.jsonl --oracle gpt-4o[/cyan]""",
+)
+def init(
+    path: flags.RecipeTarget = Path("recipe.yaml"),
+    template: flags.TemplateName = None,
+    model: flags.NewModel = None,
+    problems: flags.NewProblems = None,
+    oracle: flags.NewOracle = None,
+    task: flags.NewTasks = None,
+    base_url: flags.NewBaseUrl = None,
+    gpus: flags.Gpus = None,
+    gpu_memory: flags.GpuMemory = None,
+    list_templates: flags.ListTemplates = False,
+    schema: flags.Schema = False,
+    yes: flags.Defaults = False,
+    force: flags.Force = False,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Write a commented recipe for this machine: answers to a few questions -> recipe.yaml."""
+    from spotcli import tables
+    from spotcli.errors import Unfinished, UserError
+    from spotcli.stages.evaluate import check_tasks
+    from spotcli.templates.answers import Wishes
+    from spotcli.templates.catalog import TEMPLATES
+    from spotcli.templates.writing import init as write
+    from spotcli.templates.writing import schema_text
+
+    if schema:
+        print(schema_text(), end="")
+        return
+    if list_templates:
+        _show("Templates", {name: item.summary for name, item in TEMPLATES.items()}, as_json)
+        return
+    wishes = Wishes(template, model, problems, oracle, tuple(task) if task else None, base_url, gpus, gpu_memory)
+    asks = sys.stdin.isatty() and not yes and template is None
+    if wishes.is_empty and not yes and not asks:
+        cure = "add --yes for the defaults of this machine, or --template NAME (spot init --list)"
+        raise UserError("questions require a terminal", where="spot init", cure=cure)
+    try:
+        summary = _work(lambda: write(path, wishes, _ask if asks else None, check_tasks=check_tasks, force=force))
+    except typer.Abort:
+        raise Unfinished("interrupted; nothing was written", cure="run the same command again") from None
+    if as_json:
+        tables.as_json(summary.as_dict())
+    else:
+        tables.next_commands(
+            f"{summary.recipe} written (template {summary.template}, {summary.hardware})", summary.next
+        )
+
+
+def _ask(question: str, default: str) -> str:
+    """Ask a question at the terminal, on stderr."""
+    return str(typer.prompt(question, default=default, err=True)).strip() or default
 
 
 @recipe_command(
@@ -186,7 +252,7 @@ def inspect(
     from spotcli.stages.review import review as stage
 
     selection, view = Selection(id, where), View(limit, html, as_json, TokenOptions(tokens, surprise, sort))
-    settings = _load(recipe, None, {})
+    settings = _load(recipe, None, Given())
     if is_interactive(view, selection):
         wanted = SampleSize(sample, seed) if sample else None
         try:
@@ -424,9 +490,15 @@ def status(folder: flags.StatusFolder, as_json: flags.AsJson = False) -> None:
 
 
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:
-    from spotcli.recipe_yaml import load
+    from spotcli.console import detail
+    from spotcli.recipe_yaml import load, public_sources
 
-    return load(recipe, overrides, given)
+    settings = load(recipe, overrides, given, given.environment)
+    sources = public_sources(settings)
+    for key, source in sources.items():
+        if not any(inner.startswith(f"{key}.") for inner in sources):
+            detail(f"{key}: {source}")
+    return settings
 
 
 def _work(stage: Callable[[], T]) -> T:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 import unicodedata
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli.errors import SpotError
 from spotcli.work_time import work_time
@@ -63,15 +64,32 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def escape_library_messages() -> None:
-    """Have ``safe`` applied to what libraries log and warn: their messages quote files of models and data."""
+    """Have ``safe`` applied to what libraries log and warn, without keys: it quotes files, requests and replies."""
 
     class SafeRecord(logging.LogRecord):
         def getMessage(self) -> str:
-            return safe(super().getMessage())
+            from spotcli.redaction import redact
+
+            return safe(redact(super().getMessage()))
 
     logging.setLogRecordFactory(SafeRecord)
     format_warning = warnings.formatwarning
     warnings.formatwarning = lambda *parts: safe(format_warning(*parts))
+
+
+Verbosity = Literal["quiet", "normal", "verbose"]
+_verbosity: Verbosity = "normal"
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Set how much is printed to stderr: errors only, messages and progress too, or also details."""
+    global _verbosity
+    _verbosity = verbosity
+
+
+def is_verbose() -> bool:
+    """Whether details are printed, and the warnings of libraries."""
+    return _verbosity == "verbose"
 
 
 def out() -> Console:
@@ -97,12 +115,20 @@ _displaying: Console | None = None
 
 def say(text: str) -> None:
     """Print one line of information."""
-    err().print(one_line(text), style="dim", soft_wrap=True)
+    if _verbosity != "quiet":
+        err().print(one_line(text), style="dim", soft_wrap=True)
+
+
+def detail(text: str) -> None:
+    """Print one line of information that only ``--verbose`` asks for."""
+    if is_verbose():
+        say(text)
 
 
 def warn(text: str) -> None:
     """Print one line of warning."""
-    err().print(f"! {one_line(text)}", style="yellow", soft_wrap=True)
+    if _verbosity != "quiet":
+        err().print(f"! {one_line(text)}", style="yellow", soft_wrap=True)
 
 
 def note_renamed_fields(path: Path, renamed: Mapping[str, str]) -> None:
@@ -141,6 +167,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.6g} s ({timedelta(seconds=round(min(seconds, 1e9)))})"
 
 
+def _is_live(console: Console) -> bool:
+    """Whether a console can redraw a line: ``FORCE_COLOR`` asks for colors in a file, not for cursor movements."""
+    return console.is_interactive and (not os.environ.get("FORCE_COLOR") or console.file.isatty())
+
+
 _waiting = (0.0, "")
 """Until when (by ``time.monotonic``) work waits, and the words for it."""
 
@@ -151,7 +182,7 @@ def show_waiting(text: str, seconds: float) -> None:
     now = time.monotonic()
     until, shown = _waiting
     _waiting = max(until, now + seconds), text
-    if (now >= until or text != shown) and not err().is_terminal:
+    if (now >= until or text != shown) and not _is_live(err()):
         say(f"{text}: waiting {duration(seconds)}")
 
 
@@ -247,12 +278,12 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TimeRemainingColumn(table_column=whole()),
         Note(table_column=note),
         console=console,
-        disable=not console.is_terminal,
+        disable=not _is_live(console) or _verbosity == "quiet",
         get_time=work_time,
     ) as display:
         _displaying = console
         try:
-            _watch(display, unit, lines=lines and not console.is_terminal)
+            _watch(display, unit, lines=lines and not _is_live(console))
             yield display
         finally:
             _displaying = outside

@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 
-def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+def completed(kind: str) -> Callable[[str], list[str]]:
+    """Return the function that completes a value of a kind in ``completion.KINDS``."""
+
+    def complete(incomplete: str) -> list[str]:
+        from spotcli import completion
+
+        return completion.values(kind, incomplete)
+
+    return complete
+
+
+def _option(panel: str, text: str, *names: str, kind: str | None = None, **more: Any) -> Any:
+    complete = completed(kind) if kind else None
+    return typer.Option(*names, help=text, rich_help_panel=panel, autocompletion=complete, **more)
+
+
+def _argument(text: str, metavar: str, kind: str, **more: Any) -> Any:
+    return typer.Argument(metavar=metavar, help=text, autocompletion=completed(kind), **more)
 
 
 # Shared by several commands
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
+RecipeArgument = Annotated[Path, _argument("The recipe, a YAML file.", "RECIPE", "recipe", show_default=False)]
 RecipeFile = Annotated[
-    Path | None, _option("Input and output", "Read settings from this recipe.", "--recipe", metavar="FILE")
+    Path | None,
+    _option("Input and output", "Read settings from this recipe.", "--recipe", metavar="FILE", kind="recipe"),
 ]
 Overrides = Annotated[
     list[str] | None,
-    _option("Input and output", "Override a key of the recipe; repeatable.", "--set", "-s", metavar="KEY=VALUE"),
+    _option(
+        "Input and output",
+        "Override a key of the recipe; repeatable.",
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        kind="override",
+    ),
 ]
 Fresh = Annotated[bool, _option("Run", "Start over; the old output is renamed.", "--fresh")]
 AsJson = Annotated[bool, _option("Run", "Print the summary as one JSON object.", "--json")]
+Verbose = Annotated[
+    bool, _option("Run", "Print the source of each setting, and warnings of libraries.", "--verbose", "-v")
+]
+Quiet = Annotated[bool, _option("Run", "Print only results and errors.", "--quiet", "-q")]
 Version = Annotated[bool, typer.Option("--version", help="Show the version and exit.")]
 
 # spot sample
@@ -36,7 +65,9 @@ Shard = Annotated[
 ]
 Grade = Annotated[
     str | None,
-    _option("Input and output", "Grade the answers in this file (-: stdin); no model is asked.", metavar="FILE"),
+    _option(
+        "Input and output", "Grade the answers in this file (-: stdin); no model is asked.", metavar="FILE", kind="rows"
+    ),
 ]
 Merge = Annotated[bool, _option("Input and output", "Merge the finished shards into one file.", "--merge")]
 
@@ -49,7 +80,7 @@ Replay = Annotated[bool, _option("Run", "Judge the recorded replies again; send 
 
 # spot inspect
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Pairs, samples, replies or scores; - reads stdin.")]
+Data = Annotated[Path, _argument("Pairs, samples, replies or scores; - reads stdin.", "DATA", "rows")]
 Id = Annotated[str | None, _option("Pairs", "Show only the pair with this id.", metavar="ID")]
 Where = Annotated[
     str | None,
@@ -66,6 +97,7 @@ BaseScores = Annotated[
         "Scores of the base model to compare with. \\[default: those that the summary beside DATA names]",
         "--against",
         metavar="FILE",
+        kind="rows",
     ),
 ]
 ShownPairs = Annotated[
@@ -114,14 +146,19 @@ Mfu = Annotated[
 
 Model = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL", help="A folder, a model of the Hugging Face hub or a built-in model.", show_default=False
-    ),
+    _argument("A folder, a model of the Hugging Face hub or a built-in model.", "MODEL", "model", show_default=False),
 ]
-Against = Annotated[str | None, _option("Evaluation", "Base model, for a paired test and the drift.", metavar="MODEL")]
+Against = Annotated[
+    str | None, _option("Evaluation", "Base model, for a paired test and the drift.", metavar="MODEL", kind="model")
+]
 Also = Annotated[
     list[str] | None,
-    _option("Evaluation", "Another model for the tables, or a file of its scores; repeatable.", metavar="MODEL"),
+    _option(
+        "Evaluation",
+        "Another model for the tables, or a file of its scores; repeatable.",
+        metavar="MODEL",
+        kind="model",
+    ),
 ]
 Rescore = Annotated[bool, _option("Run", "Grade the saved answers again; ask no model.", "--rescore")]
 PlanAnswers = Annotated[
@@ -130,7 +167,7 @@ PlanAnswers = Annotated[
 
 # spot merge
 
-Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="The folder of the LoRA adapter.", show_default=False)]
+Adapter = Annotated[str, _argument("The folder of the LoRA adapter.", "ADAPTER", "model", show_default=False)]
 MergedFolder = Annotated[
     Path,
     _option("Input and output", "Folder of the merged model.", "--output", "-o", metavar="FOLDER"),
@@ -142,12 +179,12 @@ MergedDtype = Annotated[
 
 # spot push
 
-PushedData = Annotated[Path, typer.Argument(metavar="FILE", help="The file of pairs.")]
+PushedData = Annotated[Path, _argument("The file of pairs.", "DATA", "rows")]
 To = Annotated[
     str, _option("Input and output", "The dataset on the hub.", "--to", metavar="ORG/NAME", show_default=False)
 ]
 PushedSamples = Annotated[
-    Path | None, _option("Input and output", "Upload these samples too.", "--samples", metavar="FILE")
+    Path | None, _option("Input and output", "Upload these samples too.", "--samples", metavar="FILE", kind="rows")
 ]
 Public = Annotated[bool, _option("Input and output", "Create a public dataset. \\[default: private]", "--public")]
 Licence = Annotated[
@@ -183,3 +220,64 @@ MaxCost = Annotated[
     float | None,
     _option("Run", "Stop the run before oracles cost more US dollars.", "--max-cost", metavar="USD", min=0.0),
 ]
+
+# spot init
+
+RecipeTarget = Annotated[
+    Path, typer.Argument(metavar="PATH", help="The file to write, or a folder for recipe.yaml.", show_default=True)
+]
+TemplateName = Annotated[
+    str | None,
+    _option("Recipe", "Start from this template; --list shows them.", "--template", metavar="NAME", kind="template"),
+]
+ListTemplates = Annotated[bool, _option("Recipe", "List the templates and write nothing.", "--list")]
+Schema = Annotated[bool, _option("Recipe", "Print the JSON schema of a recipe, for editors.", "--schema")]
+NewModel = Annotated[
+    str | None,
+    _option(
+        "Recipe",
+        "The policy: a folder, a model of the hub, or a provider's.",
+        "--model",
+        "-m",
+        metavar="MODEL",
+        kind="model",
+    ),
+]
+NewProblems = Annotated[
+    str | None,
+    _option(
+        "Recipe",
+        "The problem set: a file, hf:ORG/NAME or builtin:arithmetic.",
+        "--problems",
+        metavar="SET",
+        kind="problems",
+    ),
+]
+NewOracle = Annotated[
+    str | None,
+    _option(
+        "Recipe",
+        "The oracle: a provider's model, symbolic, human or policy.",
+        "--oracle",
+        metavar="MODEL",
+        kind="oracle",
+    ),
+]
+NewTasks = Annotated[
+    list[str] | None,
+    _option("Recipe", "A task or a file of held-out problems; repeatable.", "--task", metavar="NAME", kind="task"),
+]
+NewBaseUrl = Annotated[
+    str | None, _option("Recipe", "Base URL of the endpoint that serves the model.", "--base-url", metavar="URL")
+]
+Gpus = Annotated[
+    int | None, _option("Recipe", "GPUs. \\[default: those of this machine]", "--gpus", metavar="N", min=0)
+]
+GpuMemory = Annotated[
+    float | None,
+    _option(
+        "Recipe", "Memory of a GPU in GB. \\[default: as reported by nvidia-smi]", "--gpu-memory", metavar="X", min=1
+    ),
+]
+Defaults = Annotated[bool, _option("Run", "Ask nothing; use the defaults for this machine.", "--yes", "-y")]
+Force = Annotated[bool, _option("Run", "Replace an existing file.", "--force")]

@@ -8,22 +8,29 @@ arguments, shows its help or completes a word, so ``spot --help`` stays quick.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from copy import copy
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from spotcli import environment, flags
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from spotcli.recipe import Option
+    from spotcli.recipe_yaml import Environment
 
 F = TypeVar("F", bound=Callable[..., None])
 
 PANELS = (
     *(
         "Arguments",
+        "Recipe",
         "Input and output",
         "Model",
         "Sampling",
@@ -42,6 +49,26 @@ PANELS = (
 
 PLACEHOLDERS: dict[type, str] = {int: "N", float: "X", str: "TEXT"}
 
+COMPLETED = {
+    "problems": "problems",
+    "samples": "rows",
+    "model": "model",
+    "tokenizer": "model",
+    "oracle": "oracle",
+    "then": "oracle",
+    "tasks": "task",
+}
+"""Recipe key -> the kind of values that the shell completes."""
+
+
+class Given(dict[str, Any]):
+    """Recipe keys given as options: dotted key -> value."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None, environment: Environment | None = None) -> None:
+        super().__init__(values or {})
+        self.environment = environment
+        """Which of them environment variables gave."""
+
 
 class Group(TyperGroup):
     """The ``spot`` command; its help has no type column for flags."""
@@ -49,16 +76,67 @@ class Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         return [_without_type(param) for param in super().get_params(ctx)]
 
+    def _main_shell_completion(self, *arguments: Any, **more: Any) -> None:
+        if os.environ.get("_SPOT_COMPLETE"):
+            from spotcli import completion
+
+            completion.install_bash()
+        super()._main_shell_completion(*arguments, **more)
+
 
 class Command(TyperCommand):
-    """A command whose help shows every option under a heading, and no type column for flags."""
+    """A command with ``-v`` and ``-q``, environment variables, and every option under a heading in its help."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params = [_without_type(param) for param in super().get_params(ctx)]
+        *own, help_option = super().get_params(ctx)
+        common = map(copy, _verbosity_options())  # each command has variables of its own
+        params = [_without_type(param) for param in (*own, *common, help_option)]
         for param in params:
+            environment.add_variable(self.name or "", param)
             if isinstance(param, TyperOption) and param.rich_help_panel is None:
                 param.rich_help_panel = PANELS[-1]
         return sorted(params, key=lambda param: PANELS.index(param.rich_help_panel or PANELS[0]))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with environment.named_in_errors(ctx):
+            rest = super().parse_args(ctx, args)
+        _set_verbosity(ctx, verbose=ctx.params.pop("verbose"), quiet=ctx.params.pop("quiet"))
+        if not ctx.resilient_parsing:
+            from spotcli.console import warn
+
+            for name, near in environment.unknown_variables(self.name or "", self.get_params(ctx)).items():
+                cure = f"; did you mean {near}?" if near else ""
+                warn(f"{name} is set, but spot {self.name} has no such option{cure}")
+        return rest
+
+
+@cache
+def _verbosity_options() -> tuple[Any, ...]:
+    """The options ``-v`` and ``-q``."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    def options(verbose: flags.Verbose = False, quiet: flags.Quiet = False) -> None: ...
+
+    return tuple(typer.main.get_command(app).params)
+
+
+def _set_verbosity(ctx: Any, *, verbose: bool, quiet: bool) -> None:
+    """Set how much the console prints; an option on the command line precedes the variable of the other one.
+
+    Raises:
+        BadParameter: both options are given in the same way.
+    """
+    from spotcli.console import set_verbosity
+
+    if ctx.resilient_parsing:
+        return
+    if verbose and quiet:
+        sources = {name: ctx.get_parameter_source(name).name for name in ("verbose", "quiet")}
+        if sources["verbose"] == sources["quiet"]:
+            raise typer.BadParameter("--verbose and --quiet are mutually exclusive.", ctx=ctx)
+        verbose = sources["verbose"] == "COMMANDLINE"
+    set_verbosity("verbose" if verbose else "quiet" if quiet else "normal")
 
 
 class RecipeCommand(Command):
@@ -108,16 +186,35 @@ def _with_recipe_options(function: Callable[..., None], keys: tuple[str, ...]) -
     fields = {key: field for part in keys for key, field in recipe.options(part).items()}
     keys_by_name = {key.rpartition(".")[2]: key for key in fields}
 
-    def call(**values: Any) -> None:
-        given = {key: values.pop(name) for name, key in keys_by_name.items()}
-        function({key: value for key, value in given.items() if value is not None}, **values)
+    def call(context: typer.Context, **values: Any) -> None:
+        given = {key: value for name, key in keys_by_name.items() if (value := values.pop(name)) is not None}
+        function(Given(given, _environment(context, keys_by_name, values)), **values)
 
-    parameters = [_parameter(name, fields[key]) for name, key in keys_by_name.items()]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *(_parameter(name, fields[key]) for name, key in keys_by_name.items())]
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
     # Keyword-only parameters may stand in any order, whether they have a default or not.
     parameters += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call
+
+
+def _environment(context: typer.Context, keys: dict[str, str], values: dict[str, Any]) -> Environment:
+    """Return what environment variables set; overrides in one are kept beside those on the command line.
+
+    Args:
+        context: of the command.
+        keys: parameter -> dotted key.
+        values: values of the other parameters; overrides of a variable are removed.
+    """
+    from spotcli.recipe_yaml import Environment
+
+    params = {param.name: param for param in context.command.get_params(context)}
+    variables = {key: source for name, key in keys.items() if (source := environment.source_of(context, params[name]))}
+    overrides = environment.values_of(params["overrides"])
+    if environment.source_of(context, params["overrides"]):
+        values["overrides"] = None
+    return Environment(variables, overrides, str(params["overrides"].envvar))
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -128,9 +225,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     assert option is not None
     kind = _kind(field.annotation) if option.choices is None else Literal[tuple(option.choices())]
     text = help_text(field, option)
+    complete = flags.completed(COMPLETED[name]) if name in COMPLETED else None
     info: Any
     if option.argument:
-        info = typer.Argument(help=text, metavar=name.upper(), show_default=False)
+        info = typer.Argument(help=text, metavar=name.upper(), show_default=False, autocompletion=complete)
     else:
         info = typer.Option(
             *_flags(name, field, option),
@@ -139,6 +237,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
             parser=_number_or_none(kind) if _can_be_unset(field) else None,
             show_default=False,
             rich_help_panel=option.panel,
+            autocompletion=complete,
         )
     annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from spotcli import __version__, files
 from spotcli.appender import Appender
+from spotcli.console import detail
 from spotcli.errors import DataError, SettingsChanged
 from spotcli.jsonl import placed, read_json, write_json
 from spotcli.locks import Lock
@@ -191,6 +192,7 @@ class Output(Appender):
         except BaseException:
             self.close()
             raise
+        detail(f"{path}: {'resumed: the settings are those of the last run' if before else 'a new file'}")
         self.meta = Meta.started_by(command, wanted, before)
         self._write_meta()
 

@@ -33,6 +33,7 @@ from spotcli.outputs import meta_path
 from spotcli.problems.sources import iter_problems
 from spotcli.recipe import Recipe
 from spotcli.records import Sample
+from spotcli.run import find_inputs
 from spotcli.runs.projection import Missing, Probe, Range, RunPlan, StagePlan
 from spotcli.stages.evaluate import plan as plan_evaluation
 from spotcli.stages.rectify import Action, rectify
@@ -101,6 +102,7 @@ def make_plan(
         UserError: another process writes the folder.
     """
     files.make_parent(folder / "samples.jsonl")
+    find_inputs(recipe, folder)
     planner = _Planner(recipe, folder, device)
     with Lock(folder, "folder"):
         measured = _probe(planner, ask=probe)

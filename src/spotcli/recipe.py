@@ -3,7 +3,7 @@
 A setting is a field of a section, documented by the docstring below it. The commands' options (``options.py``), the
 resolved recipe beside a result and the reference page are derived from these declarations. An unknown key is refused
 with the nearest known name. A value comes from, in order of precedence: an option of the command, ``-s key=value``, the
-recipe file, the default. ``Recipe.sources`` records which.
+environment variable of an option, the recipe file, the default. ``Recipe.sources`` records which.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Recipe(Section):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Dotted key -> ``FILE:LINE``, ``-s key=value`` or ``--option``; keys with their default are absent."""
+        """Dotted key -> ``FILE:LINE``, ``$SPOT_...``, ``-s key=value`` or ``--option``; defaults are absent."""
         return self._sources
 
 

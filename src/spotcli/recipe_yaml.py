@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,27 +28,45 @@ DATASETS = (".jsonl", ".parquet", ".csv", ".tsv", ".gz")
 DATASET_CURE = "name the dataset in the recipe (train.data, rectify.samples, sample.problems)"
 
 
-def load(path: Path | None, overrides: list[str] | None = None, options: dict[str, Any] | None = None) -> Recipe:
-    """Read a recipe, apply ``-s key=value`` and then the command's options, and check the result.
+@dataclass(frozen=True)
+class Environment:
+    """What environment variables set, which the command line precedes."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Dotted key of an option -> the variable that gave its value."""
+    overrides: Sequence[str] = ()
+    """``section.key=value``, as with ``-s``."""
+    overrides_variable: str = ""
+
+
+def load(
+    path: Path | None,
+    overrides: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    environment: Environment | None = None,
+) -> Recipe:
+    """Read a recipe, apply environment variables, ``-s key=value`` and the command's options, and check the result.
 
     Args:
         path: the YAML file, or None for the defaults.
         overrides: ``section.key=value``; the value is read as YAML.
         options: dotted key -> value of the command's options; None means that the option is not given.
+        environment: which of the options environment variables gave, and their overrides.
 
     Raises:
         RecipeError: the file is missing or not YAML, a key is unknown (with the nearest name), or a value is invalid.
     """
     values, sources = _read(path) if path else ({}, {})
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    environment = environment or Environment()
+    for text in environment.overrides:
+        _override(values, sources, text, f"${environment.overrides_variable}")
+    for key in [key for key in given if key in environment.variables]:
+        _set(values, sources, key, given.pop(key), f"${environment.variables[key]}")
     for text in overrides or []:
-        key, equals, value = text.partition("=")
-        source = f"-s {text}" if len(text) <= 200 else f"-s {text[:200]}..."
-        if not equals or not key.strip():
-            raise RecipeError("invalid override: expected KEY=VALUE", where=_public_source(source))
-        _set(values, sources, key.strip(), _parse(value, _public_source(source)), source)
-    for key, value in (options or {}).items():
-        if value is not None:
-            _set(values, sources, key, value, flag(key))
+        _override(values, sources, text, "-s")
+    for key, value in given.items():
+        _set(values, sources, key, value, flag(key))
     # A section whose keys are all commented out is null in YAML.
     values = {key: value for key, value in values.items() if value is not None or not section(Recipe, key)}
     try:
@@ -61,6 +80,25 @@ def load(path: Path | None, overrides: list[str] | None = None, options: dict[st
                 "the number is too large", where=_origin(key, sources), cure="use a finite number below 2^63"
             )
     return recipe
+
+
+def _override(values: dict[str, Any], sources: dict[str, str], text: str, word: str) -> None:
+    """Apply ``section.key=value``.
+
+    Args:
+        values: changed.
+        sources: changed.
+        text: the override.
+        word: ``-s``, or ``$`` and an environment variable.
+
+    Raises:
+        RecipeError: it has no key or no value, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    source = f"{word} {text}" if len(text) <= 200 else f"{word} {text[:200]}..."
+    if not equals or not key.strip():
+        raise RecipeError("invalid override: expected KEY=VALUE", where=_public_source(source))
+    _set(values, sources, key.strip(), _parse(value, _public_source(source)), source)
 
 
 MAX_NUMBER = 2**63 - 1
@@ -124,8 +162,8 @@ def _origin(key: str, sources: dict[str, str]) -> str:
     if not given:
         return key
     source = _public_source(sources[given])
-    # An override or an option already names its key.
-    return source if source.startswith(("-", "argument ")) else f"{source}: {key}"
+    # An override, an option or a variable already names its key.
+    return source if source.startswith(("-", "argument ", "$SPOT_")) else f"{source}: {key}"
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

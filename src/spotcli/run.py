@@ -161,6 +161,7 @@ def _run(recipe: Recipe, model: str, folder: Path, part: Range, *, fresh: bool) 
             "the folder has a recipe that no run wrote", where=str(resolved), cure="write to another folder with -o"
         )
     _use_one_engine(recipe)
+    find_inputs(recipe, folder)
     started_over = part.stages if fresh else ()
     seconds = {stage: time for stage, time in _earlier_seconds(clock).items() if stage not in started_over}
     earlier = _earlier_summaries(folder / SUMMARY, STAGES[: STAGES.index(part.first)])
@@ -246,6 +247,26 @@ def _use_one_engine(recipe: Recipe) -> None:
         if source is not None:
             setattr(recipe.eval, name, getattr(recipe.sample, name))
             recipe.sources[f"eval.{name}"] = f"sample.{name} ({source})"
+
+
+def find_inputs(recipe: Recipe, folder: Path) -> None:
+    """Have the stages, which work in the folder of the run, find the files that the recipe names from here.
+
+    A file in the folder of the run comes first.
+    """
+
+    def found(name: str) -> str:
+        return os.path.relpath(name, folder) if not (folder / name).exists() and Path(name).is_file() else name
+
+    recipe.sample.problems = found(recipe.sample.problems)
+    recipe.sample.decontaminate = [*map(found, recipe.sample.decontaminate)]
+    recipe.eval.tasks = [*map(found, recipe.eval.tasks)]
+    recipe.eval.trained = [*map(found, recipe.eval.trained)]
+    for settings in recipe.eval.task_settings.values():
+        settings.problems = settings.problems and found(settings.problems)
+    data_dir = recipe.eval.data_dir
+    if data_dir and not (folder / data_dir).exists() and Path(data_dir).is_dir():
+        recipe.eval.data_dir = os.path.relpath(data_dir, folder)
 
 
 def _earlier_seconds(clock: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spotcli.console import json_escaped, one_line, out
@@ -31,6 +31,13 @@ def seconds_per_stage(seconds: Mapping[str, float]) -> None:
     table = new_table("Seconds per stage", *seconds, "total")
     table.add_row(*(f"{value:.0f}" for value in seconds.values()), f"{sum(seconds.values()):.0f}")
     out().print(table)
+
+
+def next_commands(title: str, commands: Sequence[str]) -> None:
+    """Print what was done and the commands to run next, each whole on its line."""
+    out().print(one_line(title), soft_wrap=True)
+    for command in commands:
+        out().print(f"  {one_line(command)}", style="cyan", soft_wrap=True)
 
 
 def _formatted(value: Any) -> str:

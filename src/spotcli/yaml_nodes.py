@@ -185,7 +185,7 @@ def _syntax_error(error: yaml.YAMLError, text: str, where: str) -> RecipeError:
 
 
 def _at(where: str, line: int) -> str:
-    return where if where.startswith("-s ") else f"{where}:{line}"
+    return where if where.startswith(("-s ", "$SPOT_")) else f"{where}:{line}"
 
 
 def _with_floats(value: Any) -> Any:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from spotcli.console import say
+from spotcli.console import is_verbose, say
 from spotcli.errors import MissingExtra, SpotError, UserError
 from spotcli.jsonl import read_json
 from spotcli.policies.cpu_threads import use_free_processors
@@ -286,7 +286,10 @@ def load_model(name: str, dtype: Dtype = "auto", nf4: str | None = None) -> PreT
 
 @contextmanager
 def _errors_only() -> Iterator[None]:
-    """Without the warnings of transformers and peft, such as a report of missing tensors."""
+    """Without the warnings of transformers and peft, such as a report of missing tensors; ``--verbose`` keeps them."""
+    if is_verbose():
+        yield
+        return
     from transformers.utils import logging
 
     before = logging.get_verbosity()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from spotcli import files, jsonl
-from spotcli.console import note_renamed_fields, say
+from spotcli.console import detail, note_renamed_fields, say
 from spotcli.dataset_lines import DAMAGED, damaged, decompressed, foreign, sniff, utf16_or_32
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
@@ -101,6 +101,7 @@ def iter_problems(
         raise UserError("the problem set is empty", where=name, cure="use another problem set")
     if quiet:
         return
+    detail(f"{name}: read {kept:,} problems")
     note_renamed_fields(Path(name), renamed)
     if repeated:
         say(f"{name}: skipped {repeated} rows with a repeated prompt; {kept} problems remain")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from spotcli.console import warn
+from spotcli.console import is_verbose, warn
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.permanent_errors import RequestSettings
 from spotcli.providers.replies import Reply, RequestFailed
@@ -418,7 +418,7 @@ def import_litellm() -> Any:
     # It prints to stdout otherwise, which belongs to results.
     litellm.suppress_debug_info = True
     # Its warnings quote requests and replies, and concern what is handled here.
-    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
+    logging.getLogger("LiteLLM").setLevel(logging.WARNING if is_verbose() else logging.CRITICAL)
     return litellm
 
 

@@ -31,12 +31,12 @@ from spotcli.evaluation.rescoring import load_saved_tasks, rescored_rows
 from spotcli.evaluation.retention import Drift, measure_drift, saved_drift
 from spotcli.evaluation.scores import EvalSummary, TaskFacts
 from spotcli.evaluation.summary import summarise, trained_tasks
-from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_tasks
+from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_task, load_tasks
 from spotcli.evaluation.terminal import show, show_plan, show_tables
 from spotcli.locks import Lock, check_free
 from spotcli.recipe import Recipe
 
-__all__ = ["EvalPlan", "EvalSummary", "evaluate", "plan", "show", "show_plan", "show_tables"]
+__all__ = ["EvalPlan", "EvalSummary", "check_tasks", "evaluate", "plan", "show", "show_plan", "show_tables"]
 
 
 def evaluate(  # noqa: PLR0913  # the models, and how the run starts
@@ -83,6 +83,17 @@ def evaluate(  # noqa: PLR0913  # the models, and how the run starts
         jsonl.write_json(path, summary.as_dict())
         publish(recipe, summary, folder)
     return summary
+
+
+def check_tasks(recipe: Recipe, folder: Path = Path()) -> None:
+    """Check that the tasks of a recipe are known, without their problems.
+
+    Raises:
+        UserError: a task is unknown, with the nearest name.
+        RecipeError: an invalid task file.
+    """
+    for name in recipe.eval.tasks:
+        load_task(name, _context(recipe, folder))
 
 
 @dataclass(frozen=True)
