@@ -29,6 +29,9 @@ WING_OF = {
 GUESTS = {("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones"}
 """Imports of a wing by another stage, each with its reason."""
 
+STAGE_CALLERS = ("cli", "run", "api", "__init__")
+"""Modules that import stages: the command line, all stages in order, and the Python API, whose names the package has."""
+
 GROUND = {
     "records",
     "errors",
@@ -167,8 +170,8 @@ def wing_rule(importer: str, imported: str) -> str | None:
 
 
 def stage_rule(importer: str, imported: str) -> str | None:
-    if room_of(imported) == "stages" and importer not in ("cli", "run"):
-        return f"{importer} imports {imported}: only cli and run import stages"
+    if room_of(imported) == "stages" and importer not in STAGE_CALLERS:
+        return f"{importer} imports {imported}: only {', '.join(STAGE_CALLERS)} import stages"
     return None
 
 

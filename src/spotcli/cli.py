@@ -378,22 +378,16 @@ def _reported(stage: Callable[[], T]) -> T:
         KeyboardInterrupt: the terminal was closed.
         UserError: a full disk, a read-only folder or another reason why files cannot be read or written.
     """
-    from spotcli.errors import SpotError, library_storage_error, storage_error
+    from spotcli.errors import storage_errors_with_cures
     from spotcli.interrupts import leave_closed_terminal
 
-    try:
-        return stage()
-    except SpotError:
-        raise
-    except OSError as error:
-        if error.errno == errno.EIO and leave_closed_terminal():
-            raise KeyboardInterrupt from None
-        raise storage_error(error) or error from None
-    except Exception as error:
-        known = library_storage_error(error)
-        if known is None:
+    with storage_errors_with_cures():
+        try:
+            return stage()
+        except OSError as error:
+            if error.errno == errno.EIO and leave_closed_terminal():
+                raise KeyboardInterrupt from None
             raise
-        raise known from None
 
 
 @contextmanager

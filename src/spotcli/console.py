@@ -14,6 +14,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,11 +74,36 @@ def escape_library_messages() -> None:
     warnings.formatwarning = lambda *parts: safe(format_warning(*parts))
 
 
+_silent: ContextVar[bool | None] = ContextVar("silent", default=None)
+"""Whether this call of the Python API prints nothing; None outside of such calls, and in threads that they start."""
+_silent_calls = 0
+"""Silent calls that are running, in all threads."""
+
+
+@contextmanager
+def printing(on: bool) -> Iterator[None]:
+    """Print nothing inside the context unless ``on``; also in threads that start in it."""
+    global _silent_calls
+    token = _silent.set(not on)
+    _silent_calls += not on
+    try:
+        yield
+    finally:
+        _silent_calls -= not on
+        _silent.reset(token)
+
+
+def is_silent() -> bool:
+    """Whether nothing is printed here."""
+    silent = _silent.get()
+    return _silent_calls > 0 if silent is None else silent
+
+
 def out() -> Console:
     """Return the console for results: stdout."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, emoji=False)
+    return Console(markup=False, highlight=False, emoji=False, quiet=is_silent())
 
 
 def err() -> Console:
@@ -87,6 +113,8 @@ def err() -> Console:
     """
     from rich.console import Console
 
+    if is_silent():
+        return Console(stderr=True, quiet=True)
     return _displaying or Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
@@ -246,7 +274,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TimeRemainingColumn(table_column=whole()),
         Note(table_column=note),
         console=console,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or console.quiet,
         get_time=work_time,
     ) as display:
         _displaying = console
