@@ -30,7 +30,7 @@ GUESTS = {("stages.sample", "evaluation.held_out"): "decontamination compares pr
 """Imports of a wing by another stage, each with its reason."""
 
 STAGE_CALLERS = ("cli", "run", "api", "__init__")
-"""Modules that import stages: the command line, all stages in order, and the Python API, whose names the package has."""
+"""Modules that import stages: the command line, all stages in order, and the Python API, which the package exports."""
 
 GROUND = {
     "records",

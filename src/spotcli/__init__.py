@@ -26,12 +26,12 @@ if TYPE_CHECKING:
         Unfinished,
         UserError,
     )
-    from spotcli.stages.evaluate import EvalSummary
     from spotcli.grading import Grade, grade
-    from spotcli.stages.review import FileSummary
     from spotcli.recipe import Recipe
     from spotcli.records import Pair, Problem, Sample, Score
+    from spotcli.stages.evaluate import EvalSummary
     from spotcli.stages.rectify import RectifySummary
+    from spotcli.stages.review import FileSummary
     from spotcli.stages.sample import SampleSummary
     from spotcli.stages.train import TrainSummary
 

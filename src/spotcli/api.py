@@ -18,16 +18,17 @@ from spotcli.console import printing
 from spotcli.errors import DataError, UserError, storage_errors_with_cures
 from spotcli.problems.sources import file_rows, iter_problems
 from spotcli.recipe import Recipe
+from spotcli.recipe import section as recipe_keys_of
 from spotcli.records import Pair, Problem, Row, Sample, Score, UngradedSample, kind_of
 
 if TYPE_CHECKING:
     from spotcli.stages.evaluate import EvalSummary
-    from spotcli.stages.review import FileSummary
     from spotcli.stages.rectify import RectifySummary
+    from spotcli.stages.review import FileSummary
     from spotcli.stages.sample import SampleSummary
     from spotcli.stages.train import TrainSummary
 
-__all__ = ["AnyRow", "AnyRecipe", "File", "evaluate", "read", "rectify", "review", "sample", "train"]
+__all__ = ["AnyRecipe", "AnyRow", "File", "evaluate", "read", "rectify", "review", "sample", "train"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,8 +60,8 @@ def _with_keys_of(section: str) -> Callable[[F], F]:
 
 
 def _fields(section: str) -> dict[str, Any]:
-    model = Recipe.model_fields[section].default_factory
-    assert isinstance(model, type)
+    model = recipe_keys_of(Recipe, section)
+    assert model is not None
     shared = {name: Recipe.model_fields[name] for name in ("model", "seed", "grader")}
     return {**model.model_fields, **shared}
 

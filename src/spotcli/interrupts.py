@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STREAMS = (1, 2)
 """File descriptors of stdout and stderr."""
 AGAIN = 0.05
-"""Seconds after which an interrupt that was dropped is repeated."""
+"""Seconds after which an interrupt that was dropped is repeated, or that another thread got is noticed."""
 
 T = TypeVar("T")
 _Handler = Callable[[int, FrameType | None], object]
@@ -122,13 +122,16 @@ def outside_event_loop(work: Callable[[], T]) -> T:
     except RuntimeError:
         return work()
     thread = _WorkThread(work)
-    thread.start()
-    while True:
-        try:
-            thread.join()
-            break
-        except KeyboardInterrupt:
-            thread.interrupt()
+    is_main = threading.current_thread() is threading.main_thread()
+    restore = _handle(lambda *_: thread.interrupt(), [signal.SIGINT]) if is_main else None
+    try:
+        thread.start()
+        while thread.is_alive():
+            # A signal that another thread of the process got does not wake this one.
+            thread.join(AGAIN)
+    finally:
+        if restore:
+            restore()
     if thread.error is not None:
         raise thread.error
     return cast(T, thread.result)
