@@ -26,8 +26,13 @@ WING_OF = {
 }
 """Stage -> the wing that it alone imports."""
 
-GUESTS = {("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones"}
-"""Imports of a wing by another stage, each with its reason."""
+GUESTS = {
+    ("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones",
+    ("receipts.judgements", "repair.judge"): "no file keeps the judgement of a reply: the same code judges it again",
+    ("receipts.judgements", "repair.cases"): "the digest that a reply names its wrong answer by",
+    ("receipts.trace", "training.replay"): "no file keeps the rows of a training step: the sampler gives them again",
+}
+"""Imports of a wing by something else than its stage, each with its reason."""
 
 STAGE_CALLERS = ("cli", "run", "api", "__init__")
 """Modules that import stages: the command line, all stages in order, and the Python API, which the package exports."""
@@ -55,6 +60,11 @@ ROOMS = {
     "policies": {"policies", "providers", "interrupts", "core"} | GROUND,
     "oracles": {"oracles", "providers", "grading", "core"} | GROUND,
     "publishing": {"publishing", "decisions", "outputs"} | GROUND | {"__init__"},
+    "receipts": {
+        *("receipts", "repair", "training", "policies", "problems", "core"),
+        *("decisions", "outputs", "reviews", "reply_entries", "recipe_yaml", "score_changes"),
+    }
+    | GROUND,
     "answering": {"answering", "policies", "grading", "outputs", "appender", "interrupts"} | GROUND,
 }
 """Room -> what it may import of the package."""

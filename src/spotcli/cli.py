@@ -348,6 +348,47 @@ def run(
     summary.eval.raise_if_unfinished()
 
 
+@app.command(cls=Command, epilog="[cyan]spot trace arithmetic-6*9-27 --in runs/smollm2-135m[/cyan]")
+def trace(
+    id: flags.TracedId, folder: flags.InRun = Path(), full: flags.Full = False, as_json: flags.AsJson = False
+) -> None:
+    """Tell the story of a row: problem, answers, replies, pair, decisions, training steps, scores."""
+    from spotcli.receipts.terminal import show_trace
+    from spotcli.receipts.trace import trace as story
+
+    told = _work(lambda: story(id, folder))
+    if as_json:
+        _show("Trace", told.as_dict(), as_json)
+    else:
+        show_trace(told, full=full)
+
+
+@app.command(cls=Command, epilog="[cyan]spot why runs/smollm2-135m/checkpoint[/cyan]")
+def why(checkpoint: flags.TrainedModel, as_json: flags.AsJson = False) -> None:
+    """Show what is behind a model: data, loss, settings, seeds, versions, and whether the files have changed since."""
+    from spotcli.receipts.terminal import show_why
+    from spotcli.receipts.why import why as receipt
+
+    behind = _work(lambda: receipt(checkpoint))
+    if as_json:
+        _show("Why", behind.as_dict(), as_json)
+    else:
+        show_why(behind)
+
+
+@app.command(cls=Command, epilog="[cyan]spot diff runs/gamma-0.4 runs/gamma-0.6[/cyan]")
+def diff(first: flags.FirstRun, second: flags.SecondRun, as_json: flags.AsJson = False) -> None:
+    """Show what differs between two runs: settings, versions, data, results."""
+    from spotcli.receipts.diff import diff as compare
+    from spotcli.receipts.terminal import show_diff
+
+    compared = _work(lambda: compare(first, second))
+    if as_json:
+        _show("Diff", compared.as_dict(), as_json)
+    else:
+        show_diff(compared)
+
+
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:
     from spotcli.recipe_yaml import load
 

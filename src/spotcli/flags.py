@@ -154,6 +154,51 @@ Licence = Annotated[
 CardOnly = Annotated[bool, _option("Run", "Write the card and show what would be uploaded.", "--dry-run")]
 Yes = Annotated[bool, _option("Run", "Upload without asking.", "--yes", "-y")]
 
+# spot trace, spot why, spot diff
+
+
+def _runs(incomplete: str) -> list[str]:
+    from spotcli.receipts.run_files import run_folders
+
+    return [str(path) for path in run_folders() if str(path).startswith(incomplete)]
+
+
+def _models(incomplete: str) -> list[str]:
+    from spotcli.receipts.run_files import trained_folders
+
+    return [str(path) for path in trained_folders() if str(path).startswith(incomplete)]
+
+
+TracedId = Annotated[str, typer.Argument(metavar="ID", help="The id of the row.", show_default=False)]
+InRun = Annotated[
+    Path,
+    _option(
+        "Input and output",
+        "Folder of the run. \\[default: this one]",
+        "--in",
+        metavar="FOLDER",
+        autocompletion=_runs,
+        show_default=False,
+    ),
+]
+Full = Annotated[bool, _option("Run", "Print long texts in full.", "--full")]
+TrainedModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="The folder of a trained model, or of a checkpoint in it.",
+        autocompletion=_models,
+        show_default=False,
+    ),
+]
+FirstRun = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run.", autocompletion=_runs, show_default=False)
+]
+SecondRun = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The folder of another run.", autocompletion=_runs, show_default=False),
+]
+
 # spot run
 
 RunFolder = Annotated[

@@ -195,6 +195,19 @@ def dump(recipe: Recipe) -> str:
     return "".join(_dump_section(values, public_sources(recipe), "", 0))
 
 
+def flat_values(recipe: Recipe) -> dict[str, Any]:
+    """The values of a resolved recipe by dotted key; an empty section or mapping is a value."""
+
+    def flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            if isinstance(value, dict) and value:
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(flat(recipe.model_dump(mode="json"), ""))
+
+
 def public_sources(recipe: Recipe) -> dict[str, str]:
     """Return the source of each value that is not a default, without secrets."""
     return {key: _public_source(source) for key, source in recipe.sources.items()}
