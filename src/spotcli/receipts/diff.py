@@ -125,11 +125,10 @@ def diff(first: Path, second: Path) -> RunDiff:
 
 
 def _differences(
-    first: Fields, second: Fields, sources: list[Mapping[str, str]] | None = None
+    first: Fields, second: Fields, first_sources: Mapping[str, str] = _NONE, second_sources: Mapping[str, str] = _NONE
 ) -> dict[str, Difference]:
-    first_source, second_source = sources or ({}, {})
     return {
-        key: Difference(first.get(key), second.get(key), first_source.get(key), second_source.get(key))
+        key: Difference(first.get(key), second.get(key), first_sources.get(key), second_sources.get(key))
         for key in dict.fromkeys([*first, *second])
         if first.get(key) != second.get(key)
     }

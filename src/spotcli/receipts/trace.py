@@ -21,6 +21,7 @@ from spotcli.receipts.judgements import JudgedReply, Judgements
 from spotcli.receipts.run_files import RunFiles, meta_of, run_recipe
 from spotcli.records import Pair, Problem, Sample
 from spotcli.reply_entries import ContinuationEntry, ReplyEntry, UndoEntry
+from spotcli.score_changes import base_scores
 
 Fields = dict[str, Any]
 
@@ -70,7 +71,7 @@ def trace(id: str, folder: Path) -> Trace:
     if problem is None and not entries:
         raise _unknown(files, id)
     missing: list[str] = []
-    events = list(_problem(problem)) if problem else []
+    events = list(_problem(files, problem)) if problem else []
     events += _samples(files, samples, missing)
     events += _replies(files, samples or pairs, entries)
     events += _pairs(files, samples, pairs, missing)
@@ -107,8 +108,9 @@ def _unknown(files: RunFiles, id: str) -> UserError:
     return UserError(f"no row has the id {id!r}", where=str(files.folder), cure=cure)
 
 
-def _problem(row: Fields) -> Iterator[Event]:
-    problem = Problem.model_validate({name: row[name] for name in Problem.model_fields if name in row})
+def _problem(files: RunFiles, row: Fields) -> Iterator[Event]:
+    fields = {name: row[name] for name in Problem.model_fields if name in row}
+    problem = jsonl.as_record(fields, Problem, where=str(files.folder))
     text = "\n".join(message["content"] for message in problem.messages[-1:])
     earlier = f", after {len(problem.messages) - 1} messages" if len(problem.messages) > 1 else ""
     references = " or ".join(problem.references) if problem.reference is not None else "none"
@@ -265,7 +267,8 @@ def _training(files: RunFiles, id: str, rows: Sequence[Fields], missing: list[st
 
     try:
         with printing(False):
-            replayed = replay(recipe, folder, id)
+            review = (files.training.get("inputs") or {}).get("review")
+            replayed = replay(recipe, folder, id, started=files.training.get("started"), review=review)
     except SpotError as error:
         missing.append(f"{where}: the training steps cannot be derived: {error.message}")
         return
@@ -300,15 +303,16 @@ def _step_line(step: Fields) -> str:
 def _scores(files: RunFiles, scores: dict[Path, list[Fields]], missing: list[str]) -> Iterator[Event]:
     if not scores:
         missing.append(f"{files.scores}: not evaluated yet; run `spot eval`")
-    tuned = {Path(str(files.checkpoint)).name}
-    for path, rows in sorted(scores.items(), key=lambda item: item[0].stem in tuned):
+    tuned = next((path for path in scores if path.stem == files.checkpoint.name), None)
+    sides = {tuned: "after training", base_scores(tuned) if tuned else None: "before training"}
+    for path, rows in sorted(scores.items(), key=lambda item: item[0] == tuned):
         for row in rows:
             reason = f" ({row['reason']})" if row.get("reason") else ""
             model = (row.get("sampling") or {}).get("model") or path.stem
-            side = "after training" if path.stem in tuned else "before training"
+            side = f"{sides[path]}, " if path in sides else ""
             yield Event(
                 "score",
-                f"{row.get('task')}, trial {row.get('trial', 0)}, {side} ({model}): {row.get('verdict')}{reason}",
+                f"{row.get('task')}, trial {row.get('trial', 0)}, {side}by {model}: {row.get('verdict')}{reason}",
                 meta_of(path).get("started"),
                 str(row.get("response", "")),
                 {"file": str(path), "model": model}

@@ -124,9 +124,7 @@ def _model_folder(checkpoint: Path) -> Path:
             return folder
     inner = sorted(str(path.parent) for path in checkpoint.glob(f"*/{TRAINED}"))
     cure = f"name {' or '.join(inner)}" if inner else "name the folder that `spot train` wrote"
-    raise UserError(
-        f"the folder has no {TRAINED}, so it is not a model of spot train", where=str(checkpoint), cure=cure
-    )
+    raise UserError(f"not a model of `spot train`: the folder has no {TRAINED}", where=str(checkpoint), cure=cure)
 
 
 def _meta(folder: Path) -> Fields:

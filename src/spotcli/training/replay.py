@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spotcli import decisions
-from spotcli.core.forward.encoding import Encoded
+from spotcli.core.forward.encoding import Encoded, Encoder
 from spotcli.decisions import AppliedDecisions
-from spotcli.errors import DataError
+from spotcli.errors import DataError, UserError
 from spotcli.policies.pair_encoder import CHOSEN_ONLY, pair_encoder, pair_prompter
-from spotcli.recipe import Recipe
+from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Contrast, Pair
 from spotcli.reviews import RowKey
 from spotcli.training import settings
@@ -49,42 +49,30 @@ class Replay:
     """Training step -> rows in it."""
 
 
-def replay(recipe: Recipe, folder: Path, id: str) -> Replay:
+def replay(recipe: Recipe, folder: Path, id: str, *, started: str | None, review: str | None) -> Replay:
     """Which training steps have the rows with an id. No weights are loaded.
 
     Args:
         recipe: of the run, as its folder has it.
         folder: what the paths of the recipe are relative to.
         id: of the rows.
+        started: when the run started: later decisions of reviewers did not change it.
+        review: what the decisions changed then, as the run recorded it.
 
     Raises:
-        UserError: the data, the model's tokenizer or its configuration is missing.
+        UserError: the data, the model's tokenizer or its configuration is missing, or decisions are lost.
     """
     settings.quiet_libraries()
-    section = recipe.train
+    section, path = recipe.train, folder / recipe.train.data
     start = inspect_model(recipe.model or "", section)
-    invalid = InvalidRows(section.max_bad_rows)
-    path = folder / section.data
-    reviewed = AppliedDecisions(decisions.read(path))
-    kind = Pair if section.objective in CHOSEN_ONLY else Contrast
     encoder = pair_encoder(pair_prompter(recipe), section, start)
-    encoded, places = Encoded(), dict[int, RowKey]()
-    left_out: list[TrainedRow] = []
-    for _, pair in read_pairs(path, kind, invalid=invalid.add):
-        before, dropped = len(encoded.pairs), dict(encoded.dropped)
-        reason = INVALID
-        try:
-            encoder.add(reviewed(pair), encoded)
-        except DataError as error:
-            invalid.add(error)
-        else:
-            reason = next((name for name, count in encoded.dropped.items() if count > dropped.get(name, 0)), INVALID)
-        if pair.id != id:
-            continue
-        if len(encoded.pairs) > before:
-            places[before] = pair.key
-        else:
-            left_out.append(TrainedRow(pair.key, (), reason))
+    for until in dict.fromkeys((started, None)):
+        reviewed = AppliedDecisions(decisions.read(path, until=until))
+        encoded, places, left_out = _encoded(section, path, encoder, reviewed, id)
+        if reviewed.digest == review:
+            break
+    else:
+        raise UserError("the decisions of reviewers are not those of the run", where=str(decisions.review_path(path)))
     if not encoded.pairs:
         return Replay(left_out, 0, 0)
     sharing = decide_sharing(section, recipe.model or "", encoded.pairs)
@@ -97,6 +85,30 @@ def replay(recipe: Recipe, folder: Path, id: str) -> Replay:
     ]
     sizes = {number: len(rows) for number, rows in members.items()}
     return Replay([*trained, *left_out], len(encoded.pairs), len(members), sizes)
+
+
+def _encoded(
+    section: TrainSection, path: Path, encoder: Encoder, reviewed: AppliedDecisions, id: str
+) -> tuple[Encoded, dict[int, RowKey], list[TrainedRow]]:
+    """The pairs as the run encodes them; the index of each one with the id, and those that are left out."""
+    kind = Pair if section.objective in CHOSEN_ONLY else Contrast
+    invalid = InvalidRows(section.max_bad_rows)
+    encoded, places = Encoded(), dict[int, RowKey]()
+    left_out: list[TrainedRow] = []
+    for _, pair in read_pairs(path, kind, invalid=invalid.add):
+        before, dropped = len(encoded.pairs), dict(encoded.dropped)
+        reason = INVALID
+        try:
+            encoder.add(reviewed(pair), encoded)
+        except DataError as error:
+            invalid.add(error)
+        else:
+            reason = next((name for name, count in encoded.dropped.items() if count > dropped.get(name, 0)), INVALID)
+        if pair.id == id and len(encoded.pairs) > before:
+            places[before] = pair.key
+        elif pair.id == id:
+            left_out.append(TrainedRow(pair.key, (), reason))
+    return encoded, places, left_out
 
 
 def _members(plan: TrainPlan) -> dict[int, list[int]]:
