@@ -60,6 +60,7 @@ ROOMS = {
     "policies": {"policies", "providers", "interrupts", "core"} | GROUND,
     "oracles": {"oracles", "providers", "grading", "core"} | GROUND,
     "publishing": {"publishing", "decisions", "outputs"} | GROUND | {"__init__"},
+    "exporting": {"exporting", "grading", "problems", "policies", "outputs"} | GROUND | {"__init__"},
     "receipts": {
         *("receipts", "repair", "training", "policies", "problems", "core"),
         *("decisions", "outputs", "reviews", "reply_entries", "recipe_yaml", "score_changes"),

@@ -19,7 +19,7 @@ from spotcli.options import PANELS, help_text
 from spotcli.recipe_yaml import load
 from tests.conftest import write_rows
 
-COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "push", "run", "trace", "why", "diff")
+COMMANDS = ("sample", "rectify", "inspect", "train", "eval", "merge", "push", "run", "export", "trace", "why", "diff")
 
 
 def spot(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -132,6 +132,7 @@ def test_the_list_of_options_is_frozen() -> None:
         "merge": {"--json", "--output", "--dtype"},
         "push": {"--to", "--samples", "--public", "--license", "--dry-run", "--yes", "--json"},
         "run": {"--json", "--set", "--output", "--seed", "--fresh"},
+        "export": {"--for", "--model", "--output", "--grader", "--limit", "--json"},
         "trace": {"--in", "--full", "--json"},
         "why": {"--json"},
         "diff": {"--json"},

@@ -348,6 +348,28 @@ def run(
     summary.eval.raise_if_unfinished()
 
 
+@app.command(
+    cls=Command,
+    epilog="""[cyan]spot export samples.jsonl --for trl --model checkpoint -o grpo[/cyan]
+[cyan]  spot export samples.jsonl --for verl --model checkpoint -o grpo[/cyan]""",
+)
+def export(
+    trainer: flags.ForTrainer,
+    source: flags.ExportedProblems = Path("samples.jsonl"),
+    model: flags.StartModel = "checkpoint",
+    output: flags.ExportFolder = Path("grpo"),
+    grader: flags.ExportedGrader = None,
+    limit: flags.ExportLimit = None,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Write what GRPO needs, for TRL or verl: prompts with references, the model, a reward function, a script."""
+    from spotcli.exporting.export import Start
+    from spotcli.exporting.export import export as write
+
+    summary = _work(lambda: write(source, Start(trainer, model, grader, limit), output))
+    _show("Export", summary.as_dict(), as_json)
+
+
 @app.command(cls=Command, epilog="[cyan]spot trace arithmetic-6*9-27 --in runs/smollm2-135m[/cyan]")
 def trace(
     id: flags.TracedId, folder: flags.InRun = Path(), full: flags.Full = False, as_json: flags.AsJson = False

@@ -199,6 +199,25 @@ SecondRun = Annotated[
     typer.Argument(metavar="RUN", help="The folder of another run.", autocompletion=_runs, show_default=False),
 ]
 
+# spot export
+
+ExportedProblems = Annotated[Path, typer.Argument(metavar="FILE", help="Samples, problems or pairs.")]
+ForTrainer = Annotated[
+    Literal["trl", "verl"],
+    _option("Input and output", "The library that trains.", "--for", metavar="NAME", show_default=False),
+]
+ExportFolder = Annotated[Path, _option("Input and output", "Write to this folder.", "--output", "-o", metavar="FOLDER")]
+StartModel = Annotated[
+    str, _option("Model", "The model to start from: a folder or a name on the hub.", "--model", "-m", metavar="MODEL")
+]
+ExportedGrader = Annotated[
+    str | None,
+    _option("Run", "Grades problems that name none. \\[default: the samples']", "--grader", metavar="NAME"),
+]
+ExportLimit = Annotated[
+    int | None, _option("Input and output", "Only the first N problems. \\[default: all]", metavar="N", min=1)
+]
+
 # spot run
 
 RunFolder = Annotated[
