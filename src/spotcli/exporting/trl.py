@@ -12,9 +12,9 @@ from spotcli.records import Problem
 
 COMMAND = "accelerate launch train.py"
 PACKAGES = "trl>=1.16"
-UNDECIDED = """In `reward.py`, `UNDECIDED = None`: TRL gives an undecided answer no advantage and leaves it out of the mean
-of its group, so the grader's doubt neither rewards nor punishes. An answer without a final answer is undecided too; set
-`UNDECIDED = 0.0` to count all of these as wrong."""
+UNDECIDED = """In `reward.py`, `UNDECIDED = None`: TRL gives an undecided answer no advantage and leaves it out of the
+mean of its group, so the grader's doubt neither rewards nor punishes. An answer without a final answer is undecided
+too; set `UNDECIDED = 0.0` to count all of these as wrong."""
 
 _REWARD = '''"""Reward of GRPO in TRL: answers are graded as `spot sample` grades them."""
 
