@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import SpotError
@@ -78,6 +79,7 @@ _silent: ContextVar[bool | None] = ContextVar("silent", default=None)
 """Whether this call of the Python API prints nothing; None outside of such calls, and in threads that they start."""
 _silent_calls = 0
 """Silent calls that are running, in all threads."""
+_count = Lock()
 
 
 @contextmanager
@@ -85,11 +87,13 @@ def printing(on: bool) -> Iterator[None]:
     """Print nothing inside the context unless ``on``; also in threads that start in it."""
     global _silent_calls
     token = _silent.set(not on)
-    _silent_calls += not on
+    with _count:
+        _silent_calls += not on
     try:
         yield
     finally:
-        _silent_calls -= not on
+        with _count:
+            _silent_calls -= not on
         _silent.reset(token)
 
 

@@ -169,7 +169,15 @@ def _models(incomplete: str) -> list[str]:
     return [str(path) for path in trained_folders() if str(path).startswith(incomplete)]
 
 
-TracedId = Annotated[str, typer.Argument(metavar="ID", help="The id of the row.", show_default=False)]
+def _ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    from spotcli.receipts.run_files import ids_of
+
+    return ids_of(Path(ctx.params.get("folder") or "."), incomplete)
+
+
+TracedId = Annotated[
+    str, typer.Argument(metavar="ID", help="The id of the row.", show_default=False, autocompletion=_ids)
+]
 InRun = Annotated[
     Path,
     _option(

@@ -283,6 +283,7 @@ def test_folders_complete_and_hostile_text_is_escaped(copy: Path) -> None:
     (copy / "recipe.yaml").write_text("name: second")
     assert complete("diff", "r", cwd=copy.parent.parent) == ["runs/second"]
     assert complete("why", "", cwd=copy.parent.parent) == ["runs/second/checkpoint"]
+    assert complete("trace", "--in", "runs/second", "p8", cwd=copy.parent.parent) == ["p8"]
     evil = "\x1b]0;owned\x07 [bold]x[/bold]\u202e"
     write_rows(copy / "samples.jsonl", [sample_row(3, response=evil, reason=f"a\nb{evil}", verdict="undecided")])
     text = printed("trace", "p3", "--in", str(copy))

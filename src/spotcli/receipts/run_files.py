@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ TRAINED = "spot-train.json"
 """The file of a trained model's folder that says how it was made."""
 _NO_SCORES = (outputs.ANSWERS, outputs.UNGRADED, ".rates.jsonl", ".review.jsonl")
 """Endings of files in the folder of scores that are not scores."""
+
+_READ_FOR_COMPLETION = 5000
+"""Rows of a file that are read for completion."""
+_COMPLETED = 50
+"""Ids that completion offers at most."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,22 @@ def run_folders(parent: Path = Path()) -> list[Path]:
 def trained_folders(parent: Path = Path()) -> list[Path]:
     """The folders of trained models here and in runs, for completion."""
     return sorted(path.parent for pattern in ("*", "runs/*/*") for path in parent.glob(f"{pattern}/{TRAINED}"))
+
+
+def ids_of(folder: Path, start: str) -> list[str]:
+    """Ids of the samples and pairs of a run that begin with some letters, for completion."""
+    ids: dict[str, None] = {}
+    try:
+        files = RunFiles.of(folder)
+        for path in (files.samples, files.pairs):
+            for row in islice(jsonl.rows(path), _READ_FOR_COMPLETION) if path.is_file() else ():
+                if str(row.get("id", "")).startswith(start):
+                    ids[str(row.get("id"))] = None
+                if len(ids) == _COMPLETED:
+                    return list(ids)
+    except SpotError:
+        pass
+    return list(ids)
 
 
 def run_recipe(checkpoint: Path) -> tuple[Recipe, Path] | None:
