@@ -100,7 +100,8 @@ def _in_problem_set(files: RunFiles, id: str) -> Fields | None:
 
 
 def _unknown(files: RunFiles, id: str) -> UserError:
-    known = {str(row.get("id")): None for path in files.existing if path.suffix == ".jsonl" for row in jsonl.rows(path)}
+    datasets = [path for path in files.existing if path.suffix == ".jsonl"]
+    known = {str(row["id"]): None for path in datasets for row in jsonl.rows(path) if row.get("id")}
     near = difflib.get_close_matches(id, list(known), n=3, cutoff=0.5)
     near = near or [name for name in known if id.casefold() in name.casefold()][:3]
     examples = f"ids here are such as {', '.join(map(repr, list(known)[:3]))}"
