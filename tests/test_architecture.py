@@ -26,8 +26,17 @@ WING_OF = {
 }
 """Stage -> the wing that it alone imports."""
 
-GUESTS = {("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones"}
-"""Imports of a wing by another stage, each with its reason."""
+GUESTS = {
+    ("stages.sample", "evaluation.held_out"): "decontamination compares problems with the held-out ones",
+    ("receipts.judgements", "repair.judge"): "no file keeps the judgement of a reply: the same code judges it again",
+    ("receipts.judgements", "repair.cases"): "the digest that a reply names its wrong answer by",
+    ("receipts.trace", "training.replay"): "no file keeps the rows of a training step: the sampler gives them again",
+}
+"""Imports of a wing by something else than its stage, each with its reason."""
+
+STAGE_CALLERS = ("cli", "run", "plan", "api", "__init__")
+"""Modules that import stages: the command line, all stages in order, their plan, and the Python API, which the package
+exports."""
 
 GROUND = {
     "records",
@@ -54,6 +63,12 @@ ROOMS = {
     "runs": {"runs", "html_pages", "locks", "outputs", "core"} | GROUND,
     "publishing": {"publishing", "decisions", "outputs"} | GROUND | {"__init__"},
     "templates": {"templates", "problems", "policies", "oracles", "providers", "recipe_yaml"} | GROUND,
+    "exporting": {"exporting", "grading", "problems", "policies", "outputs"} | GROUND | {"__init__"},
+    "receipts": {
+        *("receipts", "repair", "training", "policies", "problems", "core"),
+        *("decisions", "outputs", "reviews", "reply_entries", "recipe_yaml", "score_changes"),
+    }
+    | GROUND,
     "answering": {"answering", "policies", "grading", "outputs", "appender", "interrupts"} | GROUND,
 }
 """Room -> what it may import of the package."""
@@ -169,8 +184,8 @@ def wing_rule(importer: str, imported: str) -> str | None:
 
 
 def stage_rule(importer: str, imported: str) -> str | None:
-    if room_of(imported) == "stages" and importer not in ("cli", "run", "plan"):
-        return f"{importer} imports {imported}: only cli, run and plan import stages"
+    if room_of(imported) == "stages" and importer not in STAGE_CALLERS:
+        return f"{importer} imports {imported}: only {', '.join(STAGE_CALLERS)} import stages"
     return None
 
 

@@ -19,7 +19,10 @@ from spotcli.options import PANELS, help_text
 from spotcli.recipe_yaml import load
 from tests.conftest import write_rows
 
-COMMANDS = ("init", "sample", "rectify", "inspect", "train", "eval", "merge", "push", "run", "plan", "status")
+COMMANDS = (
+    *("init", "sample", "rectify", "inspect", "train", "eval", "merge", "push", "run", "plan", "status"),
+    *("export", "trace", "why", "diff"),
+)
 
 
 def spot(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -140,6 +143,10 @@ def test_the_list_of_options_is_frozen() -> None:
         "run": every | {"--set", "--output", "--seed", "--fresh", "--from", "--until", "--max-hours", "--max-cost"},
         "plan": every | {"--set", "--output", "--seed", "--no-probe", "--device", "--max-hours", "--max-cost"},
         "status": every,
+        "export": every | {"--for", "--model", "--output", "--grader", "--limit"},
+        "trace": every | {"--in", "--full"},
+        "why": every,
+        "diff": every,
     }
     seen = {
         name: {

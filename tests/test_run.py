@@ -84,6 +84,7 @@ def test_a_run_completes_every_stage_and_a_second_start_changes_nothing(tmp_path
     assert last["rectify"] == again["rectify"]
     assert last["after"] == summary["after"]
 
+
 def test_files_are_found_from_the_current_folder(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -489,6 +489,69 @@ def status(folder: flags.StatusFolder, as_json: flags.AsJson = False) -> None:
         show_status(state)
 
 
+@app.command(
+    cls=Command,
+    epilog="""[cyan]spot export samples.jsonl --for trl --model checkpoint -o grpo[/cyan]
+[cyan]  spot export samples.jsonl --for verl --model checkpoint -o grpo[/cyan]""",
+)
+def export(
+    trainer: flags.ForTrainer,
+    source: flags.ExportedProblems = Path("samples.jsonl"),
+    model: flags.StartModel = "checkpoint",
+    output: flags.ExportFolder = Path("grpo"),
+    grader: flags.ExportedGrader = None,
+    limit: flags.ExportLimit = None,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Write what GRPO needs, for TRL or verl: prompts with references, the model, a reward function, a script."""
+    from spotcli.exporting.export import Start
+    from spotcli.exporting.export import export as write
+
+    summary = _work(lambda: write(source, Start(trainer, model, grader, limit), output))
+    _show("Export", summary.as_dict(), as_json)
+
+
+@app.command(cls=Command, epilog="[cyan]spot trace arithmetic-6*9-27 --in runs/smollm2-135m[/cyan]")
+def trace(
+    id: flags.TracedId, folder: flags.InRun = Path(), full: flags.Full = False, as_json: flags.AsJson = False
+) -> None:
+    """Tell the story of a row: problem, answers, replies, pair, decisions, training steps, scores."""
+    from spotcli.receipts.terminal import show_trace
+    from spotcli.receipts.trace import trace as story
+
+    told = _work(lambda: story(id, folder))
+    if as_json:
+        _show("Trace", told.as_dict(), as_json)
+    else:
+        show_trace(told, full=full)
+
+
+@app.command(cls=Command, epilog="[cyan]spot why runs/smollm2-135m/checkpoint[/cyan]")
+def why(checkpoint: flags.TrainedModel, as_json: flags.AsJson = False) -> None:
+    """Show what is behind a model: data, loss, settings, seeds, versions, and whether the files have changed since."""
+    from spotcli.receipts.terminal import show_why
+    from spotcli.receipts.why import why as receipt
+
+    behind = _work(lambda: receipt(checkpoint))
+    if as_json:
+        _show("Why", behind.as_dict(), as_json)
+    else:
+        show_why(behind)
+
+
+@app.command(cls=Command, epilog="[cyan]spot diff runs/gamma-0.4 runs/gamma-0.6[/cyan]")
+def diff(first: flags.FirstRun, second: flags.SecondRun, as_json: flags.AsJson = False) -> None:
+    """Show what differs between two runs: settings, versions, data, results."""
+    from spotcli.receipts.diff import diff as compare
+    from spotcli.receipts.terminal import show_diff
+
+    compared = _work(lambda: compare(first, second))
+    if as_json:
+        _show("Diff", compared.as_dict(), as_json)
+    else:
+        show_diff(compared)
+
+
 def _load(recipe: Path | None, overrides: list[str] | None, given: Given) -> Recipe:
     from spotcli.console import detail
     from spotcli.recipe_yaml import load, public_sources
@@ -525,22 +588,16 @@ def _reported(stage: Callable[[], T]) -> T:
         KeyboardInterrupt: the terminal was closed.
         UserError: a full disk, a read-only folder or another reason why files cannot be read or written.
     """
-    from spotcli.errors import SpotError, library_storage_error, storage_error
+    from spotcli.errors import storage_errors_with_cures
     from spotcli.interrupts import leave_closed_terminal
 
-    try:
-        return stage()
-    except SpotError:
-        raise
-    except OSError as error:
-        if error.errno == errno.EIO and leave_closed_terminal():
-            raise KeyboardInterrupt from None
-        raise storage_error(error) or error from None
-    except Exception as error:
-        known = library_storage_error(error)
-        if known is None:
+    with storage_errors_with_cures():
+        try:
+            return stage()
+        except OSError as error:
+            if error.errno == errno.EIO and leave_closed_terminal():
+                raise KeyboardInterrupt from None
             raise
-        raise known from None
 
 
 @contextmanager

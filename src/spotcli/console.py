@@ -15,9 +15,11 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli.errors import SpotError
@@ -92,11 +94,39 @@ def is_verbose() -> bool:
     return _verbosity == "verbose"
 
 
+_silent: ContextVar[bool | None] = ContextVar("silent", default=None)
+"""Whether this call of the Python API prints nothing; None outside of such calls, and in threads that they start."""
+_silent_calls = 0
+"""Silent calls that are running, in all threads."""
+_count = Lock()
+
+
+@contextmanager
+def printing(on: bool) -> Iterator[None]:
+    """Print nothing inside the context unless ``on``; also in threads that start in it."""
+    global _silent_calls
+    token = _silent.set(not on)
+    with _count:
+        _silent_calls += not on
+    try:
+        yield
+    finally:
+        with _count:
+            _silent_calls -= not on
+        _silent.reset(token)
+
+
+def is_silent() -> bool:
+    """Whether nothing is printed here."""
+    silent = _silent.get()
+    return _silent_calls > 0 if silent is None else silent
+
+
 def out() -> Console:
     """Return the console for results: stdout."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, emoji=False)
+    return Console(markup=False, highlight=False, emoji=False, quiet=is_silent())
 
 
 def err() -> Console:
@@ -106,6 +136,8 @@ def err() -> Console:
     """
     from rich.console import Console
 
+    if is_silent():
+        return Console(stderr=True, quiet=True)
     return _displaying or Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
@@ -278,7 +310,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         TimeRemainingColumn(table_column=whole()),
         Note(table_column=note),
         console=console,
-        disable=not _is_live(console) or _verbosity == "quiet",
+        disable=not _is_live(console) or _verbosity == "quiet" or console.quiet,
         get_time=work_time,
     ) as display:
         _displaying = console

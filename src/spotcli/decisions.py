@@ -198,8 +198,12 @@ class Decisions:
         return any(event.digest == digest for event in events)
 
 
-def read(path: Path) -> Decisions:
+def read(path: Path, *, until: str | None = None) -> Decisions:
     """Read the decisions about the pairs in ``path``. An incomplete last line is a decision that was not made.
+
+    Args:
+        path: the file of pairs.
+        until: only events up to this time (ISO 8601, UTC).
 
     Raises:
         DataError: a line is not an event.
@@ -207,7 +211,7 @@ def read(path: Path) -> Decisions:
     source = review_path(path)
     if not source.exists():
         return Decisions()
-    return Decisions(_events(source))
+    return Decisions(event for event in _events(source) if until is None or event.time <= until)
 
 
 def _events(source: Path) -> Iterable[Event]:

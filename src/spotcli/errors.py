@@ -18,6 +18,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from spotcli import __version__
@@ -126,6 +128,26 @@ def library_storage_error(error: Exception) -> UserError | None:
     if "PytorchStreamWriter failed" in text:
         return storage_error(OSError(errno.ENOSPC, "failed to write a checkpoint"))
     return None
+
+
+@contextmanager
+def storage_errors_with_cures() -> Iterator[None]:
+    """Replace the errors of a full disk, a read-only folder and the like by errors with a cure.
+
+    Raises:
+        UserError: files cannot be read or written for a reason of the system.
+    """
+    try:
+        yield
+    except SpotError:
+        raise
+    except OSError as error:
+        raise storage_error(error) or error from None
+    except Exception as error:
+        known = library_storage_error(error)
+        if known is None:
+            raise
+        raise known from None
 
 
 class Unfinished(SpotError):

@@ -193,6 +193,78 @@ Licence = Annotated[
 CardOnly = Annotated[bool, _option("Run", "Write the card and show what would be uploaded.", "--dry-run")]
 Yes = Annotated[bool, _option("Run", "Upload without asking.", "--yes", "-y")]
 
+# spot trace, spot why, spot diff
+
+
+def _runs(incomplete: str) -> list[str]:
+    from spotcli.receipts.run_files import run_folders
+
+    return [str(path) for path in run_folders() if str(path).startswith(incomplete)]
+
+
+def _models(incomplete: str) -> list[str]:
+    from spotcli.receipts.run_files import trained_folders
+
+    return [str(path) for path in trained_folders() if str(path).startswith(incomplete)]
+
+
+def _ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    from spotcli.receipts.run_files import ids_of
+
+    return ids_of(Path(ctx.params.get("folder") or "."), incomplete)
+
+
+TracedId = Annotated[
+    str, typer.Argument(metavar="ID", help="The id of the row.", show_default=False, autocompletion=_ids)
+]
+InRun = Annotated[
+    Path,
+    _option(
+        "Input and output",
+        "Folder of the run. \\[default: this one]",
+        "--in",
+        metavar="FOLDER",
+        autocompletion=_runs,
+        show_default=False,
+    ),
+]
+Full = Annotated[bool, _option("Run", "Print long texts in full.", "--full")]
+TrainedModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="The folder of a trained model, or of a checkpoint in it.",
+        autocompletion=_models,
+        show_default=False,
+    ),
+]
+FirstRun = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder of a run.", autocompletion=_runs, show_default=False)
+]
+SecondRun = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The folder of another run.", autocompletion=_runs, show_default=False),
+]
+
+# spot export
+
+ExportedProblems = Annotated[Path, typer.Argument(metavar="FILE", help="Samples, problems or pairs.")]
+ForTrainer = Annotated[
+    Literal["trl", "verl"],
+    _option("Input and output", "The library that trains.", "--for", metavar="NAME", show_default=False),
+]
+ExportFolder = Annotated[Path, _option("Input and output", "Write to this folder.", "--output", "-o", metavar="FOLDER")]
+StartModel = Annotated[
+    str, _option("Model", "The model to start from: a folder or a name on the hub.", "--model", "-m", metavar="MODEL")
+]
+ExportedGrader = Annotated[
+    str | None,
+    _option("Run", "Grades problems that name none. \\[default: the samples']", "--grader", metavar="NAME"),
+]
+ExportLimit = Annotated[
+    int | None, _option("Input and output", "Only the first N problems. \\[default: all]", metavar="N", min=1)
+]
+
 # spot run
 
 RunFolder = Annotated[

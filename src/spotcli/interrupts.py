@@ -6,7 +6,9 @@ connection that is lost, sends SIGHUP. Under ``nohup``, SIGHUP stays ignored.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import ctypes
 import os
 import signal
 import stat
@@ -15,7 +17,9 @@ import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import FrameType
+from typing import Any, TypeVar, cast
 
 from spotcli.console import warn
 
@@ -23,8 +27,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STREAMS = (1, 2)
 """File descriptors of stdout and stderr."""
 AGAIN = 0.05
-"""Seconds after which an interrupt that was dropped is repeated."""
+"""Seconds after which an interrupt that was dropped is repeated, or that another thread got is noticed."""
 
+T = TypeVar("T")
 _Handler = Callable[[int, FrameType | None], object]
 
 
@@ -60,7 +65,8 @@ def interruptible(
 ) -> Iterator[None]:
     """Handle Ctrl-C, SIGTERM and SIGHUP inside the context.
 
-    Only the main thread can handle signals; in any other thread the context does nothing.
+    Only the main thread can handle signals; in a thread of ``outside_event_loop``, its caller passes Ctrl-C on, and in
+    any other thread the context does nothing.
 
     Args:
         stop: called on the first signal; keeps what is finished and lets work in flight end. It runs inside a signal
@@ -69,7 +75,12 @@ def interruptible(
         drop: called on every further Ctrl-C and SIGTERM; by default the second one acts as it did outside the context.
             A SIGHUP drops nothing, and is not counted.
     """
-    if threading.current_thread() is not threading.main_thread():
+    thread = threading.current_thread()
+    if isinstance(thread, _WorkThread):
+        with thread.interrupted_by(stop, notice, drop):
+            yield
+        return
+    if thread is not threading.main_thread():
         yield
         return
     stopping, asked = False, 0
@@ -99,6 +110,83 @@ def interruptible(
         yield
     finally:
         restore()
+
+
+def outside_event_loop(work: Callable[[], T]) -> T:
+    """Run work, in a thread of its own if this one runs an event loop, as in a notebook; wait for its result.
+
+    The work may then run event loops. Ctrl-C acts on it as it does in the main thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    thread = _WorkThread(work)
+    is_main = threading.current_thread() is threading.main_thread()
+    restore = _handle(lambda *_: thread.interrupt(), [signal.SIGINT]) if is_main else None
+    try:
+        thread.start()
+        while thread.is_alive():
+            # A signal that another thread of the process got does not wake this one.
+            thread.join(AGAIN)
+    finally:
+        if restore:
+            restore()
+    if thread.error is not None:
+        raise thread.error
+    return cast(T, thread.result)
+
+
+class _WorkThread(threading.Thread):
+    """A thread whose work another thread waits for and interrupts."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__(name="spot", daemon=True)
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._work = work
+        self._context = copy_context()
+        self._handlers: list[Callable[[], None]] = []
+
+    def run(self) -> None:
+        try:
+            self.result = self._context.run(self._work)
+        except BaseException as error:
+            self.error = error
+
+    def interrupt(self) -> None:
+        """Interrupt the work as Ctrl-C does in the main thread."""
+        if self._handlers:
+            self._handlers[-1]()
+        else:
+            self._raise_interrupt()
+
+    def _raise_interrupt(self) -> None:
+        assert self.ident is not None
+        exception = ctypes.py_object(KeyboardInterrupt)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), exception)
+
+    @contextmanager
+    def interrupted_by(
+        self, stop: Callable[[], None], notice: Callable[[], str], drop: Callable[[], None] | None
+    ) -> Iterator[None]:
+        """Inside the context, the first interrupt calls ``stop``, and each further one ``drop``."""
+        stopping = False
+
+        def interrupt() -> None:
+            nonlocal stopping
+            if not stopping:
+                stopping = True
+                warn(notice())
+                stop()
+            else:
+                (drop or self._raise_interrupt)()
+
+        self._handlers.append(interrupt)
+        try:
+            yield
+        finally:
+            self._handlers.remove(interrupt)
 
 
 def _handle(handler: _Handler, numbers: Iterable[signal.Signals]) -> Callable[[], None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +68,50 @@ def load(
         _override(values, sources, text, "-s")
     for key, value in given.items():
         _set(values, sources, key, value, flag(key))
+    return _checked(values, sources)
+
+
+def with_values(
+    base: Recipe | Mapping[str, Any] | Path | None, given: Mapping[str, Any], source: Callable[[str], str]
+) -> Recipe:
+    """A recipe with other values; the base is not changed.
+
+    Args:
+        base: a recipe, its values, its YAML file, or None for the defaults.
+        given: dotted key -> value; None is a value.
+        source: where the value of a key comes from, for messages.
+
+    Raises:
+        RecipeError: the file is missing or not YAML, a key is unknown (with the nearest name), or a value is invalid.
+    """
+    values: dict[str, Any]
+    sources: dict[str, str]
+    if isinstance(base, Mapping):
+        values, sources = deepcopy(dict(base)), {}
+    else:
+        recipe = base if isinstance(base, Recipe) else load(base)
+        # A section that was not in the file can have keys that were assigned since.
+        values = _merged(recipe.model_dump(exclude_unset=True), recipe.model_dump(exclude_defaults=True))
+        sources = dict(recipe.sources)
+    for key, value in given.items():
+        _set(values, sources, key, value, source(key))
+    return _checked(values, sources)
+
+
+def _merged(values: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Both mappings as one, and so for each mapping in them."""
+    for key, value in more.items():
+        inner = values.get(key)
+        values[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return values
+
+
+def _checked(values: dict[str, Any], sources: dict[str, str]) -> Recipe:
+    """The recipe with these values.
+
+    Raises:
+        RecipeError: a key is unknown, or a value is invalid.
+    """
     # A section whose keys are all commented out is null in YAML.
     values = {key: value for key, value in values.items() if value is not None or not section(Recipe, key)}
     try:
@@ -186,6 +231,19 @@ def dump(recipe: Recipe) -> str:
         part["params"] = public_value(part["params"])
         part["base_url"] = without_credentials(part["base_url"])
     return "".join(_dump_section(values, public_sources(recipe), "", 0))
+
+
+def flat_values(recipe: Recipe) -> dict[str, Any]:
+    """The values of a resolved recipe by dotted key; an empty section or mapping is a value."""
+
+    def flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            if isinstance(value, dict) and value:
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(flat(recipe.model_dump(mode="json"), ""))
 
 
 def public_sources(recipe: Recipe) -> dict[str, str]:

@@ -19,8 +19,9 @@ from spotcli.publishing.card import card
 from spotcli.publishing.selection import select_pairs
 from spotcli.recipe_yaml import load
 from spotcli.records import Pair
+from spotcli.repair.action import ASK
 from spotcli.repair.kept_answers import row_count
-from spotcli.stages.rectify import ASK, Action, RectifySummary, rectify
+from spotcli.stages.rectify import Action, RectifySummary, rectify
 from tests.conftest import write_rows
 
 
