@@ -21,8 +21,9 @@ def completed(kind: str) -> Callable[[str], list[str]]:
 
 
 def _option(panel: str, text: str, *names: str, kind: str | None = None, **more: Any) -> Any:
-    complete = completed(kind) if kind else None
-    return typer.Option(*names, help=text, rich_help_panel=panel, autocompletion=complete, **more)
+    if kind:
+        more["autocompletion"] = completed(kind)
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
 def _argument(text: str, metavar: str, kind: str, **more: Any) -> Any:
@@ -276,7 +277,9 @@ FromStage = Annotated[
     StageName, _option("Run", "Start at this stage; those before it must be complete.", "--from", metavar="STAGE")
 ]
 UntilStage = Annotated[StageName, _option("Run", "Stop after this stage.", "--until", metavar="STAGE")]
-StatusFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a run, such as runs/demo.")]
+StatusFolder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="The folder of a run, such as runs/demo.", autocompletion=_runs)
+]
 
 # spot plan
 
