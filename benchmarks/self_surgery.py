@@ -77,7 +77,7 @@ def train(folder: Path, seeds: list[int], count: int) -> None:
             against = ("--against", "builtin:smollm2-135m")
             scores = _spot(own, "eval", kind, *common, *against, "-o", "scores")
             result = scores["comparisons"]["arithmetic"]
-            right = scores["base"]["arithmetic"]["right"]
+            right = scores["models"][0]["scores"]["arithmetic"]["right"]
             kept = f"{right - result['losses']} of {right}"
             gain = f"{100 * result['difference']:+.1f}"
             row = (kind, seed, made["pairs"], f"{result['before']:.1%}", f"{result['after']:.1%}", gain, kept)
