@@ -76,13 +76,12 @@ def train(folder: Path, seeds: list[int], count: int) -> None:
             _spot(own, "train", str(RECIPE), "--seed", str(seed), *paths)
             against = ("--against", "builtin:smollm2-135m")
             scores = _spot(own, "eval", kind, *common, *against, "-o", "scores")
-            result = scores["comparisons"]["arithmetic"]
+            result = scores["comparisons"]["arithmetic"]["comparison"]
             right = scores["models"][0]["scores"]["arithmetic"]["right"]
             kept = f"{right - result['losses']} of {right}"
             gain = f"{100 * result['difference']:+.1f}"
             row = (kind, seed, made["pairs"], f"{result['before']:.1%}", f"{result['after']:.1%}", gain, kept)
-            drift = scores["drift"] if isinstance(scores["drift"], float) else scores["drift"]["mean"]
-            print(f"| {' | '.join(map(str, row))} | {drift:.2e} |", flush=True)
+            print(f"| {' | '.join(map(str, row))} | {scores['drift']:.2e} |", flush=True)
 
 
 def _spot(folder: Path, *arguments: str) -> dict[str, Any]:
