@@ -62,7 +62,9 @@ def test_files_with_control_characters_are_not_offered(folder: Path) -> None:
 def test_keys_of_a_recipe_and_their_values() -> None:
     assert {"train.objective=", "train.learning_rate=", "train.lora.r=", "seed="} <= {*values("override", "")}
     assert values("override", "train.obj")[:2] == ["train.objective=", "train.objective=spot-bco"]
-    assert values("override", "train.objective=d") == ["train.objective=dpo", "train.objective=dft"]
+    assert values("override", "train.objective=d") == [
+        *("train.objective=dpo", "train.objective=dpop", "train.objective=dft"),
+    ]
     assert values("override", "train.bet") == ["train.beta=", "train.beta=0.1"]
     assert values("override", "rectify.cut=") == ["rectify.cut=true", "rectify.cut=false"]
     assert values("override", "train.output_d") == []  # a key that no recipe can set
@@ -101,7 +103,7 @@ def completed(folder: Path, *words: str) -> list[str]:
 
 
 def test_bash_gets_what_follows_its_word_break(folder: Path) -> None:
-    assert completed(folder, "train", "recipe.yaml", "-s", "train.objective", "=", "d") == ["dpo", "dft"]
+    assert completed(folder, "train", "recipe.yaml", "-s", "train.objective", "=", "d") == ["dpo", "dpop", "dft"]
     assert completed(folder, "inspect", "two") == ["two\\ words.jsonl"]
 
 

@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from spotcli import jsonl
-from spotcli.errors import SpotError
+from spotcli.errors import BudgetReached, SpotError
 from spotcli.recipe_yaml import load
 from spotcli.records import Pair, Sample, Score
+from spotcli.run import Range
 from spotcli.run import run as run_stages
 from spotcli.runs.status import STAGES, read_status
 from tests.conftest import write_rows
@@ -79,10 +80,34 @@ def test_a_run_completes_every_stage_and_a_second_start_changes_nothing(tmp_path
     text = "".join(Outline((folder / "report.html").read_text()).text)
     assert all(sentence in text for sentence in status.verdict)
     assert all(heading in text for heading in ("From problems to pairs", "Three repairs", "Training", "Gains"))
-    # Only the last stage runs again, and the summary keeps the others.
-    last = run(folder, options=("--from", "eval", "--json"))
-    assert last["rectify"] == again["rectify"]
-    assert last["after"] == summary["after"]
+
+
+def test_a_part_of_a_run_requires_the_stages_before_it(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = load(None, [], {"name": "x", "model": str(tiny_model), "eval.tasks": ["arithmetic"]})
+    with pytest.raises(SpotError, match="the stage sample is not complete") as caught:
+        run_stages(recipe, folder=tmp_path / "run", part=Range("train"))
+    assert caught.value.cure
+    assert "--from sample" in caught.value.cure
+    with pytest.raises(SpotError, match="--from train is after --until sample"):
+        run_stages(recipe, folder=tmp_path / "run", part=Range("train", "sample"))
+    assert not (tmp_path / "run").exists()
+
+
+SHORT = {"sample.problems": "builtin:arithmetic", "sample.max_new_tokens": 2, "sample.limit": 4}
+
+
+def test_a_run_stops_after_its_hours_and_goes_on_with_more(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    jsonl.write_json(folder / "seconds.json", {"sample": 3600.0})
+    recipe = load(None, [], {"name": "x", "model": str(tiny_model), **SHORT})
+    with pytest.raises(BudgetReached, match="reached --max-hours 1;"):
+        run_stages(recipe, folder=folder, part=Range(last="sample"), max_hours=1.0)
+    assert not (folder / "samples.jsonl").exists()
+    summary = run_stages(recipe, folder=folder, part=Range(last="sample"), max_hours=2.0)
+    assert summary.sample is not None
+    assert summary.sample.answers == 4
+    assert summary.seconds["sample"] > 3600
 
 
 def test_files_are_found_from_the_current_folder(

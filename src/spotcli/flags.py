@@ -244,7 +244,7 @@ FirstRun = Annotated[
 ]
 SecondRun = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="The folder of another run.", autocompletion=_runs, show_default=False),
+    typer.Argument(metavar="OTHER", help="The folder of another run.", autocompletion=_runs, show_default=False),
 ]
 
 # spot export

@@ -105,7 +105,7 @@ class RunFiles:
 def _other_runs(folder: Path) -> str:
     """The cure that names the folders of runs nearby."""
     for parent in (folder, folder.parent):
-        names = sorted(str(path.parent) for path in (parent / "runs").glob(f"*/{RECIPE}"))
+        names = sorted(str(path.parent) for path in (parent / "runs").glob("*/recipe.yaml"))
         if names:
             return f"name the folder of a run: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
     return "name the folder of a run, such as runs/NAME"
@@ -113,12 +113,12 @@ def _other_runs(folder: Path) -> str:
 
 def run_folders(parent: Path = Path()) -> list[Path]:
     """The folders of runs in ``runs/``, for completion."""
-    return sorted(path.parent for path in (parent / "runs").glob(f"*/{RECIPE}"))
+    return sorted(path.parent for path in (parent / "runs").glob("*/recipe.yaml"))
 
 
 def trained_folders(parent: Path = Path()) -> list[Path]:
     """The folders of trained models here and in runs, for completion."""
-    return sorted(path.parent for pattern in ("*", "runs/*/*") for path in parent.glob(f"{pattern}/{TRAINED}"))
+    return sorted(path.parent for path in [*parent.glob("*/spot-train.json"), *parent.glob("runs/*/*/spot-train.json")])
 
 
 def ids_of(folder: Path, start: str) -> list[str]:

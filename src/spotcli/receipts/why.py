@@ -122,7 +122,7 @@ def _model_folder(checkpoint: Path) -> Path:
     for folder in (checkpoint, checkpoint.resolve().parent):
         if (folder / TRAINED).is_file():
             return folder
-    inner = sorted(str(path.parent) for path in checkpoint.glob(f"*/{TRAINED}"))
+    inner = sorted(str(path.parent) for path in checkpoint.glob("*/spot-train.json"))
     cure = f"name {' or '.join(inner)}" if inner else "name the folder that `spot train` wrote"
     raise UserError(f"not a model of `spot train`: the folder has no {TRAINED}", where=str(checkpoint), cure=cure)
 

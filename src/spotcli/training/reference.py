@@ -103,7 +103,7 @@ def reference_logps(
             known |= others
         if ranks.is_main and ranks.world_size > 1:
             with Appender(cache) as file:
-                written = _known(file.rows(), plan).keys() - unknown.keys()
+                written = (_known(file.rows(), plan).keys() - unknown.keys()) | computed.keys()
                 file.append([_row(key, row, plan) for key, row in known.items() if key not in written])
     return [known[key] for key in keys]
 
