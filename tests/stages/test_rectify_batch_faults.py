@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from spotcli.errors import BudgetReached, Unfinished
-from tests.batch_servers import BatchServer, BatchStep
+from tests.batch_servers import Act, BatchServer, BatchStep
 from tests.stages.test_rectify import good, replies, script, tag
 from tests.stages.test_rectify_batches import (  # noqa: F401  # the fixture is used in each test
     ask,
@@ -26,20 +27,23 @@ from tests.stages.test_rectify_batches import (  # noqa: F401  # the fixture is 
 STRANGE = 'null\n[1]\n{"custom_id": 3, "result": 5, "response": "x"}\n{"custom_id": "spot-1-0"}\n'
 
 
-def junk(provider: BatchServer, kind: str, pages: list[str]) -> None:
-    """Answer the first calls of a kind with pages that are not the provider's."""
+def junk(provider: BatchServer, kind: str, pages: list[str | Callable[[str], str]]) -> None:
+    """Answer the first calls of a kind with other texts, or with what becomes of the right ones."""
     call = provider.call
 
-    def replaced(name: str, act: Any) -> Any:
+    def replaced(name: str, act: Act) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handler(request: web.Request) -> web.Response:
-            response: web.Response = await act(request)
+            response = await act(request)
             if name != kind or not pages:
                 return response
-            return web.Response(text=pages.pop(0), content_type="application/json")
+            page = pages.pop(0)
+            text = page if isinstance(page, str) else page(str(response.text))
+            return web.Response(text=text, content_type="application/json")
 
         return call(name, handler)
 
-    provider.call = replaced  # type: ignore[method-assign]
+    monkeypatched: Any = provider
+    monkeypatched.call = replaced
 
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
@@ -59,7 +63,7 @@ def test_a_download_that_is_never_readable_stops_the_run(
 ) -> None:
     samples(tmp_path, 3)
     provider = server(wire, script(3))
-    junk(provider, "download", ["<html>busy</html>", STRANGE] * 3)
+    junk(provider, "download", [*["<html>busy</html>", STRANGE] * 3])
     with provider:
         with pytest.raises(Unfinished, match=r"results of batch .*0001 at .* cannot be read"):
             ask(tmp_path, provider, wire)
@@ -72,21 +76,8 @@ def test_a_download_that_is_never_readable_stops_the_run(
 
 def test_a_download_with_a_part_of_the_replies_is_tried_again(tmp_path: Path) -> None:
     samples(tmp_path, 3)
-    calls: list[str] = []
     provider = server("anthropic", script(3))
-    call = provider.call
-
-    def replaced(name: str, act: Any) -> Any:
-        async def handler(request: web.Request) -> web.Response:
-            response: web.Response = await act(request)
-            if name == "download" and not calls:
-                calls.append(name)
-                return web.Response(text=str(response.text).splitlines()[0] + '\n{"custom_id": ')
-            return response
-
-        return call(name, handler)
-
-    provider.call = replaced  # type: ignore[method-assign]
+    junk(provider, "download", [lambda text: text.splitlines()[0] + '\n{"custom_id": '])
     with provider:
         assert ask(tmp_path, provider, "anthropic").pairs == 3
     assert len(provider.batches) == 1
@@ -98,7 +89,7 @@ def test_odd_fields_of_a_batch_write_nothing_to_the_terminal(
     samples(tmp_path, 2)
     provider = server("openai", script(2))
     odd = {"id": 5, "metadata": 3, "request_counts": [], "status": [], "errors": {"data": 7}, "expires_at": 1e30}
-    junk(provider, "poll", [json.dumps(odd)] * 2)
+    junk(provider, "poll", [json.dumps(odd), json.dumps(odd)])
     with provider, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert ask(tmp_path, provider, "openai").pairs == 2

@@ -19,7 +19,7 @@ from spotcli.providers import limiter as limits
 from spotcli.providers.batches import files as openai_files
 from spotcli.providers.batches.api import Limits
 from spotcli.recipe_yaml import load
-from spotcli.repair import batch_results
+from spotcli.repair import batch_results, batch_rounds
 from spotcli.repair.batch_log import BatchLog
 from spotcli.repair.terminal import estimate_sentences
 from spotcli.stages.rectify import Action, RectifySummary, rectify
@@ -309,22 +309,30 @@ def test_ctrl_c_while_waiting_leaves_the_batch_to_the_provider(tmp_path: Path) -
     assert len(provider.batches) == 1
 
 
-def test_ctrl_c_does_not_wait_for_a_provider_that_does_not_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("wire", "call"), [("gemini", "poll"), ("anthropic", "download"), ("openai", "create")])
+def test_ctrl_c_does_not_wait_for_a_provider_that_does_not_answer(
+    wire: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples(tmp_path, 1)
+    monkeypatch.setattr(batch_rounds, "GRACE", 0.2)
     ended, answered = threading.Event(), threading.Event()
 
     def hang(kind: str) -> None:
-        if kind == "poll":
+        if kind == call:
             os.kill(os.getpid(), signal.SIGINT)
             ended.wait(60)
             answered.set()
 
-    with server("gemini", script(1), {"latency": 9}) as provider:
+    with server(wire, script(1), {"latency": 9 if call == "poll" else 0}) as provider:
         provider.hook = hang
         with pytest.raises(Unfinished, match="is not finished"):
-            ask(tmp_path, provider, "gemini")
+            ask(tmp_path, provider, wire)
         assert not answered.is_set()
         ended.set()
+        provider.hook = lambda kind: None
+        if call != "poll":
+            assert ask(tmp_path, provider, wire).pairs == 1
+    assert len(provider.batches) == 1
 
 
 def test_a_cancelled_batch_is_left_to_the_next_command(tmp_path: Path) -> None:

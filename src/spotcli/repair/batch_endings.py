@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from spotcli.console import counted, dollars, say, warn
@@ -13,27 +13,21 @@ from spotcli.providers.batches.api import BatchGone, BatchState
 from spotcli.providers.batches.client import BatchClient
 from spotcli.providers.replies import RequestFailed
 from spotcli.recipe import RectifySection
-from spotcli.repair.batch_log import Batch
+from spotcli.repair.batch_log import Batch, BatchLog
 from spotcli.repair.batch_results import Collector
 from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case
-from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.summary import RepliesUnread
 
 
 class BatchEndings:
-    """Works on batches that have ended.
+    """Works on batches that have ended."""
 
-    Args:
-        stopped: whether the run is stopping: remaining results are left to a later run.
-    """
-
-    def __init__(self, job: RepairJob, journal: Journal, settings: RectifySection, stopped: Callable[[], bool]) -> None:
-        assert journal.batches is not None
+    def __init__(self, job: RepairJob, settings: RectifySection, log: BatchLog, collector: Collector) -> None:
         self._job = job
-        self._log = journal.batches
         self._settings = settings
-        self._collector = Collector(job, journal, stopped)
+        self._log = log
+        self._collector = collector
         self._tries: Counter[str] = Counter()
         """Digest of a case -> requests about it in a row that got no reply."""
         self.given_up: set[str] = set()

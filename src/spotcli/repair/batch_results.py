@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from spotcli.console import warn
 from spotcli.errors import UserError
@@ -26,6 +27,9 @@ DOWNLOADS = 5
 UNREADABLE = "unreadable"
 UNNAMED = "unnamed"
 """Failures of a download and of a request."""
+
+
+UnlessStopped = Callable[[Coroutine[Any, Any, list[BatchRow]]], Awaitable[list[BatchRow] | None]]
 
 
 @dataclass
@@ -53,9 +57,13 @@ class Collector:
 
     Args:
         stopped: whether the run is stopping: the remaining results are left to a later run.
+        unless_stopped: the rows of a download; None if the run stops before it ends.
     """
 
-    def __init__(self, job: RepairJob, journal: Journal, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, job: RepairJob, journal: Journal, stopped: Callable[[], bool], unless_stopped: UnlessStopped
+    ) -> None:
+        self._unless_stopped = unless_stopped
         self._job = job
         self._journal = journal
         self._stopped = stopped
@@ -77,6 +85,8 @@ class Collector:
             OSError: the journal cannot be written.
         """
         matched = await self._download(batch, state, client)
+        if matched is None:
+            return Results(complete=False)
         rows, results = matched.rows, Results(unnamed=matched.unnamed)
         known = {entry.key for entry in self._job.history.replies if entry.batch == batch.key}
         entries: list[ReplyEntry] = []
@@ -108,14 +118,18 @@ class Collector:
         await self._record(entries)
         return results
 
-    async def _download(self, batch: Batch, state: BatchState, client: BatchClient) -> Matched:
-        """The results of a batch. A page of a proxy, or a part of the file, is not taken for the file.
+    async def _download(self, batch: Batch, state: BatchState, client: BatchClient) -> Matched | None:
+        """The results of a batch; None if the run stops first.
+
+        A page of a proxy, or a part of the file, is not taken for the file.
 
         Raises:
             BatchGone, RequestFailed, RepliesUnread, UserError: as ``collect``.
         """
         try:
-            rows = await client.api.rows(state, batch.custom_ids)
+            rows = await self._unless_stopped(client.api.rows(state, batch.custom_ids))
+            if rows is None:
+                return None
             matched = match(rows, batch)
             # A batch that was not completed need not have results, whatever its counts are.
             expected = 0 if not rows and (state.cancelled or state.expired) else state.done or len(rows)

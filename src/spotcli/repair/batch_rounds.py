@@ -24,7 +24,7 @@ from spotcli.recipe import RectifySection
 from spotcli.repair.batch_endings import BatchEndings
 from spotcli.repair.batch_log import Batch
 from spotcli.repair.batch_making import BatchMaker, Planned
-from spotcli.repair.batch_results import UNREADABLE
+from spotcli.repair.batch_results import UNREADABLE, Collector
 from spotcli.repair.batch_status import Show, batch_display, open_batches
 from spotcli.repair.batch_submission import Submission
 from spotcli.repair.cases import IN_BATCH, likely_needed
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 LONGEST_INTERVAL = 300.0
 """Seconds between two looks at a batch, at most."""
+GRACE = 10.0
+"""Seconds that the creation of a batch has to end when the run is stopped."""
 GROWTH = 1.5
 """The interval grows by this factor from look to look."""
 SAME_COMMAND = "the same command picks it up, also days later"
@@ -63,7 +65,9 @@ class BatchRounds:
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = time.monotonic()
-        self._endings = BatchEndings(job, journal, settings, self._is_stopped)
+        self._endings = BatchEndings(
+            job, settings, self._log, Collector(job, journal, self._is_stopped, self._unless_stopped)
+        )
         self._maker = BatchMaker(job, journal, settings, self._is_stopped)
         self._submission = Submission(self._log, settings, self._pause)
         self._others: dict[str, ModelOracle] = {}
@@ -115,11 +119,17 @@ class BatchRounds:
             pass
         return self._is_stopped()
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result of a call that changes nothing; None if the run stops before it ends."""
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T], *, grace: float = 0.0) -> T | None:
+        """The result of a call; None if the run stops before it ends.
+
+        Args:
+            grace: seconds that a call which changes something has to end after the stop.
+        """
         call, stop = asyncio.create_task(work), asyncio.create_task(self._woken.wait())
         await asyncio.wait({call, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
+        if grace and not call.done():
+            await asyncio.wait({call}, timeout=grace)
         if call.done():
             return call.result()
         call.cancel()
@@ -201,7 +211,8 @@ class BatchRounds:
             return 0, False
         batch = made.batch
         assert oracle.batch is not None
-        await self._submission.submit(batch, oracle.batch, made.lines)
+        # A creation that is cut off is looked for by the next run.
+        await self._unless_stopped(self._submission.submit(batch, oracle.batch, made.lines), grace=GRACE)
         if batch.id:
             cost = f", at most {dollars(batch.reserved)}" if batch.reserved else ""
             say(f"{oracle.name}: submitted batch {batch.id} of {counted(len(batch.requests), 'request')}{cost}")
