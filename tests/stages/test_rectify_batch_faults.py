@@ -15,6 +15,7 @@ from spotcli.errors import BudgetReached, Unfinished
 from tests.batch_servers import Act, BatchServer, BatchStep
 from tests.stages.test_rectify import good, replies, script, tag
 from tests.stages.test_rectify_batches import (  # noqa: F401  # the fixture is used in each test
+    WIRES,
     ask,
     check_once,
     kinds,
@@ -81,6 +82,16 @@ def test_a_download_with_a_part_of_the_replies_is_tried_again(tmp_path: Path) ->
     with provider:
         assert ask(tmp_path, provider, "anthropic").pairs == 3
     assert len(provider.batches) == 1
+
+
+@pytest.mark.parametrize("call", ["poll", "download"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_batch_that_is_not_found_once_is_not_lost(wire: str, call: str, tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with server(wire, script(2)) as provider:
+        provider.faults = {call: [404]}
+        summary = ask(tmp_path, provider, wire)
+    assert (summary.pairs, summary.unsettled, len(provider.batches)) == (2, 0, 1)
 
 
 def test_odd_fields_of_a_batch_write_nothing_to_the_terminal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,15 @@ from spotcli.providers.batches.api import BatchGone, BatchState
 from spotcli.providers.batches.client import BatchClient
 from spotcli.providers.replies import RequestFailed
 from spotcli.recipe import RectifySection
+from spotcli.redaction import redact
 from spotcli.repair.batch_log import Batch, BatchLog
 from spotcli.repair.batch_results import Collector
 from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.summary import RepliesUnread
+
+LOOKS = 3
+"""Looks that must not find a batch before it counts as lost."""
 
 
 class BatchEndings:
@@ -35,6 +40,8 @@ class BatchEndings:
         self.most: dict[str, int] = {}
         """Oracle -> requests per batch, of which one is submitted at a time: its provider refused a larger one."""
         self._any_reply = bool(job.history.replies)
+        self._gone: Counter[str] = Counter()
+        """Key of a batch -> looks that did not find it."""
 
     async def collect(self, batch: Batch, state: BatchState, oracle: ModelOracle, client: BatchClient) -> None:
         """Read the results of a batch that has ended.
@@ -52,7 +59,7 @@ class BatchEndings:
         if results.failures:
             details["failed"] = results.counts
         if results.unnamed:
-            details["unnamed"] = [row.body for row in results.unnamed]
+            details["unnamed"] = [redact(json.dumps(row.body)) for row in results.unnamed]
         self._log.end(batch, "done", unsettled=batch.reserved, **details)
         failed = f", {len(results.failures):,} without" if results.failures else ""
         say(f"batch {batch.id}: {counted(results.replies, 'reply', 'replies')}{failed}")
@@ -119,7 +126,7 @@ class BatchEndings:
             self._failed(request.entry.sample, RequestFailed("server", state.message))
 
     def vanished(self, batch: Batch, client: BatchClient, gone: BatchGone) -> None:
-        """The provider does not have a batch any more.
+        """The provider does not have a batch any more; only several looks decide, since sending it again costs money.
 
         Raises:
             UserError: another key or address is set than the one that the batch was created with.
@@ -130,6 +137,10 @@ class BatchEndings:
                 where=str(self._log.path),
                 cure="set the key and the --base-url of that run; if the batch is lost, use --fresh",
             )
+        self._gone[batch.key] += 1
+        if self._gone[batch.key] < LOOKS:
+            warn(f"{batch.provider} does not have batch {batch.id} ({gone}): look {self._gone[batch.key]} of {LOOKS}")
+            return
         charged = batch.reserved
         self._log.end(batch, "vanished", unsettled=charged, reason=str(gone))
         cost = f"; {dollars(charged)} may have been charged for it" if charged else ""
