@@ -94,6 +94,18 @@ def test_a_batch_that_is_not_found_once_is_not_lost(wire: str, call: str, tmp_pa
     assert (summary.pairs, summary.unsettled, len(provider.batches)) == (2, 0, 1)
 
 
+def test_looks_of_several_runs_decide_that_a_batch_is_lost(tmp_path: Path) -> None:
+    samples(tmp_path, 2)
+    with server("openai", script(2), {"latency": 60, "vanish": 0}) as provider:
+        for _ in range(2):
+            assert len(provider.batches) <= 1
+            with pytest.raises(Unfinished, match="is not finished"):
+                ask(tmp_path, provider, "openai", batch_wait=0)
+        assert ask(tmp_path, provider, "openai").pairs == 2
+    assert kinds(tmp_path).count("not found") == 3
+    assert len(provider.batches) == 2
+
+
 def test_odd_fields_of_a_batch_write_nothing_to_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,8 +40,6 @@ class BatchEndings:
         self.most: dict[str, int] = {}
         """Oracle -> requests per batch, of which one is submitted at a time: its provider refused a larger one."""
         self._any_reply = bool(job.history.replies)
-        self._gone: Counter[str] = Counter()
-        """Key of a batch -> looks that did not find it."""
 
     async def collect(self, batch: Batch, state: BatchState, oracle: ModelOracle, client: BatchClient) -> None:
         """Read the results of a batch that has ended.
@@ -137,9 +135,9 @@ class BatchEndings:
                 where=str(self._log.path),
                 cure="set the key and the --base-url of that run; if the batch is lost, use --fresh",
             )
-        self._gone[batch.key] += 1
-        if self._gone[batch.key] < LOOKS:
-            warn(f"{batch.provider} does not have batch {batch.id} ({gone}): look {self._gone[batch.key]} of {LOOKS}")
+        self._log.not_found(batch)
+        if batch.missed < LOOKS:
+            warn(f"{batch.provider} does not have batch {batch.id} ({gone}): look {batch.missed} of {LOOKS}")
             return
         charged = batch.reserved
         self._log.end(batch, "vanished", unsettled=charged, reason=str(gone))

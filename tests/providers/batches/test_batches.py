@@ -207,7 +207,7 @@ def test_anthropic_finds_a_batch_though_the_clocks_differ(monkeypatch: pytest.Mo
         body, _ = await client.body([{"role": "user", "content": "row-0000"}], 100)
         created = await client.api.create("spot-1", None, [client.api.line("spot-1-0", body)])
         ours = time.time() + 7 * 3600
-        monkeypatch.setattr(http, "time", SimpleNamespace(time=lambda: ours))
+        monkeypatch.setattr(http, "time", SimpleNamespace(time=lambda: ours), raising=False)
         found = await client.api.find(Sought("spot-1", ours, 1))
         assert found.possible == [created.id]
         return found.possible
