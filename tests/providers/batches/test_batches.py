@@ -239,6 +239,21 @@ def test_anthropic_finds_a_batch_though_the_clocks_differ(monkeypatch: pytest.Mo
         assert with_client(client_of("anthropic", server.base_url), work)
 
 
+def test_openai_finds_a_batch_behind_many_newer_ones_though_the_clocks_differ() -> None:
+    async def work(client: BatchClient) -> None:
+        body, _ = await client.body([{"role": "user", "content": "row-0000"}], 100)
+        file = await client.api.upload("spot-0", [client.api.line("spot-0-0", body)])
+        first = await client.api.create("spot-0", file, [])
+        for number in range(1, files.PAGE + 1):
+            await client.api.create(f"spot-{number}", file, [])
+        found = await client.api.find(Sought("spot-0", time.time() + 7 * 3600, 1))
+        assert found.batch is not None
+        assert found.batch.id == first.id
+
+    with batch_server("openai", {}, default={"text": "x"}, key=KEY) as server:
+        with_client(client_of("openai", server.base_url), work)
+
+
 @pytest.mark.parametrize("wire", ["openai", "anthropic", "gemini"])
 def test_replies_and_errors_of_rows_are_read_as_ordinary_ones(wire: str) -> None:
     replies = FORMATS[wire].replies

@@ -31,8 +31,8 @@ AZURE_VERSION = "2024-10-21"
 METADATA = "spot"
 """The key of a batch's metadata with our own name of it."""
 PAGE = 100
-SKEW = 600.0
-"""Seconds by which the provider's clock may differ from ours."""
+SKEW = 86_400.0
+"""Seconds by which the provider's clock may differ from ours; generous, since the name of a batch decides."""
 MB = 1_000_000
 FULL = "token_limit_exceeded"
 """The error of a batch with more tokens than may wait at the provider."""
