@@ -19,7 +19,7 @@ from spotcli.providers import limiter as limits
 from spotcli.providers.batches import files as openai_files
 from spotcli.providers.batches.api import Limits
 from spotcli.recipe_yaml import load
-from spotcli.repair import batch_results
+from spotcli.repair import batch_results, batch_rounds
 from spotcli.repair.batch_log import BatchLog
 from spotcli.repair.terminal import estimate_sentences
 from spotcli.stages.rectify import Action, RectifySummary, rectify
@@ -76,8 +76,11 @@ def check_once(provider: BatchServer) -> None:
     assert set(provider.answered().values()) <= {1}
 
 
-def without_fence(value: Any, fence: str) -> Any:
-    return json.loads(json.dumps(value).replace(fence, "FENCE"))
+def without_fence(value: Any, folder: Path) -> Any:
+    text = json.dumps(value)
+    for reply in replies(folder):
+        text = text.replace(reply["fence"], "FENCE")
+    return json.loads(text)
 
 
 @pytest.mark.parametrize("wire", [*WIRES, "azure"])
@@ -99,10 +102,10 @@ def test_pairs_and_requests_are_those_of_ordinary_requests_at_half_the_price(wir
         assert row == other
     # The same bodies, and the same records of them.
     batch = next(iter(provider.batches.values()))
-    bodies = {row.tag: without_fence(row.body, replies(by_batch)[0]["fence"]) for row in batch.rows}
+    bodies = {row.tag: without_fence(row.body, by_batch) for row in batch.rows}
     # The server reads Gemini's names in both spellings, as Google does.
     spelled = camel if wire == "gemini" else lambda body: body
-    sent = {r["tag"]: spelled(without_fence(r["body"], replies(ordinary)[0]["fence"])) for r in provider.requests}
+    sent = {r["tag"]: spelled(without_fence(r["body"], ordinary)) for r in provider.requests}
     assert bodies == sent
     for entry, other in zip(replies(by_batch), sorted(replies(ordinary), key=lambda row: row["id"]), strict=True):
         assert entry.pop("batch") == log(by_batch)[0]["key"]
@@ -306,22 +309,30 @@ def test_ctrl_c_while_waiting_leaves_the_batch_to_the_provider(tmp_path: Path) -
     assert len(provider.batches) == 1
 
 
-def test_ctrl_c_does_not_wait_for_a_provider_that_does_not_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("wire", "call"), [("gemini", "poll"), ("anthropic", "download"), ("openai", "create")])
+def test_ctrl_c_does_not_wait_for_a_provider_that_does_not_answer(
+    wire: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples(tmp_path, 1)
+    monkeypatch.setattr(batch_rounds, "GRACE", 0.2)
     ended, answered = threading.Event(), threading.Event()
 
     def hang(kind: str) -> None:
-        if kind == "poll":
+        if kind == call:
             os.kill(os.getpid(), signal.SIGINT)
             ended.wait(60)
             answered.set()
 
-    with server("gemini", script(1), {"latency": 9}) as provider:
+    with server(wire, script(1), {"latency": 9 if call == "poll" else 0}) as provider:
         provider.hook = hang
         with pytest.raises(Unfinished, match="is not finished"):
-            ask(tmp_path, provider, "gemini")
+            ask(tmp_path, provider, wire)
         assert not answered.is_set()
         ended.set()
+        provider.hook = lambda kind: None
+        if call != "poll":
+            assert ask(tmp_path, provider, wire).pairs == 1
+    assert len(provider.batches) == 1
 
 
 def test_a_cancelled_batch_is_left_to_the_next_command(tmp_path: Path) -> None:

@@ -415,6 +415,8 @@ def import_litellm() -> Any:
 
     # Pydantic warns about a type of litellm's when a provider is used for the first time.
     warnings.filterwarnings("ignore", message=r"Items? .* on TypedDict class", category=UserWarning)
+    # And about each field of a reply that has another type than documented, which it quotes.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     # It prints to stdout otherwise, which belongs to results.
     litellm.suppress_debug_info = True
     # Its warnings quote requests and replies, and concern what is handled here.

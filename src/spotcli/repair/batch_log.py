@@ -3,6 +3,7 @@
 intent      a batch is to be created, with all that is needed to read its replies; ``key`` names it in all lines
 uploaded    the file of its requests is at the provider
 submitted   the provider has created it: its ``id``
+not found   a look at the provider did not find it
 done        its replies are in the journal
 rejected    the provider refused it as a whole: nothing was charged
 abandoned   it was not created: the provider has no such batch
@@ -65,6 +66,8 @@ class Batch:
     """ISO 8601, UTC."""
     file: str | None = None
     id: str | None = None
+    missed: int = 0
+    """Looks at the provider, of all runs, that did not find it."""
     replied: set[str] = field(default_factory=set)
     """Keys of requests whose cost is known: their reply is in the journal, or they failed at no cost."""
 
@@ -149,6 +152,11 @@ class BatchLog:
         batch.id = identity
         self.ids.add(identity)
 
+    def not_found(self, batch: Batch) -> None:
+        """Record that a look did not find a batch."""
+        self._append({"kind": "not found", "key": batch.key, "at": _now()})
+        batch.missed += 1
+
     def end(self, batch: Batch, kind: str, *, unsettled: float = 0.0, **details: Any) -> None:
         """Record the end of a batch.
 
@@ -180,6 +188,8 @@ class BatchLog:
         elif kind == "submitted":
             batch.id = str(row.get("id"))
             self.ids.add(batch.id)
+        elif kind == "not found":
+            batch.missed += 1
         elif kind in _ENDS:
             self.open.remove(batch)
             self._lost += float(row.get("unsettled") or 0.0)

@@ -7,20 +7,21 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from spotcli.console import progress, say
+from spotcli.console import dollars, progress, say
 from spotcli.core import oracle_prompts
+from spotcli.errors import BudgetReached
 from spotcli.oracles import CorrectionRequest
 from spotcli.oracles.model import ModelOracle
 from spotcli.providers.batches.client import BatchClient
 from spotcli.recipe import RectifySection
 from spotcli.repair.batch_log import Batch, BatchRequest
-from spotcli.repair.budget import budget_reached, worst_cost
+from spotcli.repair.budget import worst_cost
 from spotcli.repair.cases import Case, PlannedRequest
 from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob
 
 SMALLEST = 0.1
-"""What a further batch under a cost limit must contain of the remaining requests: each batch can take a day."""
+"""What a batch under a cost limit must contain of the remaining requests: each batch can take a day."""
 BETWEEN = 2
 """Bytes between two requests."""
 
@@ -76,9 +77,11 @@ class BatchMaker:
             for case, plan in planned[:most]:
                 if self._stopped():
                     return MadeBatch(affordable=False)
-                request = self._job.request(case, plan)
+                request = self._job.request(case, plan, own_fence=client.api.loses_names)
                 worst = self._worst_cost(oracle, request)
                 if not self._fits(reserved, worst):
+                    if not requests and not self._log.open:
+                        raise self._limit_reached(0, worst, len(planned))
                     made.affordable = False
                     break
                 body, limit = await client.body(request.prompt.messages, oracle.max_tokens(request))
@@ -99,36 +102,43 @@ class BatchMaker:
         return worst_cost(oracle, request)
 
     def _fits(self, reserved: float, worst: float) -> bool:
-        """Whether the cost limit allows a request beside those that are reserved.
-
-        Raises:
-            BudgetReached: it does not, and neither a request nor an open batch will change that.
-        """
+        """Whether the cost limit allows a request beside those that are reserved."""
         limit, spent = self._settings.max_cost, self._journal.spent + self._journal.unsettled
-        if limit is None or spent + reserved + worst <= limit:
-            return True
-        if not reserved and not self._log.open:
-            raise budget_reached(limit, spent, worst)
-        return False
+        return limit is None or spent + reserved + worst <= limit
 
-    def explain_limit(self, made: MadeBatch, planned: Sequence[Planned], *, is_first: bool) -> None:
-        """Show how many requests the cost limit allows at a time.
+    def _limit_reached(self, count: int, worst: float, total: int) -> BudgetReached:
+        """The error for a cost limit that covers too few requests.
 
         Args:
-            is_first: this run has submitted none before.
+            worst: US dollars that one of them can cost at most.
+            total: requests that are planned.
+        """
+        spent = self._journal.spent + self._journal.unsettled
+        few = ", and a batch of less than a tenth is not worth up to a day" if count else ""
+        return BudgetReached(
+            f"cost limit: {dollars(spent)} of {dollars(self._settings.max_cost or 0.0)} are spent; the rest covers "
+            f"{count:,} of {total:,} requests at their highest cost{few}",
+            cure=f"set --max-cost to about {dollars(spent + worst * total)}, or lower rectify.max_tokens, or leave out "
+            "--batch; all replies are kept",
+        )
+
+    def check_size(self, made: MadeBatch, planned: Sequence[Planned]) -> bool:
+        """Whether a batch that the cost limit has cut short is worth its wait; how many requests it has is shown.
 
         Raises:
-            BudgetReached: too few for a further batch.
+            BudgetReached: it is not, and no batch is open whose end could allow a larger one.
         """
         assert made.batch is not None
         count, limit = len(made.batch.requests), self._settings.max_cost or 0.0
-        if not is_first and not self._log.open and count < SMALLEST * len(planned):
-            spent = self._journal.spent + self._journal.unsettled
-            raise budget_reached(limit, spent, made.batch.reserved)
+        if count < SMALLEST * len(planned):
+            if self._log.open:
+                return False
+            raise self._limit_reached(count, made.batch.reserved / count, len(planned))
         say(
             f"--max-cost {limit:g} covers {count:,} of {len(planned):,} requests at their highest cost; the others "
             "follow when the cost of these is known (a lower --max-tokens lets more of them into one batch)"
         )
+        return True
 
 
 def _batch(

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from spotcli.console import counted, dollars, progress, say, warn
@@ -22,12 +21,13 @@ from spotcli.providers.batches.api import BatchGone, BatchState
 from spotcli.providers.batches.client import BatchClient
 from spotcli.providers.replies import RequestFailed
 from spotcli.recipe import RectifySection
+from spotcli.repair.batch_endings import BatchEndings
 from spotcli.repair.batch_log import Batch
 from spotcli.repair.batch_making import BatchMaker, Planned
-from spotcli.repair.batch_results import Collector
+from spotcli.repair.batch_results import UNREADABLE, Collector
 from spotcli.repair.batch_status import Show, batch_display, open_batches
 from spotcli.repair.batch_submission import Submission
-from spotcli.repair.cases import FAILED, IN_BATCH, NOT_ASKED, Case, likely_needed
+from spotcli.repair.cases import IN_BATCH, likely_needed
 from spotcli.repair.journal import Journal
 from spotcli.repair.next_request import RepairJob
 from spotcli.repair.summary import BatchesOpen
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 LONGEST_INTERVAL = 300.0
 """Seconds between two looks at a batch, at most."""
+GRACE = 10.0
+"""Seconds that the creation of a batch has to end when the run is stopped."""
 GROWTH = 1.5
 """The interval grows by this factor from look to look."""
 SAME_COMMAND = "the same command picks it up, also days later"
@@ -63,21 +65,16 @@ class BatchRounds:
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = time.monotonic()
-        self._collector = Collector(job, journal, self._is_stopped)
+        self._endings = BatchEndings(
+            job, settings, self._log, Collector(job, journal, self._is_stopped, self._unless_stopped)
+        )
         self._maker = BatchMaker(job, journal, settings, self._is_stopped)
         self._submission = Submission(self._log, settings, self._pause)
-        self._tries: Counter[str] = Counter()
-        """Digest of a case -> requests about it in a row that got no reply."""
-        self._given_up: set[str] = set()
-        """Digests of cases that are left to a later run."""
-        self._most: dict[str, int] = {}
-        """Oracle -> requests per batch, of which one is submitted at a time: its provider refused a larger one."""
-        self._any_reply = bool(job.history.replies)
         self._others: dict[str, ModelOracle] = {}
         self._states: dict[str, BatchState] = {}
         self._checked: set[str] = set()
-        self._submitted = False
-        """Whether this run has submitted a batch."""
+        self._lost: set[str] = set()
+        """Keys of batches of which this run did not learn whether they were created."""
 
     def run(self) -> BaseException | None:
         """Work until no request is needed, or until something stops the run.
@@ -92,7 +89,7 @@ class BatchRounds:
         except (SpotError, OSError, RequestFailed, KeyboardInterrupt) as error:
             self._stopped = error
         for batch in self._log.open:
-            self._mark(batch, IN_BATCH)
+            self._endings.mark(batch, IN_BATCH)
         if isinstance(self._stopped, KeyboardInterrupt) and self._log.open:
             return self._pending()
         return self._stopped
@@ -122,11 +119,17 @@ class BatchRounds:
             pass
         return self._is_stopped()
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result of a call that changes nothing; None if the run stops before it ends."""
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T], *, grace: float = 0.0) -> T | None:
+        """The result of a call; None if the run stops before it ends.
+
+        Args:
+            grace: seconds that a call which changes something has to end after the stop.
+        """
         call, stop = asyncio.create_task(work), asyncio.create_task(self._woken.wait())
         await asyncio.wait({call, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
+        if grace and not call.done():
+            await asyncio.wait({call}, timeout=grace)
         if call.done():
             return call.result()
         call.cancel()
@@ -161,7 +164,7 @@ class BatchRounds:
                 decision = self._job.decide(case)
                 case.decided = decision.last if decision.request is None else None
                 asked = decision.request is not None and decision.request.oracle in self._oracles
-                if asked and case.digest not in self._given_up:
+                if asked and case.digest not in self._endings.given_up:
                     assert decision.request is not None
                     planned.append((case, decision.request))
                 display.update(task, advance=1)
@@ -187,7 +190,7 @@ class BatchRounds:
             while mine and affordable and not self._is_stopped():
                 count, affordable = await self._submit_next(oracle, mine)
                 mine = mine[count:]
-                if oracle.name in self._most:
+                if oracle.name in self._endings.most:
                     break
             if not affordable:
                 return
@@ -199,20 +202,22 @@ class BatchRounds:
             The number of requests, and whether the cost limit allows more.
 
         Raises:
-            BudgetReached: it allows none, or too few after a batch of this run.
+            BudgetReached: it allows none, or too few.
         """
-        made = await self._maker.make(oracle, planned, self._most.get(oracle.name))
+        made = await self._maker.make(oracle, planned, self._endings.most.get(oracle.name))
         if made.batch is None:
             return 0, False
-        if not made.affordable:
-            self._maker.explain_limit(made, planned, is_first=not self._submitted)
-        self._submitted = True
+        if not made.affordable and not self._maker.check_size(made, planned):
+            return 0, False
         batch = made.batch
         assert oracle.batch is not None
-        await self._submission.submit(batch, oracle.batch, made.lines)
+        # A creation that is cut off is looked for by the next run.
+        await self._unless_stopped(self._submission.submit(batch, oracle.batch, made.lines), grace=GRACE)
         if batch.id:
             cost = f", at most {dollars(batch.reserved)}" if batch.reserved else ""
             say(f"{oracle.name}: submitted batch {batch.id} of {counted(len(batch.requests), 'request')}{cost}")
+        else:
+            self._lost.add(batch.key)
         return len(batch.requests), made.affordable
 
     # Waiting
@@ -251,25 +256,27 @@ class BatchRounds:
             try:
                 await self._look_at(batch, oracle, client)
             except BatchGone as gone:
-                self._vanished(batch, client, gone)
+                self._endings.vanished(batch, client, gone)
             except RequestFailed as failure:
                 # Waiting costs nothing, and the batch goes on.
-                warn(f"{batch.provider} cannot be reached ({failure.kind}: {failure}); next look in {interval:g} s")
+                problem = "sent an invalid reply" if failure.kind == UNREADABLE else "cannot be reached"
+                warn(f"{batch.provider} {problem} ({failure.kind}: {failure}); next look in {interval:g} s")
 
     async def _look_at(self, batch: Batch, oracle: ModelOracle, client: BatchClient) -> None:
         if batch.id is None:
             await self._unless_stopped(self._submission.identify(batch, client))
             if batch.id is None:
                 return
-            say(f"found batch {batch.id} at {batch.provider}, which an earlier run had created")
+            creator = "its creation had succeeded" if batch.key in self._lost else "an earlier run had created it"
+            say(f"found batch {batch.id} at {batch.provider}: {creator}")
         state = await self._unless_stopped(client.api.retrieve(batch.id))
         if state is None:
             return
         self._states[batch.key] = state
         if state.status == "rejected":
-            self._rejected(batch, state)
+            self._endings.rejected(batch, state)
         elif state.status == "ended":
-            await self._collect(batch, state, oracle, client)
+            await self._endings.collect(batch, state, oracle, client)
 
     def _oracle_of(self, batch: Batch) -> ModelOracle:
         """The oracle of a batch, which may be on the ladder no more."""
@@ -290,84 +297,3 @@ class BatchRounds:
                 cure="use the --base-url of that run",
             )
         return oracle.batch
-
-    # What has ended
-
-    async def _collect(self, batch: Batch, state: BatchState, oracle: ModelOracle, client: BatchClient) -> None:
-        results = await self._collector.collect(batch, state, client, version=oracle.version)
-        if not results.complete:
-            return
-        counts = {"replies": results.replies, **({"failed": results.counts} if results.failures else {})}
-        self._log.end(batch, "done", unsettled=batch.reserved, **counts)
-        failed = f", {len(results.failures):,} without" if results.failures else ""
-        say(f"batch {batch.id}: {counted(results.replies, 'reply', 'replies')}{failed}")
-        self._any_reply = self._any_reply or results.replies > 0
-        for request in batch.requests:
-            if request.entry.sample not in results.failures:
-                self._tries.pop(request.entry.sample, None)
-        for digest, failure in results.failures.items():
-            self._failed(digest, failure, again=not state.cancelled)
-        if results.permanent is not None:
-            raise results.permanent
-        bad = [failure for failure in results.failures.values() if failure.kind == "bad request"]
-        if bad and not self._any_reply:
-            cure = "check the oracle's parameters"
-            raise UserError(f"the provider rejects the requests: {bad[0]}", where=oracle.name, cure=cure)
-        if state.cancelled and results.failures:
-            warn(f"batch {batch.id} was cancelled at {batch.provider}; the same command asks about its answers again")
-
-    def _failed(self, digest: str, failure: RequestFailed, *, again: bool = True) -> None:
-        """Count a request without a reply; after too many of them its case is left to a later run."""
-        self._tries[digest] += 1
-        if not failure.retryable or not again or self._tries[digest] > self._settings.retries:
-            self._given_up.add(digest)
-        for case in self._cases(digest):
-            case.default_reason = f"{FAILED}{failure.kind}"
-
-    def _cases(self, digest: str) -> Iterator[Case]:
-        return (case for case in self._job.cases if case.digest == digest and case.open)
-
-    def _mark(self, batch: Batch, reason: str) -> None:
-        digests = {request.entry.sample for request in batch.requests}
-        for case in self._job.cases:
-            if case.open and case.digest in digests and case.default_reason in (NOT_ASKED, IN_BATCH):
-                case.default_reason = reason
-
-    def _rejected(self, batch: Batch, state: BatchState) -> None:
-        """The provider refused a batch after it was created: make smaller ones, try again, or stop."""
-        self._log.end(batch, "rejected", reason=state.message)
-        count = len(batch.requests)
-        if state.full and count > 1:
-            self._most[batch.oracle] = (count + 1) // 2
-            warn(
-                f"{batch.provider} refused a batch of {count:,} requests ({state.message}); batches of "
-                f"{self._most[batch.oracle]:,} follow, one at a time"
-            )
-            return
-        if not state.transient:
-            cure = "check the oracle's parameters; if too many tokens wait at the provider, try later, or --batch-size"
-            raise UserError(f"the provider refused the batch: {state.message}", where=batch.oracle, cure=cure)
-        warn(f"batch {batch.id} failed at {batch.provider} ({state.message}); its answers are asked about again")
-        for request in batch.requests:
-            self._failed(request.entry.sample, RequestFailed("server", state.message))
-
-    def _vanished(self, batch: Batch, client: BatchClient, gone: BatchGone) -> None:
-        """The provider does not have a batch any more.
-
-        Raises:
-            UserError: another key or address is set than the one that the batch was created with.
-        """
-        if client.api.account != batch.account:
-            raise UserError(
-                f"{batch.provider} does not have batch {batch.id}, and it was created with another key or address",
-                where=str(self._log.path),
-                cure="set the key and the --base-url of that run; if the batch is lost, use --fresh",
-            )
-        charged = batch.reserved
-        self._log.end(batch, "vanished", unsettled=charged, reason=str(gone))
-        cost = f"; {dollars(charged)} may have been charged for it" if charged else ""
-        count = counted(len(batch.requests), "request")
-        warn(f"{batch.provider} no longer has batch {batch.id} ({gone}): its {count} are sent again{cost}")
-        for request in batch.requests:
-            if request.entry.key not in batch.replied:
-                self._failed(request.entry.sample, RequestFailed("vanished", str(gone), maybe_billed=True))

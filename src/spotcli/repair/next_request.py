@@ -67,9 +67,14 @@ class RepairJob:
         repeat = self.ladder.repeat_truncated
         return read_continuations(case, oracle, self.history, self.judge, repeat=repeat)
 
-    def request(self, case: Case, planned: PlannedRequest) -> CorrectionRequest:
-        """The request as the oracle gets it."""
-        return correction_request(case, planned, self.fence, reference=self.ladder.reference)
+    def request(self, case: Case, planned: PlannedRequest, *, own_fence: bool = False) -> CorrectionRequest:
+        """The request as the oracle gets it.
+
+        Args:
+            own_fence: no other request has its fence, so that the fence in a reply identifies the request.
+        """
+        fence = SharedFence() if own_fence else self.fence
+        return correction_request(case, planned, fence, reference=self.ladder.reference)
 
     def entry(
         self,

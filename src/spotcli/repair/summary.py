@@ -110,6 +110,10 @@ class BatchesOpen(Unfinished):
     """The run ends, and its batches go on at the provider."""
 
 
+class RepliesUnread(Unfinished):
+    """The run ends, because replies that were paid for cannot be read."""
+
+
 def summarise(
     origin: Origin, cases: list[Case], history: History, *, unsettled: float = 0.0, estimate: CostEstimate | None = None
 ) -> RectifySummary:
@@ -203,7 +207,7 @@ def raise_unfinished(stopped: BaseException | None, summary: RectifySummary) -> 
     if isinstance(stopped, BudgetReached):
         unsettled = f" (${summary.unsettled:.4f} for requests without a known end)" if summary.unsettled else ""
         raise BudgetReached(f"{stopped.message}{unsettled}; {kept}", where=stopped.where, cure=stopped.cure)
-    if isinstance(stopped, BatchesOpen):
+    if isinstance(stopped, BatchesOpen | RepliesUnread):
         raise Unfinished(f"{stopped.message}; {kept}", cure=stopped.cure)
     if isinstance(stopped, KeyboardInterrupt):
         raise Unfinished(f"stopped; {kept}", cure="the same command resumes")

@@ -13,7 +13,8 @@ from typing import Any
 
 from spotcli.errors import UserError
 from spotcli.providers.batches.api import BatchGone, BatchRow, BatchState, Found, Limits, Sought, as_count
-from spotcli.providers.batches.http import BatchCalls, as_object, objects_in, seconds_of
+from spotcli.providers.batches.http import MOST_PAGES, BatchCalls, as_object, listed, objects_in, seconds_of
+from spotcli.providers.replies import RequestFailed
 
 MiB = 1 << 20
 SKEW = 600.0
@@ -41,6 +42,7 @@ class AnthropicBatches(BatchCalls):
 
     limits = Limits(100_000, 256 * MiB - 4096)
     keys = ("ANTHROPIC",)
+    loses_names = False
 
     @cached_property
     def _config(self) -> Any:
@@ -87,8 +89,8 @@ class AnthropicBatches(BatchCalls):
 
     async def find(self, sought: Sought) -> Found:
         possible = []
-        for state in await self._listed(since=sought.at - SKEW):
-            late = (state.created or 0.0) > sought.at + LONGEST_CREATION + SKEW
+        for state in await self._listed(sought.at - SKEW):
+            late = (state.created or 0.0) > sought.at + self.skew + LONGEST_CREATION + SKEW
             if state.total != sought.requests or state.id in sought.known or late:
                 continue
             if state.status == "open":
@@ -104,17 +106,23 @@ class AnthropicBatches(BatchCalls):
             return False
         return any(row.custom_id.startswith(f"{key}-") for row in rows[:1])
 
-    async def _listed(self, since: float) -> list[BatchState]:
-        """The batches that were created after a moment; the list begins with the newest."""
+    async def _listed(self, moment: float) -> list[BatchState]:
+        """The batches that were created after a moment by our clock; the list begins with the newest."""
         states: list[BatchState] = []
         after: dict[str, Any] = {}
-        while True:
-            page = await self.call(self.send_json("GET", self._url, self._auth, limit=PAGE, **after))
-            data = [_state(item) for item in page.get("data") or () if isinstance(item, dict)]
+        for _ in range(MOST_PAGES):
+            data, more = await self.call(self._page(after))
+            since = moment + self.skew
             states += [state for state in data if (state.created or since) >= since]
-            if not page.get("has_more") or not data or (data[-1].created or since) < since:
-                return states
+            if not more or not data or (data[-1].created or since) < since:
+                break
             after = {"after_id": data[-1].id}
+        return states
+
+    async def _page(self, after: dict[str, Any]) -> tuple[list[BatchState], bool]:
+        """A page of the list of batches, and whether there are more."""
+        page = await self.send_json("GET", self._url, self._auth, limit=PAGE, **after)
+        return [_state(item) for item in listed(page.get("data"))], bool(page.get("has_more"))
 
     async def retrieve(self, batch: str) -> BatchState:
         url = self._config.get_retrieve_batch_url(self.settings.base_url, batch, {}, {})
@@ -124,7 +132,10 @@ class AnthropicBatches(BatchCalls):
         # `results_url` is not used: it comes from outside, and the key must not go to another host.
         url = self._config.get_retrieve_batch_url(self.settings.base_url, state.id, {}, {}) + "/results"
         content = await self.call(self.send("GET", url, self._auth), of_batch=True)
-        return [_row(row) for row in objects_in(content)]
+        rows = [_row(row) for row in objects_in(content)]
+        if content and not rows:
+            raise RequestFailed("unreadable", f"the results of {state.id} are no JSON lines", maybe_billed=True)
+        return rows
 
 
 def with_id(value: dict[str, Any], name: str = "id") -> dict[str, Any]:

@@ -62,6 +62,7 @@ class BatchRow:
     """What became of one request."""
 
     custom_id: str
+    """Empty if the provider has lost it."""
     status: int = 200
     """HTTP state of the reply, or of the error."""
     body: Mapping[str, Any] | None = None
@@ -104,6 +105,8 @@ class BatchApi(Protocol):
     limits: Limits
     headers: dict[str, str]
     """Sent with each call."""
+    loses_names: bool
+    """Rows can lack their ``custom_id``."""
 
     @property
     def account(self) -> str:

@@ -6,6 +6,7 @@ So a batch has the bodies of ordinary requests, and its replies get their finish
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,9 @@ class BatchClient(LitellmClient):
                 self.api.headers[name] = request.headers[name]
         status, body = self._given or (400, {"error": {"message": KEPT, "type": "invalid_request_error"}})
         self._given = None
-        return httpx.Response(status, json=body, request=request)
+        # In ASCII: httpx's own JSON refuses half a surrogate pair, with which a reply can be cut off.
+        content = json.dumps(body).encode()
+        return httpx.Response(status, content=content, headers={"content-type": "application/json"}, request=request)
 
     async def body(self, messages: list[Message], max_tokens: int | None) -> tuple[bytes, int | None]:
         """The body of a request as it would be sent, and its limit of reply tokens.

@@ -14,16 +14,25 @@ from typing import Any
 
 from spotcli.providers.batches.anthropic import with_id
 from spotcli.providers.batches.api import BatchRow, BatchState, Found, Limits, Sought, as_count
-from spotcli.providers.batches.http import BatchCalls, as_object, objects_in, seconds_of
+from spotcli.providers.batches.http import (
+    MOST_PAGES,
+    BatchCalls,
+    as_object,
+    listed,
+    objects_in,
+    public_message,
+    seconds_of,
+)
 from spotcli.providers.litellm import ProviderSettings
+from spotcli.providers.replies import RequestFailed
 
 AZURE_VERSION = "2024-10-21"
 """The API version if the environment names none."""
 METADATA = "spot"
 """The key of a batch's metadata with our own name of it."""
 PAGE = 100
-SKEW = 600.0
-"""Seconds by which the provider's clock may differ from ours."""
+SKEW = 86_400.0
+"""Seconds by which the provider's clock may differ from ours; generous, since the name of a batch decides."""
 MB = 1_000_000
 FULL = "token_limit_exceeded"
 """The error of a batch with more tokens than may wait at the provider."""
@@ -38,6 +47,8 @@ class FileBatches(BatchCalls):
     Args:
         provider: by litellm's name.
     """
+
+    loses_names = False
 
     def __init__(self, model: str, settings: ProviderSettings, provider: str) -> None:
         super().__init__(model, settings)
@@ -62,6 +73,8 @@ class FileBatches(BatchCalls):
             "timeout": self.settings.timeout,
             "max_retries": 0,
             "default_headers": self.headers or None,
+            # A redirection could lead to another host, which must get neither a key nor the requests.
+            "http_client": openai.DefaultAsyncHttpxClient(follow_redirects=False),
         }
         if self._provider == "azure":
             return openai.AsyncAzureOpenAI(
@@ -93,25 +106,35 @@ class FileBatches(BatchCalls):
 
     async def find(self, sought: Sought) -> Found:
         after: dict[str, str] = {}
-        while True:
-            listed = await self.call(self._sdk.batches.list(limit=PAGE, **after))
-            page = [_fields(batch) for batch in listed.data or ()]
+        for _ in range(MOST_PAGES):
+            page, more = await self.call(self._page(after))
             for batch in page:
                 if as_object(batch.get("metadata")).get(METADATA) == sought.key:
                     return Found(_state(batch))
             oldest = seconds_of(page[-1].get("created_at")) if page else None
-            if not page or not listed.has_more or (oldest or sought.at) < sought.at - SKEW:
-                return Found()
+            if not page or not more or (oldest or sought.at) < sought.at - SKEW:
+                break
             after = {"after": str(page[-1].get("id"))}
+        return Found()
+
+    async def _page(self, after: dict[str, str]) -> tuple[list[dict[str, Any]], bool]:
+        """A page of the list of batches, newest first, and whether there are more."""
+        page = await self._sdk.batches.list(limit=PAGE, **after)
+        batches = page.data if isinstance(page.data, list) else None
+        return listed(batches and [_fields(batch) for batch in batches]), bool(page.has_more)
 
     async def retrieve(self, batch: str) -> BatchState:
         return _state(_fields(await self.call(self._sdk.batches.retrieve(batch), of_batch=True)))
 
     async def rows(self, state: BatchState, custom_ids: Sequence[str]) -> list[BatchRow]:
         rows: list[BatchRow] = []
+        known = set(custom_ids)
         for file in state.results:
             content = await self.call(self._sdk.files.content(file), of_batch=True)
-            rows += [_row(row) for row in objects_in(content.content)]
+            found = [_row(row) for row in objects_in(content.content)]
+            if content.content and not any(row.custom_id in known for row in found):
+                raise RequestFailed("unreadable", f"file {file} has no result of this batch", maybe_billed=True)
+            rows += found
         return rows
 
     async def close(self) -> None:
@@ -127,12 +150,15 @@ def _environment(*names: str) -> str | None:
 
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of an object of the SDK; what is no such object has none."""
-    return as_object(value.model_dump(mode="json")) if hasattr(value, "model_dump") else as_object(value)
+    return (
+        as_object(value.model_dump(mode="json", warnings=False)) if hasattr(value, "model_dump") else as_object(value)
+    )
 
 
 def _state(batch: dict[str, Any]) -> BatchState:
     counts, status = as_object(batch.get("request_counts")), batch.get("status")
-    errors = [as_object(error) for error in as_object(batch.get("errors")).get("data") or ()]
+    errors = as_object(batch.get("errors")).get("data")
+    errors = [as_object(error) for error in errors] if isinstance(errors, list) else []
     return BatchState(
         id=str(batch.get("id")),
         status="ended" if status in ENDED else "rejected" if status == "failed" else "open",
@@ -143,7 +169,7 @@ def _state(batch: dict[str, Any]) -> BatchState:
         expires=seconds_of(batch.get("expires_at")),
         cancelled=status == "cancelled",
         expired=status == "expired",
-        message="; ".join(str(error.get("message")) for error in errors[:3]),
+        message=public_message("; ".join(str(error.get("message")) for error in errors[:3])),
         full=any(error.get("code") == FULL for error in errors),
         name=str(as_object(batch.get("metadata")).get(METADATA) or ""),
         results=tuple(str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)),

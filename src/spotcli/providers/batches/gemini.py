@@ -15,13 +15,19 @@ from urllib.parse import quote
 from spotcli.errors import UserError
 from spotcli.providers.batches.anthropic import with_id
 from spotcli.providers.batches.api import BatchRow, BatchState, Found, Limits, Sought, as_count
-from spotcli.providers.batches.http import BatchCalls, as_object, objects_in, seconds_of
+from spotcli.providers.batches.http import (
+    MOST_PAGES,
+    BatchCalls,
+    as_object,
+    listed,
+    objects_in,
+    public_message,
+    seconds_of,
+)
 
 PATIENCE = 900.0
 """Seconds after the end of a batch within which its results may not be there yet."""
 PAGE = 100
-MOST_PAGES = 1000
-"""Pages of the list that are read at most."""
 
 STATES = {1: 499, 3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 13: 500, 14: 503, 16: 401}
 """Code of an error in a row, which is gRPC's -> its HTTP state."""
@@ -34,6 +40,7 @@ class GeminiBatches(BatchCalls):
 
     limits = Limits(50_000, 19_900_000)
     keys = ("GEMINI", "GOOGLE")
+    loses_names = True
 
     @property
     def _base(self) -> str:
@@ -73,15 +80,20 @@ class GeminiBatches(BatchCalls):
     async def find(self, sought: Sought) -> Found:
         token: dict[str, Any] = {}
         for _ in range(MOST_PAGES):
-            work = self.send_json("GET", f"{self._base}/v1beta/batches", self._auth, pageSize=PAGE, **token)
-            page = await self.call(work)
-            for item in page.get("operations") or ():
-                if isinstance(item, dict) and (state := _state(item)).name == sought.key:
+            states, following = await self.call(self._page(token))
+            for state in states:
+                if state.name == sought.key:
                     return Found(state)
-            if not page.get("nextPageToken"):
+            if not following:
                 break
-            token = {"pageToken": page["nextPageToken"]}
+            token = {"pageToken": following}
         return Found()
+
+    async def _page(self, token: dict[str, Any]) -> tuple[list[BatchState], Any]:
+        """A page of the list of batches, and the token of the next one."""
+        page = await self.send_json("GET", f"{self._base}/v1beta/batches", self._auth, pageSize=PAGE, **token)
+        # An empty list is left out.
+        return [_state(item) for item in listed(page.get("operations", []))], page.get("nextPageToken")
 
     async def retrieve(self, batch: str) -> BatchState:
         name = quote(batch.removeprefix("batches/"), safe="")
@@ -95,9 +107,7 @@ class GeminiBatches(BatchCalls):
             url = f"{self._base}/download/v1beta/files/{name}:download"
             items += objects_in(await self.call(self.send("GET", url, self._auth, alt="media"), of_batch=True))
         keys = [as_object(item.get("metadata")).get("key") or item.get("key") for item in items]
-        if not any(keys) and len(items) == len(custom_ids):
-            keys = list(custom_ids)  # without their metadata, the replies are in the order of the requests
-        return [_row(str(key), item) for key, item in zip(keys, items, strict=True) if key]
+        return [_row(str(key or ""), item) for key, item in zip(keys, items, strict=True)]
 
 
 def _state(value: dict[str, Any]) -> BatchState:
@@ -121,7 +131,7 @@ def _state(value: dict[str, Any]) -> BatchState:
         expires=_expiry(details),
         cancelled=state == "CANCELLED",
         expired=state == "EXPIRED",
-        message=str(error.get("message") or ""),
+        message=public_message(error.get("message")),
         full=error.get("code") == 8,
         transient=error.get("code") in (4, 13, 14),
         name=str(details.get("displayName") or ""),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Awaitable
 from datetime import datetime
+from email.utils import mktime_tz, parsedate_tz
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,11 +18,17 @@ from spotcli.providers.batches.api import BatchGone
 from spotcli.providers.litellm import ProviderSettings, import_litellm
 from spotcli.providers.permanent_errors import RequestSettings
 from spotcli.providers.request_errors import describe, error_of
-from spotcli.redaction import public_value, without_credentials
+from spotcli.redaction import public_value, redact, without_credentials
 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 30.0
+LONGEST_MESSAGE = 500
+"""Characters of the message of a batch that are kept."""
+MOST_PAGES = 1000
+"""Pages of a list that are read at most."""
+LATEST = 32_503_680_000.0
+"""The year 3000, in seconds since 1970: a later moment is an error."""
 LONGEST_BODY = 1_000_000
 """Bytes of an error that are read."""
 
@@ -52,6 +60,8 @@ class BatchCalls:
             str(name): str(value) for name, value in (settings.params.get("extra_headers") or {}).items()
         }
         self._replied = False
+        self.skew = 0.0
+        """Seconds by which the provider's clock is ahead of ours, by its last reply."""
 
     @property
     def account(self) -> str:
@@ -112,6 +122,8 @@ class BatchCalls:
         )
         if not response.is_success:
             raise HttpError(response)
+        date = parsedate_tz(response.headers.get("date", ""))
+        self.skew = mktime_tz(date) - time.time() if date else 0.0
         return response.content
 
     async def send_json(
@@ -153,11 +165,29 @@ def as_object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def public_message(value: Any) -> str:
+    """An error's text without keys, shortened."""
+    return redact(str(value or "")[: 4 * LONGEST_MESSAGE])[:LONGEST_MESSAGE]
+
+
+def listed(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list of batches.
+
+    Raises:
+        ValueError: it is no list, so nobody knows what the provider has.
+    """
+    if not isinstance(value, list):
+        raise ValueError("the reply has no list of batches")
+    return [item for item in value if isinstance(item, dict)]
+
+
 def seconds_of(value: Any) -> float | None:
     """Seconds since 1970 of a number or of a date in ISO 8601; None for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
     try:
-        return datetime.fromisoformat(str(value)).timestamp()
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = float(value)
+        else:
+            seconds = datetime.fromisoformat(str(value)).timestamp()
     except (ValueError, OverflowError):
         return None
+    return seconds if 0.0 <= seconds <= LATEST else None
