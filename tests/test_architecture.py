@@ -34,8 +34,8 @@ GUESTS = {
 }
 """Imports of a wing by something else than its stage, each with its reason."""
 
-STAGE_CALLERS = ("cli", "run", "plan", "api", "__init__")
-"""Modules that import stages: the command line, all stages in order, their plan, and the Python API, which the package
+STAGE_CALLERS = ("stage_commands", "tool_commands", "run", "plan", "api", "__init__")
+"""Modules that import stages: the commands, all stages in order, their plan, and the Python API, which the package
 exports."""
 
 GROUND = {
