@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from spotcli.errors import Unfinished
+from spotcli.interrupts import terminated_as_interrupted
+from spotcli.program import work
 from tests.conftest import write_rows
 from tests.fake_provider import FakeProvider, Step
 from tests.terminals import Terminal
@@ -183,3 +187,26 @@ except KeyboardInterrupt:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=20)
     assert (result.stdout, result.stderr) == ("interrupted\n", "")
+
+
+PACKAGE = """
+import os, signal
+try:
+    INTERRUPT
+except BaseException:
+    pass  # as packages with optional parts do
+raise AttributeError("partially initialized module")
+"""
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_import_that_fails_after_an_interrupt_is_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    interrupt = "os.kill(os.getpid(), signal.SIGINT)" if sent else "pass"
+    (tmp_path / f"fragile_{sent}.py").write_text(PACKAGE.replace("INTERRUPT", interrupt))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("spotcli.interrupts._interrupted", False)
+    expected: type[Exception] = Unfinished if sent else AttributeError
+    with terminated_as_interrupted(), pytest.raises(expected):
+        work(lambda: importlib.import_module(f"fragile_{sent}"))

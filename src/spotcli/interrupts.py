@@ -39,13 +39,38 @@ def terminated_as_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    restore = _handle(signal.default_int_handler, SIGNALS[1:])
+    # A job in the background may ignore Ctrl-C.
+    ignores = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    restore = _handle(_noted, SIGNALS[1:] if ignores else SIGNALS)
     former, sys.unraisablehook = sys.unraisablehook, _repeated
     try:
         yield
     finally:
         sys.unraisablehook = former
         restore()
+
+
+_interrupted = False
+"""Whether a signal has raised ``KeyboardInterrupt`` in this process."""
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    signal.default_int_handler(number, frame)
+
+
+def broke_import(error: BaseException) -> bool:
+    """Whether an error comes from an import, after an interrupt: packages catch the interrupt and fail later."""
+    part: BaseException | None = error
+    while _interrupted and part is not None:
+        trace = part.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
+                return True
+            trace = trace.tb_next
+        part = part.__cause__ or part.__context__
+    return False
 
 
 def _repeated(unraisable: sys.UnraisableHookArgs) -> None:

@@ -91,6 +91,7 @@ def work(stage: Callable[[], T]) -> T:
         Unfinished: Ctrl-C, SIGTERM, or a closed terminal.
     """
     from spotcli.errors import Unfinished
+    from spotcli.interrupts import broke_import
 
     interrupted = Unfinished("interrupted; finished work is saved", cure="run the same command again to resume")
     with redirect_stdout(sys.stderr):
@@ -98,6 +99,10 @@ def work(stage: Callable[[], T]) -> T:
             return reported(stage)
         except KeyboardInterrupt:
             raise interrupted from None
+        except Exception as error:
+            if broke_import(error):
+                raise interrupted from None
+            raise
 
 
 def reported(stage: Callable[[], T]) -> T:

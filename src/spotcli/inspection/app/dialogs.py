@@ -220,9 +220,10 @@ class TextScreen(ModalScreen[None]):
             yield Static(self._content, id="text")
 
     def replace(self, content: RenderableType) -> None:
-        """Show another text."""
+        """Show another text; a screen that is not laid out yet begins with it."""
         self._content = content
-        self.query_one("#text", Static).update(content)
+        for text in self.query("#text").results(Static):
+            text.update(content)
 
     async def action_close(self) -> None:
         await self.dismiss(None)
