@@ -137,6 +137,8 @@ async def _load(page: Page, file: Path, width: int, scheme: str) -> None:
     await page.call("Page.navigate", url=file.resolve().as_uri())
     for _ in range(600):
         if await page.script("document.readyState") == "complete":
+            # Parts with ``content-visibility: auto`` have no text before the first frame is drawn.
+            await page.call("Page.captureScreenshot", clip={"x": 0, "y": 0, "width": 1, "height": 1, "scale": 1})
             return
         await asyncio.sleep(0.05)
     raise AssertionError("the page did not load")
