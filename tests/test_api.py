@@ -161,7 +161,10 @@ def test_rows_are_read_as_records(folder: Path) -> None:
 
 def test_a_call_works_in_a_thread_and_while_an_event_loop_runs(folder: Path) -> None:
     results: list[int] = []
-    work = lambda: results.append(spotcli.rectify(oracle="symbolic", output="thread.jsonl").pairs)  # noqa: E731
+
+    def work() -> None:
+        results.append(spotcli.rectify(oracle="symbolic", output="thread.jsonl").pairs)
+
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
