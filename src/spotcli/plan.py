@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from spotcli import files, jsonl
 from spotcli.console import counted, say
-from spotcli.core.costs import DEVICES
+from spotcli.core.costs import DEVICES, GIB
 from spotcli.errors import SpotError, Unfinished
 from spotcli.locks import Lock
 from spotcli.oracles.by_name import create
@@ -247,8 +247,7 @@ def _training(planner: _Planner, probe: Probe | None) -> StagePlan:
     if dry is None or dry.estimate is None:
         return StagePlan("train", what)
     estimate = dry.estimate
-    # The model in two bytes per weight, and while training a checkpoint: weights, two moments, and copies.
-    disk = 2.0 * estimate.parameters + 12.0 * estimate.trained
+    disk = GIB * sum(estimate.disk.values())
     if planner.device is None and (rate := _cpu_rate()):
         seconds = scale * sum(estimate.operations.values()) / (rate * CPU_UTILISATION)
         where = "on this machine's processor, from the speed of a matrix product; --device NAME for a GPU"
@@ -266,7 +265,7 @@ def _training(planner: _Planner, probe: Probe | None) -> StagePlan:
 
 
 def _visible_device() -> str | None:
-    """The GPU of this machine by its name in ``DEVICES``; None if there is none, or an unknown one."""
+    """The name in ``DEVICES`` of this machine's GPU; None without a GPU, and for one that is not listed."""
     import torch
 
     if not torch.cuda.is_available():

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spotcli.console import counted, dollars, one_line, out
+from spotcli.core.costs import GIB
 from spotcli.core.stats import exact_interval
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
