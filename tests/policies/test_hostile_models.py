@@ -176,3 +176,18 @@ def test_a_hostile_chat_template_is_a_users_error(
     assert "\n" not in error.value.message
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     assert render(models.load_tokenizer(str(folder)), [{"role": "user", "content": "hi"}])
+
+
+def test_a_profiler_can_follow_a_program_that_has_rendered_templates() -> None:
+    """Asking CPython 3.11 to remove an exception that was never raised makes the next traced call endless."""
+    code = (
+        "import sys\n"
+        "from spotcli.policies import chat_template\n"
+        "with chat_template._clock(): pass\n"
+        "sys.setprofile(lambda *event: None)\n"
+        "chat_template._line(ValueError('a'))\n"
+        "sys.setprofile(None)\n"
+        "print('followed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "followed\n", done.stderr

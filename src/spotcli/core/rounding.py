@@ -25,6 +25,9 @@ TABLE = 1 << 20
 BLOCK = TABLE
 """Weights whose noise is one part of the table."""
 
+CPU_PIECE = 1 << 15
+"""Weights that a processor rounds at once, so that what lies between stays in its cache."""
+
 GPU_BLOCKS = 64
 """Blocks that a GPU rounds at once; with one at a time, it would wait for the next launch."""
 
@@ -47,8 +50,8 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int, *
         dtype: the format of the result.
         rounding: only decides where ``dtype`` has fewer bits than the weight; other values are exact.
         seed: of the random choices of stochastic rounding.
-        check: look for weights that are too large, for which a GPU finishes all its work first. Without the check they
-            become infinite.
+        check: look for weights that are too large, which reads all of them first. Without the check they become
+            infinite, and a NaN may become a number.
 
     Raises:
         OverflowError: a finite weight is too large for the format.
@@ -57,43 +60,63 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int, *
 
     if not weight.dtype.is_floating_point or dtype.itemsize >= weight.dtype.itemsize or not weight.numel():
         return weight.to(dtype)
-    limits = torch.finfo(dtype)
-    largest = max(map(abs, map(float, weight.aminmax()))) if check else float("inf")
-    # Half a spacing above the largest number, rounding to nearest gives infinity.
-    if limits.max * (1 + limits.eps / 4) < largest < float("inf"):
-        raise OverflowError(f"{largest:.4g} exceeds the largest {dtype} {limits.max:.4g}")
+    largest = 0.0
+    if check:
+        limits, largest = torch.finfo(dtype), max(map(abs, map(float, weight.aminmax())))
+        # Half a spacing above the largest number, rounding to nearest gives infinity.
+        if limits.max * (1 + limits.eps / 4) < largest < float("inf"):
+            raise OverflowError(f"{largest:.4g} exceeds the largest {dtype} {limits.max:.4g}")
     if rounding == "nearest":
         return weight.to(dtype)
     result = torch.empty(weight.shape, dtype=dtype, device=weight.device)
     flat_N, result_N = weight.detach().reshape(-1), result.view(-1)
-    safe = largest < _LARGE
+    carries = dtype == torch.bfloat16 and weight.dtype == torch.float32
     blocks = 1 if weight.device.type == "cpu" else GPU_BLOCKS
     for index, start in enumerate(range(0, flat_N.numel(), blocks * BLOCK)):
         part = slice(start, start + blocks * BLOCK)
         noise_N = _noise(len(flat_N[part]), seed + index * blocks * STRIDE, weight.device)
-        result_N[part] = _stochastic(flat_N[part], dtype, noise_N, safe=safe)
+        if carries:
+            _carry(flat_N[part], noise_N, result_N[part])
+        else:
+            result_N[part] = _neighbours(flat_N[part], dtype, noise_N)
+    if carries and not largest < _LARGE:  # as it is for a NaN
+        # The largest numbers must not become infinite, and a NaN no number.
+        return torch.where(torch.isfinite(result), result, weight.to(dtype))
     return result
 
 
-def _stochastic(weight_N: Tensor, dtype: torch.dtype, noise_N: Tensor, *, safe: bool) -> Tensor:
+def _carry(weight_N: Tensor, noise_N: Tensor, result_N: Tensor) -> None:
+    """Round float32 weights to bfloat16, which is the upper half of a float32.
+
+    Uniform noise in the lower half carries into the upper one with the probability that stochastic rounding asks for.
+
+    Args:
+        weight_N: float32.
+        noise_N: integers that are uniform in [0, 2^16).
+        result_N: bfloat16, written.
+    """
+    import torch
+
+    bits_N = weight_N.view(torch.int32)
+    size = CPU_PIECE if weight_N.device.type == "cpu" else max(len(bits_N), 1)
+    sums_N = torch.empty(min(size, len(bits_N)), dtype=torch.int32, device=weight_N.device)
+    for start in range(0, len(bits_N), size):
+        part = slice(start, start + size)
+        sum_N = sums_N[: len(bits_N[part])]
+        torch.add(bits_N[part], noise_N[part], out=sum_N)
+        result_N[part].copy_(sum_N.bitwise_and_(-(1 << 16)).view(torch.float32))
+
+
+def _neighbours(weight_N: Tensor, dtype: torch.dtype, noise_N: Tensor) -> Tensor:
     """One of the two neighbours, the farther one with probability (distance to the nearer one) / spacing.
 
     Args:
         weight_N: float32 or float64.
         dtype: the format of the result.
         noise_N: integers that are uniform in [0, 2^16).
-        safe: no weight is near the largest number, infinite or NaN.
     """
     import torch
 
-    if dtype == torch.bfloat16 and weight_N.dtype == torch.float32:
-        # A bfloat16 is the upper half of a float32: uniform noise in the lower half carries with that probability.
-        bits_N = weight_N.view(torch.int32) + noise_N
-        result_N = bits_N.bitwise_and_(-(1 << 16)).view(torch.float32).to(dtype)
-        if safe:
-            return result_N
-        # The largest numbers must not become infinite, and a NaN no number.
-        return torch.where(torch.isfinite(result_N), result_N, weight_N.to(dtype))
     nearest_N = weight_N.to(dtype)
     error_N = weight_N.float() - nearest_N.float()
     # The bit patterns of floating-point numbers of one sign are in the order of their magnitudes.

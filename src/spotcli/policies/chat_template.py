@@ -246,11 +246,13 @@ class _TookTooLong(BaseException):
 def _clock() -> Iterator[None]:
     """Raise ``_TookTooLong`` in this thread after ``SECONDS``. A signal would reach the main thread only."""
     thread, lock = ctypes.c_ulong(threading.get_ident()), threading.Lock()
-    ended = False
+    ended = raised = False
 
     def interrupt() -> None:
+        nonlocal raised
         with lock:
             if not ended:
+                raised = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_TookTooLong))
 
     timer = threading.Timer(SECONDS, interrupt)
@@ -262,4 +264,7 @@ def _clock() -> Iterator[None]:
         with lock:
             ended = True
         timer.cancel()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that was not delivered yet
+        # Remove one that was not delivered yet. Without one this call must not be made: CPython 3.11 then checks for
+        # exceptions at each call of a function until the process ends, and never returns from one under a profiler.
+        if raised:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)

@@ -53,8 +53,8 @@ class RoundedWeights:
             rounding: Rounding = "stochastic" if self.step else "nearest"
             # A generation check runs in inference mode, whose tensors cannot be used by the training step that follows.
             with torch.inference_mode(False), torch.no_grad():
-                seed, check = weight_seed(self.seed, name, self.step), weight.device.type == "cpu"
-                copy = rounded(weight, dtype, rounding, seed, check=check)
+                # Training itself stops at weights that are not finite.
+                copy = rounded(weight, dtype, rounding, weight_seed(self.seed, name, self.step), check=False)
             if self.keep:
                 self._copies[name] = self.step, copy
         operand: Tensor = _Straight.apply(weight, copy)  # type: ignore[no-untyped-call]
