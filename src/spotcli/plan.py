@@ -205,8 +205,17 @@ def _repair(planner: _Planner, probe: Probe | None) -> StagePlan:
         None if each.high is None else each.high * (wrong.high or 0.0),
     )
     answer = _bytes(folder / recipe.sample.output) / probe.answers
-    note = "spot rectify --dry-run says what the price rests on" if cost.likely else ""
-    return StagePlan("rectify", what, dollars=cost, disk=3 * answer * (wrong.likely or 0.0), note=note)
+    # The policy as its own oracle generates at the rate of the probe, and at most this much.
+    generated = estimate.policy_tokens / estimate.requests * (wrong.likely or 0.0)
+    rests = "spot rectify --dry-run says what the price rests on" if cost.likely else ""
+    return StagePlan(
+        "rectify",
+        what,
+        hours=generated / probe.tokens_per_second / 3600 if generated and probe.tokens_per_second else None,
+        dollars=cost,
+        disk=3 * answer * (wrong.likely or 0.0),
+        note="; ".join(note for note in (*estimate.notes(), rests) if note),
+    )
 
 
 def _check_oracle(name: str, recipe: Recipe) -> None:

@@ -137,7 +137,8 @@ def plan(
     else:
         show_plan(result, recipe)
     if result.missing:
-        raise UserError(f"{len(result.missing)} things are missing for this run", cure="see the list above")
+        missing = "1 thing is" if len(result.missing) == 1 else f"{len(result.missing)} things are"
+        raise UserError(f"{missing} missing for this run", cure="see the list above")
     if next(result.exceeded(), None):
         raise BudgetReached("the run is likely to reach a limit", cure="raise the limit, or plan a smaller run")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,11 +15,15 @@ import spotcli
 from spotcli import decisions, jsonl
 from spotcli.cli import app, main
 from spotcli.core.stats import compare
+from spotcli.policies.fingerprint import fingerprint
 from spotcli.recipe_yaml import load
 from spotcli.training.replay import replay
 from tests.conftest import write_rows
 from tests.score_files import write_scores
 from tests.test_cli import complete
+
+WEIGHTS = ("config.json", "model.safetensors")
+"""The files of the trained model that its digest is made of."""
 
 
 def sample_row(n: int, **more: Any) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def test_why_names_what_has_changed_since(copy: Path, tiny_model: Path) -> None:
     told = as_json("why", str(copy / "checkpoint"))
     assert (told["objective"], told["complete"], told["changed"]) == ("sft", True, [])
     states = {source["name"]: source["state"] for source in told["sources"]}
-    assert states == dict.fromkeys(("data", "review", "samples", "model"), "unchanged")
+    assert states == dict.fromkeys(("weights", "data", "review", "samples", "model"), "unchanged")
     assert told["seeds"] == {"train": 5, "sample": 4}
     assert told["counts"]["reviewed"] == {"reject": 1}
     assert told["versions"]["spotcli"] == spotcli.__version__
@@ -192,7 +197,7 @@ def test_why_names_what_has_changed_since(copy: Path, tiny_model: Path) -> None:
     (copy / "data.jsonl").unlink()
     text = printed("why", str(copy / "checkpoint"))
     assert "data.jsonl: MISSING" in text
-    assert "! no longer as they were used: data, review, samples" in text
+    assert "! no longer as recorded: data, review, samples" in text
     # A model that another run started from is named with its training.
     meta = json.loads((copy / "checkpoint" / "spot-train.json").read_text())
     child = copy / "child"
@@ -201,6 +206,39 @@ def test_why_names_what_has_changed_since(copy: Path, tiny_model: Path) -> None:
     parents = as_json("why", str(child))["parents"]
     assert [parent["model"] for parent in parents] == [str(copy / "checkpoint"), str(tiny_model)]
     assert parents[0]["objective"] == "sft"
+
+
+def test_why_names_the_weights_by_their_digest(copy: Path) -> None:
+    checkpoint = copy / "checkpoint"
+    own = {name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in WEIGHTS}
+    told = as_json("why", str(checkpoint))
+    weights = next(source for source in told["sources"] if source["name"] == "weights")
+    assert weights["facts"] == {"files": own}
+    # A run that starts from this model records the same digest as that of its starting policy.
+    assert weights["recorded"] == weights["current"] == fingerprint(str(checkpoint))
+    assert json.loads((checkpoint / "spot-train.json").read_text())["weights"] == own
+    text = printed("why", str(checkpoint))
+    assert f"{own['model.safetensors']}  model.safetensors" in text  # as sha256sum prints it
+
+    content = bytearray((checkpoint / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (checkpoint / "model.safetensors").write_bytes(content)
+    told = as_json("why", str(checkpoint))
+    weights = next(source for source in told["sources"] if source["name"] == "weights")
+    assert (weights["state"], weights["facts"]["changed"]) == ("changed", ["model.safetensors"])
+    assert told["changed"] == ["weights"]
+    assert f"{checkpoint}: CHANGED since" in printed("why", str(checkpoint))
+
+    meta = json.loads((checkpoint / "spot-train.json").read_text())
+    del meta["weights"]  # as earlier versions wrote it
+    (checkpoint / "spot-train.json").write_text(json.dumps(meta))
+    told = as_json("why", str(checkpoint))
+    weights = next(source for source in told["sources"] if source["name"] == "weights")
+    assert (weights["state"], weights["current"]) == ("not recorded", fingerprint(str(checkpoint)))
+    for name in WEIGHTS:
+        (checkpoint / name).unlink()
+    (checkpoint / "spot-train.json").write_text(json.dumps(meta | {"weights": own}))
+    assert as_json("why", str(checkpoint))["changed"] == ["weights"]
 
 
 def test_diff_compares_settings_data_and_results(run: Path, copy: Path) -> None:

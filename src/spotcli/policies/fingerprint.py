@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,18 @@ def fingerprint(model: str, form: FingerprintFormat = REFERENCE) -> str:
         # The path of a cached file is .../snapshots/COMMIT/config.json.
         config = cached_file(model, "config.json")
         return Path(config).parent.name if config else model
+    return combined(weight_digests(folder, form), form)
+
+
+def weight_digests(folder: Path, form: FingerprintFormat = REFERENCE) -> dict[str, str]:
+    """The SHA-256 of each file of a folder's weights and their configuration, in the order of their names."""
+    paths = [path for path in sorted(folder.iterdir()) if form.files.fullmatch(path.name)]
+    return {path.name: digest for path, digest in zip(paths, jsonl.digests(paths), strict=True)}
+
+
+def combined(digests: Mapping[str, str], form: FingerprintFormat = REFERENCE) -> str:
+    """The fingerprint of weights whose files have these digests."""
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if form.files.fullmatch(path.name):
-            total.update(form.entry.format(path.name, jsonl.digest(path)).encode())
+    for name, digest in digests.items():
+        total.update(form.entry.format(name, digest).encode())
     return total.hexdigest()[: form.digits]

@@ -11,6 +11,7 @@ from typing import Any
 
 from spotcli import jsonl
 from spotcli.core.stats import Comparison, Estimate, avg_at_k, compare, holm
+from spotcli.policies.fingerprint import combined
 from spotcli.receipts.run_files import RECIPE, RunFiles, meta_of
 from spotcli.recipe_yaml import flat_values
 from spotcli.records import Score, prompt_digest
@@ -184,6 +185,8 @@ def _training(files: RunFiles) -> Fields:
     summary = meta.get("summary") or {}
     values = {f"input {name}": value for name, value in (meta.get("inputs") or {}).items()}
     values |= {name: summary.get(name) for name in ("pairs", "rows", "steps", "first_loss") if name in summary}
+    if weights := meta.get("weights"):
+        values["weights"] = combined(weights)
     values |= {f"last {name}": value for name, value in (summary.get("final") or {}).items() if name in _LAST}
     return values
 

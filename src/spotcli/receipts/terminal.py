@@ -43,7 +43,9 @@ def show_why(why: Why) -> None:
         _line(f"{source.name:<10} {source.path}: {_STATES[source.state]}", _STYLES.get(source.state))
         if source.recorded:
             _line(f"             digest {source.recorded[:_DIGEST]}" + _now(source.state, source.current))
-        _facts("", source.facts)
+        for name, digest in source.facts.get("files", {}).items():
+            _line(f"             {digest}  {name}")
+        _facts("", {name: value for name, value in source.facts.items() if name != "files"})
     _line("template   " + (f"chat template {why.chat_template[:_DIGEST]}" if why.chat_template else "no chat template"))
     for parent in why.parents:
         how = f", trained with {parent['objective']}" if parent.get("objective") else ""
@@ -54,7 +56,7 @@ def show_why(why: Why) -> None:
     _facts("versions", why.versions)
     if changed := why.changed:
         names = ", ".join(source.name for source in changed)
-        _line(f"! no longer as they were used: {names}", "yellow")
+        _line(f"! no longer as recorded: {names}", "yellow")
 
 
 _STATES = {

@@ -17,7 +17,7 @@ from spotcli import decisions, jsonl, outputs
 from spotcli.decisions import STALE, AppliedDecisions
 from spotcli.errors import SpotError, UserError
 from spotcli.policies import models
-from spotcli.policies.fingerprint import fingerprint
+from spotcli.policies.fingerprint import REFERENCE, combined, fingerprint, weight_digests
 from spotcli.receipts.run_files import TRAINED, meta_of, run_recipe
 from spotcli.recipe import Recipe
 from spotcli.records import Pair
@@ -33,7 +33,7 @@ class Source:
     """A file or model that the checkpoint depends on."""
 
     name: str
-    """``data``, ``review``, ``samples``, ``problems``, ``model`` or ``checkpoint``."""
+    """``weights``, ``data``, ``review``, ``samples``, ``problems``, ``model`` or ``checkpoint``."""
     path: str
     state: State
     recorded: str | None = None
@@ -69,7 +69,7 @@ class Why:
 
     @property
     def changed(self) -> list[Source]:
-        """What is no longer as it was used."""
+        """What is no longer as it was used or made."""
         return [source for source in self.sources if source.state in ("changed", "missing")]
 
     def as_dict(self) -> Fields:
@@ -91,7 +91,7 @@ def why(checkpoint: Path) -> Why:
     inputs, settings, summary = (meta.get(name) or {} for name in ("inputs", "settings", "summary"))
     known = run_recipe(folder)
     sources, seeds = _sources(inputs, *known) if known else ([_lost_data(inputs)], {})
-    sources = [*_state_of_checkpoint(checkpoint), *sources, _model(inputs)]
+    sources = [*_weights(checkpoint, meta), *_state_of_checkpoint(checkpoint), *sources, _model(inputs)]
     counted = ("rows", "pairs", "dropped", "reviewed", "audit", "emitted", "steps", "epochs", "batch_size")
     return Why(
         checkpoint=str(checkpoint),
@@ -130,9 +130,31 @@ def _model_folder(checkpoint: Path) -> Path:
 def _meta(folder: Path) -> Fields:
     path = folder / TRAINED
     values = jsonl.read_json(path)
-    types = {"settings": dict, "inputs": dict, "versions": dict, "complete": bool, "summary": dict}
+    types = {"settings": dict, "inputs": dict, "versions": dict, "complete": bool, "summary": dict, "weights": dict}
     outputs.check_types({name: value for name, value in values.items() if value is not None}, types, path)
     return values
+
+
+def _weights(checkpoint: Path, meta: Fields) -> list[Source]:
+    """The trained weights: the digest that ``spot train`` would record for a model trained from them."""
+    files = weight_digests(checkpoint)
+    recorded = meta.get("weights") or {}
+    if (state := checkpoint / "spot-state.json").is_file():
+        entries = jsonl.read_json(state).get("files") or {}
+        recorded = {
+            name: entry["sha256"]
+            for name, entry in entries.items()
+            if REFERENCE.files.fullmatch(name) and isinstance(entry, Mapping) and isinstance(entry.get("sha256"), str)
+        }
+    if not recorded:
+        facts = {"files": files}
+        return [Source("weights", str(checkpoint), "not recorded", None, combined(files), facts)] if files else []
+    changed = sorted(name for name in recorded.keys() | files.keys() if recorded.get(name) != files.get(name))
+    facts = {"files": files, **({"changed": changed} if changed else {})}
+    known = combined(dict(sorted(recorded.items())))
+    if not files:
+        return [Source("weights", str(checkpoint), "missing", known)]
+    return [Source("weights", str(checkpoint), "changed" if changed else "unchanged", known, combined(files), facts)]
 
 
 def _state_of_checkpoint(checkpoint: Path) -> list[Source]:

@@ -8,8 +8,10 @@ further oracles as they really are.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from spotcli.console import counted
 from spotcli.oracles.model import ModelOracle
 from spotcli.oracles.policy import PolicyOracle, most_tried, step_starts
 from spotcli.policies import LIMIT_OF_ENGINES
@@ -59,6 +61,17 @@ class CostEstimate:
     """Further answers, whose requests are in an open batch; what it can cost is part of ``spent``."""
     policy_tokens: int = 0
     """Tokens that the policy generates at most, with its own engine."""
+
+    def notes(self) -> Iterator[str]:
+        """What the price and the time rest on, in a few words each."""
+        if self.half_price:
+            yield "in batches at half the price, each of up to a day"
+        if self.decided:
+            yield f"from the cost of {counted(self.decided, 'decided answer')}"
+        elif self.reasoning_tokens:
+            yield f"assumes {self.reasoning_tokens:,} reasoning tokens per reply"
+        if self.policy_tokens:
+            yield f"the policy generates at most {self.policy_tokens / self.requests:,.0f} tokens per wrong answer"
 
     def affordable(self, limit: float) -> int | None:
         """How many of the answers ``--max-cost`` is likely to pay for; None if a price is unknown.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from spotcli import files, jsonl, outputs
 from spotcli.console import note_renamed_fields, say, warn
 from spotcli.errors import DataError, SettingsChanged, SpotError, UserError
 from spotcli.locks import Lock, check_free
+from spotcli.policies.fingerprint import weight_digests
 from spotcli.recipe import TrainSection
 from spotcli.training.summary import RENAMED, TrainSummary
 
@@ -23,10 +23,8 @@ META = "spot-train.json"
 STATE = "spot-state.json"
 """The file of a checkpoint that is written last; it lists the other files with their sizes and digests."""
 
-_DIGESTS_AT_ONCE = 4
-"""Files that are read at the same time."""
-
-_TYPES = {"settings": dict, "inputs": dict, "versions": dict, "started": str, "complete": bool, "summary": dict}
+_TYPES = {"settings": dict, "inputs": dict, "versions": dict, "weights": dict}
+_TYPES |= {"started": str, "complete": bool, "summary": dict}
 """Types of the values in spot-train.json."""
 
 _OWN = {META, "recipe.yaml", "metrics.jsonl", ".metrics.jsonl.lock"}
@@ -72,11 +70,13 @@ class RunMeta:
     complete: bool = False
     finished: str | None = None
     summary: TrainSummary | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files of the trained weights and their configuration."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; without ``finished`` and ``summary`` while the run is not complete."""
+        """For JSON; without ``finished``, ``summary`` and ``weights`` while the run is not complete."""
         values = {"command": "train", **asdict(self)}
-        return values if self.complete else {name: value for name, value in values.items() if value is not None}
+        return values if self.complete else {name: value for name, value in values.items() if value not in (None, {})}
 
     def completed(self, summary: TrainSummary) -> RunMeta:
         """The content for the complete run."""
@@ -104,6 +104,7 @@ class RunMeta:
             complete=bool(values.get("complete")),
             finished=values.get("finished"),
             summary=cls._summary(summary, path) if summary is not None else None,
+            weights=values.get("weights", {}),
         )
 
     @staticmethod
@@ -207,7 +208,7 @@ class RunFolder:
     def finish(self, meta: RunMeta, card: str) -> None:
         """Write the model card, then spot-train.json of the complete run."""
         (self.path / "README.md").write_text(card, encoding="utf-8")
-        jsonl.write_json(self.path / META, meta.as_dict())
+        jsonl.write_json(self.path / META, replace(meta, weights=weight_digests(self.path)).as_dict())
 
     def remove_checkpoints(self, after: int = 0) -> None:
         """Delete the checkpoints that were written after a training step, whole or not."""
@@ -255,15 +256,9 @@ def seal_checkpoint(checkpoint: Path, state: Mapping[str, Any]) -> None:
     paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
     entries = {
         str(path.relative_to(checkpoint)): {"bytes": path.stat().st_size, "sha256": digest}
-        for path, digest in zip(paths, _digests(paths), strict=True)
+        for path, digest in zip(paths, jsonl.digests(paths), strict=True)
     }
     jsonl.write_json(checkpoint / STATE, {**state, "files": entries})
-
-
-def _digests(paths: Sequence[Path]) -> list[str]:
-    """The SHA-256 of files; several are read at once, because one can have tens of gigabytes."""
-    with ThreadPoolExecutor(_DIGESTS_AT_ONCE) as pool:
-        return list(pool.map(jsonl.digest, paths))
 
 
 def _files(checkpoint: Path) -> dict[str, Any]:
@@ -289,7 +284,7 @@ def _is_whole(checkpoint: Path) -> bool:
 def _damaged(checkpoint: Path) -> list[str]:
     """The files of a whole checkpoint whose content is not the one that was written."""
     expected = {name: entry["sha256"] for name, entry in _files(checkpoint).items() if "sha256" in entry}
-    digests = _digests([checkpoint / name for name in expected])
+    digests = jsonl.digests([checkpoint / name for name in expected])
     return [name for (name, digest), read in zip(expected.items(), digests, strict=True) if digest != read]
 
 
