@@ -1,4 +1,4 @@
-"""The code on the pages: shell commands in their order, with the output that a page shows below them, and Python blocks."""
+"""The code on the pages: shell commands, with the output that a page shows below them, and Python blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 PROGRAM = re.compile(
     r"(?:[A-Z_]+=\S+ )*(?:[\w~.-]*/)*"
-    r"(?:accelerate|bash|cd|docker|export|git|inspect|mkdir|nox|pip|pipx|python3?|spot|srun|uv|vllm)(?: |$)"
+    r"(?:accelerate|bash|cd|docker|export|git|inspect|mkdir|nox|pip|pipx|pytest|python3?|spot|srun|uv|vllm)(?: |$)"
 )
 """The beginning of a command: variables, and a program that may have a path."""
 PROMPT = "$ "

@@ -1,4 +1,4 @@
-"""A folder with every file that the commands of the pages name, made by the commands themselves from two-step arithmetic.
+"""A folder with every file that the commands of the pages name, made by spot itself from two-step arithmetic.
 
 The policy is a tiny model in a folder with the name of a model of the hub, so that `--model Qwen/Qwen3-8B` finds it.
 """

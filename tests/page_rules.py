@@ -31,6 +31,12 @@ NOT_RUN = (
 PROGRAMS = ("spot", "cd", "mkdir")
 """Programs whose commands are executed."""
 
+IN_TEXT = {
+    "plugins.md": ("spot sample --engine echo --model anything",),
+    "evaluation.md": ("spot eval checkpoint --task squares",),
+}
+"""Commands in the text of pages that are executed too; the other ones are only checked for their options."""
+
 TUTORIALS = ("tutorial-no-gpu.md", "tutorial-one-gpu.md", "index.md")
 """Pages whose commands follow each other from an empty folder; all others begin in a folder with every file."""
 
@@ -66,7 +72,10 @@ class Case:
 
 
 CASES: tuple[tuple[str, Case], ...] = (
-    (r"spot sample --recipe r.yaml --merge", Case(before="for i in 3 4; do spot sample --recipe r.yaml --shard $i/4; done")),
+    (
+        r"spot sample --recipe r.yaml --merge",
+        Case(before="for i in 3 4; do spot sample --recipe r.yaml --shard $i/4; done"),
+    ),
     (r"spot inspect .*ratoi", Case(code=2)),
 )
 

@@ -4,11 +4,11 @@
     python tests/run_pages.py rectify.md run.md       some of them
     python tests/run_pages.py --keep FOLDER           keep the folders; a second start uses the prepared files again
 
-Commands are executed by bash as they are written, in the order of their page. On a tutorial they follow each other from
-an empty folder. Elsewhere each block begins with a copy of one prepared folder, in which every file that the pages name
-exists. Oracles and endpoints are local servers in the providers' formats (SPOT_..._BASE_URL, made-up keys); commands that
-would spend money are executed with `--dry-run` first, which must send no request. Where a page shows the output of a
-command, its lines must be in the real output.
+Commands are executed by bash as they are written, in the order of their page. On a tutorial they follow each other
+from an empty folder. Elsewhere each block begins with a copy of one prepared folder, in which every file that the pages
+name exists. Oracles and endpoints are local servers in the providers' formats (SPOT_..._BASE_URL, made-up keys);
+commands that would spend money are executed with `--dry-run` first, which must send no request. Where a page shows the
+output of a command, its lines must be in the real output.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tests import page_plugins
 from tests.batch_formats import OpenAIBatches
 from tests.fake_provider import FakeProvider, Step
-from tests.page_commands import PAGES, Block, Command, blocks, commands, python_blocks
+from tests.page_commands import PAGES, ROOT, Block, Command, blocks, commands, python_blocks
 from tests.page_folder import PREPARATION, problem, solution, write_inputs
 from tests.page_rules import (
     CONTINUES,
     HOST,
+    IN_TEXT,
     OUTPUTS,
     SPENDS,
     SPOKEN_BY_ANTHROPIC,
@@ -57,6 +58,12 @@ SETTINGS = {
     "SPOT_PLAN_SET": "sample.limit=24 eval.limit=8 train.max_steps=2",
 }
 """Smaller runs of the commands on the pages; what a command line has comes before them."""
+PLUGINS = "plugins"
+"""Folder of the packages that a page describes."""
+CELLS = """
+for place, text in {cells!r}:
+    exec(compile(text, place, "exec"), globals())
+"""
 
 
 class Failed(AssertionError):
@@ -100,7 +107,12 @@ class Session:
         env = {name: value for name, value in os.environ.items() if not name.startswith("SPOT_")}
         env |= SETTINGS | {name: value for format in FORMATS.values() for name, value in format.environment.items()}
         env |= {"PATH": f"{self.folder / 'bin'}:{env['PATH']}", "HOME": str(self.folder / "home"), "NO_COLOR": "1"}
-        env |= {"HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1", "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}
+        env |= {
+            "HF_HUB_OFFLINE": "1",
+            "NO_PROXY": "127.0.0.1",
+            "COLUMNS": "100",
+            "PYTHONPATH": f"{PLUGINS}:{ROOT / 'src'}",
+        }
         if (name := paid(text)) and "--base-url" not in text:
             server = self.anthropic if SPOKEN_BY_ANTHROPIC.search(text) else self.openai
             env[f"SPOT_{name.upper()}_BASE_URL"] = server.base_url
@@ -142,13 +154,23 @@ class Session:
             if not (steps := commands(block)):
                 continue
             if not tutorial:
-                shutil.rmtree(scratch, ignore_errors=True)
-                shutil.copytree(self.prepared, scratch)
+                self.renew(scratch, page)
             self.block(steps, scratch, fresh=not tutorial)
+        for text in IN_TEXT.get(page.name, ()):
+            assert f"`{text}`" in page.read_text(encoding="utf-8"), text
+            self.renew(scratch, page)
+            self.block([Command(page.name, 0, text)], scratch, fresh=True)
         if code := python_blocks(page):
-            shutil.rmtree(scratch, ignore_errors=True)
-            shutil.copytree(self.prepared, scratch)
+            self.renew(scratch, page)
+            remove(scratch, begun())
             self.python(code, scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    def renew(self, scratch: Path, page: Path) -> None:
+        """Begin with a copy of the prepared folder, and with the packages that the page describes."""
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(self.prepared, scratch)
+        page_plugins.install(page, scratch / PLUGINS)
 
     def block(self, steps: list[Command], scratch: Path, *, fresh: bool) -> None:
         """Execute the commands of one block.
@@ -162,7 +184,7 @@ class Session:
                 self.left_out += 1
                 print(f"   -    {command.place} {command.text}  ({reason})", flush=True)
                 continue
-            name = (command.text.split() + [""])[1]
+            name = [*command.text.split(), ""][1]
             if fresh and not CONTINUES.search(command.text) and (name not in called or name == "rectify"):
                 remove(scratch, OUTPUTS.get(name, ()))
             called.add(name)
@@ -203,6 +225,9 @@ class Session:
 
     def python(self, code: list[Block], scratch: Path) -> None:
         """Execute the Python blocks of a page in one process, as the cells of a notebook."""
+        cells = [(f"{block.page}:{block.line}", block.text) for block in code]
+        (scratch / "cells.py").write_text(CELLS.format(cells=cells), encoding="utf-8")
+        self.attempt(Command(code[0].page, code[0].line, "python cells.py"), scratch)
 
 
 def paid(text: str) -> str:
@@ -232,9 +257,9 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-def begun() -> list[str]:
+def begun() -> tuple[str, ...]:
     """The outputs of all commands, which a tutorial begins without."""
-    return [pattern for patterns in OUTPUTS.values() for pattern in patterns]
+    return tuple(pattern for patterns in OUTPUTS.values() for pattern in patterns)
 
 
 def remove(folder: Path, patterns: tuple[str, ...]) -> None:

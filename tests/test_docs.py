@@ -15,35 +15,35 @@ import yaml
 from spotcli.cli import app
 from spotcli.evaluation.tasks.problem_sets import TaskFile
 from spotcli.recipe_yaml import load, load_section
+from tests.page_commands import (
+    PAGES,
+    PROGRAM,
+    ROOT,
+    SHELLS,
+    blocks,
+    commands,
+    inline_commands,
+    page_commands,
+)
+from tests.page_rules import CASES, NOT_RUN, is_known
+from tests.test_cli import parameters_by_command
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GENERATED = {"cli.md", "recipe.md"}
+COMMANDS = [command for page in PAGES for command in page_commands(page)]
 
 
-def code_lines(text: str) -> Iterator[str]:
-    """Lines of the indented and fenced blocks."""
-    fenced = False
-    for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        elif fenced or line.startswith("    "):
-            yield line.strip()
-
-
-def commands(text: str, program: str) -> Iterator[list[str]]:
-    """The arguments of each call of a program in code; what follows a comment or an arrow is left out."""
-    for line in code_lines(text):
-        for part in re.split(r" && | \| |; ", re.split(r"\s+#|\s{2,}", line)[0]):
-            start = re.match(rf"(?:[A-Z_]+=\S+ )*(?:\S*/bin/)?{program} (.*)", part)
-            if start and not re.search(r"\.\.\.|\[OPTIONS\]", part):
-                yield shlex.split(start[1])
+def calls(text: str, program: str) -> Iterator[list[str]]:
+    """The arguments of each call of a program in a command."""
+    for part in re.split(r" && | \| |; ", text):
+        start = re.match(rf"(?:[A-Z_]+=\S+ )*(?:\S*/)?{program} (.*)", part)
+        if start:
+            yield shlex.split(start[1])
 
 
 CALLS = [
-    pytest.param(call, id=f"{page.name}: {' '.join(call)}"[:120])
-    for page in PAGES
-    for call in commands(page.read_text(encoding="utf-8"), "spot")
+    pytest.param(call, id=f"{command.place}: {' '.join(call)}"[:120])
+    for command in COMMANDS
+    for call in calls(command.text, "spot")
 ]
 
 
@@ -52,6 +52,40 @@ def test_many_commands_are_found() -> None:
     assert {call.values[0][0] for call in CALLS if isinstance(call.values[0], list)} >= {
         *("sample", "rectify", "inspect", "train", "eval", "run", "plan", "init")
     }
+
+
+def test_every_command_is_executed_or_listed_with_the_reason() -> None:
+    # A block of commands has only commands, or `$ ` before each of them.
+    assert [command for command in COMMANDS if not PROGRAM.match(command.text)] == []
+    assert [command for command in COMMANDS if not is_known(command)] == [], "list them in tests/page_rules.py"
+
+
+def test_each_reason_is_that_of_a_command() -> None:
+    texts = [command.text for command in COMMANDS]
+    patterns = [pattern for pattern, _ in (*NOT_RUN, *CASES)]
+    assert [pattern for pattern in patterns if not any(re.match(pattern, text) for text in texts)] == []
+
+
+def test_no_command_is_hidden_below_other_lines() -> None:
+    without = [block for page in PAGES for block in blocks(page) if block.language in SHELLS and not commands(block)]
+    lines = [line for block in without for line in block.lines if "[OPTIONS]" not in line]
+    assert [line for line in lines if re.match(r"(\$ )?spot [a-z]+ ", line)] == []
+
+
+def test_options_in_the_text_of_the_pages_exist() -> None:
+    options = {
+        name: {"--help", *(flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts))}
+        for name, parameters in parameters_by_command().items()
+    }
+    texts = [text for page in PAGES for text in inline_commands(page)]
+    assert len(texts) > 20
+    unknown = [
+        text
+        for text in texts
+        for word in text.split()[2:]
+        if re.match("--?[a-z]", word) and word.partition("=")[0] not in options[text.split()[1]]
+    ]
+    assert unknown == []
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -67,7 +101,7 @@ def test_a_command_on_a_page_is_valid(call: list[str]) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_session_on_a_page_exists(page: Path) -> None:
     sessions = set(re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8")))
-    called = {call[1] for call in commands(page.read_text(encoding="utf-8"), "nox") if call[0] == "-s"}
+    called = {call[1] for command in page_commands(page) for call in calls(command.text, "nox") if call[0] == "-s"}
     assert called <= sessions
 
 
