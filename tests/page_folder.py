@@ -15,7 +15,7 @@ from typing import Any
 from tests.page_commands import ROOT
 from tests.tiny_model import teach, write_tiny_model
 
-MODELS = ("Qwen/Qwen3-8B", "linius/Qwen3-8B-SPoT")
+MODELS = ("Qwen/Qwen3-8B", "Qwen/Qwen3-4B", "linius/Qwen3-8B-SPoT")
 TINY = MODELS[0]
 RECIPE = f"""
 name: NAME
@@ -31,9 +31,10 @@ PUBLISHED = {"aime24": 30, "math500": 500, "ifeval": 541}
 
 
 def problem(number: int) -> dict[str, str]:
-    """A problem in two steps: ``57 + 23 - 9`` is the first one."""
+    """A problem in two steps, ``57 + 23 - 9`` for 1, or in one; its solution is the answer."""
     a, b, c = numbers(number)
-    return {"id": f"sum-{number}", "prompt": f"{a} + {b} - {c}", "answer": str(a + b - c), "source": "arithmetic"}
+    prompt, result = (f"{a} + {b}", a + b) if number % 4 == 3 else (f"{a} + {b} - {c}", a + b - c)
+    return {"id": f"sum-{number}", "prompt": prompt, "answer": str(result), "source": "builtin:arithmetic"}
 
 
 def numbers(number: int) -> tuple[int, int, int]:
@@ -41,31 +42,38 @@ def numbers(number: int) -> tuple[int, int, int]:
     return (57, 23, 9) if number == 1 else (chance.randint(10, 69), chance.randint(11, 29), chance.randint(2, 9))
 
 
-def solution(number: int, slip: int = 0) -> str:
-    """The answer to a problem; its first sum is wrong by ``slip``."""
+def solution(number: int) -> str:
+    """The right answer to a problem."""
+    return steps(number, 0, 0)
+
+
+def slip(number: int) -> str:
+    """The answer of the prepared samples: wrong from the first or the last step on; every fourth one is right."""
+    return steps(number, *{0: (0, 0), 1: (10, 10), 2: (0, 10), 3: (10, 10)}[number % 4])
+
+
+def steps(number: int, first: int, last: int) -> str:
+    """The steps of an answer, whose results are wrong by ``first`` and ``last``."""
     a, b, c = numbers(number)
-    total = a + b + slip
-    return f"{a} + {b} = {total}\n{total} - {c} = {total - c}\nThe answer is \\boxed{{{total - c}}}."
-
-
-def answer(number: int) -> dict[str, str]:
-    """An answer to a problem; three of four are wrong."""
-    return problem(number) | {"response": solution(number, slip=10 if number % 4 else 0)}
+    total, result = a + b + first, a + b - c + last
+    if number % 4 == 3:
+        return f"{a} + {b} = {total}\nThe answer is \\boxed{{{total}}}."
+    return f"{a} + {b} = {total}\n{total} - {c} = {result}\nThe answer is \\boxed{{{result}}}."
 
 
 def write_inputs(folder: Path) -> None:
     """Write models, recipes and sets of problems."""
     tiny = write_tiny_model(folder / TINY)
-    # It knows its problems by heart, a third of them with a slip.
-    learned = [*range(1, 25), *range(101, 105)]
-    teach(tiny, [(problem(n)["prompt"], solution(n, slip=0 if n % 3 else 10)) for n in learned], steps=500)
+    # It knows its problems by heart, three of four with a slip.
+    teach(tiny, [(problem(n)["prompt"], slip(n)) for n in (*range(1, 25), *range(101, 105))], steps=500)
     for name in MODELS[1:]:
         shutil.copytree(tiny, folder / name)
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "r.yaml").write_text(SHARDED)
     write_rows(folder / "problems.jsonl", problem, 24)
-    write_rows(folder / "answers.jsonl", answer, 24)
+    write_rows(folder / "answers.jsonl", lambda number: problem(number) | {"response": slip(number)}, 24)
+    write_preferences(folder / "preferences.parquet")
     write_rows(folder / "mine.jsonl", lambda number: problem(100 + number), 4)
     write_benchmarks(folder / "benchmarks")
 
@@ -74,6 +82,15 @@ def write_rows(path: Path, row: Callable[[int], dict[str, Any]], count: int) -> 
     """Write rows 1 to ``count``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row(number)) + "\n" for number in range(1, count + 1)), encoding="utf-8")
+
+
+def write_preferences(path: Path) -> None:
+    """Write pairs as TRL has them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"prompt": problem(n)["prompt"], "chosen": solution(n), "rejected": slip(n)} for n in (1, 2, 3)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 def write_benchmarks(folder: Path) -> None:
@@ -100,7 +117,7 @@ def choice(number: int) -> dict[str, str]:
 
 
 PREPARATION = (
-    f"spot sample --grade answers.jsonl --model {TINY}",
+    "spot sample --grade answers.jsonl",
     "spot rectify --oracle symbolic",
     "spot train recipe.yaml",
     f"spot eval checkpoint --against {TINY} --task mine.jsonl --max-new-tokens 48",
@@ -108,7 +125,6 @@ PREPARATION = (
     "spot run recipe.yaml",
     "spot run recipes/smollm2-135m.yaml",
     "spot run recipe.yaml -s rectify.gamma=0.4 -o runs/gamma-0.4",
-    "spot run recipe.yaml -s rectify.gamma=0.6 -o runs/gamma-0.6",
-    "spot run recipe.yaml -o runs/qwen3",
+    "cp -r runs/NAME runs/gamma-0.6",
 )
 """Commands that make the other files."""

@@ -22,6 +22,7 @@ NOT_RUN = (
     (r"spot train RECIPE -s train\.nodes=2", "needs a second machine"),
     (r"\S+/vllm serve|.* --python /opt/vllm", "needs vLLM; `nox -s vllm` runs it"),
     (r"cd grpo && ", "trains with GRPO on GPUs; tests/exporting loads the files with TRL"),
+    (r"spot inspect .*--sample", "opens the application on a terminal; tests/inspection/app does it"),
     (r"inspect view", "opens the viewer of Inspect, another package"),
     (r"spot push (?!.*--dry-run)", "uploads to the hub; tests/publishing does it with a local server"),
     (r"spot [a-z]+ .*\bhf:", "reads a set of the hub"),
@@ -36,6 +37,9 @@ IN_TEXT = {
     "evaluation.md": ("spot eval checkpoint --task squares",),
 }
 """Commands in the text of pages that are executed too; the other ones are only checked for their options."""
+
+ON_ITS_OWN = ("spot sample problems.jsonl --model Qwen/Qwen3-8B --base-url",)
+"""Commands of tutorials that do not continue what precedes them."""
 
 TUTORIALS = ("tutorial-no-gpu.md", "tutorial-one-gpu.md", "index.md")
 """Pages whose commands follow each other from an empty folder; all others begin in a folder with every file."""
@@ -66,17 +70,39 @@ class Case:
     """What a command needs beside the folder, and how it ends."""
 
     code: int = 0
+    output: bool = True
+    """Whether the output on the page is compared; otherwise it is that of larger files."""
     before: str = ""
     """A shell command that is executed first: what the page leaves to the reader."""
     env: dict[str, str] = field(default_factory=dict)
 
 
+DAMAGE = """printf '{"id": "sum-24", "prompt": "9 +' >> data.jsonl"""
+BY_POLICY = "spot sample --grade answers.jsonl --model builtin:smollm2-135m --fresh"
+"""The samples of a policy that is at hand."""
+SMOLLM2 = "sed -i s,Qwen/Qwen3-8B,builtin:smollm2-135m, recipe.yaml"
+ENDPOINT = Case(before="rm -r Qwen")
+"""The model is at the endpoint, not in a folder."""
+QWEN3 = (
+    "sample.problems=problems.jsonl sample.limit=24 sample.python=null sample.max_new_tokens=64"
+    " eval.limit=4 eval.trials=1 eval.data_dir=benchmarks eval.max_new_tokens=48"
+    " train.max_steps=2 train.batch_size=4 rectify.base_url={openai} rectify.gamma=1.0"
+)
+"""The recipe of the tutorial for one GPU without a GPU, the hub and a provider."""
 CASES: tuple[tuple[str, Case], ...] = (
     (
         r"spot sample --recipe r.yaml --merge",
         Case(before="for i in 3 4; do spot sample --recipe r.yaml --shard $i/4; done"),
     ),
     (r"spot inspect .*ratoi", Case(code=2)),
+    (r"spot inspect scores/checkpoint.jsonl --where lost", Case(output=False)),
+    (r"spot rectify --oracle gpt-4o --dry-run --max-cost 2$", Case(output=False)),
+    (r"spot eval checkpoint --against Qwen/Qwen3-8B$", Case(output=False)),
+    (r"spot inspect data.jsonl \| tail -n 6", Case(before=DAMAGE)),
+    (r"spot rectify --oracle policy", Case(before=BY_POLICY)),
+    (r"spot inspect .*--surprise", Case(before=SMOLLM2)),
+    (r"spot (sample|eval) .*HOST", ENDPOINT),
+    (r"spot (plan|run) qwen3.yaml", Case(env={"SPOT_RUN_SET": QWEN3, "SPOT_PLAN_SET": QWEN3})),
 )
 
 

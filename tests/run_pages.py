@@ -36,6 +36,7 @@ from tests.page_rules import (
     CONTINUES,
     HOST,
     IN_TEXT,
+    ON_ITS_OWN,
     OUTPUTS,
     SPENDS,
     SPOKEN_BY_ANTHROPIC,
@@ -45,7 +46,7 @@ from tests.page_rules import (
 )
 from tests.wire_formats import FORMATS
 
-PATIENCE = 300
+PATIENCE = 600
 """Seconds of one command."""
 SETTINGS = {
     "SPOT_SAMPLE_LIMIT": "24",
@@ -95,6 +96,10 @@ class Session:
     openai: Endpoint
     anthropic: FakeProvider
     failures: list[str] = field(default_factory=list)
+    cwd: Path = Path()
+    """Where the next command is executed: `cd` changes it."""
+    executed: set[tuple[str, ...]] = field(default_factory=set)
+    """The commands of each block; an equal block of another page is not executed again."""
     run: int = 0
     left_out: int = 0
 
@@ -126,15 +131,17 @@ class Session:
         spot.chmod(0o755)
         (self.folder / "home").mkdir()
         write_inputs(self.prepared)
+        self.cwd = self.prepared
         for text in PREPARATION:
-            done = self.shell(text, self.prepared)
+            done = self.shell(text)
             assert done.returncode == 0, f"{text}\n{done.stdout}"
 
-    def shell(self, text: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Execute a command in bash; stdout and stderr together."""
-        return subprocess.run(
-            ["bash", "-c", text],
-            cwd=cwd,
+    def shell(self, text: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Execute a command in bash; stdout and stderr together. The next one is executed where it ends."""
+        place = self.folder / "cwd"
+        done = subprocess.run(
+            ["bash", "-c", f"{text}\nstatus=$?; pwd > {shlex.quote(str(place))}; exit $status"],
+            cwd=self.cwd,
             env=self.environment(text) | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -143,36 +150,50 @@ class Session:
             timeout=PATIENCE,
             check=False,
         )
+        self.cwd = Path(place.read_text(encoding="utf-8").strip())
+        return done
 
     def page(self, page: Path) -> None:
         """Execute the commands and the Python blocks of a page."""
         scratch = self.folder / page.name
         tutorial = page.name in TUTORIALS
         if tutorial:
-            shutil.copytree(self.prepared, scratch, ignore=shutil.ignore_patterns(*begun()))
+            self.renew(scratch, page, empty=True)
         for block in blocks(page):
+            if block.language == "yaml" and (name := re.match(r"# ([\w-]+\.yaml)$", block.lines[0])):
+                (scratch / name[1]).write_text(block.text, encoding="utf-8")
             if not (steps := commands(block)):
                 continue
-            if not tutorial:
-                self.renew(scratch, page)
-            self.block(steps, scratch, fresh=not tutorial)
+            texts = tuple(command.text for command in steps)
+            if not tutorial and texts in self.executed:
+                continue
+            self.executed.add(texts)
+            if not tutorial or steps[0].text.startswith(ON_ITS_OWN):
+                self.renew(scratch, page, empty=tutorial)
+            self.block(steps, fresh=not tutorial)
         for text in IN_TEXT.get(page.name, ()):
             assert f"`{text}`" in page.read_text(encoding="utf-8"), text
             self.renew(scratch, page)
-            self.block([Command(page.name, 0, text)], scratch, fresh=True)
+            self.block([Command(page.name, 0, text)], fresh=True)
         if code := python_blocks(page):
-            self.renew(scratch, page)
-            remove(scratch, begun())
+            self.renew(scratch, page, empty=True)
             self.python(code, scratch)
         shutil.rmtree(scratch, ignore_errors=True)
 
-    def renew(self, scratch: Path, page: Path) -> None:
-        """Begin with a copy of the prepared folder, and with the packages that the page describes."""
+    def renew(self, scratch: Path, page: Path, *, empty: bool = False) -> None:
+        """Begin with a copy of the prepared folder, and with the packages that the page describes.
+
+        Args:
+            empty: without the outputs of any command.
+        """
+        self.cwd = scratch
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(self.prepared, scratch)
+        if empty:
+            remove(scratch, begun())
         page_plugins.install(page, scratch / PLUGINS)
 
-    def block(self, steps: list[Command], scratch: Path, *, fresh: bool) -> None:
+    def block(self, steps: list[Command], *, fresh: bool) -> None:
         """Execute the commands of one block.
 
         Args:
@@ -186,16 +207,16 @@ class Session:
                 continue
             name = [*command.text.split(), ""][1]
             if fresh and not CONTINUES.search(command.text) and (name not in called or name == "rectify"):
-                remove(scratch, OUTPUTS.get(name, ()))
+                remove(self.cwd, OUTPUTS.get(name, ()))
             called.add(name)
-            self.attempt(command, scratch)
+            self.attempt(command)
 
-    def attempt(self, command: Command, scratch: Path) -> None:
+    def attempt(self, command: Command) -> None:
         """Execute a command and note a failure."""
         self.run += 1
         since = time.monotonic()
         try:
-            self.execute(command, scratch)
+            self.execute(command)
             mark = "ok"
         except (Failed, subprocess.TimeoutExpired) as error:
             mark = "FAILED"
@@ -204,22 +225,25 @@ class Session:
         if mark != "ok":
             print(self.failures[-1], flush=True)
 
-    def execute(self, command: Command, scratch: Path) -> None:
+    def execute(self, command: Command) -> None:
         """Execute a command, with ``--dry-run`` before if it spends money.
 
         Raises:
             Failed: another exit code, a traceback, another output, or a request of a dry run.
         """
         case, text = case_of(command), command.text.replace(HOST, self.openai.base_url)
+        env = {name: value.format(openai=self.openai.base_url) for name, value in case.env.items()}
         if case.before:
-            expect(0, self.shell(case.before, scratch, case.env))
+            expect(0, self.shell(case.before, env))
         if SPENDS.match(text) and "--dry-run" not in text:
             sent = len(self.openai.requests) + len(self.anthropic.requests)
-            expect(0, self.shell(f"{text} --dry-run", scratch, case.env))
+            expect(0, self.shell(f"{text} --dry-run", env))
             if sent != len(self.openai.requests) + len(self.anthropic.requests):
                 raise Failed("--dry-run sent a request")
-        done = self.shell(text, scratch, case.env)
+        done = self.shell(text, env)
         expect(case.code, done)
+        if not case.output:
+            return
         if missing := [line for line in shown(command) if squeezed(line) not in squeezed(done.stdout)]:
             raise Failed("the page shows lines that are not in the output:\n" + "\n".join(missing) + f"\n{done.stdout}")
 
@@ -227,7 +251,7 @@ class Session:
         """Execute the Python blocks of a page in one process, as the cells of a notebook."""
         cells = [(f"{block.page}:{block.line}", block.text) for block in code]
         (scratch / "cells.py").write_text(CELLS.format(cells=cells), encoding="utf-8")
-        self.attempt(Command(code[0].page, code[0].line, "python cells.py"), scratch)
+        self.attempt(Command(code[0].page, code[0].line, "python cells.py"))
 
 
 def paid(text: str) -> str:
