@@ -50,6 +50,11 @@ class Command:
     def place(self) -> str:
         return f"{self.page}:{self.line}"
 
+    def missing_from(self, output: str) -> list[str]:
+        """The lines that the page shows and a real output lacks; `...` on the page stands for any lines."""
+        lines = [line for line in self.output if line.strip() not in ("", "...")]
+        return [line for line in lines if _squeezed(line) not in _squeezed(output)]
+
 
 def blocks(page: Path) -> Iterator[Block]:
     """The blocks of a page in their order, without those that are empty."""
@@ -110,6 +115,10 @@ def _with_output(block: Block) -> list[Command]:
         text = without_comment(block.lines[start].removeprefix(PROMPT))
         found.append(Command(block.page, block.line + start, text, block.lines[start + 1 : end]))
     return found
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def without_comment(line: str) -> str:

@@ -20,12 +20,12 @@ TINY = MODELS[0]
 RECIPE = f"""
 name: NAME
 model: {TINY}
-sample: {{problems: problems.jsonl, max_new_tokens: 64, temperature: 0.3, trials: 2}}
+sample: {{problems: problems.jsonl, max_new_tokens: 80, temperature: 0.3, trials: 2}}
 rectify: {{oracle: symbolic}}
 train: {{batch_size: 4, max_steps: 2, learning_rate: 1e-4}}
-eval: {{tasks: [mine.jsonl], max_new_tokens: 48}}
+eval: {{tasks: [mine.jsonl], max_new_tokens: 80}}
 """
-SHARDED = RECIPE.replace("max_new_tokens: 64", "max_new_tokens: 64, output: sharded.jsonl")
+SHARDED = RECIPE.replace("max_new_tokens: 64", "max_new_tokens: 80, output: sharded.jsonl")
 PUBLISHED = {"aime24": 30, "math500": 500, "ifeval": 541}
 """Tasks and the number of problems of their sets."""
 
@@ -72,7 +72,7 @@ def write_inputs(folder: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "r.yaml").write_text(SHARDED)
     write_rows(folder / "problems.jsonl", problem, 24)
-    write_rows(folder / "answers.jsonl", lambda number: problem(number) | {"response": slip(number)}, 24)
+    write_answers(folder / "answers.jsonl")
     write_preferences(folder / "preferences.parquet")
     write_rows(folder / "mine.jsonl", lambda number: problem(100 + number), 4)
     write_benchmarks(folder / "benchmarks")
@@ -82,6 +82,10 @@ def write_rows(path: Path, row: Callable[[int], dict[str, Any]], count: int) -> 
     """Write rows 1 to ``count``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row(number)) + "\n" for number in range(1, count + 1)), encoding="utf-8")
+
+
+def write_answers(path: Path) -> None:
+    write_rows(path, lambda number: problem(number) | {"response": slip(number)}, 24)
 
 
 def write_preferences(path: Path) -> None:
@@ -120,7 +124,7 @@ PREPARATION = (
     "spot sample --grade answers.jsonl",
     "spot rectify --oracle symbolic",
     "spot train recipe.yaml",
-    f"spot eval checkpoint --against {TINY} --task mine.jsonl --max-new-tokens 48",
+    f"spot eval checkpoint --against {TINY} --task mine.jsonl --max-new-tokens 80",
     "cp scores/checkpoint.jsonl scores/earlier.jsonl",
     "spot run recipe.yaml",
     "spot run recipes/smollm2-135m.yaml",

@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,10 +54,10 @@ SETTINGS = {
     "SPOT_EVAL_LIMIT": "4",
     "SPOT_EVAL_TRIALS": "1",
     "SPOT_EVAL_DATA_DIR": "benchmarks",
-    "SPOT_EVAL_MAX_NEW_TOKENS": "48",
+    "SPOT_EVAL_MAX_NEW_TOKENS": "80",
     "SPOT_TRAIN_SET": "train.processes=1 train.zero=0 train.fsdp=false train.max_steps=2 train.batch_size=4",
-    "SPOT_RUN_SET": "sample.limit=24 eval.limit=8 train.max_steps=2",
-    "SPOT_PLAN_SET": "sample.limit=24 eval.limit=8 train.max_steps=2",
+    "SPOT_RUN_SET": "sample.limit=24 eval.limit=4 eval.drift=false train.max_steps=2",
+    "SPOT_PLAN_SET": "sample.limit=24 eval.limit=4 eval.drift=false train.max_steps=2",
 }
 """Smaller runs of the commands on the pages; what a command line has comes before them."""
 PLUGINS = "plugins"
@@ -139,7 +140,7 @@ class Session:
     def shell(self, text: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Execute a command in bash; stdout and stderr together. The next one is executed where it ends."""
         place = self.folder / "cwd"
-        done = subprocess.run(
+        process = subprocess.Popen(
             ["bash", "-c", f"{text}\nstatus=$?; pwd > {shlex.quote(str(place))}; exit $status"],
             cwd=self.cwd,
             env=self.environment(text) | (env or {}),
@@ -147,11 +148,16 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
-            check=False,
+            process_group=0,
         )
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
         self.cwd = Path(place.read_text(encoding="utf-8").strip())
-        return done
+        return subprocess.CompletedProcess(text, process.returncode, output)
 
     def page(self, page: Path) -> None:
         """Execute the commands and the Python blocks of a page."""
@@ -244,7 +250,7 @@ class Session:
         expect(case.code, done)
         if not case.output:
             return
-        if missing := [line for line in shown(command) if squeezed(line) not in squeezed(done.stdout)]:
+        if missing := command.missing_from(done.stdout):
             raise Failed("the page shows lines that are not in the output:\n" + "\n".join(missing) + f"\n{done.stdout}")
 
     def python(self, code: list[Block], scratch: Path) -> None:
@@ -270,15 +276,6 @@ def expect(code: int, done: subprocess.CompletedProcess[str]) -> None:
     """
     if done.returncode != code or "Traceback" in done.stdout:
         raise Failed(f"exit code {done.returncode}, expected {code}\n{done.stdout[-3000:]}")
-
-
-def shown(command: Command) -> list[str]:
-    """The lines of output on the page, without those that are left out there."""
-    return [line for line in command.output if line.strip() not in ("", "...")]
-
-
-def squeezed(text: str) -> str:
-    return " ".join(text.split())
 
 
 def begun() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import typer
 import yaml
 
-from spotcli.cli import app
+from spotcli.cli import app, main
 from spotcli.evaluation.tasks.problem_sets import TaskFile
 from spotcli.recipe_yaml import load, load_section
 from tests.page_commands import (
@@ -25,7 +26,8 @@ from tests.page_commands import (
     inline_commands,
     page_commands,
 )
-from tests.page_rules import CASES, NOT_RUN, is_known
+from tests.page_folder import write_answers
+from tests.page_rules import CASES, NOT_RUN, Case, case_of, is_known
 from tests.test_cli import parameters_by_command
 
 GENERATED = {"cli.md", "recipe.md"}
@@ -86,6 +88,38 @@ def test_options_in_the_text_of_the_pages_exist() -> None:
         if re.match("--?[a-z]", word) and word.partition("=")[0] not in options[text.split()[1]]
     ]
     assert unknown == []
+
+
+def test_the_commands_of_inspect_show_what_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that read pairs and samples; `nox -s newcomer -- pages` executes all commands as processes."""
+
+    def execute(text: str) -> str:
+        first, *filters = text.split(" | ")
+        monkeypatch.setattr(sys, "argv", shlex.split(first))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == expected.code, text
+        printed = capsys.readouterr()
+        lines = (printed.out or printed.err).splitlines(keepends=True)
+        return "".join(lines[-int(filters[0].removeprefix("tail -n ")) :] if filters else lines)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    write_answers(tmp_path / "answers.jsonl")
+    expected = Case()
+    for text in ("spot sample --grade answers.jsonl", "spot rectify --oracle symbolic"):
+        execute(text)
+    compared = 0
+    for command in page_commands(ROOT / "docs" / "inspect.md"):
+        expected = case_of(command)
+        readable = re.match(r"spot inspect (data|samples|data\.replies)\.jsonl", command.text)
+        if readable and not expected.before and not re.search("--(sample|recipe|sort) ", command.text):
+            assert command.missing_from(execute(command.text)) == []
+            compared += bool(command.output)
+    assert compared >= 3
 
 
 @pytest.mark.parametrize("call", CALLS)
