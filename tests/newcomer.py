@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -43,7 +44,8 @@ class Newcomer:
         self.folder = folder
         self.work = folder / "work"
         self.bin = folder / "venv" / "bin"
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, tuple[float, float]] = {}
+        """Seconds of each step, and seconds of processor time."""
         self.env = {
             name: value for name, value in os.environ.items() if name.startswith(KEPT) or name.upper() in PROXIES
         }
@@ -55,9 +57,9 @@ class Newcomer:
     def step(self, name: str) -> Iterator[None]:
         """Time a step."""
         print(f"── {name}", flush=True)
-        since = time.monotonic()
+        since, spent = time.monotonic(), processor_seconds()
         yield
-        self.seconds[name] = time.monotonic() - since
+        self.seconds[name] = (time.monotonic() - since, processor_seconds() - spent)
 
     def run(self, name: str, command: str) -> str:
         """Run a command in the working folder as a step; its stdout.
@@ -82,8 +84,16 @@ class Newcomer:
 
     def table(self) -> str:
         """Seconds per step, as Markdown."""
-        rows = [f"| {name} | {seconds:.1f} |" for name, seconds in self.seconds.items()]
-        return "\n".join(["| step | seconds |", "|---|---|", *rows, f"| together | {sum(self.seconds.values()):.1f} |"])
+        together = tuple(map(sum, zip(*self.seconds.values(), strict=True)))
+        rows = [f"| {name} | {wall:.0f} | {spent:.0f} |" for name, (wall, spent) in self.seconds.items()]
+        rows.append(f"| together | {together[0]:.0f} | {together[1]:.0f} |")
+        return "\n".join(["| step | seconds | seconds of processor time |", "|---|---|---|", *rows])
+
+
+def processor_seconds() -> float:
+    """The processor time of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def install(person: Newcomer) -> str:

@@ -22,6 +22,7 @@ NOT_RUN = (
     (r"spot train RECIPE -s train\.nodes=2", "needs a second machine"),
     (r"\S+/vllm serve|.* --python /opt/vllm", "needs vLLM; `nox -s vllm` runs it"),
     (r"cd grpo && ", "trains with GRPO on GPUs; tests/exporting loads the files with TRL"),
+    (r"spot init$", "asks questions on a terminal; tests/templates answers them"),
     (r"spot inspect .*--sample", "opens the application on a terminal; tests/inspection/app does it"),
     (r"inspect view", "opens the viewer of Inspect, another package"),
     (r"spot push (?!.*--dry-run)", "uploads to the hub; tests/publishing does it with a local server"),

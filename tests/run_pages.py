@@ -284,7 +284,7 @@ def begun() -> tuple[str, ...]:
 
 
 def remove(folder: Path, patterns: tuple[str, ...]) -> None:
-    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+    for path in {path for pattern in patterns for path in folder.glob(pattern)}:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
