@@ -57,6 +57,8 @@ OUTPUTS = {
     "export": ("grpo",),
 }
 """What a command writes: absent before its first call in a block."""
+ALTERNATIVES = ("rectify", "sample")
+"""Commands whose outputs are absent before each call: the calls of a block are alternatives."""
 CONTINUES = re.compile(r" --(replay|rescore|import|from|shard|merge)\b")
 """Options of commands that go on with their outputs."""
 SPENDS = re.compile(r"spot rectify .*--(oracle|then) (?!symbolic|policy|human|shouter)\S")

@@ -34,6 +34,7 @@ from tests.fake_provider import FakeProvider, Step
 from tests.page_commands import PAGES, ROOT, Block, Command, blocks, commands, python_blocks
 from tests.page_folder import PREPARATION, problem, solution, write_inputs
 from tests.page_rules import (
+    ALTERNATIVES,
     CONTINUES,
     HOST,
     IN_TEXT,
@@ -212,7 +213,7 @@ class Session:
                 print(f"   -    {command.place} {command.text}  ({reason})", flush=True)
                 continue
             name = [*command.text.split(), ""][1]
-            if fresh and not CONTINUES.search(command.text) and (name not in called or name == "rectify"):
+            if fresh and not CONTINUES.search(command.text) and (name not in called or name in ALTERNATIVES):
                 remove(self.cwd, OUTPUTS.get(name, ()))
             called.add(name)
             self.attempt(command)
