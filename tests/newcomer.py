@@ -115,7 +115,7 @@ def install(person: Newcomer) -> str:
 
 def build_wheel(target: Path, env: dict[str, str]) -> Path:
     """Build the wheel of this checkout; its path."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, ROOT]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(target), str(ROOT)]
     subprocess.run(command, check=True, env=env)
     (wheel,) = target.glob("*.whl")
     return wheel
