@@ -102,7 +102,7 @@ CASES: tuple[tuple[str, Case], ...] = (
     (r"spot rectify --oracle gpt-4o --dry-run --max-cost 2$", Case(output=False)),
     (r"spot eval checkpoint --against Qwen/Qwen3-8B$", Case(output=False)),
     (r"spot inspect data.jsonl \| tail -n 6", Case(before=DAMAGE)),
-    (r"spot rectify --oracle policy", Case(before=BY_POLICY)),
+    (r"spot rectify --oracle policy", Case(before=BY_POLICY, env={"SPOT_RECTIFY_CONTINUATIONS": "2"})),
     (r"spot inspect .*--surprise", Case(before=SMOLLM2)),
     (r"spot (sample|eval) .*HOST", ENDPOINT),
     (r"spot (plan|run) qwen3.yaml", Case(env={"SPOT_RUN_SET": QWEN3, "SPOT_PLAN_SET": QWEN3})),
