@@ -83,6 +83,7 @@ class Case:
 DAMAGE = """printf '{"id": "sum-24", "prompt": "9 +' >> data.jsonl"""
 BY_POLICY = "spot sample --grade answers.jsonl --model builtin:smollm2-135m --fresh"
 """The samples of a policy that is at hand."""
+GRADER = "echo 'check = lambda response, reference: reference in response' > mygrader.py"
 SMOLLM2 = "sed -i s,Qwen/Qwen3-8B,builtin:smollm2-135m, recipe.yaml"
 ENDPOINT = Case(before="rm -r Qwen")
 """The model is at the endpoint, not in a folder."""
@@ -104,6 +105,7 @@ CASES: tuple[tuple[str, Case], ...] = (
     (r"spot inspect data.jsonl \| tail -n 6", Case(before=DAMAGE)),
     (r"spot rectify --oracle policy", Case(before=BY_POLICY, env={"SPOT_RECTIFY_CONTINUATIONS": "2"})),
     (r"spot inspect .*--surprise", Case(before=SMOLLM2)),
+    (r"spot eval .*--rescore", Case(before=GRADER, env={"SPOT_EVAL_TASK": "mine.jsonl"})),
     (r"spot (sample|eval) .*HOST", ENDPOINT),
     (r"spot (plan|run) qwen3.yaml", Case(env={"SPOT_RUN_SET": QWEN3, "SPOT_PLAN_SET": QWEN3})),
 )
