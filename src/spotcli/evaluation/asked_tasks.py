@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spotcli import jsonl, outputs
+from spotcli.answering.answered import failed
 from spotcli.answering.graded import with_instructions
+from spotcli.errors import UserError
 from spotcli.evaluation.tasks import LoadedTask, Task
 from spotcli.policies import Request, answer_seed
 from spotcli.recipe import Recipe
@@ -79,3 +81,23 @@ def saved_rows(recipe: Recipe, tasks: Mapping[str, LoadedTask], path: Path) -> M
     asked = {name: AskedTask(recipe, loaded) for name, loaded in tasks.items()}
     model = outputs.read_meta(path).get("settings", {}).get("model", path.stem)
     return ModelRows(model, str(path), wanted_rows(jsonl.read(path, Score), asked))
+
+
+def check_answered(answered: ModelRows, tasks: Mapping[str, LoadedTask]) -> None:
+    """Check that a model has an answer to one of the tasks.
+
+    Raises:
+        Unfinished: no request was answered.
+        UserError: its file has answers to other tasks.
+    """
+    if answered.rows:
+        return
+    if answered.failures:
+        raise failed(answered.path, answers=0, failures=answered.failures)
+    others = sorted({row.task for row in jsonl.read(Path(answered.path), Score)})
+    options = " ".join(f"--task {name}" for name in others)
+    raise UserError(
+        f"no answers to {', '.join(tasks)}",
+        where=answered.path,
+        cure=f"the file has answers to other tasks: {options}" if others else "evaluate the model first",
+    )

@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spotcli import files, jsonl
-from spotcli.answering.answered import failed
 from spotcli.console import say, warn
 from spotcli.errors import RecipeError, UserError, require
 from spotcli.evaluation.answers import ModelEvaluation, scores_path
-from spotcli.evaluation.asked_tasks import ModelRows, saved_rows
+from spotcli.evaluation.asked_tasks import ModelRows, check_answered, saved_rows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
 from spotcli.evaluation.held_out import overlaps
 from spotcli.evaluation.publication import describe, publish
@@ -160,7 +159,8 @@ def _rows(start: _Start, models: _Models, names: Sequence[str]) -> dict[str, Mod
     """The graded answers of each model, or of each file of scores, by name.
 
     Raises:
-        Unfinished: one of them has none.
+        Unfinished: no request to one of them was answered.
+        UserError: a file has no answers to these tasks.
     """
     rows: dict[str, ModelRows] = {}
     for name in dict.fromkeys(names):
@@ -170,8 +170,7 @@ def _rows(start: _Start, models: _Models, names: Sequence[str]) -> dict[str, Mod
             rows[name] = rescored_rows(start.recipe, start.tasks, name, folder=start.folder)
         else:
             rows[name] = models[name].answer(fresh=start.fresh)
-        if not rows[name].rows:
-            raise failed(rows[name].path, answers=0, failures=rows[name].failures)
+        check_answered(rows[name], start.tasks)
     return rows
 
 
