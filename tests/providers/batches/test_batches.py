@@ -21,8 +21,8 @@ from spotcli.providers.batches.api import BatchRow, BatchState, Sought
 from spotcli.providers.batches.by_provider import batch_client
 from spotcli.providers.batches.client import BatchClient
 from spotcli.providers.batches.http import MOST_BYTES, objects_in, seconds_of
-from spotcli.providers.litellm import ProviderSettings
 from spotcli.providers.replies import RequestFailed
+from spotcli.providers.settings import ProviderSettings
 from spotcli.records import Message
 from tests.batch_servers import batch_server
 from tests.wire_formats import FORMATS

@@ -24,8 +24,8 @@ from spotcli.providers.batches.http import (
     read_at_most,
     seconds_of,
 )
-from spotcli.providers.litellm import ProviderSettings
 from spotcli.providers.replies import RequestFailed
+from spotcli.providers.settings import ProviderSettings
 
 AZURE_VERSION = "2024-10-21"
 """The API version if the environment names none."""

@@ -15,10 +15,11 @@ import httpx
 
 from spotcli.errors import UserError
 from spotcli.providers.batches.api import BatchGone
-from spotcli.providers.litellm import ProviderSettings, import_litellm
+from spotcli.providers.library import import_litellm
 from spotcli.providers.permanent_errors import RequestSettings
 from spotcli.providers.replies import RequestFailed
 from spotcli.providers.request_errors import describe, error_of
+from spotcli.providers.settings import ProviderSettings
 from spotcli.redaction import public_value, redact, without_credentials
 
 T = TypeVar("T")
