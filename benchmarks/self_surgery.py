@@ -1,7 +1,7 @@
 """The policy as its own oracle beside the symbolic one: pairs from the same samples, and training on them.
 
-    python benchmarks/self_surgery.py pairs --samples samples.jsonl --folder own          minutes on two cores
-    python benchmarks/self_surgery.py train --folder own --seeds 0 1 2                    half an hour per seed; it resumes
+    python benchmarks/self_surgery.py pairs --samples samples.jsonl --folder own     minutes on two cores
+    python benchmarks/self_surgery.py train --folder own --seeds 0 1 2               half an hour per seed; it resumes
 
 ``pairs`` makes pairs of the same samples with each oracle, and prints how many wrong answers became pairs, how many
 tokens were generated for them, and how much the pairs change. ``train`` runs the recipe of the demo with pairs of
