@@ -1,7 +1,7 @@
 """The policy as its own oracle beside the symbolic one: pairs from the same samples, and training on them.
 
-    python benchmarks/self_surgery.py pairs --samples samples.jsonl --folder own          minutes on two cores
-    python benchmarks/self_surgery.py train --folder own --seeds 0 1 2 --pairs 120        about an hour; it resumes
+    python benchmarks/self_surgery.py pairs --samples samples.jsonl --folder own     minutes on two cores
+    python benchmarks/self_surgery.py train --folder own --seeds 0 1 2               half an hour per seed; it resumes
 
 ``pairs`` makes pairs of the same samples with each oracle, and prints how many wrong answers became pairs, how many
 tokens were generated for them, and how much the pairs change. ``train`` runs the recipe of the demo with pairs of
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, default=Path("samples.jsonl"))
     parser.add_argument("--oracles", nargs="+", choices=[*ORACLES], default=[*ORACLES])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--pairs", type=int, default=120, help="pairs of each oracle to train on")
+    parser.add_argument("--pairs", type=int, default=64, help="pairs of each oracle; the policy finds fewer")
     arguments = parser.parse_args()
     if arguments.task == "pairs":
         pairs(arguments.samples, arguments.folder, arguments.oracles)

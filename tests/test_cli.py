@@ -109,6 +109,8 @@ def test_the_list_of_options_is_frozen() -> None:
             "--price-out",
             "--continuations",
             "--search",
+            "--push-to-hub",
+            "--yes",
         }
         | {"--batch", "--batch-size", "--batch-wait"}
         | {"--replay", "--export", "--import", "--base-url", "--tokenizer", "--dry-run", "--set", "--seed", "--fresh"},

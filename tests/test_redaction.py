@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from spotcli import recipe_yaml
-from spotcli.providers.litellm import LitellmClient, ProviderSettings
+from spotcli.providers.litellm import LitellmClient
+from spotcli.providers.settings import ProviderSettings
 from spotcli.redaction import public_value, redact, without_credentials
 
 

@@ -77,6 +77,15 @@ Merge = Annotated[bool, _option("Input and output", "Merge the finished shards i
 Export = Annotated[Path | None, _option("By hand", "Write the open cases to a file that you edit.", metavar="FILE")]
 Import = Annotated[Path | None, _option("By hand", "Read the edited file.", "--import", metavar="FILE")]
 PlanRequests = Annotated[bool, _option("Run", "Show the planned requests and their cost; send nothing.", "--dry-run")]
+PushToHub = Annotated[
+    str | None,
+    _option(
+        "Input and output",
+        "After a complete run, upload the pairs to this private dataset, as `spot push` does. \\[default: no upload]",
+        "--push-to-hub",
+        metavar="ORG/NAME",
+    ),
+]
 Replay = Annotated[bool, _option("Run", "Judge the recorded replies again; send nothing.", "--replay")]
 
 # spot inspect

@@ -141,24 +141,32 @@ def rectify(
     import_: flags.Import = None,
     dry_run: flags.PlanRequests = False,
     replay: flags.Replay = False,
+    push_to_hub: flags.PushToHub = None,
+    yes: flags.Yes = False,
     recipe: flags.RecipeFile = None,
     overrides: flags.Overrides = None,
     fresh: flags.Fresh = False,
     as_json: flags.AsJson = False,
 ) -> None:
     """Correct the wrong answers with the smallest edit: samples.jsonl -> data.jsonl."""
+    from spotcli import uploads
     from spotcli.stages.rectify import Action, show
     from spotcli.stages.rectify import rectify as stage
 
     settings = load_recipe(recipe, overrides, given)
     action = Action.of(dry_run=dry_run, replay=replay, export=export, import_=import_)
+    upload = uploads.upload_of(push_to_hub, asks=action.kind == "ask", yes=yes)
     with standard_input(settings.rectify.samples) as (file, _):
         settings.rectify.samples = file
+        if upload:
+            upload.check(Path(file))
         summary = work(lambda: stage(settings, fresh=fresh, action=action))
-    if as_json:
-        show_summary("Pairs", summary.as_dict(), as_json)
-    else:
+    if not as_json:
         show(summary)
+    elif not upload:
+        show_summary("Pairs", summary.as_dict(), as_json)
+    if upload:
+        upload.push(Path(settings.rectify.output), summary.as_dict() if as_json else None)
 
 
 @app.command(

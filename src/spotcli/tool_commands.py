@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import typer
 
 from spotcli import flags
 from spotcli.options import Command, Given, recipe_command
@@ -38,22 +35,11 @@ def push(
     Pairs that a reviewer rejected are left out, and edited ones are uploaded as edited. The dataset gets a card with
     counts, oracles and costs. Rows of an evaluation or of a gated benchmark are refused.
     """
-    from spotcli.publishing.push import PushSummary, Target
-    from spotcli.publishing.push import push as upload
-
-    def agreed(planned: PushSummary) -> bool:
-        from spotcli.errors import UserError
-
-        if not as_json:
-            show_summary("Upload", planned.as_dict(), False)
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise UserError("uploading asks first, and there is no terminal", where="--yes", cure="add --yes")
-        return typer.confirm(f"Upload to {planned.dataset} ({planned.visibility})?", err=True)
+    from spotcli import uploads
+    from spotcli.publishing.push import Target
 
     target = Target(to, public, licence, dry_run)
-    summary = work(lambda: upload(data, target, samples=samples, agreed=agreed))
+    summary = uploads.push(data, target, samples=samples, yes=yes, as_json=as_json)
     show_summary("Dataset", summary.as_dict(), as_json)
 
 

@@ -162,6 +162,25 @@ def test_a_nucleus_wider_than_the_candidates_falls_back_to_the_whole_vocabulary(
     assert len(drawn) == 300
 
 
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.95, 0), (1.0, 300), (0.8, 300)])
+def test_a_draw_is_the_same_alone_and_beside_others(top_p: float, top_k: int) -> None:
+    """Some rows are decided by the most likely tokens, others need the sorted vocabulary, as here the wide ones."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.tensor([0.1, 1.0, 3.0, 8.0]).repeat(8)[:, None]
+    logits = torch.randn(32, 1000, generator=generator) * scales
+    uniforms = torch.rand(32, generator=generator)
+    sampling = Sampling(1, temperature=1.0, top_p=top_p, top_k=top_k)
+
+    ordered = logits.sort(descending=True)
+    values = ordered.values[:, : top_k or 1000].double().softmax(-1)
+    kept = values * ((values.cumsum(-1) - values) < top_p)
+    drawn = (kept.cumsum(-1) <= uniforms[:, None] * kept.sum(-1, keepdim=True)).sum(-1, keepdim=True)
+    expected = ordered.indices.gather(-1, drawn).squeeze(-1).tolist()
+
+    assert choose_tokens(logits, uniforms, sampling).tolist() == expected
+    assert [int(choose_tokens(logits[[row]], uniforms[[row]], sampling)) for row in range(32)] == expected
+
+
 def test_sampled_frequencies_follow_the_temperature() -> None:
     # Temperature 2 on p = 0.8, 0.2 gives sqrt: 0.894 and 0.447, renormalised 2/3 and 1/3.
     logits = torch.tensor([[0.8, 0.2]]).log().expand(3000, 2)

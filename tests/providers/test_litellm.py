@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from spotcli.errors import RecipeError, UserError
-from spotcli.providers.litellm import LitellmClient, ProviderSettings
+from spotcli.providers.litellm import LitellmClient
 from spotcli.providers.replies import Reply, RequestFailed
+from spotcli.providers.settings import ProviderSettings
 from spotcli.records import Message
 from spotcli.redaction import redact
 from tests.fake_provider import FakeProvider

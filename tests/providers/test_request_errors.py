@@ -12,8 +12,9 @@ import pytest
 import trustme
 
 from spotcli.errors import UserError
-from spotcli.providers.litellm import LitellmClient, ProviderSettings
+from spotcli.providers.litellm import LitellmClient
 from spotcli.providers.replies import Reply, RequestFailed
+from spotcli.providers.settings import ProviderSettings
 from tests.fake_provider import FakeProvider
 from tests.wire_formats import FORMATS, Body, WireServer
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from spotcli.providers.litellm import LitellmClient, ProviderSettings
+from spotcli.providers.litellm import LitellmClient
 from spotcli.providers.replies import Reply, RequestFailed
+from spotcli.providers.settings import ProviderSettings
 from tests.wire_formats import FORMATS, OUTCOMES, WireServer, outcomes
 
 DOCS = Path(__file__).parents[2] / "docs" / "providers.md"

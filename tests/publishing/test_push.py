@@ -1,22 +1,32 @@
-"""``spot push`` against a server that speaks the hub's protocol: look up, create, preupload, commit."""
+"""``spot push`` and ``spot rectify --push-to-hub`` against a server that speaks the hub's protocol: look up, create,
+preupload, commit."""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner
 
 from spotcli import decisions, jsonl
+from spotcli.cli import app
 from spotcli.decisions import Event
+from spotcli.errors import SpotError
 from spotcli.records import Pair
 from tests.conftest import write_rows
-from tests.test_cli import spot
+from tests.terminals import Terminal
 
 TOKEN = "hf_" + "aBcDeF0123456789" * 2
 PAIRS = [
@@ -117,14 +127,43 @@ def hub() -> Iterator[Hub]:
     thread.join()
 
 
-def push(hub: Hub, folder: Path, *arguments: str, **environment: str) -> Any:
-    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf")} | (
-        environment
-    )
-    done = spot("push", "data.jsonl", "--to", "org/pairs", *arguments, cwd=folder, **environment)
-    assert TOKEN not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+@dataclass
+class Ended:
+    """A command that ran in this process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(autouse=True)
+def surroundings(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub and its token, also for commands in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name, value in environment_of(hub, tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+
+def push(*arguments: str) -> Ended:
+    return run("push", "data.jsonl", "--to", "org/pairs", *arguments)
+
+
+def run(*arguments: str) -> Ended:
+    """Run a command as ``cli.main`` does."""
+    result = CliRunner().invoke(app, arguments)
+    code, stderr = result.exit_code, result.stderr
+    if isinstance(result.exception, SpotError):
+        code, stderr = result.exception.exit_code, f"{stderr}\n{result.exception}"
+    elif not isinstance(result.exception, SystemExit | None):
+        raise result.exception
+    assert TOKEN not in result.stdout + stderr
+    return Ended(code, result.stdout, stderr)
+
+
+def environment_of(hub: Hub, folder: Path) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf")}
 
 
 def write_pairs(folder: Path, rows: list[dict[str, Any]] = PAIRS) -> None:
@@ -145,7 +184,7 @@ def test_pairs_are_uploaded_in_one_commit_with_a_card(hub: Hub, tmp_path: Path) 
         Event(time=now, key=("1", 0), decision="edited", digest=digests[1], chosen="2!"),
     ]
     write_rows(tmp_path / "data.review.jsonl", [event.row() for event in events])
-    done = push(hub, tmp_path, "--yes", "--json", "--samples", "samples.jsonl", "--license", "mit")
+    done = push("--yes", "--json", "--samples", "samples.jsonl", "--license", "mit")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["left_out"], summary["edited"], summary["visibility"]) == (1, 1, "private")
@@ -159,14 +198,14 @@ def test_pairs_are_uploaded_in_one_commit_with_a_card(hub: Hub, tmp_path: Path) 
     for text in ('license: "mit"', "data.jsonl: 3 pairs", "reviewer rejected them: 1", "gpt-4o 3", "| 0.04 |",
                  "too large: 2", "litellm 1.100", "| gamma (largest change ratio) | 0.6 |"):  # fmt: skip
         assert text in card
-    again = push(hub, tmp_path, "--yes")
+    again = push("--yes")
     assert again.returncode == 0, again.stderr
     assert sum("repos/create" in request for request in hub.requests) == 1
 
 
 def test_a_dry_run_writes_the_card_and_asks_no_hub(hub: Hub, tmp_path: Path) -> None:
     write_pairs(tmp_path)
-    done = push(hub, tmp_path, "--dry-run")
+    done = push("--dry-run")
     assert done.returncode == 0, done.stderr
     assert "4 rows" in done.stdout
     assert 'license: "unknown"' in (tmp_path / "data.card.md").read_text()
@@ -175,7 +214,7 @@ def test_a_dry_run_writes_the_card_and_asks_no_hub(hub: Hub, tmp_path: Path) -> 
 
 def test_without_a_terminal_yes_is_required_and_what_would_be_uploaded_is_shown(hub: Hub, tmp_path: Path) -> None:
     write_pairs(tmp_path)
-    done = push(hub, tmp_path)
+    done = push()
     assert done.returncode == 2
     assert "--yes: uploading asks first" in done.stderr
     for text in ("org/pairs", "private", "4 rows"):
@@ -186,11 +225,11 @@ def test_without_a_terminal_yes_is_required_and_what_would_be_uploaded_is_shown(
 def test_a_public_dataset_gets_no_pairs_without_public(hub: Hub, tmp_path: Path) -> None:
     write_pairs(tmp_path)
     hub.private["org/pairs"] = False
-    done = push(hub, tmp_path, "--yes")
+    done = push("--yes")
     assert done.returncode == 2
     assert "org/pairs: the dataset is public" in done.stderr
     assert hub.commits == []
-    assert push(hub, tmp_path, "--yes", "--public").returncode == 0
+    assert push("--yes", "--public").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -206,19 +245,21 @@ def test_a_refusal_of_the_hub_is_one_line_with_a_cure(
 ) -> None:
     write_pairs(tmp_path)
     hub.refusals[part] = status
-    done = push(hub, tmp_path, "--yes")
+    done = push("--yes")
     assert done.returncode == 2, done.stderr
     assert f"the hub refuses the upload ({status}" in done.stderr
     assert cure in done.stderr
     assert hub.commits == []
 
 
-def test_a_hub_that_cannot_be_reached_and_a_missing_token(hub: Hub, tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached_and_a_missing_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pairs(tmp_path)
-    done = push(hub, tmp_path, "--yes", HF_ENDPOINT="http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    done = push("--yes")
     assert done.returncode == 3, done.stderr
     assert "the hub cannot be reached" in done.stderr
-    done = push(hub, tmp_path, "--yes", HF_TOKEN="")
+    monkeypatch.setenv("HF_TOKEN", "")
+    done = push("--yes")
     assert done.returncode == 2
     assert "uploading requires a token" in done.stderr
 
@@ -237,7 +278,7 @@ def test_rows_that_must_not_be_published_stop_everything(
     fields: dict[str, str], reason: str, hub: Hub, tmp_path: Path
 ) -> None:
     write_pairs(tmp_path, [PAIRS[0], PAIRS[1] | fields])
-    done = push(hub, tmp_path, "--yes")
+    done = push("--yes")
     assert done.returncode == 2, done.stderr
     assert f"data.jsonl: rows that must not be published: {reason} (first: id '1')" in done.stderr
     assert hub.requests == []
@@ -246,6 +287,113 @@ def test_rows_that_must_not_be_published_stop_everything(
 @pytest.mark.parametrize("name", ["pairs", "org/pairs/more", "../pairs", "org/a b", "org/-x"])
 def test_an_invalid_name_is_refused(name: str, tmp_path: Path) -> None:
     write_pairs(tmp_path)
-    done = spot("push", "data.jsonl", "--to", name, "--yes", cwd=tmp_path)
+    done = run("push", "data.jsonl", "--to", name, "--yes")
     assert done.returncode == 2
     assert f"--to: expected ORG/NAME, got '{name}'" in done.stderr
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> dict[str, Any]:
+    """One wrong answer, in samples.jsonl, that the symbolic oracle corrects."""
+    row = {
+        "id": "a",
+        "prompt": "10 + 2 + 5?",
+        "answer": "17",
+        "source": "mine.jsonl#1",
+        "response": "10 + 2 = 13\n13 + 5 = 18\nThe answer is \\boxed{18}.",
+        "finish_reason": "stop",
+        "verdict": "wrong",
+    }
+    write_rows(tmp_path / "samples.jsonl", [row])
+    return row
+
+
+RECTIFY = ("rectify", "--oracle", "symbolic", "--push-to-hub", "org/pairs")
+
+
+@pytest.mark.usefixtures("samples")
+def test_a_complete_run_of_rectify_uploads_its_pairs_and_a_failed_upload_loses_nothing(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.refusals["/commit/"] = 503
+    failed = run(*RECTIFY, "--yes", "--json")
+    assert failed.returncode == 3, failed.stderr
+    assert "the hub refuses the upload (503" in failed.stderr
+    assert "upload them with `spot push data.jsonl --to org/pairs`" in failed.stderr
+    summary = json.loads(failed.stdout)
+    assert (summary["pairs"], summary["dataset"]) == (1, None)
+    assert len((tmp_path / "data.jsonl").read_text().splitlines()) == 1
+
+    hub.refusals.clear()
+    done = run(*RECTIFY, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["pairs"], summary["dataset"]["url"]) == (1, f"{hub.url}/datasets/org/pairs")
+    assert hub.private == {"org/pairs": True}
+    (files,) = hub.commits
+    assert json.loads(files["data.jsonl"])["chosen"].startswith("10 + 2 = 12")
+    assert "- oracles: symbolic 1" in files["README.md"].decode()
+
+
+def test_rectify_refuses_before_it_asks_an_oracle_what_could_not_be_uploaded(
+    hub: Hub, tmp_path: Path, samples: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments, reason in (
+        ([], "--yes: uploading asks first, and there is no terminal"),
+        (["--yes", "--push-to-hub", "pairs"], "--push-to-hub: expected ORG/NAME, got 'pairs'"),
+        (["--yes", "--replay"], "--push-to-hub: only a run that asks the oracles uploads its pairs"),
+    ):
+        done = run(*RECTIFY, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert reason in done.stderr
+    with monkeypatch.context() as changed:
+        changed.setenv("HF_TOKEN", "")
+        assert "uploading requires a token" in run(*RECTIFY, "--yes").stderr
+    write_rows(tmp_path / "samples.jsonl", [samples, samples | {"id": "b", "source": "gpqa_diamond.csv#4"}])
+    done = run(*RECTIFY, "--yes")
+    assert done.returncode == 2, done.stderr
+    assert "rows that must not be published: 1 of a gated benchmark (gpqa) (first: id 'b')" in done.stderr
+    assert not list(tmp_path.glob("data*"))
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("samples")
+@pytest.mark.parametrize(
+    ("reply", "code", "said"),
+    [
+        ("y\r", 0, "/datasets/org/pairs"),
+        ("\r", 2, "nothing was uploaded"),
+        ("\x03", 3, "interrupted; nothing was uploaded"),
+        ("\x04", 3, "interrupted; nothing was uploaded"),
+        (signal.SIGTERM, 3, "interrupted; nothing was uploaded"),
+    ],
+    ids=["yes", "no by default", "Ctrl-C", "Ctrl-D", "SIGTERM"],
+)
+def test_the_question_at_a_terminal(
+    reply: str | signal.Signals, code: int, said: str, hub: Hub, tmp_path: Path
+) -> None:
+    """One command of each kind is asked; what is uploaded is on the screen before the question."""
+    pushes = reply in ("\x03", "y\r")
+    if pushes:
+        write_pairs(tmp_path)
+    words = ["push", "--to", "org/pairs"] if pushes else [*RECTIFY]
+    environment = environment_of(hub, tmp_path) | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    terminal = Terminal([sys.executable, "-m", "spotcli", *words], tmp_path, tmp_path / "shown.txt", environment)
+    question, deadline = "Upload to org/pairs (private)? [y/N]:", time.monotonic() + 60
+    while question not in terminal.text():
+        assert terminal.poll() is None, terminal.text()
+        assert time.monotonic() < deadline, terminal.text()
+    assert "rows, " in terminal.text().partition(question)[0]
+    assert hub.requests == []
+    if isinstance(reply, signal.Signals):
+        os.kill(terminal.pid, reply)
+    else:
+        terminal.press(reply)
+    assert terminal.wait(60) == code, terminal.text()
+    shown = " ".join(terminal.text().split())
+    assert said in shown
+    assert "Traceback" not in shown
+    assert "Aborted" not in shown
+    assert len(hub.commits) == (code == 0)
+    assert (tmp_path / "data.jsonl").stat().st_size > 0
+    assert ("upload them with `spot push data.jsonl" in shown) == (not pushes)

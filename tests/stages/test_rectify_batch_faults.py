@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from spotcli.errors import BudgetReached, Unfinished
+from spotcli.providers.batches import http
 from tests.batch_servers import Act, BatchServer, BatchStep
 from tests.stages.test_rectify import good, replies, script, tag
 from tests.stages.test_rectify_batches import (  # noqa: F401  # the fixture is used in each test
@@ -45,6 +47,67 @@ def junk(provider: BatchServer, kind: str, pages: list[str | Callable[[str], str
 
     monkeypatched: Any = provider
     monkeypatched.call = replaced
+
+
+def endless(provider: BatchServer, kind: str, statuses: list[int]) -> list[int]:
+    """Answer the first calls of a kind with bodies that do not end; the bytes that were sent of each."""
+    call: Any = provider.call
+    sent: list[int] = []
+
+    def replaced(name: str, act: Act) -> Any:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            response = await act(request)
+            if name != kind or not statuses:
+                return response
+            body = web.StreamResponse(status=statuses.pop(0))
+            await body.prepare(request)
+            sent.append(0)
+            with contextlib.suppress(ConnectionError):
+                while sent[-1] < 200_000_000:
+                    await body.write(b'{"custom_id": "x"}\n' * 3000)
+                    sent[-1] += 57_000
+            return body
+
+        return call(name, handler)
+
+    monkeypatched: Any = provider
+    monkeypatched.call = replaced
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("wire", "kind", "status"),
+    [("openai", "download", 200), ("anthropic", "download", 200), ("anthropic", "poll", 500), ("gemini", "poll", 200)],
+)
+def test_a_reply_without_an_end_is_not_read_to_its_end_and_asked_for_again(
+    wire: str, kind: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BASE_BYTES", "TOKEN_BYTES"):
+        monkeypatch.setattr(http, name, 0)
+    samples(tmp_path, 3)
+    provider = server(wire, script(3))
+    sent = endless(provider, kind, [status])
+    with provider:
+        assert ask(tmp_path, provider, wire).pairs == 3
+    check_once(provider)
+    assert len(provider.batches) == 1
+    # The limit is 3 x 64 KiB, of an error 1 MB; what the two sockets hold comes to it.
+    assert 57_000 <= sent[0] < 20_000_000
+
+
+def test_results_that_never_end_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BASE_BYTES", "TOKEN_BYTES"):
+        monkeypatch.setattr(http, name, 0)
+    samples(tmp_path, 3)
+    provider = server("openai", script(3))
+    endless(provider, "download", [200] * 5)
+    with provider:
+        with pytest.raises(Unfinished, match=r"cannot be read \(the reply is larger than 196,608 bytes"):
+            ask(tmp_path, provider, "openai")
+        assert "done" not in kinds(tmp_path)
+        assert ask(tmp_path, provider, "openai").pairs == 3
+    check_once(provider)
+    assert len(provider.batches) == 1
 
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])

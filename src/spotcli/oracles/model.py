@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli import plugins
 from spotcli.oracles import CorrectionRequest
-from spotcli.providers.litellm import BATCH_PRICE, LitellmClient, ProviderSettings
+from spotcli.providers.litellm import LitellmClient
+from spotcli.providers.prices import BATCH_PRICE
 from spotcli.providers.replies import Reply
+from spotcli.providers.settings import ProviderSettings
 
 if TYPE_CHECKING:
     from spotcli.providers.batches.client import BatchClient

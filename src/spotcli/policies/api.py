@@ -15,11 +15,13 @@ from spotcli.policies import Answer, EngineFacts, Failure, Request, Sampling, To
 from spotcli.policies.answer_queue import AnswerQueue
 from spotcli.policies.completions import PromptForm, find_prompt_form, prompt_in
 from spotcli.policies.prompter import SWITCHES
+from spotcli.providers.library import provider_names
 from spotcli.providers.limiter import Limiter
-from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
+from spotcli.providers.litellm import LitellmClient
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.retry import Delivery, Retries, show_pause
 from spotcli.providers.sent_parameters import value_sent
+from spotcli.providers.settings import ProviderSettings
 from spotcli.redaction import public_value, without_credentials
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
 CANDIDATES = 128
-"""Most likely tokens that nucleus sampling tries before it sorts the whole vocabulary."""
+"""Most likely tokens that sampling tries before it sorts the whole vocabulary."""
 WINDOW = 4096
 """Requests that are sorted by length together: many, so that batches are even; not all, so that requests can be a
 stream."""
@@ -331,20 +331,42 @@ def choose_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, sampling: S
     scaled_BV = logits_BV / sampling.temperature
     vocabulary = scaled_BV.shape[-1]
     limit = min(sampling.top_k or vocabulary, vocabulary)
-    width = min(limit, CANDIDATES)
+    width = limit if limit < vocabulary else min(CANDIDATES, vocabulary)
     top = scaled_BV.topk(width, sorted=True)
     # Top-k renormalises over the k kept tokens; without it, the whole vocabulary counts.
-    mass_B = (top.values if limit == width else scaled_BV).logsumexp(-1, keepdim=True)
-    if width < limit and bool(((top.values - mass_B).exp().sum(-1) < sampling.top_p).any()):
-        top = scaled_BV.topk(limit, sorted=True)
-        mass_B = top.values.logsumexp(-1, keepdim=True)
-    probabilities_BK = (top.values - mass_B).exp()
+    mass_B1 = (top.values if width == limit else scaled_BV).logsumexp(-1, keepdim=True)
+    index_B, inside_B = _draw((top.values - mass_B1).exp(), uniforms_B, sampling.top_p, whole=width == limit)
+    tokens_B = top.indices.gather(-1, index_B[:, None]).squeeze(-1)
+    if not bool(inside_B.all()):
+        # Sorting a vocabulary takes longer than a step of a small model, so it is done for the rows that need it.
+        rows = ~inside_B
+        ordered = scaled_BV[rows].sort(descending=True)
+        index_R, _ = _draw((ordered.values - mass_B1[rows]).exp(), uniforms_B[rows], sampling.top_p, whole=True)
+        tokens_B[rows] = ordered.indices.gather(-1, index_R[:, None]).squeeze(-1)
+    return tokens_B
+
+
+def _draw(
+    probabilities_BK: torch.Tensor, uniforms_B: torch.Tensor, top_p: float, *, whole: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw from the nucleus of sorted probabilities.
+
+    Args:
+        probabilities_BK: the most likely tokens, in descending order.
+        whole: they are all tokens that can be drawn.
+
+    Returns:
+        The drawn index [B]; and whether it holds [B], as it does not if it depends on less likely tokens.
+    """
     cumulative_BK = probabilities_BK.cumsum(-1)
+    uniforms_B1 = uniforms_B[:, None]
+    known_B1 = cumulative_BK[:, -1:]
+    inside_B1 = known_B1 >= top_p if top_p < 1 else uniforms_B1 < known_B1
     # A token is kept if the mass before it is below top_p, so the most likely one is always kept.
-    kept_BK = probabilities_BK * ((cumulative_BK - probabilities_BK) < sampling.top_p)
+    kept_BK = probabilities_BK * ((cumulative_BK - probabilities_BK) < top_p)
     cumulative_BK = kept_BK.cumsum(-1)
-    drawn_B1 = uniforms_B[:, None] * cumulative_BK[:, -1:]
-    index_B1 = (cumulative_BK <= drawn_B1).sum(-1, keepdim=True).clamp(max=kept_BK.shape[-1] - 1)
+    drawn_B1 = uniforms_B1 * (cumulative_BK[:, -1:] if whole or top_p < 1 else 1.0)
+    index_B1 = (cumulative_BK <= drawn_B1).sum(-1, keepdim=True)
     # Rounding can reach past the last kept token.
     last_B1 = (kept_BK > 0).sum(-1, keepdim=True) - 1
-    return top.indices.gather(-1, index_B1.minimum(last_B1)).squeeze(-1)
+    return index_B1.minimum(last_B1).squeeze(-1), inside_B1.squeeze(-1) | whole

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from spotcli.console import is_verbose, warn
+from spotcli.console import warn
 from spotcli.errors import RecipeError, UserError
 from spotcli.providers.permanent_errors import RequestSettings
+from spotcli.providers.prices import PricedModel
 from spotcli.providers.replies import Reply, RequestFailed
 from spotcli.providers.request_errors import describe, read_error
 from spotcli.providers.responses import read_response
 from spotcli.providers.sent_parameters import changed_parameters, sent_parameters
-from spotcli.providers.token_limits import accepted_limit, likely_reasoning, other_limit_name
+from spotcli.providers.settings import ProviderSettings
+from spotcli.providers.token_limits import accepted_limit, other_limit_name
 from spotcli.records import Message
 from spotcli.redaction import public_value
 from spotcli.work_time import time_limit
@@ -37,38 +38,11 @@ TEXT_PROVIDERS = ("text-completion-openai", "custom_openai", "openai_like")
 NO_COMPLETIONS = {404, 405, 501}
 """HTTP states of a server without ``/v1/completions``, or of a model without it."""
 
-BATCH_PRICE = 0.5
-"""The price of a request in a batch, as a share of an ordinary one's, at all providers."""
-
 NEVER = 1e6
 """Seconds by which litellm's own limit of time is longer than ours, so that it never ends a request."""
 
 
-@dataclass(frozen=True)
-class ProviderSettings:
-    """How a model is reached, what it is sent with each request, and what it costs."""
-
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """More parameters of a request, by litellm's names."""
-    temperature: float | None = None
-    """None: the provider's default."""
-    timeout: float = 600.0
-    """Seconds for one request."""
-    base_url: str | None = None
-    """None: litellm's environment variables, or the provider's public address."""
-    price_in: float | None = None
-    """US dollars per million prompt tokens; None: litellm's price."""
-    price_out: float | None = None
-    """US dollars per million reply tokens; None: litellm's price."""
-    section: str = "rectify"
-    """The section of the recipe that these settings come from, for errors."""
-    model_key: str = "rectify.oracle"
-    """The recipe's key that names the model, for errors."""
-    unset: Mapping[str, str] = field(default_factory=dict)
-    """Parameter of a request, beside ``params`` -> what leaves it out, for the error if the model refuses it."""
-
-
-class LitellmClient:
+class LitellmClient(PricedModel):
     """One model of one provider. litellm is imported on first use, since the import takes seconds.
 
     Raises:
@@ -89,8 +63,7 @@ class LitellmClient:
                 where=f"{settings.section}.price_in",
                 cure=f"set {settings.section}.price_in and {settings.section}.price_out",
             )
-        self.model = model
-        self._settings = settings
+        super().__init__(model, settings)
         self._output_limit: int | None = None
         """Reply tokens that the model has at most, once the provider named them."""
         self._limit_name = "max_tokens"
@@ -112,10 +85,6 @@ class LitellmClient:
         return ", ".join(
             f"{key}={public_value(value, key)}" for key, value in sorted(shaping.items()) if value is not None
         )
-
-    @cached_property
-    def _litellm(self) -> Any:
-        return import_litellm()
 
     @cached_property
     def _route(self) -> dict[str, str]:
@@ -200,80 +169,6 @@ class LitellmClient:
                 where="environment",
                 cure=f"export {min(missing)}=...",
             )
-
-    @cached_property
-    def _price(self) -> tuple[float, float] | None:
-        """US dollars per prompt token and per reply token; None if unknown."""
-        settings = self._settings
-        if settings.price_in is not None and settings.price_out is not None:
-            return settings.price_in / 1e6, settings.price_out / 1e6
-        price_in = _price_in(self._listed, "input_cost_per_token")
-        price_out = _price_in(self._listed, "output_cost_per_token")
-        return None if price_in is None or price_out is None else (price_in, price_out)
-
-    @cached_property
-    def _listed(self) -> Mapping[str, Any]:
-        """What litellm's table has about the model; empty for a model that it does not have."""
-        try:
-            return dict(self._litellm.get_model_info(self.model))
-        except Exception:
-            # litellm raises a bare Exception for a model without prices.
-            return {}
-
-    def price_of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
-        """US dollars; None if the price is unknown."""
-        return self._price and prompt_tokens * self._price[0] + reply_tokens * self._price[1]
-
-    def cost_of(self, usage: Mapping[str, Any], recorded: float | None, *, batched: bool = False) -> float | None:
-        """US dollars of a reply at the prices that are set, else ``recorded``, else at litellm's prices.
-
-        Args:
-            batched: the reply came in a batch.
-        """
-        if not usage.get("total_tokens"):
-            return None  # for a reply without usage litellm reports zero tokens and a cost of zero
-        if recorded and self._settings.price_in is None:
-            return recorded
-        price = self.price_of(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
-        return price * BATCH_PRICE if price and batched else price
-
-    def count_tokens(self, messages: list[Message], text: str) -> tuple[int, int]:
-        """Approximate numbers of tokens of a chat and of a text."""
-        try:
-            counter = self._litellm.token_counter
-            return int(counter(model=self.model, messages=messages)), int(counter(model=self.model, text=text))
-        except Exception:
-            # The tokenizer would have to be downloaded; four characters per token are close enough for an estimate.
-            return math.ceil(sum(len(message["content"]) for message in messages) / 4), math.ceil(len(text) / 4)
-
-    @property
-    def output_limit(self) -> int | None:
-        """Reply tokens that the model has at most, by litellm's table; None if it has no such model."""
-        limit = self._listed.get("max_output_tokens")
-        return limit if isinstance(limit, int) and limit > 0 else None
-
-    @property
-    def reasoning_tokens(self) -> int:
-        """Likely reasoning tokens of a reply, before any reply is known; 0 if the model does not reason.
-
-        By the kind of the model in litellm's table, and by the parameters that control its reasoning.
-        """
-        return likely_reasoning(self.model, self._listed, self._settings.params)
-
-    def worst_cost(self, messages: list[Message], max_tokens: int | None) -> float | None:
-        """US dollars that a request can cost at most; None if the price, or without ``max_tokens`` the limit of the
-        model, is unknown."""
-        max_tokens = max_tokens or self.output_limit
-        if max_tokens is None:
-            return None
-        # No token is shorter than a byte; each message has a few tokens around it.
-        prompt_tokens = sum(len(message["content"].encode()) + 16 for message in messages)
-        cost = self.price_of(prompt_tokens, max_tokens)
-        if cost is None or self._price is None or self._settings.price_in is not None:
-            return cost
-        # Some models charge more for a token of their reasoning.
-        reasoning = _price_in(self._listed, "output_cost_per_reasoning_token") or 0.0
-        return cost + max_tokens * max(0.0, reasoning - self._price[1])
 
     async def chat(self, messages: list[Message], max_tokens: int | None, **parameters: Any) -> Reply:
         """Send one chat, once; again with a lower limit if the provider rejects it for ``max_tokens`` alone.
@@ -396,38 +291,3 @@ class _RequestLog:
     def __call__(self, details: Mapping[str, Any]) -> None:
         if details.get("log_event_type") == "pre_api_call":
             self.sent = sent_parameters((details.get("additional_args") or {}).get("complete_input_dict")) or None
-
-
-def provider_names() -> set[str]:
-    """Names that litellm accepts as a provider before a model's name."""
-    return {str(getattr(provider, "value", provider)) for provider in import_litellm().provider_list}
-
-
-def import_litellm() -> Any:
-    # Otherwise the import downloads a table of prices, and waits for it.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    try:
-        import litellm
-    except ImportError:
-        raise UserError("a model at a provider requires litellm", cure="pip install surgical-post-training") from None
-    import logging
-    import warnings
-
-    # Pydantic warns about a type of litellm's when a provider is used for the first time.
-    warnings.filterwarnings("ignore", message=r"Items? .* on TypedDict class", category=UserWarning)
-    # And about each field of a reply that has another type than documented, which it quotes.
-    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
-    # It prints to stdout otherwise, which belongs to results.
-    litellm.suppress_debug_info = True
-    # Its warnings quote requests and replies, and concern what is handled here.
-    logging.getLogger("LiteLLM").setLevel(logging.WARNING if is_verbose() else logging.CRITICAL)
-    return litellm
-
-
-def _price_in(info: Mapping[str, Any], name: str) -> float | None:
-    """A price of litellm's table; None if it is missing.
-
-    For a price that it does not know litellm reports 0, which must not be taken for free of charge.
-    """
-    value = info.get(name)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else None

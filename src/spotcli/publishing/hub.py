@@ -21,14 +21,29 @@ _CURES = {
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, *, option: str = "--to") -> None:
     """Check the name of a dataset.
+
+    Args:
+        option: where it was given.
 
     Raises:
         UserError: it is not ORG/NAME.
     """
     if not _NAME.fullmatch(name) or ".." in name or "--" in name or name.endswith(".git") or len(name) > 96:
-        raise UserError(f"expected ORG/NAME, got '{name}'", where="--to", cure="such as --to my-org/my-pairs")
+        raise UserError(f"expected ORG/NAME, got '{name}'", where=option, cure=f"such as {option} my-org/my-pairs")
+
+
+def check_token() -> None:
+    """Check that there is a token of the hub.
+
+    Raises:
+        UserError: there is none.
+    """
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise UserError("uploading requires a token of the hub", where="HF_TOKEN", cure="run `hf auth login`")
 
 
 def upload(name: str, files: Mapping[str, bytes], *, public: bool, message: str) -> str:
@@ -41,11 +56,10 @@ def upload(name: str, files: Mapping[str, bytes], *, public: bool, message: str)
         UserError: no token, no right to write, a public dataset without ``public``, or the hub refuses the files.
         Unfinished: the hub cannot be reached, or failed.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    if not get_token():
-        raise UserError("uploading requires a token of the hub", where="HF_TOKEN", cure="run `hf auth login`")
+    check_token()
     api = HfApi()
     with _errors(name):
         try:

@@ -77,6 +77,11 @@ class Batch:
         return [f"{self.key}-{index}" for index in range(len(self.requests))]
 
     @property
+    def limits(self) -> list[int | None]:
+        """Reply tokens that each request was sent with at most."""
+        return [request.limit for request in self.requests]
+
+    @property
     def reserved(self) -> float:
         """US dollars that the requests whose cost is not known can cost at most."""
         return sum(request.reserved for request in self.requests if request.entry.key not in self.replied)

@@ -127,7 +127,8 @@ class Collector:
             BatchGone, RequestFailed, RepliesUnread, UserError: as ``collect``.
         """
         try:
-            rows = await self._unless_stopped(client.api.rows(state, batch.custom_ids))
+            most = client.api.most_bytes(batch.limits)
+            rows = await self._unless_stopped(client.api.rows(state, batch.custom_ids, most))
             if rows is None:
                 return None
             matched = match(rows, batch)

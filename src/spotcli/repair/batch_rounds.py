@@ -269,7 +269,7 @@ class BatchRounds:
                 return
             creator = "its creation had succeeded" if batch.key in self._lost else "an earlier run had created it"
             say(f"found batch {batch.id} at {batch.provider}: {creator}")
-        state = await self._unless_stopped(client.api.retrieve(batch.id))
+        state = await self._unless_stopped(client.api.retrieve(batch.id, client.api.most_bytes(batch.limits)))
         if state is None:
             return
         self._states[batch.key] = state

@@ -14,7 +14,9 @@ from spotcli.errors import UserError, install_command
 from spotcli.oracles.by_name import BUILTIN
 from spotcli.plugins import ORACLES, registered
 from spotcli.problems.sources import iter_problems
-from spotcli.providers.litellm import LitellmClient, ProviderSettings, provider_names
+from spotcli.providers.library import provider_names
+from spotcli.providers.litellm import LitellmClient
+from spotcli.providers.settings import ProviderSettings
 from spotcli.templates.answers import LOCAL_SERVER, Answers
 from spotcli.templates.catalog import SMOLLM2
 

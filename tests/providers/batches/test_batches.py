@@ -20,9 +20,9 @@ from spotcli.providers.batches import anthropic, files, gemini, http
 from spotcli.providers.batches.api import BatchRow, BatchState, Sought
 from spotcli.providers.batches.by_provider import batch_client
 from spotcli.providers.batches.client import BatchClient
-from spotcli.providers.batches.http import objects_in, seconds_of
-from spotcli.providers.litellm import ProviderSettings
+from spotcli.providers.batches.http import MOST_BYTES, objects_in, seconds_of
 from spotcli.providers.replies import RequestFailed
+from spotcli.providers.settings import ProviderSettings
 from spotcli.records import Message
 from tests.batch_servers import batch_server
 from tests.wire_formats import FORMATS
@@ -109,9 +109,9 @@ def test_rows_of_gemini_can_lack_their_names() -> None:
             body, _ = await client.body([{"role": "user", "content": f"row-000{index}"}], 100)
             lines.append(client.api.line(f"spot-1-{index}", body))
         created = await client.api.create("spot-1", None, lines)
-        while (state := await client.api.retrieve(created.id)).status == "open":
+        while (state := await client.api.retrieve(created.id, MOST_BYTES)).status == "open":
             await asyncio.sleep(0.02)
-        return await client.api.rows(state, ["spot-1-0", "spot-1-1"])
+        return await client.api.rows(state, ["spot-1-0", "spot-1-1"], MOST_BYTES)
 
     answers = {f"row-000{index}": [{"text": f"reply {index}"}] for index in range(2)}
     steps = [{"latency": 0.05, "unlabelled": 1, "no results": 2}]
@@ -186,7 +186,8 @@ def test_a_provider_is_refused_that_leads_to_another_host(monkeypatch: pytest.Mo
         for wire in ("openai", "azure", "anthropic", "gemini"):
             with pytest.raises(UserError, match="redirects"):
                 with_client(
-                    client_of(wire, f"http://127.0.0.1:{first.server_port}"), lambda client: client.api.retrieve("b")
+                    client_of(wire, f"http://127.0.0.1:{first.server_port}"),
+                    lambda client: client.api.retrieve("b", MOST_BYTES),
                 )
     finally:
         for server in (other, first):
@@ -287,6 +288,15 @@ def test_a_limit_that_the_provider_refuses_is_lower_in_the_next_round() -> None:
         assert (json.loads(body)["max_tokens"], limit) == (500, 500)
 
     with_client(client_of("openai"), work)
+
+
+def test_results_may_be_as_large_as_their_requests_allow() -> None:
+    """Five requests of 16,384 tokens, all as \\uXXXX and with 4 characters per token, and one without a limit."""
+    api = client_of("openai").api
+    assert api.most_bytes([16_384] * 5 + [None]) > 6 * 4 * (5 * 16_384 + 200_000)
+    with_logprobs = client_of("openai", params={"extra_body": {"top_logprobs": 20}}).api
+    assert with_logprobs.most_bytes([1000]) > 20 * 150 * 1000
+    assert api.most_bytes([1000]) < 20_000_000
 
 
 def test_nothing_is_sent_when_bodies_are_made() -> None:

@@ -101,7 +101,7 @@ class AnthropicBatches(BatchCalls):
 
     async def _has_results_of(self, state: BatchState, key: str) -> bool:
         try:
-            rows = await self.rows(state, ())
+            rows = await self.rows(state, (), self.most_bytes([None] * state.total))
         except BatchGone:
             return False
         return any(row.custom_id.startswith(f"{key}-") for row in rows[:1])
@@ -124,14 +124,14 @@ class AnthropicBatches(BatchCalls):
         page = await self.send_json("GET", self._url, self._auth, limit=PAGE, **after)
         return [_state(item) for item in listed(page.get("data"))], bool(page.get("has_more"))
 
-    async def retrieve(self, batch: str) -> BatchState:
+    async def retrieve(self, batch: str, most_bytes: int) -> BatchState:
         url = self._config.get_retrieve_batch_url(self.settings.base_url, batch, {}, {})
         return _state(await self.call(self.send_json("GET", url, self._auth), of_batch=True))
 
-    async def rows(self, state: BatchState, custom_ids: Sequence[str]) -> list[BatchRow]:
+    async def rows(self, state: BatchState, custom_ids: Sequence[str], most_bytes: int) -> list[BatchRow]:
         # `results_url` is not used: it comes from outside, and the key must not go to another host.
         url = self._config.get_retrieve_batch_url(self.settings.base_url, state.id, {}, {}) + "/results"
-        content = await self.call(self.send("GET", url, self._auth), of_batch=True)
+        content = await self.call(self.send("GET", url, self._auth, most_bytes=most_bytes), of_batch=True)
         rows = [_row(row) for row in objects_in(content)]
         if content and not rows:
             raise RequestFailed("unreadable", f"the results of {state.id} are no JSON lines", maybe_billed=True)

@@ -6,7 +6,7 @@ line -> upload -> create ... retrieve ... -> rows
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -129,15 +129,20 @@ class BatchApi(Protocol):
         """Look for a batch that may have been created."""
         ...
 
-    async def retrieve(self, batch: str) -> BatchState:
-        """The state of a batch."""
+    def most_bytes(self, limits: Iterable[int | None]) -> int:
+        """How large the results of requests with these limits of reply tokens can be at most."""
         ...
 
-    async def rows(self, state: BatchState, custom_ids: Sequence[str]) -> list[BatchRow]:
+    async def retrieve(self, batch: str, most_bytes: int) -> BatchState:
+        """The state of a batch; for some providers with its results."""
+        ...
+
+    async def rows(self, state: BatchState, custom_ids: Sequence[str], most_bytes: int) -> list[BatchRow]:
         """The rows of a batch that has ended.
 
         Args:
             custom_ids: in the order of the requests.
+            most_bytes: a larger file is not read.
         """
         ...
 

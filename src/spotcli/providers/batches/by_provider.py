@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from spotcli.providers.batches.api import BatchApi
 from spotcli.providers.batches.client import BatchClient
-from spotcli.providers.litellm import ProviderSettings, import_litellm
+from spotcli.providers.library import import_litellm
+from spotcli.providers.settings import ProviderSettings
 
 OPENAI_LIKE = ("openai", "azure", "hosted_vllm", "litellm_proxy")
 """Providers whose batches are files, as OpenAI's are."""

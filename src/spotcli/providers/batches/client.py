@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from spotcli.errors import UserError
 from spotcli.providers.batches.api import BatchApi
-from spotcli.providers.litellm import BATCH_PRICE, LitellmClient, ProviderSettings
+from spotcli.providers.litellm import LitellmClient
+from spotcli.providers.prices import BATCH_PRICE
 from spotcli.providers.replies import Reply, RequestFailed
+from spotcli.providers.settings import ProviderSettings
 from spotcli.records import Message
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from spotcli.providers.batches.http import (
     listed,
     objects_in,
     public_message,
+    read_at_most,
     seconds_of,
 )
-from spotcli.providers.litellm import ProviderSettings
 from spotcli.providers.replies import RequestFailed
+from spotcli.providers.settings import ProviderSettings
 
 AZURE_VERSION = "2024-10-21"
 """The API version if the environment names none."""
@@ -123,19 +124,23 @@ class FileBatches(BatchCalls):
         batches = page.data if isinstance(page.data, list) else None
         return listed(batches and [_fields(batch) for batch in batches]), bool(page.has_more)
 
-    async def retrieve(self, batch: str) -> BatchState:
+    async def retrieve(self, batch: str, most_bytes: int) -> BatchState:
         return _state(_fields(await self.call(self._sdk.batches.retrieve(batch), of_batch=True)))
 
-    async def rows(self, state: BatchState, custom_ids: Sequence[str]) -> list[BatchRow]:
+    async def rows(self, state: BatchState, custom_ids: Sequence[str], most_bytes: int) -> list[BatchRow]:
         rows: list[BatchRow] = []
         known = set(custom_ids)
         for file in state.results:
-            content = await self.call(self._sdk.files.content(file), of_batch=True)
-            found = [_row(row) for row in objects_in(content.content)]
-            if content.content and not any(row.custom_id in known for row in found):
+            content = await self.call(self._content(file, most_bytes), of_batch=True)
+            found = [_row(row) for row in objects_in(content)]
+            if content and not any(row.custom_id in known for row in found):
                 raise RequestFailed("unreadable", f"file {file} has no result of this batch", maybe_billed=True)
             rows += found
         return rows
+
+    async def _content(self, file: str, most_bytes: int) -> bytes:
+        async with self._sdk.files.with_streaming_response.content(file) as response:
+            return await read_at_most(response.iter_bytes(), most_bytes)
 
     async def close(self) -> None:
         if sdk := self.__dict__.pop("_sdk", None):

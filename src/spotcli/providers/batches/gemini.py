@@ -95,17 +95,18 @@ class GeminiBatches(BatchCalls):
         # An empty list is left out.
         return [_state(item) for item in listed(page.get("operations", []))], page.get("nextPageToken")
 
-    async def retrieve(self, batch: str) -> BatchState:
+    async def retrieve(self, batch: str, most_bytes: int) -> BatchState:
         name = quote(batch.removeprefix("batches/"), safe="")
-        work = self.send_json("GET", f"{self._base}/v1beta/batches/{name}", self._auth)
+        work = self.send_json("GET", f"{self._base}/v1beta/batches/{name}", self._auth, most_bytes=most_bytes)
         return _state(await self.call(work, of_batch=True))
 
-    async def rows(self, state: BatchState, custom_ids: Sequence[str]) -> list[BatchRow]:
+    async def rows(self, state: BatchState, custom_ids: Sequence[str], most_bytes: int) -> list[BatchRow]:
         items: list[Mapping[str, Any]] = list(state.inline or ())
         for file in state.results:
             name = quote(file.removeprefix("files/"), safe="")
             url = f"{self._base}/download/v1beta/files/{name}:download"
-            items += objects_in(await self.call(self.send("GET", url, self._auth, alt="media"), of_batch=True))
+            work = self.send("GET", url, self._auth, most_bytes=most_bytes, alt="media")
+            items += objects_in(await self.call(work, of_batch=True))
         keys = [as_object(item.get("metadata")).get("key") or item.get("key") for item in items]
         return [_row(str(key or ""), item) for key, item in zip(keys, items, strict=True)]
 

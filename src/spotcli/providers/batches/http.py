@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterable, Awaitable, Iterable
 from datetime import datetime
 from email.utils import mktime_tz, parsedate_tz
 from functools import cached_property
@@ -15,9 +15,11 @@ import httpx
 
 from spotcli.errors import UserError
 from spotcli.providers.batches.api import BatchGone
-from spotcli.providers.litellm import ProviderSettings, import_litellm
+from spotcli.providers.library import import_litellm
 from spotcli.providers.permanent_errors import RequestSettings
+from spotcli.providers.replies import RequestFailed
 from spotcli.providers.request_errors import describe, error_of
+from spotcli.providers.settings import ProviderSettings
 from spotcli.redaction import public_value, redact, without_credentials
 
 T = TypeVar("T")
@@ -31,13 +33,24 @@ LATEST = 32_503_680_000.0
 """The year 3000, in seconds since 1970: a later moment is an error."""
 LONGEST_BODY = 1_000_000
 """Bytes of an error that are read."""
+MOST_BYTES = 1 << 30
+"""Bytes of any other reply, such as a page of a list, which can contain results."""
+
+# How large the results of a batch can be. A token has about 4 characters, and 6 bytes per character as \uXXXX.
+BASE_BYTES = 16 << 20
+REQUEST_BYTES = 64 << 10
+TOKEN_BYTES = 32
+LOGPROB_BYTES = 4096
+"""Per token, if the probabilities of tokens are asked for."""
+LONGEST_REPLY = 262_144
+"""Tokens of a reply that was sent without a limit."""
 
 
 class HttpError(Exception):
     """An HTTP state of an error, with what ``describe`` looks for in an exception."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        super().__init__(response.text[:LONGEST_BODY])
+    def __init__(self, response: httpx.Response, text: str) -> None:
+        super().__init__(text)
         self.status_code = response.status_code
         self.litellm_response_headers = response.headers
 
@@ -79,6 +92,12 @@ class BatchCalls:
         timeout = httpx.Timeout(self.settings.timeout, connect=min(CONNECT_SECONDS, self.settings.timeout))
         return httpx.AsyncClient(timeout=timeout)
 
+    def most_bytes(self, limits: Iterable[int | None]) -> int:
+        """How large the results of requests with these limits of reply tokens can be at most."""
+        with_logprobs = "logprobs" in str(self.settings.params).lower()
+        token = TOKEN_BYTES + LOGPROB_BYTES * with_logprobs
+        return BASE_BYTES + sum(REQUEST_BYTES + token * (limit or LONGEST_REPLY) for limit in limits)
+
     async def call(self, work: Awaitable[T], *, of_batch: bool = False, of_api: bool = False) -> T:
         """The result of a call.
 
@@ -93,6 +112,8 @@ class BatchCalls:
         """
         try:
             result = await work
+        except RequestFailed:
+            raise
         except Exception as error:
             response = getattr(error, "response", None)
             if response is not None and getattr(error, "litellm_response_headers", None) is None:
@@ -109,33 +130,49 @@ class BatchCalls:
         return result
 
     async def send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None, **query: Any
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        *,
+        most_bytes: int = MOST_BYTES,
+        **query: Any,
     ) -> bytes:
         """The body of a successful reply.
 
         Raises:
             HttpError: the state is that of an error.
+            RequestFailed: it is larger than ``most_bytes``.
         """
         # A redirection is not followed: it could lead to another host, which must not get the key.
-        response = await self._http.request(
-            method, url, headers=self.headers | headers, content=body, params=query or None
-        )
-        if not response.is_success:
-            raise HttpError(response)
-        date = parsedate_tz(response.headers.get("date", ""))
-        self.skew = mktime_tz(date) - time.time() if date else 0.0
-        return response.content
+        request = self._http.stream(method, url, headers=self.headers | headers, content=body, params=query or None)
+        async with request as response:
+            if not response.is_success:
+                text = await _beginning(response.aiter_bytes(), LONGEST_BODY)
+                raise HttpError(response, text.decode(errors="replace"))
+            date = parsedate_tz(response.headers.get("date", ""))
+            self.skew = mktime_tz(date) - time.time() if date else 0.0
+            return await read_at_most(response.aiter_bytes(), most_bytes)
 
     async def send_json(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None, **query: Any
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        *,
+        most_bytes: int = MOST_BYTES,
+        **query: Any,
     ) -> dict[str, Any]:
         """The JSON object of a successful reply.
 
         Raises:
             HttpError: the state is that of an error.
             ValueError: the reply is no JSON object.
+            RequestFailed: it is larger than ``most_bytes``.
         """
-        value = json.loads(await self.send(method, url, headers, body, **query))
+        value = json.loads(await self.send(method, url, headers, body, most_bytes=most_bytes, **query))
         if not isinstance(value, dict):
             raise ValueError("the reply is no JSON object")
         return value
@@ -145,6 +182,29 @@ class BatchCalls:
         client = self.__dict__.pop("_http", None)
         if client is not None:
             await client.aclose()
+
+
+async def read_at_most(chunks: AsyncIterable[bytes], most: int) -> bytes:
+    """The body of a reply as it arrives: one without an end must not fill the memory.
+
+    Raises:
+        RequestFailed: it is larger than ``most`` bytes.
+    """
+    content = await _beginning(chunks, most + 1)
+    if len(content) > most:
+        message = f"the reply is larger than {most:,} bytes, and was not read to its end"
+        raise RequestFailed("unreadable", message, maybe_billed=True)
+    return content
+
+
+async def _beginning(chunks: AsyncIterable[bytes], most: int) -> bytes:
+    """The first ``most`` bytes at most."""
+    content = bytearray()
+    async for chunk in chunks:
+        content += chunk[: most - len(content)]
+        if len(content) >= most:
+            break
+    return bytes(content)
 
 
 def objects_in(content: bytes) -> list[dict[str, Any]]:
