@@ -39,9 +39,10 @@ def find_answer(response: str) -> FoundAnswer:
     Raises:
         NoAnswer: the response contains no answer, or an incomplete, empty or withdrawn box.
     """
-    text = _without_continuation(
-        _CALCULATION.sub("", _END_TOKEN.sub("", without_markup(strip_thinking(response)))).rstrip()
-    )
+    text = without_markup(strip_thinking(response))
+    if "<" in text or "INST]" in text:
+        text = _CALCULATION.sub("", _END_TOKEN.sub("", text))
+    text = _without_continuation(text.rstrip())
     if boxed := boxed_answer(text):
         return _after_box(boxed[0], text[boxed[1] :])
     if tagged := tagged_answer(text):
@@ -73,17 +74,19 @@ _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
 _CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
 _OTHER_TURN = re.compile(
-    r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b"
-    r"|\n(?:user|human):?[ \t]*\n",
-    re.IGNORECASE,
+    r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b", re.IGNORECASE
 )
+_USER_LINE = re.compile(r"\n(?:user|human):?[ \t]*\n", re.IGNORECASE)
 _STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
 
 
 def _without_continuation(text: str) -> str:
     """The text without another question that a model invents after its answer."""
-    if turn := _OTHER_TURN.search(text):
-        text = text[: turn.start()].rstrip()
+    turns = [_OTHER_TURN.search(text) if "<" in text else None, _USER_LINE.search(text)]
+    if starts := [turn.start() for turn in turns if turn]:
+        text = text[: min(starts)].rstrip()
+    if not _CONTINUATION.search(text):
+        return text
     stated = _STATED.search(text)
     continuation = _CONTINUATION.search(text, stated.end()) if stated else None
     return text[: continuation.start()].rstrip() if continuation else text
@@ -158,7 +161,10 @@ _FINAL = re.compile(r"\bfinal answer\b(?:\s+is)?\s*:?", re.IGNORECASE)
 
 
 def _key(text: str) -> str:
-    return re.sub(r"\\[()\[\],;! ]|\\left|\\right|\\text|[\s${}*.,]", "", text.replace("dfrac", "frac"))
+    return _LAYOUT.sub("", text.replace("dfrac", "frac"))
+
+
+_LAYOUT = re.compile(r"\\[()\[\],;! ]|\\left|\\right|\\text|[\s${}*.,]")
 
 
 def _whole_or_announced(text: str) -> FoundAnswer | None:
@@ -226,31 +232,50 @@ def _whole(text: str) -> str | None:
 
     Such a text is a formula, a number with its unit, up to three words, or one short sentence around a single formula.
     """
-    text = _OPENING.sub("", text.strip(" \t\n*_`\"'"))
-    if not text or len(text) > 1000 or "\\begin{al" in text:
+    text = text.strip(" \t\n*_`\"'")
+    text = text[opening.end() :] if (opening := _OPENING.match(text)) else text
+    if not text or len(text) > 1000 or "\\begin{al" in text or _is_prose(text):
         return None
     words = [word for word in WORD.findall(COMMAND.sub(" ", text)) if word.lower() not in _IN_FORMULAS]
     formulas = list(FORMULA.finditer(text))
-    if len(formulas) == 1 and len(words) <= 8 and len(text) - len(formulas[0][0]) <= 60 and ". " not in text:
+    if len(formulas) == 1 and len(words) <= _MAX_WORDS and len(text) - len(formulas[0][0]) <= 60 and ". " not in text:
         outside = text.replace(formulas[0][0], " ")
-        if re.search(r"\d|\bnot\b|^\s*(?:when|if|at|since|for)\b", outside, re.IGNORECASE):
+        if _NO_NAME.search(outside):
             return None
-        named = re.search(r"[^\W\d_]{3,}", text[: formulas[0].start()]) or re.match(
-            r"\s*(?:is|are)\b", text[formulas[0].end() :]
-        )
+        named = _LONG_WORD.search(text[: formulas[0].start()]) or _COPULA.match(text, formulas[0].end())
         return formulas[0][0] if named or _SENTENCE_WORD.search(outside) else text
-    if not formulas and re.search(r"\d[^\n]{0,80}?\b(?:is|are|equals|gives)\s[^\n]{0,80}?\d", text):
+    if not formulas and _STATEMENT.search(text):
         return None
-    if text.count("\n") > (12 if text[0] in "$\\" else 0) or re.search(r"\w\s*:\s", text):
+    if text.count("\n") > (12 if text[0] in "$\\" else 0) or _COLON.search(text):
         return None
     if len(formulas) > 1 and words:
         return None
-    number_first = re.match(r"[-+$€£\\(\[.]*\d", text)
+    number_first = _NUMBER_FIRST.match(text)
     if len(words) <= 3 and (number_first or len(words) == len(text.split())):
         return text
     return text if len(words) <= 1 or ("=" in text and len(words) <= 2) else None
 
 
+def _is_prose(text: str) -> bool:
+    """Whether a text has more words than an answer, found without reading all of it."""
+    count = 0
+    for mark in _WORD_OR_COMMAND.finditer(text):
+        count += bool(mark[1]) and mark[1].lower() not in _IN_FORMULAS
+        if count > _MAX_WORDS:
+            return True
+    return False
+
+
+_MAX_WORDS = 8
+"""Words of an answer."""
+_WORD_OR_COMMAND = re.compile(rf"{COMMAND.pattern}|({WORD.pattern})")
+_LONG_WORD = re.compile(r"[^\W\d_]{3,}")
+_COPULA = re.compile(r"\s*(?:is|are)\b")
+_NO_NAME = re.compile(r"\d|\bnot\b|^\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
+"""Text around a formula that is no name of it."""
+_STATEMENT = re.compile(r"\d[^\n]{0,80}?\b(?:is|are|equals|gives)\s[^\n]{0,80}?\d")
+_COLON = re.compile(r"\w\s*:\s")
+_NUMBER_FIRST = re.compile(r"[-+$€£\\(\[.]*\d")
 _SENTENCE_WORD = re.compile(r"\b(?:we|it|this|as|which|that|is|are|done|required|desired|needed)\b", re.IGNORECASE)
 """Words around a formula that are no unit of it."""
 _OPENING = re.compile(r"^(?:(?:so|thus|therefore|hence|finally|ok|okay|then|and)\b,?\s+(?=\S))+", re.IGNORECASE)

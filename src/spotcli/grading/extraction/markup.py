@@ -17,6 +17,8 @@ _RAISED = re.compile(r"<(sup|sub)>([^<>]{1,40})</\1>", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(r"(?<!boxed\{)\\text(?:bf)?\s*\{\s*((?:[Tt]he |[Ff]inal ){0,2}[Aa]nswer(?: is)?\s*:?)\s*\}")
 r"""An announcement within a formula: ``\text{Answer: } 42``."""
 _WIDE = str.maketrans({"，": ", ", "：": ": ", "；": "; ", "（": " (", "）": ") ", "＝": "=", "！": "! ", "。": ". "})
+_FOREIGN = re.compile("[\u200d\u2600-\U0010ffff]")
+"""Full-width characters, emoji and Chinese characters."""
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u200d]")
 
 
@@ -31,4 +33,6 @@ def without_markup(text: str) -> str:
     if "<" in text:
         text = _RAISED.sub(lambda raised: ("^" if raised[1].lower() == "sup" else "_") + f"{{{raised[2]}}}", text)
         text = _TAG.sub(lambda tag: "\n" if tag[0][:3].lower() in ("<br", "<p>", "</p") else "", text)
-    return text if text.isascii() else in_english(_EMOJI.sub("", text.translate(_WIDE)))
+    if text.isascii() or not _FOREIGN.search(text):
+        return text
+    return in_english(_EMOJI.sub("", text.translate(_WIDE)))
