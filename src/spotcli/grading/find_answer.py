@@ -14,6 +14,7 @@ This module and ``extraction`` use only the standard library.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
 from spotcli.grading.extraction.announcements import announced_answer, final_announcement, split_value, tagged_answer
@@ -40,9 +41,9 @@ def find_answer(response: str) -> FoundAnswer:
         NoAnswer: the response contains no answer, or an incomplete, empty or withdrawn box.
     """
     text = without_markup(strip_thinking(response))
-    if "<" in text or "INST]" in text:
-        text = _CALCULATION.sub("", _END_TOKEN.sub("", text))
-    text = _without_continuation(text.rstrip())
+    if any(token in text for token in _END_TOKENS):
+        text = _END_TOKEN.sub("", text)
+    text = _without_continuation((_CALCULATION.sub("", text) if "<<" in text else text).rstrip())
     if boxed := boxed_answer(text):
         return _after_box(boxed[0], text[boxed[1] :])
     if tagged := tagged_answer(text):
@@ -70,6 +71,8 @@ def find_reference(reference: str) -> FoundAnswer:
 
 _ANNOUNCING = re.compile(r"\s*(?:so|thus|therefore|hence)?,?\s*(?:the )?(?:final )?answer\b", re.IGNORECASE)
 _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_sentence)>|\[/?INST\])\s*(?=$|<|\[)")
+_END_TOKENS = ("</s>", "<|", "<e", "INST]")
+"""Text without one of these contains no end token."""
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
 _CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
@@ -182,14 +185,19 @@ def _whole_or_announced(text: str) -> FoundAnswer | None:
 # --- thinking ---
 
 _TAGS = "think|thinking|thought|thoughts|reasoning|scratchpad|analysis"
-_OPEN_OR_CLOSE = re.compile(rf"<(/?)(?:{_TAGS})>|(◁)(/?)think▷", re.IGNORECASE)
+_OPEN_OR_CLOSE = re.compile(rf"</?(?:{_TAGS})>", re.IGNORECASE)
+_OPEN_OR_CLOSE_OR_TRIANGLES = re.compile(rf"{_OPEN_OR_CLOSE.pattern}|◁/?think▷", re.IGNORECASE)
+
+
+def _thinking_marks(text: str) -> Iterator[re.Match[str]]:
+    return (_OPEN_OR_CLOSE_OR_TRIANGLES if "◁" in text else _OPEN_OR_CLOSE).finditer(text)
 
 
 def is_thinking_open(text: str) -> bool:
     """Whether a text ends within a thinking block."""
     depth = 0
-    for mark in _OPEN_OR_CLOSE.finditer(text):
-        depth = max(0, depth - 1) if mark[1] or mark[3] else depth + 1
+    for mark in _thinking_marks(text):
+        depth = max(0, depth - 1) if "/" in mark[0] else depth + 1
     return depth > 0
 
 
@@ -203,9 +211,8 @@ def strip_thinking(text: str) -> str:
         return text
     kept: list[str] = []
     position, depth = 0, 0
-    for mark in _OPEN_OR_CLOSE.finditer(text):
-        closing = bool(mark[1] or mark[3])
-        if closing:
+    for mark in _thinking_marks(text):
+        if "/" in mark[0]:
             if depth == 0:  # the chat template may have opened the block in the prompt
                 kept.clear()
             depth = max(0, depth - 1)

@@ -14,9 +14,9 @@ from spotcli.grading.extraction.conclusions import MAX_UNIT_WORDS, conclusion, r
 from spotcli.grading.extraction.languages import ABROAD, NOUNS
 from spotcli.grading.extraction.sentences import (
     FORMULA,
-    IS_WRONG,
     first_sentence,
     has_value,
+    is_wrong,
     lowered,
     masked,
     without_formulas,
@@ -247,7 +247,7 @@ def _announced(text: str) -> FoundAnswer:
         return FoundAnswer(f"({choice[1].upper()}) {choice[2].strip(' *')}")
     if not value:
         return _announced_sentence(sentence, rest)
-    if _TAKEN_BACK.match(following) or (not has_value(following) and IS_WRONG.search(lowered(following))):
+    if _TAKEN_BACK.match(following) or (not has_value(following) and is_wrong(lowered(following))):
         return FoundAnswer("", doubt="the announced answer is withdrawn")
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")

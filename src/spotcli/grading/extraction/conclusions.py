@@ -11,14 +11,14 @@ from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.sentences import (
     DIGIT,
     FORMULA,
-    IS_WRONG,
     has_value,
+    is_wrong,
     lowered,
     sentences_of,
     without_formulas,
     words_of,
 )
-from spotcli.grading.extraction.statements import RANGE, is_complete, several_values, statement
+from spotcli.grading.extraction.statements import is_complete, is_range, several_values, statement
 
 _NEAR_END = 1500
 """Characters at the end of a text in which its conclusion is searched."""
@@ -43,9 +43,7 @@ _IS = re.compile(
     r"|\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of))"
     r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$"
 )
-_DENIED = re.compile(
-    r"\b(?:not|n't|cannot|never)(?:\s+(?:be|equal|simply|just))*\s+[$\\(\[]*[\d.,/-]+[$)\]]*\W*$"
-)
+_DENIED = re.compile(r"\b(?:not|n't|cannot|never)(?:\s+(?:be|equal|simply|just))*\s+[$\\(\[]*[\d.,/-]+[$)\]]*\W*$")
 """The end of a sentence that denies its value: "The answer cannot be 7."."""
 _TRAILING_FORMULA = re.compile(rf"(?P<before>.*?)(?P<formula>{FORMULA.pattern})(?P<after>[^$\\]*)$", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\\begin\{(align|aligned|alignat|gather|gathered|eqnarray|equation|split|multline)\*?\}")
@@ -71,7 +69,7 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     for sentence in reversed(sentences[-_SEARCHED:]):
         if has_value(sentence):
             words = lowered(sentence)
-            if _DENIED.search(words) or RANGE.search(words) or IS_WRONG.search(words):
+            if _is_denied(words) or is_range(words) or is_wrong(words):
                 return None
             answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
             if answer and answer.doubt == NO_STATEMENT and _is_computed(end, sentences, sentence):
@@ -80,6 +78,11 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
         if len(words_of(sentence)) > 12:
             return None
     return None
+
+
+def _is_denied(words: str) -> bool:
+    """Whether a sentence in lower case denies the value in which it ends."""
+    return ("not" in words or "n't" in words or "never" in words) and bool(_DENIED.search(words))
 
 
 _SEARCHED = 3
@@ -180,7 +183,10 @@ def _of_formula(sentence: re.Match[str], doubt: str) -> FoundAnswer | None:
 
 
 def _is_sure(before: str, words: str, after: str, predicate: bool) -> bool:
-    """Whether a sentence states the value between two texts as the answer; ``words``: the text before it in lower case."""
+    """Whether a sentence states the value between two texts as the answer.
+
+    ``words``: the text before the value in lower case. ``predicate``: whether a verb is before the value.
+    """
     if not _IS.search(words) and not (predicate and _CONCLUDING.search(words)):
         return False
     last_clause = _CLAUSE_END.split(without_formulas(before))[-1]

@@ -28,7 +28,7 @@ def without_markup(text: str) -> str:
         text = _ANNOUNCEMENT.sub(r"\1 ", text)
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    if ">" in text or "--" in text or "==" in text:
+    if "--" in text or "==" in text or (">" in text and ("> " in text or ">\t" in text or "-=" in text)):
         text = _QUOTED.sub("", text)
     if "<" in text:
         text = _RAISED.sub(lambda raised: ("^" if raised[1].lower() == "sup" else "_") + f"{{{raised[2]}}}", text)

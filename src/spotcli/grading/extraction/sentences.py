@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 
 DIGIT = re.compile(r"\d")
-IS_WRONG = re.compile(
-    r"\b(?:that|this|it|which)(?:['\u2019]s| is| was)\s+(?:not (?:right|correct)|wrong|incorrect)\b"
-)
-"""A clause that withdraws what is before it, in lower case."""
+_IS_WRONG = re.compile(r"\b(?:that|this|it|which)(?:['\u2019]s| is| was)\s+(?:not (?:right|correct)|wrong|incorrect)\b")
 FORMULA = re.compile(
     r"\$\$.+?\$\$|\$(?!\s*[\d,.]+\s+[A-Za-z(])[^$\n]*[^$\n=*/+\s(-]\s*\$(?!\d)|\\\((?:(?!\\\)).)+\\\)|\\\[.+?\\\]",
     re.DOTALL,
@@ -107,6 +104,11 @@ def without_formulas(text: str) -> str:
 def has_value(text: str) -> bool:
     """Whether a text contains a formula or a number."""
     return bool(DIGIT.search(text) or FORMULA.search(text))
+
+
+def is_wrong(words: str) -> bool:
+    """Whether a clause of a text in lower case withdraws what is before it: "that is wrong"."""
+    return ("right" in words or "correct" in words or "wrong" in words) and bool(_IS_WRONG.search(words))
 
 
 def masked(text: str, mark: str = "*") -> str:

@@ -77,11 +77,10 @@ _OPERATION = re.compile(
 """The end of a text before a value of which something else is computed: "the square of 7"."""
 _CONTINUED = re.compile(r",?\s+(?:which|so that|leaving|making|meaning)\b")
 """The start of a subordinate clause that may state the result: ", which leaves him with $20."."""
-RANGE = re.compile(
+_RANGE = re.compile(
     r"\b(?:greater|larger|bigger|smaller|less) than (?:or equal to )?[$\\(]*[\d.]+[$\\)]*\.?$"
     r"|\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$"
 )
-"""The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|be|equals?|equal to|comes to|amounts to|totals|total of|yields?|gives?|get|obtain|find)"
     r"(?:\s+(?:exactly|only|just|simply|approximately|about|roughly|therefore|thus|then|now|indeed))*\s*:?\s*$"
@@ -98,9 +97,7 @@ _NO_RESULT = re.compile(
     r"|(?:initially|originally|at first),? (?:i|we|thought))\b|n['\u2019]t\b"
 )
 """Words of a sentence that states no result."""
-_SUBJECT = re.compile(
-    r"\W*(?:(?:so|thus|hence|therefore|then|now|finally|in total|altogether|overall)\b\W*)*"
-)
+_SUBJECT = re.compile(r"\W*(?:(?:so|thus|hence|therefore|then|now|finally|in total|altogether|overall)\b\W*)*")
 """The text before a value that begins the subject of a sentence."""
 _LIST = re.compile(r"\s*(?:[A-Za-z]+\s*)?(?:,|,?\s*\b(?:and|or)\b|&)\s*$")
 _UNIT = re.compile(r"[ -]?((?:square|cubic|sq\.?|cu\.?)\s+)?([A-Za-z]+)(\s*(?:/|per)\s*[A-Za-z]+)?")
@@ -110,9 +107,7 @@ _ENDING = re.compile(
     rf"(.*\b(?:is|are|was|equals|becomes)\s+(?:equal to\s+)?)({_VALUE_PATTERN})((?:\s+[a-z]+){{0,3}})", re.DOTALL
 )
 """A sentence whose verb is before its last value: "The remainder when 2^100 is divided by 7 is 2."."""
-_HYPOTHESIS = re.compile(
-    r"\b(?:if|suppose|assume|let|not|cannot|case|would|each|when\b[^,]*,|where\b[^,]*,)\b"
-)
+_HYPOTHESIS = re.compile(r"\b(?:if|suppose|assume|let|not|cannot|case|would|each|when\b[^,]*,|where\b[^,]*,)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +138,7 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
 
     ``announced``: the text before the sentence announces it as the answer; otherwise its words must conclude it.
     """
-    if len(sentence) > _MAX_LENGTH or RANGE.search(lowered(sentence)):
+    if len(sentence) > _MAX_LENGTH or is_range(lowered(sentence)):
         return None
     clause = _main_clause(sentence)
     if ending := _value_after_verb(clause):
@@ -228,7 +223,12 @@ _NEXT_WORD = re.compile(r"[ -]*([A-Za-z]+)")
 def _hidden(text: str) -> str:
     """The text with every formula replaced by as many marks."""
     hidden = masked(text, _MARK)
-    return hidden if hidden.isascii() else _PLAIN_FORMULA.sub(lambda formula: _MARK * len(formula[0]), hidden)
+    return hidden if text.isascii() else _PLAIN_FORMULA.sub(lambda formula: _MARK * len(formula[0]), hidden)
+
+
+def is_range(words: str) -> bool:
+    """Whether a sentence in lower case states only a range: "the answer lies between 4 and 5"."""
+    return (" than " in words or "between" in words) and bool(_RANGE.search(words))
 
 
 def is_complete(after: str) -> bool:
@@ -256,9 +256,7 @@ def _after_copula(before: str) -> str:
     return _VERB.split(before)[-1]
 
 
-_VERB = re.compile(
-    r"\b(?:is|are|was|were|be|equals?|has|have|gets?|needs?|makes?|takes?|costs?|pays?|earns?)\b|:"
-)
+_VERB = re.compile(r"\b(?:is|are|was|were|be|equals?|has|have|gets?|needs?|makes?|takes?|costs?|pays?|earns?)\b|:")
 
 
 def _compound(text: str, hidden: str, values: list[_Value]) -> _Value | None:
