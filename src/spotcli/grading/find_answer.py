@@ -21,7 +21,7 @@ from spotcli.grading.extraction.announcements import announced_answer, final_ann
 from spotcli.grading.extraction.boxes import boxed_answer
 from spotcli.grading.extraction.conclusions import conclusion, whole_answer
 from spotcli.grading.extraction.markup import without_markup
-from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value
+from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value, lowered
 
 __all__ = [
     "FoundAnswer",
@@ -41,7 +41,7 @@ def find_answer(response: str) -> FoundAnswer:
         NoAnswer: the response contains no answer, or an incomplete, empty or withdrawn box.
     """
     text = without_markup(strip_thinking(response))
-    if any(token in text for token in _END_TOKENS):
+    if "</s>" in text or "<|" in text or "<e" in text or "INST]" in text:
         text = _END_TOKEN.sub("", text)
     text = _without_continuation((_CALCULATION.sub("", text) if "<<" in text else text).rstrip())
     if boxed := boxed_answer(text):
@@ -71,16 +71,16 @@ def find_reference(reference: str) -> FoundAnswer:
 
 _ANNOUNCING = re.compile(r"\s*(?:so|thus|therefore|hence)?,?\s*(?:the )?(?:final )?answer\b", re.IGNORECASE)
 _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_sentence)>|\[/?INST\])\s*(?=$|<|\[)")
-_END_TOKENS = ("</s>", "<|", "<e", "INST]")
-"""Text without one of these contains no end token."""
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
-_CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
+_CONTINUATION = re.compile(
+    r"\n(?=[ \t#*QPUHI])[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:"
+)
 _OTHER_TURN = re.compile(
     r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b", re.IGNORECASE
 )
 _USER_LINE = re.compile(r"\n(?:user|human):?[ \t]*\n", re.IGNORECASE)
-_STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
+_STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)")
 
 
 def _without_continuation(text: str) -> str:
@@ -90,7 +90,7 @@ def _without_continuation(text: str) -> str:
         text = text[: min(starts)].rstrip()
     if not _CONTINUATION.search(text):
         return text
-    stated = _STATED.search(text)
+    stated = _STATED.search(lowered(text))
     continuation = _CONTINUATION.search(text, stated.end()) if stated else None
     return text[: continuation.start()].rstrip() if continuation else text
 
@@ -99,33 +99,28 @@ def _without_continuation(text: str) -> str:
 
 _WITHDRAWN = re.compile(
     r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|(?<!common )mistake"
-    r"|(?:wrong|incorrect)(?! answer)|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
-    re.IGNORECASE,
+    r"|(?:wrong|incorrect)(?! answer)|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b"
 )
 _CORRECTED = re.compile(
     r"\b(?:however|but|actually)\b[^.\n]{0,120}?\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected"
     r"|count(?:s|ed)?\b[^.\n]{0,40}\btwice"
-    r"|(?:correct|right|actual|real|true) (?:answer|value|result)|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
-    re.IGNORECASE,
+    r"|(?:correct|right|actual|real|true) (?:answer|value|result)|double[- ]count\w*)\b[^.\n\d]{0,120}\d"
 )
 """A correction without a word of withdrawal: "However, we must divide by 2, which gives 3."."""
 _CONFIRMED = re.compile(
     r"\b(?:is (?:indeed )?(?:correct|right|valid)|(?:indeed|also) (?:correct|holds)|confirm\w*|verified|checks out"
-    r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
-    re.IGNORECASE,
+    r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b"
 )
 _HYPOTHETICAL = re.compile(
     r"\b(?:common|easy to|tempting|typical|students|people|one (?:might|may|could)|might think"
-    r"|would (?:give|yield|lead))\b",
-    re.IGNORECASE,
+    r"|would (?:give|yield|lead))\b"
 )
 """A mistake that somebody else makes: "It is easy to make the mistake of ..., which would give 28."."""
 _ENDS_CONFIRMED = re.compile(
-    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$",
-    re.IGNORECASE,
+    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$"
 )
 """The end of a check of the boxed answer: "..., so our answer is correct."."""
-_SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$", re.IGNORECASE)
+_SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$")
 
 
 def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
@@ -136,31 +131,33 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
     """
     if len(tail.strip(" \t\n$.*)]}\\")) < 2:
         return answer
-    withdrawn = bool(_WITHDRAWN.search(tail) or _CORRECTED.search(tail)) and not _CONFIRMED.search(tail)
-    later = _whole_or_announced(tagged_answer(tail) or "")
-    if _STATED.search(tail) or "final result" in tail or _ANSWER.search(tail):
-        confirmed = _ENDS_CONFIRMED.search(tail) and not _WITHDRAWN.search(tail)
+    words = lowered(tail)
+    withdrawn = bool(_WITHDRAWN.search(words) or _CORRECTED.search(words)) and not _CONFIRMED.search(words)
+    tagged = tagged_answer(tail)
+    later = _whole_or_announced(tagged) if tagged else None
+    if _STATED.search(words) or "final result" in tail or _ANSWER.search(words):
+        confirmed = _ENDS_CONFIRMED.search(words) and not _WITHDRAWN.search(words)
         later = later or (final_announcement(tail) if confirmed else announced_answer(tail))
     if later and later.text and has_value(later.text) and _key(later.text) != _key(answer.text):
-        if withdrawn or _FINAL.search(tail):
+        if withdrawn or _FINAL.search(words):
             return later
         return FoundAnswer(later.text, doubt=later.doubt or "the box and a later announcement differ")
     if later and later.text:
         return answer
-    if withdrawn and _HYPOTHETICAL.search(tail):
+    if withdrawn and _HYPOTHETICAL.search(words):
         return FoundAnswer(answer.text, doubt="the text after the box names a mistake", others=answer.others)
     if withdrawn:
         if corrected := conclusion(tail, "the boxed answer is withdrawn"):
             return corrected
         raise NoAnswer("the boxed answer is withdrawn")
-    ending = _SO_VALUE.search(tail.strip(" .\n"))
+    ending = _SO_VALUE.search(words.strip(" .\n"))
     if ending and has_value(ending[0]) and _key(answer.text) not in _key(tail):
         return FoundAnswer(answer.text, doubt="the text after the box concludes another value", others=answer.others)
     return answer
 
 
-_ANSWER = re.compile(r"\banswer|\bcorrect (?:one|value)", re.IGNORECASE)
-_FINAL = re.compile(r"\bfinal answer\b(?:\s+is)?\s*:?", re.IGNORECASE)
+_ANSWER = re.compile(r"\banswer|\bcorrect (?:one|value)")
+_FINAL = re.compile(r"\bfinal answer\b(?:\s+is)?\s*:?")
 
 
 def _key(text: str) -> str:

@@ -52,7 +52,7 @@ def boxed_answer(text: str) -> tuple[FoundAnswer, int] | None:
     Raises:
         NoAnswer: the last box is not closed, empty or denied.
     """
-    if "\\boxed" not in text and "\\fbox" not in text:
+    if "box" not in text:
         return None
     closed, unclosed = all_boxes(text)
     boxes = _outside_programs(text, closed)
@@ -63,9 +63,17 @@ def boxed_answer(text: str) -> tuple[FoundAnswer, int] | None:
         return None
     if boxes[-1] is not filled[-1]:
         raise NoAnswer("the last box is empty")
-    if _DENIED.search(lowered(text[max(0, filled[-1].start - 60) : filled[-1].start].rstrip("$ (\\["))):
+    if _is_denied(text, filled[-1]):
         raise NoAnswer("the text denies the boxed answer")
     return _of_several(text, filled), filled[-1].end
+
+
+def _is_denied(text: str, box: Box) -> bool:
+    """Whether the text before a box denies its content: "it cannot be"."""
+    words = lowered(text[max(0, box.start - 60) : box.start])
+    if not ("not" in words or "n't" in words or "never" in words or "answer" in words or "rather" in words):
+        return False
+    return _DENIED.search(words.rstrip("$ (\\[")) is not None
 
 
 def _outside_programs(text: str, boxes: list[Box]) -> list[Box]:
@@ -159,8 +167,7 @@ _SIDE = re.compile(
 )
 _LABEL = re.compile(
     r"(?:^|[\s.;:*(])(?:(?:parts?|questions?|answer|problem|case|q)\s*\(?([a-h]|\d{1,2}|[ivx]{1,4})\b|\(([a-h]|\d{1,2}|[ivx]{1,4})\))"
-    r"|(?:^|\n)\s*[*#]*(\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|\b(minim|maxim|smallest|largest|least|greatest)",
-    re.IGNORECASE,
+    r"|(?:^|\n)\s*[*#]*(\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|\b(minim|maxim|smallest|largest|least|greatest)"
 )
 
 
@@ -248,8 +255,8 @@ def _are_labelled(text: str, box: Box, following: Box, boxes: list[Box]) -> bool
     start = max(boxes[index - 1].end if index else 0, box.start - 2000)
     labels = []
     for region in (text[start : box.start], text[box.end : following.start]):
-        found = _LABEL.findall(region)
-        labels.append("".join(found[-1]).lower() if found else "")
+        found = _LABEL.findall(lowered(region))
+        labels.append("".join(found[-1]) if found else "")
     return all(labels) and labels[0] != labels[1]
 
 
