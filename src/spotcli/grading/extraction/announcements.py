@@ -45,18 +45,17 @@ _ANSWER_ABROAD = re.compile(rf"(?P<noun>)(?P<of>(?!))?{ABROAD}[*_`\"]*", re.IGNO
 _OTHER_ANSWER = re.compile(
     r"\b(?:wrong|incorrect|other|another|common|false|possible|first|second|third|tempting|intermediate|partial|not"
     r"|(?:check|verify|checking|verifying|confirm|assume|suppose|assuming|supposing|if|whether)"
-    r"\s+(?:that\s+)?(?:our|the|this|that the|that our))\s+$",
-    re.IGNORECASE,
+    r"\s+(?:that\s+)?(?:our|the|this|that the|that our))\s+$"
 )
 _HEARSAY = re.compile(
-    r"\b(?:mistake|might|may|could|tempt\w*|wrongly|incorrectly|book|key|people|students|expected|given|supposed)\b",
-    re.IGNORECASE,
+    r"\b(?:mistake|might|may|could|tempt\w*|wrongly|incorrectly|book|key|people|students|expected|given|supposed)\b"
 )
 """Words before an announcement that somebody else, or nobody, makes."""
+_STOP = re.compile(r"[.!?\n]")
 _DENIAL = re.compile(r"not\s+(?=[$\d\\(-]|[A-J]\b)")
 _NOT_BUT = re.compile(r"\s*not\s+[^\s.?!]{1,40},?\s+but\s+(?:rather\s+)?(?=[*$\d\\(-])")
 """The start of an announcement of another value: "not 16 but 18"."""
-_PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
+_PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)")
 _MARKED_LINE = re.compile(
     r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution|(?:Final )?Result)(?:\*\*|__)?\s*"
     r"(?:[:\uff1a]|(?<=Ans)\.)(?:\*\*|__)?\s*(.+)$",
@@ -214,12 +213,12 @@ def _announcements(text: str) -> list[re.Match[str]]:
 
 def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
     """Whether an announcement names no final answer: a wrong one, one of a part, or a question."""
-    before = text[: announcement.start()]
+    before = lowered(text[: announcement.start()])
     sentence, rest = first_sentence(text[announcement.end() :])
     end = len(text) - len(rest)
     return bool(
-        _OTHER_ANSWER.search(before)
-        or _HEARSAY.search(re.split(r"[.!?\n]", before)[-1])
+        (before[-1:].isspace() and _OTHER_ANSWER.search(before))
+        or _HEARSAY.search(_STOP.split(before)[-1])
         or (announcement["of"] and _PART.search(announcement["of"]))
         or text[end - 1 : end] == "?"
         or sentence.lower().startswith(("correct", "right", "wrong"))

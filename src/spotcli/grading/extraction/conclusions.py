@@ -174,7 +174,8 @@ def _of_formula(sentence: re.Match[str], doubt: str) -> FoundAnswer | None:
     if environment := _ENVIRONMENT.search(content):
         content = content[environment.end() :].partition("\\end{")[0]
     words = lowered(before)
-    predicate = _PREDICATE.search(words)
+    near = max(0, len(words) - _PREDICATE_LENGTH)
+    predicate = _PREDICATE.search(words, near) or _PREDICATE.search(words)
     if not predicate and "=" not in content:
         return None
     if not doubt and not _is_sure(before, words, after, predicate is not None):

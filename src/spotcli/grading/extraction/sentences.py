@@ -12,9 +12,10 @@ FORMULA = re.compile(
 )
 """A formula in its delimiters; ``$5 and $`` in "$5 and $6" is not one."""
 _SENTENCE_END = re.compile(
+    r"(?=[\\$\d.!?。\n<ieavRscrEFDMSN])(?:"  # the first characters of all alternatives
     rf"(\\begin\{{(?:align|gather|equation|eqnarray)\w*\*?\}}.*?\\end\{{\w+\*?\}}|{FORMULA.pattern}|\\.|\d[.,]\d"
     r"|\b(?:i\.e|e\.g|approx|vs|Rs|sq|cu|resp|etc|Eq|Fig|Dr|Mr|Mrs|St|No)\.)"
-    r"|([.!?。](?=\s|$|[\"*)]|[^\x00-\x7f])|\n|<\|)",
+    r"|([.!?。](?=\s|$|[\"*)]|[^\x00-\x7f])|\n|<\|))",
     re.DOTALL,
 )
 _CLOSING = re.compile(r"[)\]\"*]+")
