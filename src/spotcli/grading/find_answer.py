@@ -14,13 +14,14 @@ This module and ``extraction`` use only the standard library.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
 from spotcli.grading.extraction.announcements import announced_answer, final_announcement, split_value, tagged_answer
 from spotcli.grading.extraction.boxes import boxed_answer
 from spotcli.grading.extraction.conclusions import conclusion, whole_answer
 from spotcli.grading.extraction.markup import without_markup
-from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value
+from spotcli.grading.extraction.sentences import COMMAND, FORMULA, WORD, has_value, lowered
 
 __all__ = [
     "FoundAnswer",
@@ -39,9 +40,10 @@ def find_answer(response: str) -> FoundAnswer:
     Raises:
         NoAnswer: the response contains no answer, or an incomplete, empty or withdrawn box.
     """
-    text = _without_continuation(
-        _CALCULATION.sub("", _END_TOKEN.sub("", without_markup(strip_thinking(response)))).rstrip()
-    )
+    text = without_markup(strip_thinking(response))
+    if "</s>" in text or "<|" in text or "<e" in text or "INST]" in text:
+        text = _END_TOKEN.sub("", text)
+    text = _without_continuation((_CALCULATION.sub("", text) if "<<" in text else text).rstrip())
     if boxed := boxed_answer(text):
         return _after_box(boxed[0], text[boxed[1] :])
     if tagged := tagged_answer(text):
@@ -71,20 +73,24 @@ _ANNOUNCING = re.compile(r"\s*(?:so|thus|therefore|hence)?,?\s*(?:the )?(?:final
 _END_TOKEN = re.compile(r"(?:</s>|<\|[\w-]{1,30}\|>|<(?:eos|end_of_turn|end_of_sentence)>|\[/?INST\])\s*(?=$|<|\[)")
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
 """Notes of a calculator within a solution: ``<<3*4=12>>``."""
-_CONTINUATION = re.compile(r"\n[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:")
-_OTHER_TURN = re.compile(
-    r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b"
-    r"|\n(?:user|human):?[ \t]*\n",
-    re.IGNORECASE,
+_CONTINUATION = re.compile(
+    r"\n(?=[ \t#*QPUHI])[ \t]*(?:#+[ \t]*)?(?:\*\*)?(?:Question|Problem|Q|User|Human|Instruction)\s*:"
 )
-_STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)", re.IGNORECASE)
+_OTHER_TURN = re.compile(
+    r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system)\b|<\|user\|>|<start_of_turn>user\b", re.IGNORECASE
+)
+_USER_LINE = re.compile(r"\n(?:user|human):?[ \t]*\n", re.IGNORECASE)
+_STATED = re.compile(r"\\boxed|####|\banswer(?: is|:)")
 
 
 def _without_continuation(text: str) -> str:
     """The text without another question that a model invents after its answer."""
-    if turn := _OTHER_TURN.search(text):
-        text = text[: turn.start()].rstrip()
-    stated = _STATED.search(text)
+    turns = [_OTHER_TURN.search(text) if "<" in text else None, _USER_LINE.search(text)]
+    if starts := [turn.start() for turn in turns if turn]:
+        text = text[: min(starts)].rstrip()
+    if not _CONTINUATION.search(text):
+        return text
+    stated = _STATED.search(lowered(text))
     continuation = _CONTINUATION.search(text, stated.end()) if stated else None
     return text[: continuation.start()].rstrip() if continuation else text
 
@@ -93,33 +99,28 @@ def _without_continuation(text: str) -> str:
 
 _WITHDRAWN = re.compile(
     r"\b(?:wait|hmm|oops|correction|sorry|hold on|i made (?:a|an) \w+|(?<!common )mistake"
-    r"|(?:wrong|incorrect)(?! answer)|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b",
-    re.IGNORECASE,
+    r"|(?:wrong|incorrect)(?! answer)|should (?:be|have)|on second thought|not (?:right|correct)|let me re)\b"
 )
 _CORRECTED = re.compile(
     r"\b(?:however|but|actually)\b[^.\n]{0,120}?\b(?:must|have to|need to|should|forgot|missed|overlooked|neglected"
     r"|count(?:s|ed)?\b[^.\n]{0,40}\btwice"
-    r"|(?:correct|right|actual|real|true) (?:answer|value|result)|double[- ]count\w*)\b[^.\n\d]{0,120}\d",
-    re.IGNORECASE,
+    r"|(?:correct|right|actual|real|true) (?:answer|value|result)|double[- ]count\w*)\b[^.\n\d]{0,120}\d"
 )
 """A correction without a word of withdrawal: "However, we must divide by 2, which gives 3."."""
 _CONFIRMED = re.compile(
     r"\b(?:is (?:indeed )?(?:correct|right|valid)|(?:indeed|also) (?:correct|holds)|confirm\w*|verified|checks out"
-    r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b",
-    re.IGNORECASE,
+    r"|matches|as (?:expected|required|desired)|no (?:mistake|error)s?|yes|looks good|consistent)\b"
 )
 _HYPOTHETICAL = re.compile(
     r"\b(?:common|easy to|tempting|typical|students|people|one (?:might|may|could)|might think"
-    r"|would (?:give|yield|lead))\b",
-    re.IGNORECASE,
+    r"|would (?:give|yield|lead))\b"
 )
 """A mistake that somebody else makes: "It is easy to make the mistake of ..., which would give 28."."""
 _ENDS_CONFIRMED = re.compile(
-    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$",
-    re.IGNORECASE,
+    r"\b(?:answer|solution|result|value|it)\s+(?:is|was)\s+(?:indeed\s+)?(?:correct|right|valid|verified)\W*$"
 )
 """The end of a check of the boxed answer: "..., so our answer is correct."."""
-_SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$", re.IGNORECASE)
+_SO_VALUE = re.compile(r"\b(?:so|hence|thus|therefore|giving)\b[^.\n]*$")
 
 
 def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
@@ -130,35 +131,40 @@ def _after_box(answer: FoundAnswer, tail: str) -> FoundAnswer:
     """
     if len(tail.strip(" \t\n$.*)]}\\")) < 2:
         return answer
-    withdrawn = bool(_WITHDRAWN.search(tail) or _CORRECTED.search(tail)) and not _CONFIRMED.search(tail)
-    later = _whole_or_announced(tagged_answer(tail) or "")
-    if _STATED.search(tail) or "final result" in tail or _ANSWER.search(tail):
-        confirmed = _ENDS_CONFIRMED.search(tail) and not _WITHDRAWN.search(tail)
+    words = lowered(tail)
+    withdrawn = bool(_WITHDRAWN.search(words) or _CORRECTED.search(words)) and not _CONFIRMED.search(words)
+    tagged = tagged_answer(tail)
+    later = _whole_or_announced(tagged) if tagged else None
+    if _STATED.search(words) or "final result" in tail or _ANSWER.search(words):
+        confirmed = _ENDS_CONFIRMED.search(words) and not _WITHDRAWN.search(words)
         later = later or (final_announcement(tail) if confirmed else announced_answer(tail))
     if later and later.text and has_value(later.text) and _key(later.text) != _key(answer.text):
-        if withdrawn or _FINAL.search(tail):
+        if withdrawn or _FINAL.search(words):
             return later
         return FoundAnswer(later.text, doubt=later.doubt or "the box and a later announcement differ")
     if later and later.text:
         return answer
-    if withdrawn and _HYPOTHETICAL.search(tail):
+    if withdrawn and _HYPOTHETICAL.search(words):
         return FoundAnswer(answer.text, doubt="the text after the box names a mistake", others=answer.others)
     if withdrawn:
         if corrected := conclusion(tail, "the boxed answer is withdrawn"):
             return corrected
         raise NoAnswer("the boxed answer is withdrawn")
-    ending = _SO_VALUE.search(tail.strip(" .\n"))
+    ending = _SO_VALUE.search(words.strip(" .\n"))
     if ending and has_value(ending[0]) and _key(answer.text) not in _key(tail):
         return FoundAnswer(answer.text, doubt="the text after the box concludes another value", others=answer.others)
     return answer
 
 
-_ANSWER = re.compile(r"\banswer|\bcorrect (?:one|value)", re.IGNORECASE)
-_FINAL = re.compile(r"\bfinal answer\b(?:\s+is)?\s*:?", re.IGNORECASE)
+_ANSWER = re.compile(r"\banswer|\bcorrect (?:one|value)")
+_FINAL = re.compile(r"\bfinal answer\b(?:\s+is)?\s*:?")
 
 
 def _key(text: str) -> str:
-    return re.sub(r"\\[()\[\],;! ]|\\left|\\right|\\text|[\s${}*.,]", "", text.replace("dfrac", "frac"))
+    return _LAYOUT.sub("", text.replace("dfrac", "frac"))
+
+
+_LAYOUT = re.compile(r"\\[()\[\],;! ]|\\left|\\right|\\text|[\s${}*.,]")
 
 
 def _whole_or_announced(text: str) -> FoundAnswer | None:
@@ -176,14 +182,19 @@ def _whole_or_announced(text: str) -> FoundAnswer | None:
 # --- thinking ---
 
 _TAGS = "think|thinking|thought|thoughts|reasoning|scratchpad|analysis"
-_OPEN_OR_CLOSE = re.compile(rf"<(/?)(?:{_TAGS})>|(◁)(/?)think▷", re.IGNORECASE)
+_OPEN_OR_CLOSE = re.compile(rf"</?(?:{_TAGS})>", re.IGNORECASE)
+_OPEN_OR_CLOSE_OR_TRIANGLES = re.compile(rf"{_OPEN_OR_CLOSE.pattern}|◁/?think▷", re.IGNORECASE)
+
+
+def _thinking_marks(text: str) -> Iterator[re.Match[str]]:
+    return (_OPEN_OR_CLOSE_OR_TRIANGLES if "◁" in text else _OPEN_OR_CLOSE).finditer(text)
 
 
 def is_thinking_open(text: str) -> bool:
     """Whether a text ends within a thinking block."""
     depth = 0
-    for mark in _OPEN_OR_CLOSE.finditer(text):
-        depth = max(0, depth - 1) if mark[1] or mark[3] else depth + 1
+    for mark in _thinking_marks(text):
+        depth = max(0, depth - 1) if "/" in mark[0] else depth + 1
     return depth > 0
 
 
@@ -197,9 +208,8 @@ def strip_thinking(text: str) -> str:
         return text
     kept: list[str] = []
     position, depth = 0, 0
-    for mark in _OPEN_OR_CLOSE.finditer(text):
-        closing = bool(mark[1] or mark[3])
-        if closing:
+    for mark in _thinking_marks(text):
+        if "/" in mark[0]:
             if depth == 0:  # the chat template may have opened the block in the prompt
                 kept.clear()
             depth = max(0, depth - 1)
@@ -226,31 +236,50 @@ def _whole(text: str) -> str | None:
 
     Such a text is a formula, a number with its unit, up to three words, or one short sentence around a single formula.
     """
-    text = _OPENING.sub("", text.strip(" \t\n*_`\"'"))
-    if not text or len(text) > 1000 or "\\begin{al" in text:
+    text = text.strip(" \t\n*_`\"'")
+    text = text[opening.end() :] if (opening := _OPENING.match(text)) else text
+    if not text or len(text) > 1000 or "\\begin{al" in text or _is_prose(text):
         return None
     words = [word for word in WORD.findall(COMMAND.sub(" ", text)) if word.lower() not in _IN_FORMULAS]
     formulas = list(FORMULA.finditer(text))
-    if len(formulas) == 1 and len(words) <= 8 and len(text) - len(formulas[0][0]) <= 60 and ". " not in text:
+    if len(formulas) == 1 and len(words) <= _MAX_WORDS and len(text) - len(formulas[0][0]) <= 60 and ". " not in text:
         outside = text.replace(formulas[0][0], " ")
-        if re.search(r"\d|\bnot\b|^\s*(?:when|if|at|since|for)\b", outside, re.IGNORECASE):
+        if _NO_NAME.search(outside):
             return None
-        named = re.search(r"[^\W\d_]{3,}", text[: formulas[0].start()]) or re.match(
-            r"\s*(?:is|are)\b", text[formulas[0].end() :]
-        )
+        named = _LONG_WORD.search(text[: formulas[0].start()]) or _COPULA.match(text, formulas[0].end())
         return formulas[0][0] if named or _SENTENCE_WORD.search(outside) else text
-    if not formulas and re.search(r"\d[^\n]{0,80}?\b(?:is|are|equals|gives)\s[^\n]{0,80}?\d", text):
+    if not formulas and _STATEMENT.search(text):
         return None
-    if text.count("\n") > (12 if text[0] in "$\\" else 0) or re.search(r"\w\s*:\s", text):
+    if text.count("\n") > (12 if text[0] in "$\\" else 0) or _COLON.search(text):
         return None
     if len(formulas) > 1 and words:
         return None
-    number_first = re.match(r"[-+$€£\\(\[.]*\d", text)
+    number_first = _NUMBER_FIRST.match(text)
     if len(words) <= 3 and (number_first or len(words) == len(text.split())):
         return text
     return text if len(words) <= 1 or ("=" in text and len(words) <= 2) else None
 
 
+def _is_prose(text: str) -> bool:
+    """Whether a text has more words than an answer, found without reading all of it."""
+    count = 0
+    for mark in _WORD_OR_COMMAND.finditer(text):
+        count += bool(mark[1]) and mark[1].lower() not in _IN_FORMULAS
+        if count > _MAX_WORDS:
+            return True
+    return False
+
+
+_MAX_WORDS = 8
+"""Words of an answer."""
+_WORD_OR_COMMAND = re.compile(rf"{COMMAND.pattern}|({WORD.pattern})")
+_LONG_WORD = re.compile(r"[^\W\d_]{3,}")
+_COPULA = re.compile(r"\s*(?:is|are)\b")
+_NO_NAME = re.compile(r"\d|\bnot\b|^\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
+"""Text around a formula that is no name of it."""
+_STATEMENT = re.compile(r"\d[^\n]{0,80}?\b(?:is|are|equals|gives)\s[^\n]{0,80}?\d")
+_COLON = re.compile(r"\w\s*:\s")
+_NUMBER_FIRST = re.compile(r"[-+$€£\\(\[.]*\d")
 _SENTENCE_WORD = re.compile(r"\b(?:we|it|this|as|which|that|is|are|done|required|desired|needed)\b", re.IGNORECASE)
 """Words around a formula that are no unit of it."""
 _OPENING = re.compile(r"^(?:(?:so|thus|therefore|hence|finally|ok|okay|then|and)\b,?\s+(?=\S))+", re.IGNORECASE)

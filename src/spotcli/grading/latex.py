@@ -13,6 +13,8 @@ from spotcli.grading.characters import group_end, without_unicode
 from spotcli.grading.notation import RULES
 
 _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in RULES]
+_DOUBLED_BACKSLASH = re.compile(r"\\\\+(?=[a-zA-Z({\[%$])")
+"""Backslashes doubled by JSON or Python."""
 _MATRIX = re.compile(r"\\begin\{(?:[pbvBV]?matrix|smallmatrix|array|cases|aligned)\}")
 _SYMBOL = (
     r"\\(?:pi|alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi"
@@ -33,6 +35,11 @@ _LONE_TEXT = re.compile(r"\\text\s*\{\s*\(?\s*([A-Za-z])\s*\)?\s*\}")
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 
 
+def is_plain_number(text: str) -> bool:
+    """Whether a text is a number in digits, with or without a sign and a decimal point."""
+    return _PLAIN_NUMBER.fullmatch(text) is not None
+
+
 def tidy(text: str) -> str:
     """Rewrite a text to the notation that the other modules read.
 
@@ -40,7 +47,7 @@ def tidy(text: str) -> str:
         ValueError: the text contains a control character.
     """
     text = text.strip()
-    if _PLAIN_NUMBER.fullmatch(text):
+    if is_plain_number(text):
         return text
     for character in text:
         if (
@@ -51,11 +58,10 @@ def tidy(text: str) -> str:
             raise ValueError(f"control character U+{ord(character):04X} in the answer")
     text = without_unicode(text)
     text = _INNER_BOX.sub(r"{\1}", text) if "box" in text else text
-    if _MATRIX.search(text):
+    if "\\begin" in text and _MATRIX.search(text):
         text = text.replace("\\\\", " \\cr ")
     else:
-        text = re.sub(r"\\\\+(?=[a-zA-Z({\[%$])", r"\\", text)  # doubled by JSON or Python
-        text = re.sub(r"\\\\", " ", text)
+        text = _DOUBLED_BACKSLASH.sub(r"\\", text).replace("\\\\", " ") if "\\\\" in text else text
     text = _dollars(text.replace("\\textdollar", "\\$") if "\\textdollar" in text else text)
     for pattern, replacement in _REWRITES:
         if pattern.search(text):  # faster: without a match, "sub" would expand the replacement for nothing
@@ -116,13 +122,17 @@ def canonical(text: str) -> str:
 
     Spaces are removed, except between two words or two numbers.
     """
-    text = _LONE_TEXT.sub(r"\1", text)
-    text = text.replace("\\reals", "R")
-    text = re.sub(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z.])", "", text)
-    text = re.sub(r"(?<=[A-Za-z]) (?=\d)|(?<=\d) (?=[A-Za-z])", "", text) if "\\" not in text else text
-    return re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
+    if "\\" in text:
+        text = _LONE_TEXT.sub(r"\1", text).replace("\\reals", "R")
+    if " " in text:
+        text = _IDLE_SPACE.sub("", text)
+        text = text if "\\" in text else _SPACE_BEFORE_NUMBER.sub("", text)
+    return _RAISED_CHARACTER.sub(r"\1\2", text) if "{" in text else text
 
 
+_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z.])")
+_SPACE_BEFORE_NUMBER = re.compile(r"(?<=[A-Za-z]) (?=\d)|(?<=\d) (?=[A-Za-z])")
+_RAISED_CHARACTER = re.compile(r"([_^])\{(\w)\}")
 _OPEN, _CLOSE = "([{", ")]}"
 
 
@@ -132,6 +142,8 @@ def split_top(text: str, separators: re.Pattern[str]) -> tuple[list[str], list[s
     Opening and closing brackets may differ in kind, because ``[0, 1)`` is an interval. After a closing bracket without
     an opening one, the text is not split.
     """
+    if not separators.search(text):
+        return [text.strip()], []
     pieces: list[str] = []
     between: list[str] = []
     depth, start, position = 0, 0, 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from spotcli.grading.extraction import NoAnswer
 from spotcli.grading.extraction.announcements import split_value
 from spotcli.grading.extraction.boxes import all_boxes
 from spotcli.grading.extraction.conclusions import conclusion
-from spotcli.grading.extraction.sentences import sentences_of
+from spotcli.grading.extraction.sentences import lowered, sentences_of
 from spotcli.grading.find_answer import find_answer
 
 
@@ -72,3 +74,38 @@ def test_escaped_braces_do_not_end_a_box() -> None:
     closed, unclosed = all_boxes(r"\boxed{\{1, 2\}} and \\boxed{\\frac{1}{2}} and \boxed{3")
     assert [box.content for box in closed] == [r"\{1, 2\}", r"\\frac{1}{2}"]
     assert unclosed is not None
+
+
+def test_braces_before_the_first_box_do_not_change_it() -> None:
+    closed, unclosed = all_boxes(r"} { \{ \ \\\boxed{\frac{1}{2}} } { \fbox{3} {")
+    assert [box.content for box in closed] == [r"\frac{1}{2}", "3"]
+    assert unclosed is None
+    assert all_boxes("{}{" * 3) == ([], None)
+
+
+def test_lower_case_keeps_positions_and_is_what_ignorecase_compares() -> None:
+    characters = [chr(code) for code in range(0xD800)]
+    letter = re.compile("[a-z]")
+    ignoring_case = re.compile("[a-z]", re.IGNORECASE)
+    assert all(len(lowered(character)) == 1 for character in characters)
+    assert [c for c in characters if letter.match(lowered(c))] == [c for c in characters if ignoring_case.match(c)]
+    assert find_answer("THEREFORE, THE ANSWER IS 42.").text == "42"
+
+
+def test_the_last_sentences_are_those_of_the_whole_text() -> None:
+    text = "One. Two.\n\nThree is $3.$ Four.\n\n\n(Five.) Six"
+    assert sentences_of(text)[-4:] == sentences_of(text, last=3)
+    assert sentences_of(text, last=99) == sentences_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("It is 5.\nuser\n<|user|> What is 2?", "5"),
+        ("It is 5.\nHuman:\nWhat is 2? It is 2.", "5"),
+        ("The answer is 5.\n\n## Question: What is 2? The answer is 2.", "5"),
+        ("\nQuestion: What is 2?\nThe answer is 2.", "2"),
+    ],
+)
+def test_another_question_after_the_answer_is_cut_off(text: str, answer: str) -> None:
+    assert find_answer(text).text == answer

@@ -104,12 +104,13 @@ def parse_answer(text: str, depth: int = 0) -> Node:
     text = text.strip()
     while text[:1] == "{" and text[-1:] == "}" and balanced(text):
         text = text[1:-1].strip()
-    system = _SYSTEM.fullmatch(text)
+    environment = "\\begin" in text
+    system = _SYSTEM.fullmatch(text) if environment else None
     if system and system[1] == "array" and not all("=" in row for row in _ROW_END.split(system[2]) if row.strip()):
         system = None
-    if not system and (matrix := _matrix(text, depth)):
+    if environment and not system and (matrix := _matrix(text, depth)):
         return matrix
-    if piecewise := _piecewise(text, depth):
+    if environment and (piecewise := _piecewise(text, depth)):
         return piecewise
     if system and not _PIECEWISE.search(system[2]):
         text = ", ".join(row.replace("&", "").strip(" ,;") for row in _ROW_END.split(system[2]) if row.strip(" &,;"))

@@ -31,7 +31,7 @@ from spotcli.grading.compare.groups import (
     same_piecewise,
     same_ratios,
 )
-from spotcli.grading.compare.leaves import ROUNDED, is_scalar, same_leaves
+from spotcli.grading.compare.leaves import ROUNDED, is_scalar, same_leaves, same_numbers
 from spotcli.grading.compare.quantities import read_quantity, without_units
 from spotcli.grading.compare.relations import (
     DATE,
@@ -51,7 +51,7 @@ from spotcli.grading.compare.relations import (
 )
 from spotcli.grading.compare.units import is_unit
 from spotcli.grading.compare.words import PROSE, is_product, same_items
-from spotcli.grading.latex import canonical, tidy
+from spotcli.grading.latex import canonical, is_plain_number, tidy
 
 MAX_LENGTH = 1000
 """Characters; longer texts are not compared, except plain integers."""
@@ -83,15 +83,20 @@ def equal(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool | No
         raise Undecidable(str(error)) from error
     if not answer or not gold:
         raise Undecidable("the answer is empty" if gold else "the reference is empty")
-    if canonical(gold) == canonical(answer):
+    if gold == answer or canonical(gold) == canonical(answer):
         return True
+    if is_plain_number(gold) and is_plain_number(answer):
+        return same_numbers(gold, answer)
     if (same := same_choice(gold, answer)) is not None:
         return same
-    if re.search("[IVXivx]", gold) and (same := same_items(gold, answer)) is not None:
+    if _ROMAN_DIGIT.search(gold) and (same := same_items(gold, answer)) is not None:
         return same
     answer = without_choice(answer)
     same = _same_readings(gold, answer, symbolic)
     return _same_values(gold, answer, symbolic) if same is False else same
+
+
+_ROMAN_DIGIT = re.compile("[IVXivx]")
 
 
 def _same_readings(gold: str, answer: str, symbolic: Symbolic | None) -> bool | None:

@@ -69,6 +69,15 @@ def _same_letters(gold: str, answer: str) -> bool | None:
 # --- quantities ---
 
 
+def same_numbers(gold: str, answer: str) -> bool:
+    """Compare two plain numbers.
+
+    Raises:
+        Undecidable: one of them is a rounding of the other.
+    """
+    return _decided(same_number(read_number(gold), read_number(answer)))
+
+
 def _same_quantities(gold: Quantity, answer: Quantity) -> bool | None:
     if gold.changing != answer.changing:
         raise Undecidable(f"the words '{answer.changing or gold.changing}' may change the number")

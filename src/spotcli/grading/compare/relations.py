@@ -226,11 +226,12 @@ def without_point(relation: Node) -> Node | None:
     return _intersection((_EVERYTHING, relation)) if relation.operators == ("\\ne",) else None
 
 
+_REALS = re.compile(r"\\reals|(?:\\text\{ *)?(?:all )?reals?(?: numbers?)? *\}?", re.IGNORECASE)
+
+
 def as_union(node: Node) -> Node:
     r"""``x < 2 or x > 3`` as a union of intervals, ``\mathbb{R}`` as an interval; other nodes as they are."""
-    if node.kind == "leaf" and re.fullmatch(
-        r"\\reals|(?:\\text\{ *)?(?:all )?reals?(?: numbers?)? *\}?", node.text, re.IGNORECASE
-    ):
+    if node.kind == "leaf" and "real" in node.text.lower() and _REALS.fullmatch(node.text):
         ends = (Node("leaf", "-\\infty"), Node("leaf", "\\infty"))
         return Node("tuple", "(-\\infty,\\infty)", ends, "()")
     if node.kind == "list" and (cut := _intersection(node.items)):

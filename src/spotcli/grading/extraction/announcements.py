@@ -12,7 +12,16 @@ from dataclasses import replace
 from spotcli.grading.extraction import FoundAnswer
 from spotcli.grading.extraction.conclusions import MAX_UNIT_WORDS, conclusion, right_side, unit_after
 from spotcli.grading.extraction.languages import ABROAD, NOUNS
-from spotcli.grading.extraction.sentences import FORMULA, IS_WRONG, first_sentence, has_value, masked, words_of
+from spotcli.grading.extraction.sentences import (
+    FORMULA,
+    first_sentence,
+    has_value,
+    is_wrong,
+    lowered,
+    masked,
+    without_formulas,
+    words_of,
+)
 from spotcli.grading.extraction.statements import statement
 
 _NEAR_END = 400
@@ -27,25 +36,26 @@ _ANSWER_IS = re.compile(
     rf"|\s+(?P<of>(?:to|for|of)\b[^.:\n]{{0,100}}?)(?:\b{_IS}\b|:)"
     r"|(?<=\bthe answer)\s+(?=-?\d)|\s+of(?=\s*(?:[$\d]|\\[(\[]))"
     r"|,? (?:then|therefore|thus|of course),? is\b))"
-    r"(?:\s+(?:clearly|definitely|option|choice)\b)?[*_`\"]*",
-    re.IGNORECASE,
+    r"(?:\s+(?:clearly|definitely|option|choice)\b)?[*_`\"]*"
 )
+"""An announcement, in lower case."""
+_NOUNS = ("answer", "solution", "final result", "correct ", "right ", "best ")
+"""Text in lower case without one of these contains no announcement in English."""
 _ANSWER_ABROAD = re.compile(rf"(?P<noun>)(?P<of>(?!))?{ABROAD}[*_`\"]*", re.IGNORECASE)
 _OTHER_ANSWER = re.compile(
     r"\b(?:wrong|incorrect|other|another|common|false|possible|first|second|third|tempting|intermediate|partial|not"
     r"|(?:check|verify|checking|verifying|confirm|assume|suppose|assuming|supposing|if|whether)"
-    r"\s+(?:that\s+)?(?:our|the|this|that the|that our))\s+$",
-    re.IGNORECASE,
+    r"\s+(?:that\s+)?(?:our|the|this|that the|that our))\s+$"
 )
 _HEARSAY = re.compile(
-    r"\b(?:mistake|might|may|could|tempt\w*|wrongly|incorrectly|book|key|people|students|expected|given|supposed)\b",
-    re.IGNORECASE,
+    r"\b(?:mistake|might|may|could|tempt\w*|wrongly|incorrectly|book|key|people|students|expected|given|supposed)\b"
 )
 """Words before an announcement that somebody else, or nobody, makes."""
+_STOP = re.compile(r"[.!?\n]")
 _DENIAL = re.compile(r"not\s+(?=[$\d\\(-]|[A-J]\b)")
 _NOT_BUT = re.compile(r"\s*not\s+[^\s.?!]{1,40},?\s+but\s+(?:rather\s+)?(?=[*$\d\\(-])")
 """The start of an announcement of another value: "not 16 but 18"."""
-_PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)", re.IGNORECASE)
+_PART = re.compile(r"\b(?:first|second|third|next|previous|part|sub)\b|\([a-h1-9]\)")
 _MARKED_LINE = re.compile(
     r"^\s*(?:\*\*|__|>\s*)*(?:A|Ans|Answer|Final Answer|Solution|(?:Final )?Result)(?:\*\*|__)?\s*"
     r"(?:[:\uff1a]|(?<=Ans)\.)(?:\*\*|__)?\s*(.+)$",
@@ -153,25 +163,38 @@ def announced_answer(text: str) -> FoundAnswer | None:
 
     Where all announcements name other answers, it is the conclusion of the text.
     """
-    answer = final_announcement(text)
-    if answer is None and _announcements(text.rstrip()[-_NEAR_END:]):
+    tail = text.rstrip()[-_NEAR_END:]
+    if marked := _marked_answer(tail):
+        return marked
+    announcements = _announcements(tail)
+    answer = _last_final(tail, announcements)
+    if answer is None and announcements:
         return conclusion(text, "an announced answer is not the final one")
     return answer
 
 
 def final_announcement(text: str) -> FoundAnswer | None:
     """The answer after the last announcement near the end that names the final answer, or None."""
-    text = text.rstrip()
-    tail = text[max(0, len(text) - _NEAR_END) :]
+    tail = text.rstrip()[-_NEAR_END:]
+    return _marked_answer(tail) or _last_final(tail, _announcements(tail))
+
+
+def _marked_answer(tail: str) -> FoundAnswer | None:
+    """The answer in a last line such as ``#### 42`` or ``A: 42``, or below a heading."""
     last_line = tail.rsplit("\n", 1)[-1]
-    if marked := _HASHES.search(last_line) or _MARKED_LINE.match(last_line):
+    hashes = _HASHES.search(last_line) if "####" in last_line else None
+    if marked := hashes or _MARKED_LINE.match(last_line):
         return _announced(marked[1])
     if _BULLET.match(last_line) and (headed := _HEADED_LIST.search(tail)):
         items = [item.strip(" \n*_.;,") for item in _BULLET.split(headed[1]) if item.strip()]
         return FoundAnswer(", ".join(_LABEL.sub("", item) for item in items), doubt="a list of several answers")
-    if heading := _HEADING.search(tail):
-        return _announced(heading[1])
-    for announcement in reversed(_announcements(tail)):
+    heading = _HEADING.search(tail) if "\n" in tail and "answer" in lowered(tail) else None
+    return _announced(heading[1]) if heading else None
+
+
+def _last_final(tail: str, announcements: list[re.Match[str]]) -> FoundAnswer | None:
+    """The answer after the last of several announcements that names the final answer, or None."""
+    for announcement in reversed(announcements):
         if contrast := _NOT_BUT.match(tail, announcement.end()):
             return _announced(tail[contrast.end() :])
         if not _is_another_answer(tail, announcement) and not _is_description(tail[announcement.end() :]):
@@ -181,20 +204,21 @@ def final_announcement(text: str) -> FoundAnswer | None:
 
 def _announcements(text: str) -> list[re.Match[str]]:
     """The announcements of a text in their order."""
-    found = list(_ANSWER_IS.finditer(text))
-    if not text.isascii() or any(noun in text.lower() for noun in NOUNS):
+    words = lowered(text)
+    found = list(_ANSWER_IS.finditer(words)) if any(noun in words for noun in _NOUNS) else []
+    if not text.isascii() or any(noun in words for noun in NOUNS):
         found = sorted([*found, *_ANSWER_ABROAD.finditer(text)], key=lambda announcement: announcement.end())
     return found
 
 
 def _is_another_answer(text: str, announcement: re.Match[str]) -> bool:
     """Whether an announcement names no final answer: a wrong one, one of a part, or a question."""
-    before = text[: announcement.start()]
+    before = lowered(text[: announcement.start()])
     sentence, rest = first_sentence(text[announcement.end() :])
     end = len(text) - len(rest)
     return bool(
-        _OTHER_ANSWER.search(before)
-        or _HEARSAY.search(re.split(r"[.!?\n]", before)[-1])
+        (before[-1:].isspace() and _OTHER_ANSWER.search(before))
+        or _HEARSAY.search(_STOP.split(before)[-1])
         or (announcement["of"] and _PART.search(announcement["of"]))
         or text[end - 1 : end] == "?"
         or sentence.lower().startswith(("correct", "right", "wrong"))
@@ -212,7 +236,7 @@ _MAX_WORDS = 6
 """Words of an answer that is neither a number nor a formula."""
 
 
-def _announced(text: str) -> FoundAnswer | None:
+def _announced(text: str) -> FoundAnswer:
     """The answer in the text after an announcement."""
     text = text.replace('\\"', '"').lstrip(" \t\n*:")
     sentence, rest = first_sentence(text)
@@ -222,7 +246,7 @@ def _announced(text: str) -> FoundAnswer | None:
         return FoundAnswer(f"({choice[1].upper()}) {choice[2].strip(' *')}")
     if not value:
         return _announced_sentence(sentence, rest)
-    if _TAKEN_BACK.match(following) or (not has_value(following) and IS_WRONG.search(following)):
+    if _TAKEN_BACK.match(following) or (not has_value(following) and is_wrong(lowered(following))):
         return FoundAnswer("", doubt="the announced answer is withdrawn")
     if text[len(sentence) :].startswith("!"):
         return FoundAnswer(value, doubt="an exclamation mark after the answer may be a factorial")
@@ -251,7 +275,7 @@ _NUMBER = re.compile(r"-?\d[\d.,/]*(?<![.,/])%?")
 def _with_others(value: str, following: str) -> FoundAnswer:
     """An answer before other values, of which one may be meant: "The answer is 3/8 (or 0.375)."."""
     formulas = FORMULA.findall(following)
-    others = [*formulas, *_NUMBER.findall(FORMULA.sub(" ", following))]
+    others = [*formulas, *_NUMBER.findall(without_formulas(following))]
     if len(others) > _MAX_OTHERS or _WITHDRAWAL.search(following):
         return FoundAnswer(value, doubt="the announced answer is followed by other values")
     members = ", ".join([value, *others])  # the reference may be a list of all values

@@ -10,11 +10,14 @@ from itertools import pairwise
 
 from spotcli.grading.compare.units import is_unit
 from spotcli.grading.extraction import FoundAnswer, NoAnswer
+from spotcli.grading.extraction.sentences import DIGIT, lowered
 
 # An escaped character such as \{ or \\ must not count as a brace. Doubled backslashes before "boxed" come from JSON.
 # Each alternative begins with a fixed character, so that the search skips plain text fast. Pairs of backslashes are
 # taken together: one by one, a long row of them takes the square of its length.
 _BRACES = re.compile(r"\\++(?:boxed|fbox)(?![a-zA-Z])\s*+(\{)?|(?:\\\\)++|\\[^a-zA-Z]|\{|\}", re.DOTALL)
+_BARE_CONTENT = re.compile(r"[\w.+-]{1,40}")
+"""The content of a box without braces."""
 _FENCE = re.compile(r"^```[ \t]*([A-Za-z+#]*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PROGRAMS = {
     "python", "py", "python3", "sympy", "c", "cpp", "c++", "java", "javascript", "js", "bash", "sh", "rust", "go",
@@ -37,10 +40,10 @@ _NO_CONTENT = {
 }  # fmt: skip
 _DENIED = re.compile(
     r"(?:\b(?:not|cannot|never)|n't|\b(?:wrong|incorrect) answer|\brather than)"
-    r"(?:\s+(?:be|is|was|equal|equal to|simply|just|the|answer|right|correct))*[\s:]*$",
-    re.IGNORECASE,
+    r"(?:\s+(?:be|is|was|equal|equal to|simply|just|the|answer|right|correct))*[\s:]*$"
 )
-"""Words before a box that deny its content."""
+"""Words before a box that deny its content, in lower case."""
+_EMPTY_MARKS = re.compile(r"[{}$.\\~_*<>\[\]]")
 
 
 def boxed_answer(text: str) -> tuple[FoundAnswer, int] | None:
@@ -49,7 +52,7 @@ def boxed_answer(text: str) -> tuple[FoundAnswer, int] | None:
     Raises:
         NoAnswer: the last box is not closed, empty or denied.
     """
-    if "\\boxed" not in text and "\\fbox" not in text:
+    if "box" not in text:
         return None
     closed, unclosed = all_boxes(text)
     boxes = _outside_programs(text, closed)
@@ -60,9 +63,17 @@ def boxed_answer(text: str) -> tuple[FoundAnswer, int] | None:
         return None
     if boxes[-1] is not filled[-1]:
         raise NoAnswer("the last box is empty")
-    if _DENIED.search(text[max(0, filled[-1].start - 60) : filled[-1].start].rstrip("$ (\\[")):
+    if _is_denied(text, filled[-1]):
         raise NoAnswer("the text denies the boxed answer")
     return _of_several(text, filled), filled[-1].end
+
+
+def _is_denied(text: str, box: Box) -> bool:
+    """Whether the text before a box denies its content: "it cannot be"."""
+    words = lowered(text[max(0, box.start - 60) : box.start])
+    if not ("not" in words or "n't" in words or "never" in words or "answer" in words or "rather" in words):
+        return False
+    return _DENIED.search(words.rstrip("$ (\\[")) is not None
 
 
 def _outside_programs(text: str, boxes: list[Box]) -> list[Box]:
@@ -80,33 +91,41 @@ def _outside_programs(text: str, boxes: list[Box]) -> list[Box]:
 
 
 def _is_empty(box: Box) -> bool:
-    plain = " ".join(re.sub(r"[{}$.\\~_*<>\[\]]", "", box.content).lower().split())
-    return "\\{" not in box.content and plain in _NO_CONTENT
+    if DIGIT.search(box.content) or "\\{" in box.content:
+        return False
+    return " ".join(_EMPTY_MARKS.sub("", box.content).lower().split()) in _NO_CONTENT
 
 
 def all_boxes(text: str) -> tuple[list[Box], int | None]:
     """The outermost boxes in their order, and the start of the last box that is not closed."""
+    start = _first_box(text)
     closed: list[Box] = []
     # For each open brace: (start of the box, start of its content), or None for a plain brace.
     open_braces: list[tuple[int, int] | None] = []
-    for mark in _BRACES.finditer(text):
+    for mark in _BRACES.finditer(text, start):  # a brace that is opened before the first box closes no box
         token = mark[0]
         if token == "{":
             open_braces.append(None)
         elif token == "}":
             if open_braces and (box := open_braces.pop()):
-                start, content_start = box
-                while closed and closed[-1].start > start:  # boxes within this box
+                box_start, content_start = box
+                while closed and closed[-1].start > box_start:  # boxes within this box
                     closed.pop()
-                closed.append(Box(start, mark.end(), text[content_start : mark.start()].strip()))
+                closed.append(Box(box_start, mark.end(), text[content_start : mark.start()].strip()))
         elif mark[1]:
             open_braces.append((mark.start(), mark.end()))
         elif "box" in token:  # \boxed 5, without braces
-            word = re.compile(r"[\w.+-]{1,40}").match(text, mark.end())
+            word = _BARE_CONTENT.match(text, mark.end())
             if word:
                 closed.append(Box(mark.start(), word.end(), word[0].rstrip(".")))
     unclosed = [entry[0] for entry in open_braces if entry]
     return closed, (unclosed[-1] if unclosed else None)
+
+
+def _first_box(text: str) -> int:
+    """The start of the backslashes before the first box; the length of a text without a box."""
+    starts = [start for start in (text.find("\\boxed"), text.find("\\fbox")) if start >= 0]
+    return len(text[: min(starts)].rstrip("\\")) if starts else len(text)
 
 
 # --- several boxes ---
@@ -148,8 +167,7 @@ _SIDE = re.compile(
 )
 _LABEL = re.compile(
     r"(?:^|[\s.;:*(])(?:(?:parts?|questions?|answer|problem|case|q)\s*\(?([a-h]|\d{1,2}|[ivx]{1,4})\b|\(([a-h]|\d{1,2}|[ivx]{1,4})\))"
-    r"|(?:^|\n)\s*[*#]*(\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|\b(minim|maxim|smallest|largest|least|greatest)",
-    re.IGNORECASE,
+    r"|(?:^|\n)\s*[*#]*(\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|\b(minim|maxim|smallest|largest|least|greatest)"
 )
 
 
@@ -237,8 +255,8 @@ def _are_labelled(text: str, box: Box, following: Box, boxes: list[Box]) -> bool
     start = max(boxes[index - 1].end if index else 0, box.start - 2000)
     labels = []
     for region in (text[start : box.start], text[box.end : following.start]):
-        found = _LABEL.findall(region)
-        labels.append("".join(found[-1]).lower() if found else "")
+        found = _LABEL.findall(lowered(region))
+        labels.append("".join(found[-1]) if found else "")
     return all(labels) and labels[0] != labels[1]
 
 

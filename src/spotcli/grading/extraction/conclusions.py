@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import islice
 
 from spotcli.grading.compare.words import NUMBER_WORDS, changing_words, factor_of
 from spotcli.grading.extraction import FoundAnswer
-from spotcli.grading.extraction.sentences import FORMULA, IS_WRONG, has_value, sentences_of, words_of
-from spotcli.grading.extraction.statements import RANGE, is_complete, several_values, statement
+from spotcli.grading.extraction.sentences import (
+    DIGIT,
+    FORMULA,
+    has_value,
+    is_wrong,
+    lowered,
+    sentences_of,
+    without_formulas,
+    words_of,
+)
+from spotcli.grading.extraction.statements import is_complete, is_range, several_values, statement
 
 _NEAR_END = 1500
 """Characters at the end of a text in which its conclusion is searched."""
+# Patterns of words are compared with text in lower case.
 _CONCLUDING = re.compile(
-    r"\b(?:therefore|thus|hence|so|finally|consequently|altogether|conclude|in (?:conclusion|total|all|summary))\b",
-    re.IGNORECASE,
+    r"\b(?:therefore|thus|hence|so|finally|consequently|altogether|conclude|in (?:conclusion|total|all|summary))\b"
 )
 _PREDICATE = re.compile(
     r"(?:\b(?:it|that|which|there)['\u2019]s"
@@ -24,20 +34,16 @@ _PREDICATE = re.compile(
     r"|leaves?|pays?|costs?|earns?|keeps?|spends?|receives?|saves?|owes?|weighs?|remains?"
     r"|made|took|needed|left|paid|earned|kept|spent|received|saved|owed|weighed|got|sold|bought|used|uses?)"
     r"(?:\s+(?:him|her|them|it|us|me|you))?"
-    r"|[=:,]|^)[\s*_]*$",
-    re.IGNORECASE,
+    r"|[=:,]|^)[\s*_]*$"
 )
 _PREDICATE_LENGTH = 60
 """Characters before a value that are searched for its predicate."""
 _IS = re.compile(
     r"(?:\b(?:it|that|which|there)['\u2019]s"
     r"|\b(?:is|are|be|was|were|equals?|equal to|exactly|only|just|simply|total of))"
-    r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$",
-    re.IGNORECASE,
+    r"(?:\s+(?:in fact|indeed|actually|then|thus|therefore))*[\s*_:]*$"
 )
-_DENIED = re.compile(
-    r"\b(?:not|n't|cannot|never)(?:\s+(?:be|equal|simply|just))*\s+[$\\(\[]*[\d.,/-]+[$)\]]*\W*$", re.IGNORECASE
-)
+_DENIED = re.compile(r"\b(?:not|n't|cannot|never)(?:\s+(?:be|equal|simply|just))*\s+[$\\(\[]*[\d.,/-]+[$)\]]*\W*$")
 """The end of a sentence that denies its value: "The answer cannot be 7."."""
 _TRAILING_FORMULA = re.compile(rf"(?P<before>.*?)(?P<formula>{FORMULA.pattern})(?P<after>[^$\\]*)$", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\\begin\{(align|aligned|alignat|gather|gathered|eqnarray|equation|split|multline)\*?\}")
@@ -45,9 +51,9 @@ _NUMBER = r"[-+]?(?:\\?[$€£₹]\s*)?[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?
 _EQUALS_NUMBER = re.compile(rf"=\s*(?P<value>{_NUMBER})(?P<after>[^=\d]*)$")
 _NOT_FINAL = re.compile(
     r"\b(?:if|when|where|suppose|assume|let|at|since|because|check|verify|note|recall|as|for|not|cannot|than|"
-    r"question|asked|book|key|mod|modulo|there are|solutions?|case|consider|example|figure|step|equation|section)\b",
-    re.IGNORECASE,
+    r"question|asked|book|key|mod|modulo|there are|solutions?|case|consider|example|figure|step|equation|section)\b"
 )
+_CLAUSE_END = re.compile(r"[.;:\n]|,\s")
 
 
 def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
@@ -56,35 +62,40 @@ def conclusion(text: str, doubt: str = "") -> FoundAnswer | None:
     ``doubt``: see ``FoundAnswer``. Without one, the conclusion itself decides: a sentence that ends in "is <value>" or
     in a plain calculation states the answer, and any other last value is the answer only if it equals the reference.
     """
-    sentences = sentences_of(text[max(0, len(text) - _NEAR_END) :])
+    end = text[max(0, len(text) - _NEAR_END) :]
+    sentences = sentences_of(end, last=_SEARCHED + 2)
     if len(sentences) > 1 and sentences[-1].startswith("("):  # a remark
         sentences.pop()
-    for sentence in reversed(sentences[-3:]):
-        if has_value(sentence) and _DENIED.search(sentence):
-            return None
-        if has_value(sentence) and (RANGE.search(sentence) or IS_WRONG.search(sentence)):
-            return None
+    for sentence in reversed(sentences[-_SEARCHED:]):
         if has_value(sentence):
+            words = lowered(sentence)
+            if _is_denied(words) or is_range(words) or is_wrong(words):
+                return None
             answer = _value_at_end(sentence.rstrip(" .!\n*"), doubt)
-            if answer and answer.doubt == NO_STATEMENT and _is_computed(sentences, sentence):
+            if answer and answer.doubt == NO_STATEMENT and _is_computed(end, sentences, sentence):
                 return replace(answer, doubt="")
-            return _with_statement(answer, sentence, doubt, only=len(_ANY_NUMBER.findall(text)) == 1)
+            return _with_statement(answer, sentence, doubt, text)
         if len(words_of(sentence)) > 12:
             return None
     return None
 
 
+def _is_denied(words: str) -> bool:
+    """Whether a sentence in lower case denies the value in which it ends."""
+    return ("not" in words or "n't" in words or "never" in words) and bool(_DENIED.search(words))
+
+
+_SEARCHED = 3
+"""Sentences that are searched, from the last one."""
 _ANY_NUMBER = re.compile(r"\d[\d.,/]*")
 
 
-def _with_statement(answer: FoundAnswer | None, sentence: str, doubt: str, only: bool) -> FoundAnswer | None:
-    """The value at the end of a sentence in view of what the sentence states.
-
-    ``only``: the text contains no other number.
-    """
+def _with_statement(answer: FoundAnswer | None, sentence: str, doubt: str, text: str) -> FoundAnswer | None:
+    """The value at the end of a sentence of a text in view of what the sentence states."""
     if answer and answer.doubt != NO_STATEMENT:
         several = several_values(sentence) if not answer.doubt else ()
         return replace(answer, others=(*several, ", ".join(several))) if several else answer
+    only = len(list(islice(_ANY_NUMBER.finditer(text), 2))) == 1
     stated = statement(sentence, announced=only and _is_predicate(sentence))
     if stated is None or (answer and _key(stated.text) != _key(answer.text)):
         return answer
@@ -95,22 +106,26 @@ def _is_predicate(sentence: str) -> bool:
     """Whether a verb is before the first number of a sentence."""
     number = _ANY_NUMBER.search(sentence)
     before = sentence[max(0, number.start() - _PREDICATE_LENGTH) : number.start()] if number else ""
-    return bool(_PREDICATE.search(before.rstrip("$\\( *")))
+    return bool(_PREDICATE.search(lowered(before.rstrip("$\\( *"))))
 
 
 def _key(text: str) -> str:
     return re.sub(r"\\[()\[\]]|\\text|[\s${}.,]|[^\W\d_]{2,}", "", text)
 
 
+_SIGNED_NUMBER = re.compile(_NUMBER)
 _COMPUTED = re.compile(rf"=\s*(?P<value>{_NUMBER})[^\d=]{{0,40}}$")
 
 
-def _is_computed(sentences: list[str], last: str) -> bool:
-    """Whether the only number of the last sentence is the result of the calculation before it."""
+def _is_computed(text: str, sentences: list[str], last: str) -> bool:
+    """Whether the only number of the last sentence of a text is the result of the calculation before it."""
+    if text.count(last) > 1:  # the first place counts
+        sentences = sentences_of(text)
     before = sentences[: sentences.index(last)]
-    numbers = re.findall(_NUMBER, last)
     result = _COMPUTED.search(before[-1]) if before else None
-    return bool(result and len(numbers) == 1 and numbers[0] == result["value"] and not _NOT_FINAL.search(last))
+    if not result or _NOT_FINAL.search(lowered(last)):
+        return False
+    return _SIGNED_NUMBER.findall(last) == [result["value"]]
 
 
 NO_STATEMENT = "the text ends in a value, but does not state that it is the answer"
@@ -128,22 +143,22 @@ _PLAIN_FORMULA = re.compile(
 
 
 def _value_at_end(sentence: str, doubt: str) -> FoundAnswer | None:
-    if plain := _PLAIN_FORMULA.search(sentence):
+    if plain := None if sentence.endswith("$") else _PLAIN_FORMULA.search(sentence):
         sides = _top_level_sides(plain["formula"])
         result = sides[-1].strip() if len(sides) > 1 else ""
-    if plain and not re.fullmatch(_NUMBER, result):  # s = 40 is read below
-        sure = _CONCLUDING.search(sentence) and not _NOT_FINAL.search(
-            sentence[: plain.start()].replace("equation of", "line of")
-        )
+    if plain and not _SIGNED_NUMBER.fullmatch(result):  # s = 40 is read below
+        before = sentence[: plain.start()].replace("equation of", "line of")
+        sure = _CONCLUDING.search(lowered(sentence)) and not _NOT_FINAL.search(lowered(before))
         return FoundAnswer(plain["formula"], doubt=doubt or ("" if sure else NO_STATEMENT), result=result)
     formula = _TRAILING_FORMULA.match(sentence)
-    if formula and not re.search(r"\d", formula["after"]) and len(words_of(formula["after"])) <= 8:
+    if formula and not DIGIT.search(formula["after"]) and len(words_of(formula["after"])) <= 8:
         if answer := _of_formula(formula, doubt):
             return answer
+        words = lowered(sentence)
         earlier = [
             part
             for part in FORMULA.finditer(sentence)
-            if _PREDICATE.search(sentence[max(0, part.start() - _PREDICATE_LENGTH) : part.start()].rstrip())
+            if _PREDICATE.search(words[max(0, part.start() - _PREDICATE_LENGTH) : part.start()].rstrip())
         ]
         content = _without_delimiters(earlier[-1][0]) if earlier else ""
         return _of_equation(content, doubt or NO_STATEMENT) if content else None
@@ -158,13 +173,25 @@ def _of_formula(sentence: re.Match[str], doubt: str) -> FoundAnswer | None:
     content = _without_delimiters(sentence["formula"])
     if environment := _ENVIRONMENT.search(content):
         content = content[environment.end() :].partition("\\end{")[0]
-    last_clause = re.split(r"[.;:\n]|,\s", FORMULA.sub(" ", before))[-1]
-    stated = bool(_IS.search(before)) or bool(_CONCLUDING.search(before) and _PREDICATE.search(before))
-    if not _PREDICATE.search(before) and "=" not in content:
+    words = lowered(before)
+    near = max(0, len(words) - _PREDICATE_LENGTH)
+    predicate = _PREDICATE.search(words, near) or _PREDICATE.search(words)
+    if not predicate and "=" not in content:
         return None
-    sure = stated and not _NOT_FINAL.search(last_clause) and len(words_of(after)) <= 3
-    sure = sure or (stated and _is_closing(before, after))
-    return _of_equation(content, doubt or ("" if sure else NO_STATEMENT), unit_after(after))
+    if not doubt and not _is_sure(before, words, after, predicate is not None):
+        doubt = NO_STATEMENT
+    return _of_equation(content, doubt, unit_after(after))
+
+
+def _is_sure(before: str, words: str, after: str, predicate: bool) -> bool:
+    """Whether a sentence states the value between two texts as the answer.
+
+    ``words``: the text before the value in lower case. ``predicate``: whether a verb is before the value.
+    """
+    if not _IS.search(words) and not (predicate and _CONCLUDING.search(words)):
+        return False
+    last_clause = _CLAUSE_END.split(without_formulas(before))[-1]
+    return (not _NOT_FINAL.search(lowered(last_clause)) and len(words_of(after)) <= 3) or _is_closing(before, after)
 
 
 def _without_delimiters(formula: str) -> str:
@@ -213,27 +240,35 @@ _PART_END = re.compile(r"[,;]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\text\s*\{\s*
 _CONDITION = re.compile(r"\s*(?:when|if|at|since|for)\b", re.IGNORECASE)
 
 
+_ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?|\\newline")
+_CONTENT = re.compile(r"[\w}]")
+
+
 def _of_equation(content: str, doubt: str, unit: str = "") -> FoundAnswer | None:
     """A formula, or the right side of the last of several rows."""
-    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\newline", content) if row.strip()]
+    rows = [row for row in _ROW_END.split(content) if row.strip()]
     if not rows:
         return None
     last = rows[-1].replace("&", " ").strip(" \n.,")
     sides = _top_level_sides(last)
     result = sides[-1].strip() if len(sides) > 1 else ""
-    if not last or not re.search(r"[\w}]", last):
+    if not last or not _CONTENT.search(last):
         return None
     if len(rows) > 1 and result:  # the left side is in an earlier row
         last, result = result, ""
     return FoundAnswer(last + unit, doubt=doubt, result=result and result + unit)
 
 
+_RELATION = re.compile(r"\\(?:approx|equiv|Rightarrow|implies|simeq)(?![a-z])")
+_EQUATION_MARK = re.compile(rf"[{{(\[]|[}})\]]|{_RELATION.pattern}|(?<![<>!])=|\\.")
+
+
 def _top_level_sides(text: str) -> list[str]:
     r"""The sides of an equation, split at ``=``, ``\approx``, ``\equiv`` and arrows outside of braces."""
+    if "=" not in text and not _RELATION.search(text):
+        return [text]
     sides, depth, start = [], 0, 0
-    for mark in re.finditer(
-        r"[{(\[]|[})\]]|\\(?:approx|equiv|Rightarrow|implies|simeq)(?![a-z])|(?<![<>!])=|\\.", text
-    ):
+    for mark in _EQUATION_MARK.finditer(text):
         if mark[0] in "{([":
             depth += 1
         elif mark[0] in "})]":
@@ -245,10 +280,9 @@ def _top_level_sides(text: str) -> list[str]:
 
 
 _CLOSING = re.compile(
-    r"[\s*_]*(?:therefore|thus|hence|so|finally|consequently|altogether|in (?:conclusion|total|all|summary))\b",
-    re.IGNORECASE,
+    r"[\s*_]*(?:therefore|thus|hence|so|finally|consequently|altogether|in (?:conclusion|total|all|summary))\b"
 )
-_THERE_ARE = re.compile(r"\bthere (?:are|is|will be|were)\b", re.IGNORECASE)
+_THERE_ARE = re.compile(r"\bthere (?:are|is|will be|were)\b")
 _MORE = re.compile(r"[^\W\d_ ]*\s*\b(?:more|fewer|less)\b[^\d$\\]*\bthan\b")
 _PURPOSE = re.compile(r"\bto [a-z]+")
 _CLOSING_WORDS = 10
@@ -257,37 +291,40 @@ _CLOSING_WORDS = 10
 
 def _is_closing(before: str, after: str) -> bool:
     """Whether a sentence states its only value as the result: "So she needs 4 cans of paint to cover the wall."."""
+    beginning = lowered(before)
+    if not _CLOSING.match(beginning) or has_value(after):
+        return False
     words = words_of(after)
-    plain = _MORE.match(after.strip()) or not changing_words(_PURPOSE.sub(" ", after))
     return bool(
-        _CLOSING.match(before)
-        and len(words) <= _CLOSING_WORDS
-        and plain
-        and not has_value(after)
+        len(words) <= _CLOSING_WORDS
+        and (_MORE.match(after.strip()) or not changing_words(_PURPOSE.sub(" ", after)))
         and not any(factor_of(word) is not None or word in NUMBER_WORDS for word in words)
-        and not _NOT_FINAL.search(_THERE_ARE.sub(" ", before))
+        and not _NOT_FINAL.search(_THERE_ARE.sub(" ", beginning))
     )
+
+
+_WHOLE_NUMBER = re.compile(rf"(?<![\w.,:]){_NUMBER}(?!\d|[.,:]\d)")
 
 
 def _of_number(sentence: str, doubt: str) -> FoundAnswer | None:
     """The plain number in which a sentence ends: after its last equals sign, or the only one of the sentence."""
-    plain = FORMULA.sub(" ", sentence)
+    plain = without_formulas(sentence)
     if equation := _EQUALS_NUMBER.search(plain):  # Then he has 3 * 4 = 12 apples
-        last_clause = re.split(r"[.;:\n]|,\s", plain[: equation.start()])[-1]
-        sure = not _NOT_FINAL.search(last_clause) and len(words_of(equation["after"])) <= 8
+        last_clause = _CLAUSE_END.split(plain[: equation.start()])[-1]
+        sure = not _NOT_FINAL.search(lowered(last_clause)) and len(words_of(equation["after"])) <= 8
         sure = sure or _is_closing(plain[: equation.start()], equation["after"])
         return FoundAnswer(equation["value"].strip(), doubt=doubt or ("" if sure else NO_STATEMENT))
-    numbers = list(re.finditer(rf"(?<![\w.,:]){_NUMBER}(?!\d|[.,:]\d)", plain))
+    numbers = list(_WHOLE_NUMBER.finditer(plain))
     if not numbers or not is_complete(plain[numbers[-1].end() :]):
         return None
     before, after = plain[: numbers[-1].start()], plain[numbers[-1].end() :]
-    if not (_PREDICATE if len(numbers) == 1 or _CONCLUDING.search(before) else _IS).search(before):
+    words = lowered(before)
+    if not (_PREDICATE if len(numbers) == 1 or _CONCLUDING.search(words) else _IS).search(words):
         return None
-    last_clause = re.split(r"[.;:\n]|,\s", before)[-1]
     sure = (
-        bool(_IS.search(before))
+        bool(_IS.search(words))
         and "are equal to" not in before
-        and not _NOT_FINAL.search(last_clause)
+        and not _NOT_FINAL.search(_CLAUSE_END.split(words)[-1])
         and len(words_of(after)) <= 3
     )
     sure = sure or (len(numbers) == 1 and _is_closing(before, after))

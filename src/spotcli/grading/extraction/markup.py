@@ -14,9 +14,13 @@ _TAG = re.compile(
 _QUOTED = re.compile(r"^[ \t]*>[ \t]+(?=\S)|(?<=\n)[ \t]*[-=]{3,}[ \t]*(?:\n|\Z)", re.MULTILINE)
 """Marks of a quotation, and lines below a heading."""
 _RAISED = re.compile(r"<(sup|sub)>([^<>]{1,40})</\1>", re.IGNORECASE)
-_ANNOUNCEMENT = re.compile(r"(?<!boxed\{)\\text(?:bf)?\s*\{\s*((?:[Tt]he |[Ff]inal ){0,2}[Aa]nswer(?: is)?\s*:?)\s*\}")
+_ANNOUNCEMENT = re.compile(
+    r"\\text(?<!boxed\{\\text)(?:bf)?\s*\{\s*((?:[Tt]he |[Ff]inal ){0,2}[Aa]nswer(?: is)?\s*:?)\s*\}"
+)
 r"""An announcement within a formula: ``\text{Answer: } 42``."""
-_WIDE = str.maketrans({"，": ", ", "：": ": ", "；": "; ", "（": " (", "）": ") ", "＝": "=", "！": "! ", "。": ". "})
+_WIDE = {"，": ", ", "：": ": ", "；": "; ", "（": " (", "）": ") ", "＝": "=", "！": "! ", "。": ". "}
+_FOREIGN = re.compile("[\u200d\u2600-\U0010ffff]")
+"""Full-width characters, emoji and Chinese characters."""
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u200d]")
 
 
@@ -26,9 +30,13 @@ def without_markup(text: str) -> str:
         text = _ANNOUNCEMENT.sub(r"\1 ", text)
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    if ">" in text or "--" in text or "==" in text:
+    if "--" in text or "==" in text or (">" in text and ("> " in text or ">\t" in text or "-=" in text)):
         text = _QUOTED.sub("", text)
     if "<" in text:
         text = _RAISED.sub(lambda raised: ("^" if raised[1].lower() == "sup" else "_") + f"{{{raised[2]}}}", text)
         text = _TAG.sub(lambda tag: "\n" if tag[0][:3].lower() in ("<br", "<p>", "</p") else "", text)
-    return text if text.isascii() else in_english(_EMOJI.sub("", text.translate(_WIDE)))
+    if text.isascii() or not _FOREIGN.search(text):
+        return text
+    for wide, plain in _WIDE.items():
+        text = text.replace(wide, plain)
+    return in_english(_EMOJI.sub("", text))

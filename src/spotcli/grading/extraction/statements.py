@@ -14,10 +14,11 @@ from spotcli.grading.compare.quantities import read_compound
 from spotcli.grading.compare.units import is_unit
 from spotcli.grading.compare.words import factor_of
 from spotcli.grading.extraction import FoundAnswer
-from spotcli.grading.extraction.sentences import FORMULA
+from spotcli.grading.extraction.sentences import FORMULA, lowered, masked
 
 _MAX_LENGTH = 600
 """Characters; a longer sentence is no statement of an answer."""
+# Patterns of words are compared with text in lower case.
 _EMPHASIS = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|__|`")
 _MARK = "\ue000"
 """Takes the place of each character of a formula."""
@@ -38,79 +39,65 @@ _CONTINUATION = re.compile(
 )
 _SUBORDINATE = re.compile(
     r",?\s+(?:since|because|as|which|where|so that|but not|rather than|instead of|if|when|given|assuming|while|whereas"
-    r"|not|leaving|meaning|making)\b(?! (?:a|an) (?:result|total|whole)\b)",
-    re.IGNORECASE,
+    r"|not|leaving|meaning|making)\b(?! (?:a|an) (?:result|total|whole)\b)"
 )
 """The start of a clause after the main one."""
 _LEADING_CLAUSE = re.compile(
     r"\W*(?:(?:so|thus|hence|therefore|then|now|finally)\b,?\s+)?(?:since|because|if|when|given|as|after|with|for|in"
-    r"|at|by|from|on|during|out of)\b[^,]{0,160},\s|\W*(?:(?:so|thus),? )?to answer\b[^,:]{0,60}[:,]\s",
-    re.IGNORECASE,
+    r"|at|by|from|on|during|out of)\b[^,]{0,160},\s|\W*(?:(?:so|thus),? )?to answer\b[^,:]{0,60}[:,]\s"
 )
 _CIRCUMSTANCE = re.compile(
     r"\b(?:after|before|in|within|for|at|of|per|from|with|on|under|over|between|than|during|every|by|until|among"
-    r"|across|using|around|into|through)\s+(?:only\s+|just\s+|about\s+|the\s+|a\s+|an\s+)?$",
-    re.IGNORECASE,
+    r"|across|using|around|into|through)\s+(?:only\s+|just\s+|about\s+|the\s+|a\s+|an\s+)?$"
 )
-_PURPOSE = re.compile(r"\bto [a-z]{2,12}\s+(?:(?:the|a|an|all|another|up|for|its|his|her|their)\s+)*$", re.IGNORECASE)
+_PURPOSE = re.compile(r"\bto [a-z]{2,12}\s+(?:(?:the|a|an|all|another|up|for|its|his|her|their)\s+)*$")
 """A purpose after the stated value: "needs 2.5 hours to cover 1500 km"."""
 _KNOWN = re.compile(
     r"\b(?:the|these|those|all|both|her|his|their|its|our|my|your|each|every|first|last|next|other|another|step|day"
     r"|week|year|month|part|case|problem|question|grade|room|number|no\.|chapter|page|figure|table)"
-    r"(?:\s+(?:other|first|last|next|same))?\s+$",
-    re.IGNORECASE,
+    r"(?:\s+(?:other|first|last|next|same))?\s+$"
 )
 _RESTATEMENT = re.compile(
     r"(?:[,(]\s*(?:or|i\.?e\.?,?|that is,?|equivalently,?|which is|about|approximately|roughly|\u2248|~)|\bor|\(|\u2248"
-    r"|=)\s*(?:about\s+|approximately\s+|roughly\s+|exactly\s+|simply\s+)?$",
-    re.IGNORECASE,
+    r"|=)\s*(?:about\s+|approximately\s+|roughly\s+|exactly\s+|simply\s+)?$"
 )
 _NAME = re.compile(r"(?!.*\\text)[^\d\u03c0]*", re.DOTALL)
 """The content of a formula that names something: it has no digit and no words."""
 _CHANGED = re.compile(
     r"[ \t-]*(?:[a-z]+\s+){0,2}?(?:or (?:more|less|fewer|greater|higher|lower)|times\b|squared|cubed|below|above"
     r"|and (?:a|one|two|three)\b|past\b|to \d|choose\b|factorial|!|divided|multiplied|plus|minus|mod\b|of [\d$]"
-    rf"|of {_MARK}|(?:more|less|fewer) than (?:[\d$]|[a-z]\b)|[-+*/^\u00d7\u00f7](?!\w))",
-    re.IGNORECASE,
+    rf"|of {_MARK}|(?:more|less|fewer) than (?:[\d$]|[a-z]\b)|[-+*/^\u00d7\u00f7](?!\w))"
 )
 """Words after a value that make another one of it."""
 _OPERATION = re.compile(
     r"\b(?:(?:square|cube|root|sum|product|difference|quotient|multiple|power|factorial|reciprocal|opposite|inverse)"
     r" of|root|double|twice|half|thrice|triple|quarter|third|negative|plus|minus|times|less|more)\b[^.;]{0,20}$"
-    r"|[-+*/^\u00d7\u00f7]\s*$",
-    re.IGNORECASE,
+    r"|[-+*/^\u00d7\u00f7]\s*$"
 )
 """The end of a text before a value of which something else is computed: "the square of 7"."""
-_CONTINUED = re.compile(r",?\s+(?:which|so that|leaving|making|meaning)\b", re.IGNORECASE)
+_CONTINUED = re.compile(r",?\s+(?:which|so that|leaving|making|meaning)\b")
 """The start of a subordinate clause that may state the result: ", which leaves him with $20."."""
-RANGE = re.compile(
+_RANGE = re.compile(
     r"\b(?:greater|larger|bigger|smaller|less) than (?:or equal to )?[$\\(]*[\d.]+[$\\)]*\.?$"
-    r"|\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$",
-    re.IGNORECASE,
+    r"|\bbetween\s+[\d$\\][^.]{0,40}\band\b(?:(?!\b(?:is|are|was|equals|has)\b)[^.]){0,20}\.?\W*$"
 )
-"""The end of a sentence that states only a range: "The answer lies between 4 and 5."."""
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|be|equals?|equal to|comes to|amounts to|totals|total of|yields?|gives?|get|obtain|find)"
-    r"(?:\s+(?:exactly|only|just|simply|approximately|about|roughly|therefore|thus|then|now|indeed))*\s*:?\s*$",
-    re.IGNORECASE,
+    r"(?:\s+(?:exactly|only|just|simply|approximately|about|roughly|therefore|thus|then|now|indeed))*\s*:?\s*$"
 )
 _CONCLUDES = re.compile(
     r"\W*(?:therefore|thus|hence|so|finally|consequently|altogether|overall|as a result|accordingly|in (?:conclusion"
-    r"|total|all|summary)|this means|we (?:conclude|find|see))\b|.*\b(?:in total|altogether|in all)\W*$",
-    re.IGNORECASE,
+    r"|total|all|summary)|this means|we (?:conclude|find|see))\b|.*\b(?:in total|altogether|in all)\W*$"
 )
-_SO = re.compile(r"\b(?:so|thus|hence|therefore)\b", re.IGNORECASE)
+_SO = re.compile(r"\b(?:so|thus|hence|therefore)\b")
 _NO_RESULT = re.compile(
     r"\b(?:if|when|where|suppose|assume|let|check|verify|note|recall|not|cannot|never|question|asked|book"
     r"|key|mod|modulo|case|consider|example|figure|equation|section|step|solutions?|would|could|might|may|first|next"
     r"|still need|formulas?|use|apply|method|theorem|need to (?:find|compute|calculate|know)|mistake|wrong|incorrect"
-    r"|(?:initially|originally|at first),? (?:I|we|thought))\b|n['\u2019]t\b",
-    re.IGNORECASE,
+    r"|(?:initially|originally|at first),? (?:i|we|thought))\b|n['\u2019]t\b"
 )
 """Words of a sentence that states no result."""
-_SUBJECT = re.compile(
-    r"\W*(?:(?:so|thus|hence|therefore|then|now|finally|in total|altogether|overall)\b\W*)*", re.IGNORECASE
-)
+_SUBJECT = re.compile(r"\W*(?:(?:so|thus|hence|therefore|then|now|finally|in total|altogether|overall)\b\W*)*")
 """The text before a value that begins the subject of a sentence."""
 _LIST = re.compile(r"\s*(?:[A-Za-z]+\s*)?(?:,|,?\s*\b(?:and|or)\b|&)\s*$")
 _UNIT = re.compile(r"[ -]?((?:square|cubic|sq\.?|cu\.?)\s+)?([A-Za-z]+)(\s*(?:/|per)\s*[A-Za-z]+)?")
@@ -120,9 +107,7 @@ _ENDING = re.compile(
     rf"(.*\b(?:is|are|was|equals|becomes)\s+(?:equal to\s+)?)({_VALUE_PATTERN})((?:\s+[a-z]+){{0,3}})", re.DOTALL
 )
 """A sentence whose verb is before its last value: "The remainder when 2^100 is divided by 7 is 2."."""
-_HYPOTHESIS = re.compile(
-    r"\b(?:if|suppose|assume|let|not|cannot|case|would|each|when\b[^,]*,|where\b[^,]*,)\b", re.IGNORECASE
-)
+_HYPOTHESIS = re.compile(r"\b(?:if|suppose|assume|let|not|cannot|case|would|each|when\b[^,]*,|where\b[^,]*,)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +125,8 @@ class _Clause:
 
     text: str
     hidden: str
+    words: str
+    """``hidden`` in lower case."""
     start: int
     end: int
     next_words: str
@@ -151,17 +138,16 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
 
     ``announced``: the text before the sentence announces it as the answer; otherwise its words must conclude it.
     """
-    if len(sentence) > _MAX_LENGTH or RANGE.search(sentence):
+    if len(sentence) > _MAX_LENGTH or is_range(lowered(sentence)):
         return None
     clause = _main_clause(sentence)
     if ending := _value_after_verb(clause):
         return ending
-    values = _values(clause.text, clause.hidden, clause.start, clause.end)
+    values = _values(clause, clause.start, clause.end)
     value = _only_stated(clause, values)
     if value is None or not _is_result(clause, value, announced):
         return None
-    around = ((0, clause.start), (clause.end, len(clause.hidden)))
-    values += [other for start, end in around for other in _values(clause.text, clause.hidden, start, end)]
+    values += _values(clause, 0, clause.start) + _values(clause, clause.end, len(clause.hidden))
     outside = [other for other in values if not value.start <= other.start < value.end]
     others = tuple(other.text for other in outside if other.role != "known")
     after = clause.hidden[value.end : clause.end]
@@ -169,26 +155,31 @@ def statement(sentence: str, announced: bool = False) -> FoundAnswer | None:
 
 
 def _main_clause(sentence: str) -> _Clause:
-    text = _EMPHASIS.sub("", sentence).strip(" .!\n*:")
+    text = _without_emphasis(sentence).strip(" .!\n*:")
     if "\n" in text and not any("\n" in formula[0] for formula in FORMULA.finditer(text)):
         text = next(line for line in reversed(text.split("\n")) if line.strip())
     hidden = _hidden(text)
-    leading = _LEADING_CLAUSE.match(hidden)
+    words = lowered(hidden)
+    leading = _LEADING_CLAUSE.match(words)
     start = leading.end() if leading and _VALUE.search(hidden, leading.end()) else 0
-    cut = _SUBORDINATE.search(hidden, start + 1)
-    return _Clause(text, hidden, start, cut.start() if cut else len(hidden), cut[0] if cut else "")
+    cut = _SUBORDINATE.search(words, start + 1)
+    return _Clause(text, hidden, words, start, cut.start() if cut else len(hidden), cut[0] if cut else "")
+
+
+def _without_emphasis(text: str) -> str:
+    return _EMPHASIS.sub("", text) if "**" in text or "__" in text or "`" in text else text
 
 
 def _value_after_verb(clause: _Clause) -> FoundAnswer | None:
     """The value after the last verb of a conclusion: "So the remainder when 2^100 is divided by 7 is 2."."""
-    ending = _ENDING.fullmatch(clause.hidden)
-    if not ending or not _CONCLUDES.match(clause.hidden) or _HYPOTHESIS.search(ending[1]):
+    ending = _ENDING.fullmatch(clause.hidden) if _CONCLUDES.match(clause.words) else None
+    if not ending or _HYPOTHESIS.search(clause.words[: ending.end(1)]):
         return None
     content = clause.text[ending.start(2) : ending.end(2)]
     if ending[2][0] == _MARK and _NAME.fullmatch(content):
         return None
-    earlier = _values(clause.text, clause.hidden, 0, ending.start(2))
-    if _CHANGED.match(ending[3]) or any(_COPULA.search(clause.hidden[: value.start]) for value in earlier):
+    earlier = _values(clause, 0, ending.start(2))
+    if _CHANGED.match(ending[3]) or any(_COPULA.search(clause.words[: value.start]) for value in earlier):
         return None  # 5 or more; Ida is 14 and her brother is 7
     return FoundAnswer(content + _unit(ending[3]), result=_result(content))
 
@@ -202,34 +193,42 @@ def _only_stated(clause: _Clause, values: list[_Value]) -> _Value | None:
         return compound
     if len(stated) == 2:
         between = clause.hidden[stated[0].end : stated[1].start]
-        if _SUBJECT.fullmatch(clause.hidden[clause.start : stated[0].start]) and not _LIST.search(between):
+        if _SUBJECT.fullmatch(clause.words[clause.start : stated[0].start]) and not _LIST.search(between):
             values.remove(stated.pop(0))  # 3 boxes will contain 36 pencils
     return stated[0] if len(stated) == 1 else None
 
 
 def _is_result(clause: _Clause, value: _Value, announced: bool) -> bool:
     """Whether a clause states its value as the result, and not something of which the result is computed."""
-    hidden = clause.hidden
-    before, after = hidden[clause.start : value.start], hidden[value.end : clause.end]
+    words = clause.words
+    before, after = words[clause.start : value.start], words[value.end : clause.end]
     continued = not announced and _CONTINUED.match(clause.next_words)
-    if continued and _values(clause.text, hidden, clause.end, len(hidden)):
+    if continued and _values(clause, clause.end, len(words)):
         return False
-    next_word = re.match(r"[ -]*([A-Za-z]+)", after)
+    next_word = _NEXT_WORD.match(clause.hidden, value.end, clause.end)
     computed = (
         "\\pm" in value.text  # an uncertainty, or two values
         or _OPERATION.search(_after_copula(before))
         or _CHANGED.match(after)
-        or _NO_RESULT.search(hidden[clause.start : clause.end])
+        or _NO_RESULT.search(words[clause.start : clause.end])
         or (next_word and factor_of(next_word[1]) is not None)
     )
-    concluded = _SO.search(before) or _CONCLUDES.match(hidden) or _CONCLUDES.match(before) or _COPULA.search(before)
+    concluded = _SO.search(before) or _CONCLUDES.match(words) or _CONCLUDES.match(before) or _COPULA.search(before)
     return not computed and bool(announced or concluded)
+
+
+_NEXT_WORD = re.compile(r"[ -]*([A-Za-z]+)")
 
 
 def _hidden(text: str) -> str:
     """The text with every formula replaced by as many marks."""
-    hidden = FORMULA.sub(lambda formula: _MARK * len(formula[0]), text)
-    return hidden if hidden.isascii() else _PLAIN_FORMULA.sub(lambda formula: _MARK * len(formula[0]), hidden)
+    hidden = masked(text, _MARK)
+    return hidden if text.isascii() else _PLAIN_FORMULA.sub(lambda formula: _MARK * len(formula[0]), hidden)
+
+
+def is_range(words: str) -> bool:
+    """Whether a sentence in lower case states only a range: "the answer lies between 4 and 5"."""
+    return (" than " in words or "between" in words) and bool(_RANGE.search(words))
 
 
 def is_complete(after: str) -> bool:
@@ -240,22 +239,24 @@ def is_complete(after: str) -> bool:
 
 def several_values(sentence: str) -> tuple[str, ...]:
     """The values of a sentence that states several: "Maria is 14 years old and her brother is 7 years old."."""
-    text = _EMPHASIS.sub("", sentence[:_MAX_LENGTH])
+    text = _without_emphasis(sentence[:_MAX_LENGTH])
     hidden = _hidden(text)
-    cut = _SUBORDINATE.search(hidden, 1)
-    values = _values(text, hidden, 0, cut.start() if cut else len(hidden))
-    stated = [v.text for v in values if v.role == "stated" and _COPULA.search(hidden[max(0, v.start - 60) : v.start])]
+    words = lowered(hidden)
+    cut = _SUBORDINATE.search(words, 1)
+    end = cut.start() if cut else len(hidden)
+    values = _values(_Clause(text, hidden, words, 0, end, ""), 0, end)
+    if len(values) < 2:
+        return ()
+    stated = [v.text for v in values if v.role == "stated" and _COPULA.search(words[max(0, v.start - 60) : v.start])]
     return tuple(stated) if len(stated) > 1 else ()
 
 
 def _after_copula(before: str) -> str:
-    """The text between the verb of a sentence and its value."""
+    """The text between the verb of a sentence and its value, both in lower case."""
     return _VERB.split(before)[-1]
 
 
-_VERB = re.compile(
-    r"\b(?:is|are|was|were|be|equals?|has|have|gets?|needs?|makes?|takes?|costs?|pays?|earns?)\b|:", re.IGNORECASE
-)
+_VERB = re.compile(r"\b(?:is|are|was|were|be|equals?|has|have|gets?|needs?|makes?|takes?|costs?|pays?|earns?)\b|:")
 
 
 def _compound(text: str, hidden: str, values: list[_Value]) -> _Value | None:
@@ -268,8 +269,9 @@ def _compound(text: str, hidden: str, values: list[_Value]) -> _Value | None:
     )
 
 
-def _values(text: str, hidden: str, start: int, end: int) -> list[_Value]:
+def _values(clause: _Clause, start: int, end: int) -> list[_Value]:
     """The values between two positions, with their roles; operands of a calculation are left out."""
+    text, hidden, words = clause.text, clause.hidden, clause.words
     equals = hidden.rfind("=", start, end)
     values: list[_Value] = []
     for match in _VALUE.finditer(hidden, max(start, equals + 1), end):
@@ -278,7 +280,7 @@ def _values(text: str, hidden: str, start: int, end: int) -> list[_Value]:
             continue  # $x$ is the name of a value
         if match[0][0] != _MARK and not is_complete(hidden[match.end() : end]):
             return []
-        role = _role(hidden[max(0, match.start() - 40) : match.start()], bool(values))
+        role = _role(words[max(0, match.start() - 40) : match.start()], bool(values))
         values.append(_Value(match.start(), match.end(), content, role))
     return values
 
