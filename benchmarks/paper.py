@@ -54,8 +54,11 @@ MODEL = "builtin:smollm2-135m"
 BATCH = 160
 """Answers that are generated together."""
 
-STRONG_PROBLEMS = 640
-"""Problems of the strong policy: more than of the untrained policy, because it answers fewer wrongly."""
+STRONG_PROBLEMS = 320
+"""Problems that the strong policy answers."""
+
+STRONG_STEP = 8
+"""Rows per training step of the strong policy; the untrained one has those of the recipe."""
 
 
 def starting_policy(folder: Path, setting: str) -> str:
@@ -117,6 +120,7 @@ def settings(run: Run) -> list[str]:
         f"seed={run.seed}", f"train.objective={run.objective}", f"train.learning_rate={run.rate}",
         f"train.beta={run.beta or 1.0}", f"train.num_train_epochs={run.epochs}", "train.save_strategy='no'",
         "train.data=../../data.jsonl", "train.displacement_every=never",
+        *([f"train.per_device_train_batch_size={STRONG_STEP}"] if run.setting in (STRONG, MIXED, OWN) else []),
         *(f"train.{option}" for option in run.options.split()),
     ]  # fmt: skip
 

@@ -153,7 +153,8 @@ def table(results: Results, runs: Sequence[Run]) -> list[str]:
             f"{100 * test.before:.1f} → {100 * test.after:.1f}", points(test), gains(base, trained),
             *against(results, runs[0], trained),
             f"{100 * (1 - lost / before):.0f}" if before else "",
-            f"{lost / len(trained):.0f} / {won / len(trained):.0f}", points(near), points(far), f"{fmean(result.drift for result in trained):.4f}",
+            f"{lost / len(trained):.0f} / {won / len(trained):.0f}", points(near), points(far),
+            f"{fmean(result.drift for result in trained):.4f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
