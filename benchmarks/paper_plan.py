@@ -90,7 +90,7 @@ Results = Mapping[str, Result]
 TEACHER = Run("sft", 3e-5, epochs=4)
 """The run that makes the strong policy; its seed is 0."""
 
-BASELINE = Run("sft", 3e-5, epochs=1, setting=MIXED)
+BASELINE = Run("sft", 1e-5, epochs=1, setting=MIXED)
 """SFT on the corrections and on the strong policy's own right answers."""
 
 CHALLENGERS = (
@@ -102,18 +102,19 @@ CHALLENGERS = (
 """Runs on the same rows that are compared with ``BASELINE``."""
 
 WEAK = (
-    Run("sft", 3e-5),
-    Run("spot-bce", 3e-5, 1.0),
-    Run("spot-focal", 3e-5, 1.0),
+    Run("sft", 1e-5),
+    Run("spot-bce", 1e-5, 1.0),
+    Run("spot-focal", 1e-5, 1.0),
     Run("dpo", 1e-5, 1.0),
-    Run("reward-sft", 3e-5, 0.1),
+    Run("reward-sft", 1e-5, 0.1),
 )
-"""The untrained policy on the pairs of the recipe, each objective at its best settings of an earlier sweep."""
+"""The untrained policy on the pairs of the recipe, each objective at the better beta of an earlier sweep."""
 
 MORE_MIXED = (
     replace(BASELINE, epochs=2),
-    replace(CHALLENGERS[0], rate=1e-5),
-    replace(CHALLENGERS[1], rate=1e-5),
+    replace(BASELINE, rate=3e-5),
+    replace(CHALLENGERS[0], rate=3e-5),
+    replace(CHALLENGERS[1], rate=3e-5),
     replace(CHALLENGERS[0], options="kept_kl=1"),
     replace(CHALLENGERS[1], options="focal_tokens=edited"),
     replace(BASELINE, options="suffix_weight=0"),
@@ -125,7 +126,7 @@ MORE_MIXED = (
 PAIRS_ONLY = tuple(
     Run(objective, rate, beta, setting=STRONG)
     for objective, rate, beta in (
-        ("sft", 3e-5, 0.0), ("spot-bce", 1e-5, 1.0), ("spot-focal", 1e-5, 1.0), ("dpo", 1e-5, 1.0), ("dpop", 1e-5, 1.0)
+        ("sft", 1e-5, 0.0), ("spot-bce", 1e-5, 1.0), ("spot-focal", 1e-5, 1.0), ("dpo", 1e-5, 1.0), ("dpop", 1e-5, 1.0)
     )
 )  # fmt: skip
 """The strong policy on its corrections only, twice as many epochs for about as many steps."""
@@ -141,7 +142,7 @@ SWEEP = tuple(
 """The untrained policy again: all objectives at three learning rates, one seed."""
 
 LONG_ANSWERS = tuple(
-    Run(objective, 3e-5, beta, setting=WORDY)
+    Run(objective, 1e-5, beta, setting=WORDY)
     for objective, beta in (("sft", 0.0), ("spot-bce", 0.1), ("spot-bce", 1.0), ("spot-focal", 0.1))
 )
 
