@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from paper_plan import (
@@ -129,7 +128,7 @@ def describe(run: Run) -> str:
 def table(results: Results, runs: Sequence[Run]) -> list[str]:
     """Return a table with one line for all seeds of a run.
 
-    Intervals are over problems, drift is the mean over the seeds. A comparison with the first run of the table uses the
+    Intervals are over problems; drift is that of seed 0. A comparison with the first run of the table uses the
     seeds that both have.
 
     Args:
@@ -154,7 +153,7 @@ def table(results: Results, runs: Sequence[Run]) -> list[str]:
             *against(results, runs[0], trained),
             f"{100 * (1 - lost / before):.0f}" if before else "",
             f"{lost / len(trained):.0f} / {won / len(trained):.0f}", points(near), points(far),
-            f"{fmean(result.drift for result in trained):.4f}",
+            next((f"{result.drift:.4f}" for result in trained if result.drift is not None), ""),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
