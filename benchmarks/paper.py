@@ -51,7 +51,7 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "smollm2-135m.yaml"
 
 MODEL = "builtin:smollm2-135m"
 
-BATCH = 160
+BATCH = 80
 """Answers that are generated together."""
 
 STRONG_PROBLEMS = 320
@@ -201,7 +201,7 @@ def _float32_policy(model: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _base_answers(model: str) -> list[tuple[Answer, Any]]:
-    """Return the base policy's answers to the neutral prompts with its logits: 350 MB, once per process."""
+    """Return the base policy's answers to the neutral prompts with its logits: 350 MB."""
     base = _float32_policy(model)
     problems = neutral.problems()
     requests = [Request((problem.id,), problem.messages, answer_seed(0, problem.id, 0)) for problem in problems]
@@ -227,7 +227,8 @@ def run_all(folder: Path, *, more: bool, lanes: int) -> None:
     spawn = multiprocessing.get_context("spawn")
     with Appender(folder / "results.jsonl") as file:
         results = paper_report.read_results(file.rows())
-        with ProcessPoolExecutor(lanes, mp_context=spawn) as pool:
+        # A process per run, because memory that training has freed is not all given back.
+        with ProcessPoolExecutor(lanes, mp_context=spawn, max_tasks_per_child=1) as pool:
             for phase in plan(more=more):
                 missing = [run for run in phase if run.key not in results]
                 for setting in dict.fromkeys(run.setting for run in missing):
