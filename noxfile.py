@@ -11,7 +11,7 @@ gpu      correctness, speed and memory on one GPU (8 minutes; `-- --device cpu -
 pictures the pictures of the docs
 docs     the documentation as a site, build/site; a broken link is an error
 reference docs/recipe.md, docs/cli.md and the JSON schema of a recipe, from the code
-paper    gain, lost problems and drift of the objectives at small scale (about two hours; with --more three times as long)
+paper    gain, lost problems and drift of the objectives (about two hours; with --more three times as long)
 """
 
 import os

@@ -255,7 +255,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("--folder", type=Path, default=Path("paper"), help="folder of the experiment")
         command.add_argument("--more", action="store_true", help="also run what completes the picture")
-        command.add_argument("--lanes", type=int, default=1, help="runs at a time, with one thread each")
+        command.add_argument("--lanes", type=int, default=1, help="runs at a time, with one thread and 4 to 5 GB each")
     options = parser.parse_args()
     if options.command == "run":
         run_all(options.folder, more=options.more, lanes=options.lanes)
