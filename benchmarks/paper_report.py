@@ -15,7 +15,6 @@ from paper_plan import (
     MORE_MIXED,
     OWN,
     PAIRS_ONLY,
-    SEEDS,
     STRONG,
     SWEEP,
     WEAK,
@@ -174,7 +173,7 @@ def against(results: Results, first: Run, trained: Sequence[Result]) -> tuple[st
 def asked_again(results: Results, setting: str) -> str:
     """Return a sentence on how many right answers the starting policy of a setting repeats with another seed."""
     runs = [results[run.key] for run in Run("none", setting=setting).seeds() if run.key in results]
-    if len(runs) < len(SEEDS):
+    if len(runs) < 2:
         return ""
     before, lost, won = flips(runs, [*runs[1:], runs[0]])
     return (
