@@ -15,7 +15,7 @@ pictures the pictures of the docs
 docs     the documentation as a site, build/site; a broken link is an error
 lock     tests/lock.txt: the versions of tests/constraints.txt with the hashes of their files
 reference docs/recipe.md, docs/cli.md and the JSON schema of a recipe, from the code
-paper    gain and drift of every objective at small scale (one to two hours; with --more twice as long)
+paper    gain, lost problems and drift of the objectives (about two hours; with --more three times as long)
 """
 
 import os
@@ -220,7 +220,7 @@ def reference(session: nox.Session) -> None:
 
 @nox.session
 def paper(session: nox.Session) -> None:
-    """Measure gain and drift of every objective at small scale; the same command resumes."""
+    """Measure gain, lost problems and drift of the objectives at small scale; the same command resumes."""
     install(session, "bench")
     session.run("python", "benchmarks/paper.py", "run", *session.posargs)
     session.run("python", "benchmarks/paper.py", "report", *session.posargs)

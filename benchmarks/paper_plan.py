@@ -1,37 +1,19 @@
-"""The plan of the paper's experiment: the runs and their order, their results, and the best run of an objective."""
+"""The plan of the paper's experiment: the runs and their order, and their results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+SEEDS = (0, 1, 2)
+"""Seeds of the training runs; the starting policies are measured with the same ones."""
 
 RATES = (1e-5, 3e-5, 1e-4)
 """Learning rates of the sweep."""
 
-BETAS = (0.1, 1.0)
-"""Betas of the sweep."""
-
-SEEDS = (0, 1, 2)
-"""Seeds of the training runs; the untrained policy is measured with the same ones."""
-
-SKILL_SEEDS = range(100, 108)
-"""Sampling seeds of the answers that show how often the untrained policy solves each problem."""
-
-DRIFT_LIMIT = 0.02
-"""Most nats per token that the best run of an objective may drift."""
-
 STRONG, MIXED, OWN, WORDY = "strong", "mixed", "own", "wordy"
-"""The later settings, as ``results.jsonl`` names them; the first setting has an empty name."""
-
-WITH_REWARD = ("spot-bce", "spot-bco", "dpo", "reward-sft")
-"""Objectives with a reward, and so with a beta."""
-
-CONFIGURATIONS = [("sft", 0.0), *((objective, beta) for beta in BETAS for objective in WITH_REWARD)]
-"""Objectives and betas of the sweep."""
-
-LONGER = ("sft", "spot-bce")
-"""Objectives that are also trained twice as long."""
+"""The settings, as ``results.jsonl`` names them; the setting of the recipe has an empty name."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +25,12 @@ class Run:
     beta: float = 0.0
     """0 if the objective has no beta."""
     seed: int = 0
-    """Seed of the order of the pairs and of the measured answers."""
+    """Seed of the order of the rows and of the measured answers."""
     epochs: int = 2
     setting: str = ""
     """The starting policy and the data: ``strong``, ``mixed``, ``own``, ``wordy``, or empty for those of the recipe."""
+    options: str = ""
+    """More keys of the recipe's train section, as ``key=value``, separated by spaces."""
 
     @property
     def key(self) -> str:
@@ -54,7 +38,12 @@ class Run:
         setting = f"{self.setting}-" if self.setting else ""
         if self.objective == "none":
             return f"{setting}none-s{self.seed}"
-        return f"{setting}{self.objective}-b{self.beta:g}-lr{self.rate:g}-e{self.epochs}-s{self.seed}"
+        options = "".join(f"-{option}" for option in self.options.split())
+        return f"{setting}{self.objective}-b{self.beta:g}-lr{self.rate:g}-e{self.epochs}{options}-s{self.seed}"
+
+    def seeds(self, seeds: Sequence[int] = SEEDS) -> list[Run]:
+        """Return the run with each seed."""
+        return [replace(self, seed=seed) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -66,22 +55,23 @@ class Result:
     """1 or 0 for each question, by set of questions."""
     cpu_seconds: float
     drift: float | None = None
-    """Nats per token; None for the runs with ``SKILL_SEEDS``, which only answer the test problems."""
+    """Nats per token from the starting policy of the setting; measured at seed 0."""
     steps: int | None = None
     pairs: int | None = None
+    """Rows that it was trained on, those without y- included."""
     final: dict[str, float] | None = None
     """Training metrics of the last step."""
     train_cpu_seconds: float | None = None
 
-    @property
-    def nats(self) -> float:
-        """The drift of a run that measured it."""
-        assert self.drift is not None
-        return self.drift
-
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Result:
-        """Read a row of ``results.jsonl``."""
+        """Read a row of ``results.jsonl``.
+
+        Raises:
+            SystemExit: the row was measured by an earlier version of the experiment, with other rounding.
+        """
+        if "options" not in row:
+            raise SystemExit(f"{row['key']} was measured by an earlier version, with rounding to nearest: set --folder")
         run = Run(**{field.name: row[field.name] for field in fields(Run)})
         return cls(run, **{field.name: row[field.name] for field in fields(cls) if field.name in row})
 
@@ -97,85 +87,87 @@ class Result:
 Results = Mapping[str, Result]
 """All results, by ``Run.key``."""
 
+TEACHER = Run("sft", 3e-5, epochs=4)
+"""The run that makes the strong policy; its seed is 0."""
 
-def plan(results: Results, *, more: bool) -> Iterator[list[Run]]:
-    """Yield the phases in order; the later ones depend on the results of the earlier ones.
+BASELINE = Run("sft", 1e-5, epochs=1, setting=MIXED)
+"""SFT on the corrections and on the strong policy's own right answers."""
+
+CHALLENGERS = (
+    replace(BASELINE, objective="spot-bce", beta=1.0),
+    replace(BASELINE, objective="spot-focal", beta=1.0),
+    replace(BASELINE, options="kept_weight=0.1"),
+    replace(BASELINE, options="kept_kl=1"),
+)
+"""Runs on the same rows that are compared with ``BASELINE``."""
+
+WEAK = (
+    Run("sft", 1e-5),
+    Run("spot-bce", 1e-5, 1.0),
+    Run("spot-focal", 1e-5, 1.0),
+    Run("dpo", 1e-5, 1.0),
+    Run("reward-sft", 1e-5, 0.1),
+)
+"""The untrained policy on the pairs of the recipe, each objective at the better beta of an earlier sweep."""
+
+MORE_MIXED = (
+    replace(BASELINE, epochs=2),
+    replace(BASELINE, rate=3e-5),
+    replace(CHALLENGERS[0], rate=3e-5),
+    replace(CHALLENGERS[1], rate=3e-5),
+    replace(CHALLENGERS[0], options="kept_kl=1"),
+    replace(CHALLENGERS[1], options="focal_tokens=edited"),
+    replace(BASELINE, options="suffix_weight=0"),
+    replace(BASELINE, objective="reward-sft", beta=0.1),
+    replace(BASELINE, objective="nca", beta=1.0),
+    replace(BASELINE, objective="dft"),
+)
+
+PAIRS_ONLY = tuple(
+    Run(objective, rate, beta, setting=STRONG)
+    for objective, rate, beta in (
+        ("sft", 1e-5, 0.0), ("spot-bce", 1e-5, 1.0), ("spot-focal", 1e-5, 1.0), ("dpo", 1e-5, 1.0), ("dpop", 1e-5, 1.0)
+    )
+)  # fmt: skip
+"""The strong policy on its corrections only, twice as many epochs for about as many steps."""
+
+SWEEP = tuple(
+    Run(objective, rate, beta)
+    for objective, beta in (
+        ("sft", 0.0), ("dft", 0.0), ("spot-bce", 0.1), ("spot-bce", 1.0), ("spot-bco", 1.0), ("spot-focal", 1.0),
+        ("dpo", 1.0), ("dpop", 1.0), ("nca", 1.0), ("reward-sft", 0.1), ("reward-sft", 1.0),
+    )
+    for rate in RATES
+)  # fmt: skip
+"""The untrained policy again: all objectives at three learning rates, one seed."""
+
+LONG_ANSWERS = tuple(
+    Run(objective, 1e-5, beta, setting=WORDY)
+    for objective, beta in (("sft", 0.0), ("spot-bce", 0.1), ("spot-bce", 1.0), ("spot-focal", 0.1))
+)
+
+
+def plan(*, more: bool) -> Iterator[list[Run]]:
+    """Yield the phases in order: what is asked first comes first, and seeds that confirm come last.
 
     Args:
-        results: the results so far; read again for each phase.
-        more: also yield the later settings.
+        more: also yield the phases that only complete the picture; they take several times as long.
     """
-    yield [Run("none", seed=seed) for seed in SEEDS]
-    yield [Run(objective, rate, beta) for objective, beta in CONFIGURATIONS for rate in rates(objective, beta)]
-    yield [Run("none", seed=seed) for seed in SKILL_SEEDS]
-    yield [
-        Run(objective, run.rate, run.beta, seed)
-        for objective in dict(CONFIGURATIONS)
-        for run in [best(results, objective).run]
-        for seed in SEEDS[1:]
-    ]
-    yield [longer(results, objective) for objective in LONGER]
+    for seed in SEEDS:
+        if seed == SEEDS[1]:
+            yield [Run("none"), *WEAK]
+        yield [replace(run, seed=seed) for run in (Run("none", setting=STRONG), BASELINE, *CHALLENGERS)]
+    for seed in SEEDS[1:]:
+        yield [replace(run, seed=seed) for run in (Run("none"), *WEAK)]
     if not more:
         return
-    yield [Run("none", setting=STRONG), *strong_runs(results)]
-    yield [Run("none", seed=seed, setting=STRONG) for seed in SKILL_SEEDS]
-    yield [*(Run("none", seed=seed, setting=STRONG) for seed in SEEDS[1:]), *strong_repeats()]
-    yield [Run("sft", 3e-5, seed=seed, setting=MIXED) for seed in SEEDS]
-    yield [Run("sft", 3e-5, seed=seed, setting=OWN) for seed in SEEDS]
-    yield [Run("none", setting=WORDY), *wordy_runs()]
+    for setting in (MORE_MIXED, [replace(BASELINE, setting=OWN, epochs=2)]):
+        yield [seeded for run in setting for seeded in run.seeds()]
+    yield list(PAIRS_ONLY)
+    yield [Run("none", setting=WORDY), *LONG_ANSWERS]
+    yield [run for run in SWEEP if run not in WEAK]
 
 
-def strong_runs(results: Results) -> list[Run]:
-    """Return the runs from the strong policy: all objectives at their best, those of ``LONGER`` at all rates."""
-    return [
-        Run(objective, rate, run.beta, setting=STRONG)
-        for objective in dict(CONFIGURATIONS)
-        for run in [best(results, objective).run]
-        for rate in (RATES if objective in LONGER else [run.rate])
-    ]
-
-
-def strong_repeats() -> list[Run]:
-    """Return further runs from the strong policy: two objectives at more seeds, and with twice the epochs."""
-    chosen = (("sft", 3e-5, 0.0), ("spot-bce", 1e-5, 1.0))
-    seeds = [Run(*configuration, seed, setting=STRONG) for configuration in chosen for seed in SEEDS[1:]]
-    return [*seeds, *(Run(*configuration, epochs=4, setting=STRONG) for configuration in chosen)]
-
-
-def wordy_runs() -> list[Run]:
-    """Return the runs on longer answers, which test whether a smaller beta is better for more tokens."""
-    chosen = (("sft", 3e-5, 0.0), ("spot-bce", 3e-5, 0.1), ("spot-bce", 3e-5, 1.0))
-    return [Run(*configuration, setting=WORDY) for configuration in chosen]
-
-
-def longer(results: Results, objective: str) -> Run:
-    """Return the best run of an objective with twice the epochs."""
-    run = best(results, objective).run
-    return Run(objective, run.rate, run.beta, epochs=2 * run.epochs)
-
-
-def rates(objective: str, beta: float) -> tuple[float, ...]:
-    """Return the learning rates of a configuration.
-
-    The largest one is only tried at the first beta, and at the second beta with SPoT-BCE: it drifts several times
-    further than ``DRIFT_LIMIT`` with every objective.
-    """
-    return RATES if beta != BETAS[1] or objective == "spot-bce" else RATES[:2]
-
-
-def best(results: Results, objective: str) -> Result:
-    """Return the best result of an objective in the sweep.
-
-    It has the most right answers to the *validation* problems among the runs within ``DRIFT_LIMIT``. If no run is
-    within the limit, it has the least drift.
-    """
-    tried = [
-        results[Run(name, rate, beta).key]
-        for name, beta in CONFIGURATIONS
-        if name == objective
-        for rate in rates(name, beta)
-    ]
-    within = [result for result in tried if result.nats <= DRIFT_LIMIT]
-    if not within:
-        return min(tried, key=lambda result: result.nats)
-    return max(within, key=lambda result: (sum(result.outcomes["validation"].values()), -result.nats))
+def all_runs() -> list[Run]:
+    """Return every run of the plan, at seed 0 if there are several."""
+    return list(dict.fromkeys(replace(run, seed=0) for phase in plan(more=True) for run in phase))

@@ -18,9 +18,6 @@ from spotcli.records import Message, Problem
 TEST = 320
 """Test problems."""
 
-VALIDATION = 160
-"""Validation problems, which only choose the best run of an objective."""
-
 NEAR = ("one-step", "in-words")
 """Families that ask the same sums in another way."""
 
@@ -59,10 +56,10 @@ def contains(word: str) -> Callable[[str], bool]:
 
 
 def arithmetic_questions(setting: str = "") -> list[Question]:
-    """Return the first problems of the test split: the test problems, then the validation problems."""
+    """Return the test problems: the first ones of the test split."""
     return [
         Question(problem.id, problem.messages, partial(_is_right, problem))
-        for problem in with_examples(setting, arithmetic.take(0, "test", TEST + VALIDATION))
+        for problem in with_examples(setting, arithmetic.take(0, "test", TEST))
     ]
 
 

@@ -5,52 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from paper_plan import (
-    BETAS,
-    CONFIGURATIONS,
-    DRIFT_LIMIT,
-    LONGER,
+    BASELINE,
+    CHALLENGERS,
+    LONG_ANSWERS,
     MIXED,
+    MORE_MIXED,
     OWN,
-    RATES,
-    SEEDS,
-    SKILL_SEEDS,
+    PAIRS_ONLY,
     STRONG,
+    SWEEP,
+    WEAK,
+    WORDY,
     Result,
     Results,
     Run,
-    best,
-    longer,
-    plan,
-    rates,
-    wordy_runs,
 )
 from paper_questions import FAR, NEAR
 
 from spotcli import jsonl
 from spotcli.core.stats import Comparison, compare
 
-TITLES = {"sft": "SFT+", "spot-bce": "SPoT-BCE", "spot-bco": "SPoT-BCO", "dpo": "DPO", "reward-sft": "Reward-SFT"}
-COLOURS = {"sft": "#444444", "spot-bce": "#0072b2", "spot-bco": "#56b4e9", "dpo": "#d55e00", "reward-sft": "#009e73"}
+TITLES = {
+    "sft": "SFT", "dft": "DFT", "spot-bce": "SPoT-BCE", "spot-bco": "SPoT-BCO", "spot-focal": "SPoT-focal",
+    "dpo": "DPO", "dpop": "DPOP", "nca": "NCA", "reward-sft": "Reward-SFT",
+}  # fmt: skip
+
+TABLES = (
+    ("The strong policy, corrections and own right answers", (BASELINE, *CHALLENGERS, *MORE_MIXED)),
+    ("The strong policy, other rows", (BASELINE, replace(BASELINE, setting=OWN, epochs=2), *PAIRS_ONLY)),
+    ("The untrained policy", WEAK),
+    ("Longer answers", LONG_ANSWERS),
+    ("All objectives at three learning rates, untrained policy", SWEEP),
+)
+"""A title and the runs of each table; the first run is the one that the others are compared with."""
 
 
 def report(folder: Path) -> None:
-    """Print the tables and draw the figure into the folder, for the runs that exist.
-
-    The phases up to the skills are required.
-    """
+    """Print the tables of the runs that exist, and draw the figure into the folder."""
     results = read_results(jsonl.rows(folder / "results.jsonl"))
-    later = [run for phase in plan(results, more=True) for run in phase if run.setting in (STRONG, MIXED, OWN)]
-    strong_lines, wordy_lines = by_seed(results, later), by_seed(results, wordy_runs())
-    tables = [
-        best_table(results), sweep_table(results), longer_table(results),
-        skill_table(results, [runs_at_best(results, objective) for objective in TITLES]),
-        setting_table(results, strong_lines), skill_table(results, strong_lines), setting_table(results, wordy_lines),
-    ]  # fmt: skip
-    print(*("\n".join(table) for table in tables), sep="\n\n")
+    for title, runs in TABLES:
+        if len(lines := table(results, runs)) > 2:
+            print(f"{title}:\n", *lines, "", sep="\n")
+    for setting in ("", STRONG):
+        if text := asked_again(results, setting):
+            print(f"{text}\n")
     draw(results, folder / "gain-against-cost.svg")
 
 
@@ -59,27 +60,19 @@ def read_results(rows: Iterable[dict[str, Any]]) -> dict[str, Result]:
     return {row["key"]: Result.of(row) for row in rows}
 
 
-def runs_at_best(results: Results, objective: str) -> list[Result]:
-    """Return the existing results of an objective at its best beta and learning rate, by seed."""
-    run = best(results, objective).run
-    keys = [Run(objective, run.rate, run.beta, seed).key for seed in SEEDS]
-    return [results[key] for key in keys if key in results]
+def existing(results: Results, runs: Iterable[Run]) -> list[Result]:
+    """Return the results that exist and have a starting policy to be compared with."""
+    return [results[run.key] for run in runs if run.key in results and start_of(run).key in results]
 
 
-def by_seed(results: Results, runs: Iterable[Run]) -> list[list[Result]]:
-    """Return the existing results of trained policies; those that differ only in their seed are together."""
-    lines: dict[Run, list[Result]] = {}
-    for run in runs:
-        if run.objective != "none" and run.key in results:
-            lines.setdefault(replace(run, seed=0), []).append(results[run.key])
-    return list(lines.values())
+def start_of(run: Run) -> Run:
+    """Return the measurement of the policy that a run starts from, with the same sampling seed."""
+    return Run("none", seed=run.seed, setting=STRONG if run.setting in (MIXED, OWN) else run.setting)
 
 
-def untrained(results: Results, trained: Sequence[Result]) -> list[Result]:
-    """Return the result of the starting policy of each trained one, with the same sampling seed."""
-    starts = {MIXED: STRONG, OWN: STRONG}
-    runs = [result.run for result in trained]
-    return [results[Run("none", seed=run.seed, setting=starts.get(run.setting, run.setting)).key] for run in runs]
+def starts(results: Results, trained: Sequence[Result]) -> list[Result]:
+    """Return the result of the starting policy of each trained one."""
+    return [results[start_of(result.run).key] for result in trained]
 
 
 def outcomes(results: Iterable[Result], *names: str) -> dict[str, list[float]]:
@@ -97,10 +90,25 @@ def change(before: Sequence[Result], after: Sequence[Result], *names: str) -> Co
     return compare(outcomes(before, *names), outcomes(after, *names))
 
 
+def flips(before: Sequence[Result], after: Sequence[Result]) -> tuple[int, int, int]:
+    """Count answers to test problems: right before, lost (right before, then wrong), and won."""
+    pairs = [
+        (right, new.outcomes["test"][id])
+        for old, new in zip(before, after, strict=True)
+        for id, right in old.outcomes["test"].items()
+    ]
+    return sum(old for old, _ in pairs), sum(old > new for old, new in pairs), sum(old < new for old, new in pairs)
+
+
 def points(comparison: Comparison) -> str:
     """Format a difference and its interval, in points."""
     low, high = 100 * comparison.low, 100 * comparison.high
     return f"{100 * comparison.difference:+.1f} ({low:+.1f} … {high:+.1f})"
+
+
+def p_value(comparison: Comparison) -> str:
+    """Format a p-value."""
+    return f"{comparison.p_value:.2g}" if comparison.p_value >= 1e-4 else "< 0.0001"
 
 
 def gains(before: Sequence[Result], after: Sequence[Result]) -> str:
@@ -109,145 +117,91 @@ def gains(before: Sequence[Result], after: Sequence[Result]) -> str:
     return ", ".join(f"{difference:+.1f}" for difference in differences)
 
 
-def header(*cells: str) -> list[str]:
-    """Return the first two lines of a table."""
-    return [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
-
-
-def label(objective: str, beta: float) -> str:
-    """Return the title of a configuration."""
-    return TITLES[objective] + (f", beta {beta:g}" if beta else "")
-
-
 def describe(run: Run) -> str:
-    """Return the title of a run, with its setting and epochs."""
-    name = label(run.objective, run.beta) + {MIXED: ", with own right answers"}.get(run.setting, "")
-    if run.setting == OWN:
-        name = "SFT, own right answers only"
-    return name + ("" if run.epochs == Run.epochs else f", {run.epochs} epochs")
+    """Return the title of a run."""
+    title = TITLES[run.objective] + ("+" if run.objective == "sft" and run.setting in ("", STRONG, WORDY) else "")
+    parts = [title, *([f"beta {run.beta:g}"] if run.beta else []), *(f"`{option}`" for option in run.options.split())]
+    return ", ".join(parts) + {OWN: ", own right answers only", STRONG: ", corrections only"}.get(run.setting, "")
 
 
-def best_table(results: Results) -> list[str]:
-    """Return the table of all objectives at their best: intervals over problems, the range of drift over seeds."""
-    lines = header(
-        "objective", "learning rate", "seeds", "test, %", "gain, points (95 %)", "per seed", "against SFT+ (95 %)",
-        "near families", "far families", "drift, nats/token",
-    )  # fmt: skip
-    sft = runs_at_best(results, "sft")
-    for objective in TITLES:
-        trained = runs_at_best(results, objective)
-        base = untrained(results, trained)
-        test = change(base, trained, "test")
-        drifts = sorted(result.nats for result in trained)
-        against_sft = "" if objective == "sft" else points(change(sft[: len(trained)], trained, "test"))
-        run = trained[0].run
-        cells = [
-            label(objective, run.beta), f"{run.rate:g}", str(len(trained)),
-            f"{100 * test.before:.1f} → {100 * test.after:.1f}", points(test),
-            gains(base, trained), against_sft, points(change(base, trained, *NEAR)),
-            points(change(base, trained, *FAR)), f"{drifts[0]:.4f} … {drifts[-1]:.4f}",
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+def table(results: Results, runs: Sequence[Run]) -> list[str]:
+    """Return a table with one line for all seeds of a run.
 
-
-def sweep_table(results: Results) -> list[str]:
-    """Return the table of all configurations at seed 0: gain in points, change on far families, drift."""
-    lines = header("objective", *(f"at {rate:g}" for rate in RATES))
-    for objective, beta in CONFIGURATIONS:
-        cells = [label(objective, beta)]
-        for rate in rates(objective, beta):
-            result = results[Run(objective, rate, beta).key]
-            test, far = (change(untrained(results, [result]), [result], *names) for names in (("test",), FAR))
-            cells.append(f"{100 * test.difference:+.1f}; {100 * far.difference:+.1f}; {result.nats:.4f}")
-        lines.append(f"| {' | '.join(cells + ['not tried'] * (len(RATES) + 1 - len(cells)))} |")
-    return lines
-
-
-def longer_table(results: Results) -> list[str]:
-    """Return the table of runs with twice the epochs at seed 0: gain in points, change on far families, drift."""
-    lines = header("objective", "epochs", "gain, points (95 %)", "far families", "drift, nats/token")
-    for objective in LONGER:
-        keys = [best(results, objective).run.key, longer(results, objective).key]
-        for result in (results[key] for key in keys if key in results):
-            test, far = (change(untrained(results, [result]), [result], *names) for names in (("test",), FAR))
-            name, epochs = label(objective, result.run.beta), result.run.epochs
-            lines.append(f"| {name} | {epochs} | {points(test)} | {points(far)} | {result.nats:.4f} |")
-    return lines
-
-
-def setting_table(results: Results, table: list[list[Result]]) -> list[str]:
-    """Return the table of a setting: one line for all seeds of a run, against its starting policy; drift is a mean.
+    Intervals are over problems; drift is that of seed 0. A comparison with the first run of the table uses the
+    seeds that both have.
 
     Args:
         results: all results.
-        table: the results of each line.
+        runs: the runs, at seed 0.
     """
-    lines = header(
-        "objective", "learning rate", "test, %", "gain, points (95 %)", "per seed", "near families", "far families",
+    names = (
+        "objective", "rate", "steps", "seeds", "test, %", "gain, points (95 %)", "per seed",
+        f"against {describe(runs[0])} (95 %)", "p", "kept, %", "lost / won per seed", "near families", "far families",
         "drift, nats/token",
     )  # fmt: skip
-    for trained in table:
-        base, run = untrained(results, trained), trained[0].run
-        test, near, far = (change(base, trained, *names) for names in (("test",), NEAR, FAR))
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for run in runs:
+        if not (trained := existing(results, run.seeds())):
+            continue
+        base = starts(results, trained)
+        test, near, far = (change(base, trained, *sets) for sets in (("test",), NEAR, FAR))
+        before, lost, won = flips(base, trained)
         cells = [
-            describe(run), f"{run.rate:g}", f"{100 * test.before:.1f} → {100 * test.after:.1f}", points(test),
-            gains(base, trained), points(near), points(far), f"{fmean(result.nats for result in trained):.4f}",
+            describe(run), f"{run.rate:g}", str(trained[0].steps or ""), str(len(trained)),
+            f"{100 * test.before:.1f} → {100 * test.after:.1f}", points(test), gains(base, trained),
+            *against(results, runs[0], trained),
+            f"{100 * (1 - lost / before):.0f}" if before else "",
+            f"{lost / len(trained):.0f} / {won / len(trained):.0f}", points(near), points(far),
+            next((f"{result.drift:.4f}" for result in trained if result.drift is not None), ""),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def skill_table(results: Results, table: list[list[Result]]) -> list[str]:
-    """Return the table of accuracy by how often the starting policy is right in eight separate answers.
+def against(results: Results, first: Run, trained: Sequence[Result]) -> tuple[str, str]:
+    """Compare a run with the first one of its table at the seeds that both have: difference and p-value."""
+    if replace(trained[0].run, seed=0) == first:
+        return "", ""
+    rivals = {result.run.seed: result for result in existing(results, first.seeds())}
+    both = [result for result in trained if result.run.seed in rivals]
+    if not both:
+        return "", ""
+    comparison = change([rivals[result.run.seed] for result in both], both, "test")
+    return points(comparison), p_value(comparison)
 
-    Args:
-        results: all results.
-        table: the results of each line: of one objective, and all of one setting.
-    """
-    setting = table[0][0].run.setting if table else ""
-    keys = [Run("none", seed=seed, setting=setting).key for seed in SKILL_SEEDS]
-    eight = outcomes([results[key] for key in keys if key in results], "test")
-    groups = {
-        "never right": [id for id, answers in eight.items() if not sum(answers)],
-        "right once or twice in eight answers": [id for id, answers in eight.items() if 1 <= sum(answers) <= 2],
-        "right more often": [id for id, answers in eight.items() if sum(answers) > 2],
-    }
-    lines = header("objective", *(f"{name}: {len(ids)} problems" for name, ids in groups.items()))
-    for trained in table:
-        before, after = outcomes(untrained(results, trained), "test"), outcomes(trained, "test")
-        cells = [f"{describe(trained[0].run)}, {trained[0].run.rate:g}"]
-        for ids in groups.values():
-            if not ids:
-                cells.append("")
-                continue
-            old, new = (fmean(right for id in ids for right in side[id]) for side in (before, after))
-            cells.append(f"{100 * old:.1f} → {100 * new:.1f} %")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+
+def asked_again(results: Results, setting: str) -> str:
+    """Return a sentence on how many right answers the starting policy of a setting repeats with another seed."""
+    runs = [results[run.key] for run in Run("none", setting=setting).seeds() if run.key in results]
+    if len(runs) < 2:
+        return ""
+    before, lost, won = flips(runs, [*runs[1:], runs[0]])
+    return (
+        f"The {setting or 'untrained'} policy, asked again with another sampling seed: "
+        f"{100 * (1 - lost / before):.0f} % of its right answers are right again; {lost / len(runs):.0f} lost and "
+        f"{won / len(runs):.0f} won per seed."
+    )
 
 
 def draw(results: Results, path: Path) -> None:
-    """Draw gain against drift at seed 0; a line joins the learning rates of one objective and beta."""
+    """Draw the gain of each objective with its interval, for both starting policies."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     mpl.rcParams["svg.hashsalt"] = "spot"  # the same file from the same rows
-    drawing = Figure(figsize=(9, 5), layout="constrained")
-    axes = drawing.subplots()
-    for objective, beta in CONFIGURATIONS:
-        line = [results[Run(objective, rate, beta).key] for rate in rates(objective, beta)]
-        comparisons = [change(untrained(results, [result]), [result], "test") for result in line]
-        middle = [100 * gain.difference for gain in comparisons]
-        below = [100 * (gain.difference - gain.low) for gain in comparisons]
-        above = [100 * (gain.high - gain.difference) for gain in comparisons]
-        axes.errorbar(
-            [result.nats for result in line], middle, yerr=[below, above],
-            color=COLOURS[objective], linestyle=":" if beta == BETAS[0] else "-", marker="o", capsize=2, linewidth=1.2,
-            markerfacecolor="white" if beta == BETAS[0] else None, label=label(objective, beta), elinewidth=0.6,
-        )  # fmt: skip
-    axes.axvline(DRIFT_LIMIT, color="#aa0000", linestyle="--", linewidth=1)
-    axes.set(xscale="log", xlabel="drift, nats/token", ylabel="gain on held-out problems, points")
-    axes.grid(color="#dddddd")
-    drawing.legend(loc="outside right upper", fontsize="small")
+    panels = (("untrained policy, pairs only", WEAK), ("strong policy, corrections and own right answers",
+              (BASELINE, *CHALLENGERS)))  # fmt: skip
+    drawing = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, (title, runs) in zip(drawing.subplots(1, 2), panels, strict=True):
+        lines = [trained for run in runs if (trained := existing(results, run.seeds()))]
+        for place, trained in enumerate(lines):
+            gain = change(starts(results, trained), trained, "test")
+            width = [[100 * (gain.difference - gain.low)], [100 * (gain.high - gain.difference)]]
+            axes.errorbar([100 * gain.difference], [place], xerr=width, fmt="o", color="#0072b2", capsize=2)
+        names = [describe(trained[0].run).replace("`", "") for trained in lines]
+        axes.set_yticks(range(len(lines)), [f"{name} ({len(own)})" for name, own in zip(names, lines, strict=True)])
+        axes.set(title=title, xlabel="gain on held-out problems, points")
+        axes.axvline(0, color="#888888", linewidth=1)
+        axes.invert_yaxis()
+        axes.grid(axis="x", color="#dddddd")
     drawing.savefig(path, metadata={"Date": None})

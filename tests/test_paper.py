@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import paper
 import paper_plan
 import paper_questions
 import paper_report
-from paper_plan import Result, Run
+import pytest
+from paper_plan import MIXED, STRONG, Result, Run
 
-from spotcli import jsonl
+from spotcli import recipe_yaml
 
 
-def result_of(run: Run, test: list[int], validation: list[int], drift: float) -> Result:
-    outcomes = {"test": test, "validation": validation}
-    outcomes |= dict.fromkeys(paper_questions.NEAR + paper_questions.FAR, test)
+def result_of(run: Run, test: list[int], drift: float | None = None) -> Result:
+    outcomes = dict.fromkeys(("test", *paper_questions.NEAR, *paper_questions.FAR), test)
     numbered = {
         name: {f"{name}-{index}": right for index, right in enumerate(rights)} for name, rights in outcomes.items()
     }
-    return Result(run, numbered, cpu_seconds=1.0, drift=drift)
+    return Result(run, numbered, cpu_seconds=1.0, drift=drift, steps=None if run.objective == "none" else 40)
+
+
+def results_of(*results: Result) -> dict[str, Result]:
+    return {result.run.key: result for result in results}
 
 
 def test_every_family_asks_forty_different_questions() -> None:
@@ -42,111 +45,59 @@ def test_every_family_asks_forty_different_questions() -> None:
     assert not sum_question.is_right(f"{a} + {b} = {a + b}\n\\boxed{{{a + b + 1}}}")
 
 
-def test_the_best_run_has_the_most_right_validation_answers_within_the_drift_limit() -> None:
-    results = {}
-    for rate, validation, drift in (
-        (1e-5, [1, 0, 0, 0], 0.001),
-        (3e-5, [1, 1, 0, 0], 0.01),
-        (1e-4, [1, 1, 1, 0], 0.05),
-    ):
-        run = Run("sft", rate)
-        results[run.key] = result_of(run, [0, 0, 0, 0], validation, drift)
-    assert paper_plan.best(results, "sft").run.rate == 3e-5
-    drifting = {key: replace(result, drift=result.nats + 1) for key, result in results.items()}
-    assert paper_plan.best(drifting, "sft").run.rate == 1e-5  # no run is within the limit: the least drift
-
-
 def test_the_report_of_results_computed_by_hand() -> None:
-    results = {}
-    for seed in paper_plan.SEEDS:
-        run = Run("none", seed=seed)
-        results[run.key] = result_of(run, [1, 0, 0, 0], [0, 0, 0, 0], 0.0)
-    for seed in paper_plan.SKILL_SEEDS:
-        run = Run("none", seed=seed)
-        # Right answers of eight: all, one, none, three.
-        skill = [1, int(seed == 100), 0, int(seed < 103)]
-        results[run.key] = result_of(run, skill, [0, 0, 0, 0], 0.0)
-    for objective, beta in paper_plan.CONFIGURATIONS:
-        for rate in paper_plan.rates(objective, beta):
-            run = Run(objective, rate, beta)
-            results[run.key] = result_of(run, [1, 1, 1, 0], [int(rate == 3e-5), 0, 0, 0], 0.001)
-    best = "\n".join(paper_report.best_table(results))
-    # One of four right before, three after: +50.0 points, at the rate with the best validation.
-    assert "| SFT+ | 3e-05 | 1 | 25.0 → 75.0 | +50.0 (" in best
-    assert best.count("| +0.0 (") == 4  # no objective gains against SFT+
-    sweep = paper_report.sweep_table(results)
-    assert sweep[2] == "| SFT+ | +50.0; +50.0; 0.0010 | +50.0; +50.0; 0.0010 | +50.0; +50.0; 0.0010 |"
-    assert sweep[-1].endswith("| not tried |")
-    lines = [paper_report.runs_at_best(results, name) for name in paper_report.TITLES]
-    groups = paper_report.skill_table(results, lines)
-    assert groups[0].startswith(
-        "| objective | never right: 1 problems | right once or twice in eight answers: 1 problems |"
+    first, second = Run("sft", 3e-5, epochs=1, setting=MIXED), Run("spot-bce", 3e-5, 1.0, epochs=1, setting=MIXED)
+    results = results_of(
+        *(result_of(run, [1, 1, 0, 0]) for run in Run("none", setting=STRONG).seeds()),
+        result_of(first, [1, 1, 1, 0], 0.001),
+        result_of(replace(first, seed=1), [1, 0, 1, 1]),
+        result_of(second, [1, 0, 0, 0], 0.004),
     )
-    # The third problem, never right before, is right now; so is the second, which was right once.
-    assert groups[2] == "| SFT+, 3e-05 | 0.0 → 100.0 % | 0.0 → 100.0 % | 50.0 → 50.0 % |"
-    longer = paper_report.longer_table(results)
-    assert len(longer) == 2 + 2  # header and rule, and the runs with the usual epochs
+    lines = paper_report.table(results, [first, second, replace(first, options="kept_kl=1")])
+    assert len(lines) == 2 + 2  # header and rule; a run without a result has no line
+    sft, bce = ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[2:])
+    # Two of four right before. SFT: three after at both seeds; one of four answers that were right is lost.
+    assert sft[:5] == ["SFT", "3e-05", "40", "2", "50.0 → 75.0"]
+    assert sft[5].startswith("+25.0 (")
+    assert sft[6:11] == ["+25.0, +25.0", "", "", "75", "0 / 2"]
+    assert sft[-1] == "0.0010"
+    # One of four after, and SFT has three at the only seed that both have: wrong twice where SFT is right.
+    assert bce[:2] == ["SPoT-BCE, beta 1", "3e-05"]
+    assert bce[3] == "1"
+    assert bce[5].startswith("-25.0 (")
+    assert bce[7].startswith("-50.0 (")
+    assert bce[8:11] == ["0.5", "50", "1 / 0"]
 
 
-def test_a_setting_is_compared_with_its_starting_policy() -> None:
-    results = {}
-    for setting, before in (("", [0, 0, 0, 0]), (paper_plan.STRONG, [1, 1, 0, 0])):
-        run = Run("none", setting=setting)
-        results[run.key] = result_of(run, before, before, 0.0)
-    run = Run("dpo", 1e-5, 1.0, setting=paper_plan.STRONG)
-    results[run.key] = result_of(run, [1, 1, 1, 0], [1, 1, 1, 0], 0.002)
-    line = paper_report.setting_table(results, [[results[run.key]]])[2]
-    # Two of four right before, three after: +25. Against the policy of the recipe it would be +75.
-    assert line.startswith("| DPO, beta 1 | 1e-05 | 50.0 → 75.0 | +25.0 (")
-    groups = paper_report.skill_table(results, [[results[run.key]]])
-    assert groups[2] == "| DPO, beta 1, 1e-05 |  |  |  |"  # its policy has no eight answers
+def test_a_run_is_compared_with_the_policy_that_it_starts_from() -> None:
+    run = Run("dpo", 1e-5, 1.0, setting=STRONG)
+    results = results_of(result_of(Run("none"), [0, 0, 0, 0]), result_of(run, [1, 1, 1, 0]))
+    assert paper_report.existing(results, [run]) == []  # its starting policy is not measured yet
+    results |= results_of(result_of(Run("none", setting=STRONG), [1, 1, 0, 0]))
+    assert "| 50.0 → 75.0 | +25.0 (" in paper_report.table(results, [run])[2]
 
 
-def test_the_later_settings_of_the_plan_depend_on_the_earlier_results() -> None:
-    results = {}
-    for objective, beta in paper_plan.CONFIGURATIONS:
-        for rate in paper_plan.rates(objective, beta):
-            run = Run(objective, rate, beta)
-            results[run.key] = result_of(run, [0], [int((rate, beta) in ((3e-5, 0.0), (3e-5, 1.0)))], 0.001)
-    phases = list(paper_plan.plan(results, more=True))
-    assert list(paper_plan.plan(results, more=False)) == phases[:5]
-    assert [phase[0].setting for phase in phases] == [
-        "",
-        "",
-        "",
-        "",
-        "",
-        paper_plan.STRONG,
-        paper_plan.STRONG,
-        paper_plan.STRONG,
-        paper_plan.MIXED,
-        paper_plan.OWN,
-        paper_plan.WORDY,
-    ]
-    keys = [run.key for phase in phases for run in phase]
-    assert len(keys) == len(set(keys))
-    # The starting policy; SFT+ and SPoT-BCE at three rates, the other three objectives at their best.
-    assert len(phases[5]) == 1 + 2 * 3 + 3
-    assert {(run.rate, run.beta) for run in phases[5] if run.objective == "dpo"} == {(3e-5, 1.0)}
+def test_how_often_a_policy_repeats_its_right_answers() -> None:
+    runs = Run("none").seeds()
+    results = results_of(*map(result_of, runs, ([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1])))
+    # Right: 2, 1 and 4 answers. Asked again: one lost, none lost, two lost; none, three and none won.
+    assert "57 % of its right answers are right again; 1 lost and 1 won" in paper_report.asked_again(results, "")
+    assert paper_report.asked_again(results_of(results[runs[0].key]), "") == ""
 
 
-def test_all_seeds_of_a_run_are_one_line() -> None:
-    results = {}
-    for seed, before, after in ((0, [1, 0, 0, 0], [1, 1, 0, 0]), (1, [1, 1, 0, 0], [1, 1, 1, 1])):
-        for run, outcomes in (
-            (Run("none", seed=seed, setting=paper_plan.STRONG), before),
-            (Run("sft", 3e-5, seed=seed, setting=paper_plan.OWN), after),
-        ):
-            results[run.key] = result_of(run, outcomes, outcomes, 0.001 * (seed + 1))
-    plan = [Run(name, rate, seed=seed, setting=paper_plan.OWN) for name, rate in (("sft", 3e-5), ("sft", 1e-5))
-            for seed in paper_plan.SEEDS]  # fmt: skip
-    (runs,) = paper_report.by_seed(results, plan)
-    assert [result.run.seed for result in runs] == [0, 1]
-    line = paper_report.setting_table(results, [runs])[2]
-    # Three of eight right before, six after; seed 0 gains one of four, seed 1 two of four.
-    assert line.startswith("| SFT, own right answers only | 3e-05 | 37.5 → 75.0 | +37.5 (")
-    assert ") | +25.0, +50.0 | " in line
-    assert line.endswith("| 0.0015 |")
+def test_every_run_of_the_plan_has_valid_settings_and_a_starting_policy_that_is_measured_before() -> None:
+    phases = list(paper_plan.plan(more=True))
+    default = list(paper_plan.plan(more=False))
+    assert phases[: len(default)] == default
+    runs = [run for phase in phases for run in phase]
+    assert len({run.key for run in runs}) == len(runs)
+    reported = [run for _, table in paper_report.TABLES for run in table]
+    for place, run in enumerate(runs):
+        if run.objective == "none":
+            continue
+        assert recipe_yaml.load(paper.RECIPE, paper.settings(run)).train.objective == run.objective
+        assert paper_report.start_of(run) in runs[:place]
+        assert replace(run, seed=0) in reported
 
 
 def test_the_worked_examples_of_the_longer_format_are_right() -> None:
@@ -158,31 +109,22 @@ def test_the_worked_examples_of_the_longer_format_are_right() -> None:
         assert solution["content"].endswith(f"\\boxed{result}.")
 
 
-def test_rows_of_corrections_and_of_own_right_answers(tmp_path: Path) -> None:
-    pair = {"id": "a", "prompt": "1 + 1", "rejected": "3", "chosen": "2", "verdict": "right"}
-    samples = [
-        {"id": "a", "prompt": "1 + 1", "response": "3", "verdict": "wrong"},
-        {"id": "b", "prompt": "2 + 2", "response": "4", "verdict": "right"},
-        {"id": "c", "prompt": "3 + 3", "response": "?", "verdict": "undecided"},
-    ]
-    jsonl.write_rows(tmp_path / "data.jsonl", [pair])
-    jsonl.write_rows(tmp_path / "samples.jsonl", samples)
-    assert list(paper.corrections(tmp_path)) == [{"id": "a", "prompt": "1 + 1", "chosen": "2"}]
-    assert list(paper.own_right_answers(tmp_path)) == [{"id": "b", "prompt": "2 + 2", "chosen": "4"}]
-
-
 def test_results_on_disk_keep_their_format() -> None:
     trained = {
-        "key": "strong-sft-b0-lr3e-05-e4-s1",
+        "key": "strong-sft-b0-lr3e-05-e4-kept_weight=0.1-s1",
         "objective": "sft", "rate": 3e-5, "beta": 0.0, "seed": 1, "epochs": 4, "setting": "strong",
+        "options": "kept_weight=0.1",
         "outcomes": {"test": {"a": 1}}, "drift": 0.001, "steps": 72, "pairs": 284, "final": {"loss": 0.1},
         "train_cpu_seconds": 2.0, "cpu_seconds": 3.0,
     }  # fmt: skip
-    skill = {
-        "key": "none-s100",
-        "objective": "none", "rate": 0.0, "beta": 0.0, "seed": 100, "epochs": 2, "setting": "",
-        "outcomes": {"test": {"a": 0}}, "cpu_seconds": 1.0,
+    untrained = {
+        "key": "none-s1",
+        "objective": "none", "rate": 0.0, "beta": 0.0, "seed": 1, "epochs": 2, "setting": "", "options": "",
+        "outcomes": {"test": {"a": 0}}, "drift": 0.0, "cpu_seconds": 1.0,
     }  # fmt: skip
-    for row in (trained, skill):
+    for row in (trained, untrained):
         written = Result.of(row).row()
         assert list(written.items()) == list(row.items())
+    del trained["options"]
+    with pytest.raises(SystemExit, match="rounding to nearest"):
+        Result.of(trained)
