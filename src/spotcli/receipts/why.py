@@ -147,10 +147,10 @@ def _weights(checkpoint: Path, meta: Fields) -> list[Source]:
             if REFERENCE.files.fullmatch(name) and isinstance(entry, Mapping) and isinstance(entry.get("sha256"), str)
         }
     if not recorded:
-        facts = {"files": files}
-        return [Source("weights", str(checkpoint), "not recorded", None, combined(files), facts)] if files else []
+        unknown = Source("weights", str(checkpoint), "not recorded", None, combined(files), {"files": files})
+        return [unknown] if files else []
     changed = sorted(name for name in recorded.keys() | files.keys() if recorded.get(name) != files.get(name))
-    facts = {"files": files, **({"changed": changed} if changed else {})}
+    facts: Fields = {"files": files, **({"changed": changed} if changed else {})}
     known = combined(dict(sorted(recorded.items())))
     if not files:
         return [Source("weights", str(checkpoint), "missing", known)]

@@ -23,8 +23,8 @@ META = "spot-train.json"
 STATE = "spot-state.json"
 """The file of a checkpoint that is written last; it lists the other files with their sizes and digests."""
 
-_TYPES = {"settings": dict, "inputs": dict, "versions": dict, "weights": dict}
-_TYPES |= {"started": str, "complete": bool, "summary": dict}
+_TYPES: dict[str, type] = dict.fromkeys(("settings", "inputs", "versions", "summary", "weights"), dict)
+_TYPES |= {"started": str, "complete": bool}
 """Types of the values in spot-train.json."""
 
 _OWN = {META, "recipe.yaml", "metrics.jsonl", ".metrics.jsonl.lock"}
