@@ -77,6 +77,8 @@ class Case:
     """Whether the output on the page is compared; otherwise it is that of larger files."""
     before: str = ""
     """A shell command that is executed first: what the page leaves to the reader."""
+    after: str = ""
+    """A shell command that is executed last."""
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -85,7 +87,7 @@ BY_POLICY = "spot sample --grade answers.jsonl --model builtin:smollm2-135m --fr
 """The samples of a policy that is at hand."""
 GRADER = "echo 'check = lambda response, reference: reference in response' > mygrader.py"
 SMOLLM2 = "sed -i s,Qwen/Qwen3-8B,builtin:smollm2-135m, recipe.yaml"
-ENDPOINT = Case(before="rm -r Qwen")
+ENDPOINT = Case(before="mv Qwen elsewhere", after="mv elsewhere Qwen")
 """The model is at the endpoint, not in a folder."""
 QWEN3 = (
     "sample.problems=problems.jsonl sample.limit=24 sample.python=null sample.max_new_tokens=64"
@@ -104,6 +106,7 @@ CASES: tuple[tuple[str, Case], ...] = (
     (r"spot eval checkpoint --against Qwen/Qwen3-8B$", Case(output=False)),
     (r"spot inspect data.jsonl \| tail -n 6", Case(before=DAMAGE)),
     (r"spot rectify --oracle policy", Case(before=BY_POLICY, env={"SPOT_RECTIFY_CONTINUATIONS": "2"})),
+    (r"spot inspect data.jsonl --tokens", Case(before=f"{BY_POLICY} && spot rectify --oracle symbolic --fresh")),
     (r"spot inspect .*--surprise", Case(before=SMOLLM2)),
     (r"spot eval .*--rescore", Case(before=GRADER, env={"SPOT_EVAL_TASK": "mine.jsonl"})),
     (r"spot (sample|eval) .*HOST", ENDPOINT),
