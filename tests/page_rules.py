@@ -19,13 +19,17 @@ NOT_RUN = (
     (r"export [A-Z_]+=", VARIABLE),
     (r"python benchmarks/|peers/bin/python|python3 -m pip install --no-index", BENCHMARK),
     (r"srun ", "needs Slurm and several machines"),
-    (r"spot train RECIPE -s train\.nodes=2", "needs a second machine"),
+    (
+        r"spot train RECIPE -s train\.(nodes|processes)=",
+        "needs several GPUs or machines; `nox -s ranks` trains with two processes",
+    ),
     (r"\S+/vllm serve|.* --python /opt/vllm", "needs vLLM; `nox -s vllm` runs it"),
     (r"cd grpo && ", "trains with GRPO on GPUs; tests/exporting loads the files with TRL"),
     (r"spot init$", "asks questions on a terminal; tests/templates answers them"),
     (r"spot inspect .*--sample", "opens the application on a terminal; tests/inspection/app does it"),
     (r"inspect view", "opens the viewer of Inspect, another package"),
     (r"spot push (?!.*--dry-run)", "uploads to the hub; tests/publishing does it with a local server"),
+    (r"spot eval linius/", "reads nine sets of the hub; tests/evaluation reads them from files"),
     (r"spot [a-z]+ .*\bhf:", "reads a set of the hub"),
 )
 """Patterns of commands that are not executed, from the beginning of the command, and the reason."""
