@@ -21,7 +21,7 @@ NOT_RUN = (
     (r"srun ", "needs Slurm and several machines"),
     (
         r"spot train RECIPE -s train\.(nodes|processes)=",
-        "needs several GPUs or machines; `nox -s ranks` trains with two processes",
+        "needs several GPUs; `nox -s ranks` trains with two processes",
     ),
     (r"\S+/vllm serve|.* --python /opt/vllm", "needs vLLM; `nox -s vllm` runs it"),
     (r"cd grpo && ", "trains with GRPO on GPUs; tests/exporting loads the files with TRL"),
