@@ -111,9 +111,11 @@ CASES: tuple[tuple[str, Case], ...] = (
     (r"spot inspect data.jsonl \| tail -n 6", Case(before=DAMAGE)),
     (r"spot rectify --oracle policy", Case(before=BY_POLICY, env={"SPOT_RECTIFY_CONTINUATIONS": "2"})),
     (r"spot inspect data.jsonl --tokens", Case(before=f"{BY_POLICY} && spot rectify --oracle symbolic --fresh")),
+    (r"spot merge checkpoint", Case(before="rm -r checkpoint && spot train recipe.yaml -s train.lora.r=4")),
     (r"spot inspect .*--surprise", Case(before=SMOLLM2)),
     (r"spot eval .*--rescore", Case(before=GRADER, env={"SPOT_EVAL_TASK": "mine.jsonl"})),
     (r"spot (sample|eval) .*HOST", ENDPOINT),
+    (r"spot plan recipes/qwen3-8b.yaml", Case(env={"SPOT_PLAN_SET": f"{QWEN3} train.processes=1 train.zero=0"})),
     (r"spot (plan|run) qwen3.yaml", Case(env={"SPOT_RUN_SET": QWEN3, "SPOT_PLAN_SET": QWEN3})),
 )
 
