@@ -25,7 +25,7 @@ rectify: {{oracle: symbolic}}
 train: {{batch_size: 4, max_steps: 2, learning_rate: 1e-4}}
 eval: {{tasks: [mine.jsonl], max_new_tokens: 80}}
 """
-SHARDED = RECIPE.replace("max_new_tokens: 64", "max_new_tokens: 80, output: sharded.jsonl")
+SHARDED = RECIPE.replace("problems.jsonl,", "problems.jsonl, output: sharded.jsonl,")
 PUBLISHED = {"aime24": 30, "math500": 500, "ifeval": 541}
 """Tasks and the number of problems of their sets."""
 

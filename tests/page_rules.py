@@ -19,13 +19,17 @@ NOT_RUN = (
     (r"export [A-Z_]+=", VARIABLE),
     (r"python benchmarks/|peers/bin/python|python3 -m pip install --no-index", BENCHMARK),
     (r"srun ", "needs Slurm and several machines"),
-    (r"spot train RECIPE -s train\.nodes=2", "needs a second machine"),
+    (
+        r"spot train RECIPE -s train\.(nodes|processes)=",
+        "needs several GPUs; `nox -s ranks` trains with two processes",
+    ),
     (r"\S+/vllm serve|.* --python /opt/vllm", "needs vLLM; `nox -s vllm` runs it"),
     (r"cd grpo && ", "trains with GRPO on GPUs; tests/exporting loads the files with TRL"),
     (r"spot init$", "asks questions on a terminal; tests/templates answers them"),
     (r"spot inspect .*--sample", "opens the application on a terminal; tests/inspection/app does it"),
     (r"inspect view", "opens the viewer of Inspect, another package"),
     (r"spot push (?!.*--dry-run)", "uploads to the hub; tests/publishing does it with a local server"),
+    (r"spot eval linius/", "reads nine sets of the hub; tests/evaluation reads them from files"),
     (r"spot [a-z]+ .*\bhf:", "reads a set of the hub"),
 )
 """Patterns of commands that are not executed, from the beginning of the command, and the reason."""
@@ -77,6 +81,8 @@ class Case:
     """Whether the output on the page is compared; otherwise it is that of larger files."""
     before: str = ""
     """A shell command that is executed first: what the page leaves to the reader."""
+    after: str = ""
+    """A shell command that is executed last."""
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -85,7 +91,7 @@ BY_POLICY = "spot sample --grade answers.jsonl --model builtin:smollm2-135m --fr
 """The samples of a policy that is at hand."""
 GRADER = "echo 'check = lambda response, reference: reference in response' > mygrader.py"
 SMOLLM2 = "sed -i s,Qwen/Qwen3-8B,builtin:smollm2-135m, recipe.yaml"
-ENDPOINT = Case(before="rm -r Qwen")
+ENDPOINT = Case(before="mv Qwen elsewhere", after="mv elsewhere Qwen")
 """The model is at the endpoint, not in a folder."""
 QWEN3 = (
     "sample.problems=problems.jsonl sample.limit=24 sample.python=null sample.max_new_tokens=64"
@@ -104,9 +110,12 @@ CASES: tuple[tuple[str, Case], ...] = (
     (r"spot eval checkpoint --against Qwen/Qwen3-8B$", Case(output=False)),
     (r"spot inspect data.jsonl \| tail -n 6", Case(before=DAMAGE)),
     (r"spot rectify --oracle policy", Case(before=BY_POLICY, env={"SPOT_RECTIFY_CONTINUATIONS": "2"})),
+    (r"spot inspect data.jsonl --tokens", Case(before=f"{BY_POLICY} && spot rectify --oracle symbolic --fresh")),
+    (r"spot merge checkpoint", Case(before="rm -r checkpoint && spot train recipe.yaml -s train.lora.r=4")),
     (r"spot inspect .*--surprise", Case(before=SMOLLM2)),
     (r"spot eval .*--rescore", Case(before=GRADER, env={"SPOT_EVAL_TASK": "mine.jsonl"})),
     (r"spot (sample|eval) .*HOST", ENDPOINT),
+    (r"spot plan recipes/qwen3-8b.yaml", Case(env={"SPOT_PLAN_SET": f"{QWEN3} train.processes=1 train.zero=0"})),
     (r"spot (plan|run) qwen3.yaml", Case(env={"SPOT_RUN_SET": QWEN3, "SPOT_PLAN_SET": QWEN3})),
 )
 

@@ -2,6 +2,7 @@
 
     python tests/run_pages.py                         all pages: `nox -s newcomer -- pages`
     python tests/run_pages.py rectify.md run.md       some of them
+    python tests/run_pages.py rectify.md --only keep  blocks with a command that matches
     python tests/run_pages.py --keep FOLDER           keep the folders; a second start uses the prepared files again
 
 Commands are executed by bash as they are written, in the order of their page. On a tutorial they follow each other
@@ -100,6 +101,8 @@ class Session:
     failures: list[str] = field(default_factory=list)
     cwd: Path = Path()
     """Where the next command is executed: `cd` changes it."""
+    only: str = ""
+    """A pattern: other blocks are left out, except on tutorials."""
     executed: set[tuple[str, ...]] = field(default_factory=set)
     """The commands of each block; an equal block of another page is not executed again."""
     run: int = 0
@@ -172,7 +175,7 @@ class Session:
             if not (steps := commands(block)):
                 continue
             texts = tuple(command.text for command in steps)
-            if not tutorial and texts in self.executed:
+            if not tutorial and (texts in self.executed or not any(re.search(self.only, text) for text in texts)):
                 continue
             self.executed.add(texts)
             if not tutorial or steps[0].text.startswith(ON_ITS_OWN):
@@ -248,6 +251,8 @@ class Session:
             if sent != len(self.openai.requests) + len(self.anthropic.requests):
                 raise Failed("--dry-run sent a request")
         done = self.shell(text, env)
+        if case.after:
+            expect(0, self.shell(case.after))
         expect(case.code, done)
         if not case.output:
             return
@@ -292,6 +297,7 @@ def remove(folder: Path, patterns: tuple[str, ...]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="the name of a page, such as rectify.md")
+    parser.add_argument("--only", metavar="PATTERN", default="", help="only blocks with a command that matches")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="use this folder and keep it")
     options = parser.parse_args()
     pages = [page for page in PAGES if page.name in options.pages or not options.pages]
@@ -301,7 +307,7 @@ def main() -> None:
         FakeProvider(corrections(), wire="anthropic") as anthropic,
     ):
         folder = (options.keep or Path(name)).absolute()
-        session = Session(folder, openai, anthropic)
+        session = Session(folder, openai, anthropic, only=options.only)
         if not session.prepared.exists():
             folder.mkdir(exist_ok=True)
             session.prepare()
