@@ -2,10 +2,11 @@
 
     python benchmarks/grading.py --data DIR
 
-DIR contains ``real_solutions_math_qwen_graded.jsonl``, ``real_solutions_gsm8k_graded.jsonl`` and
-``real_solutions_gsm8k_pairs.jsonl``. math-verify runs in its own process with its default options and time-outs, and
-references are wrapped in a box; its import is not measured. ``spotcli.grading`` is measured twice: cold, which
-includes the start of the workers, and warm. The verdicts that differ are printed below the rates.
+DIR contains ``real_solutions_math_qwen_graded.jsonl``, ``real_solutions_gsm8k_graded.jsonl``,
+``real_solutions_gsm8k_pairs.jsonl`` and ``math500.jsonl``. math-verify runs in its own process with its default options
+and time-outs, and references are wrapped in a box; its import is not measured. ``spotcli.grading`` is measured twice:
+cold, which includes the start of the workers, and warm. Below the table are the answers that are found per second of
+processor time, in boxes and without them, and the verdicts that differ.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +112,24 @@ def print_rates(name: str, timing: Timing) -> None:
     print(f"{name:8}{timing.answers:9}{rates}{ratios}")
 
 
+def print_finding(data: Path) -> None:
+    """Answers found per second of processor time, the best of five runs."""
+    from spotcli.grading.find_answer import NoAnswer, find_answer
+
+    with open(data / "math500.jsonl", encoding="utf-8") as lines:
+        solutions = [str(json.loads(line)["solution"]) for line in lines]
+    print("\nanswers found per second of processor time (solutions of math500):")
+    for name, texts in (("boxed", solutions), ("without a box", [text.replace("\\boxed", "") for text in solutions])):
+        best = float("inf")
+        for _ in range(5):
+            start = time.process_time()
+            for text in texts:
+                with suppress(NoAnswer):
+                    find_answer(text)
+            best = min(best, time.process_time() - start)
+        print(f"  {name:14}{len(texts) / best:8.0f}")
+
+
 def print_differences(differences: list[Difference], limit: int) -> None:
     print("\nverdicts that differ (spotcli / math-verify):")
     counts = Counter((difference.grade.verdict, difference.math_verify) for difference in differences)
@@ -144,6 +164,7 @@ def main() -> None:
         sum(timing.math_verify for timing in timings),
     )
     print_rates("all", total)
+    print_finding(options.data)
     print_differences(differences, options.show)
 
 
