@@ -25,8 +25,8 @@ TABLE = 1 << 20
 BLOCK = TABLE
 """Weights whose noise is one part of the table."""
 
-CPU_PIECE = 1 << 15
-"""Weights that a processor rounds at once, so that what lies between stays in its cache."""
+CPU_PIECE = 1 << 18
+"""Weights that a processor rounds at once: enough for its threads, few enough for its cache."""
 
 GPU_BLOCKS = 64
 """Blocks that a GPU rounds at once; with one at a time, it would wait for the next launch."""
