@@ -68,6 +68,13 @@ def test_noise_of_several_blocks_at_once_is_that_of_each_block() -> None:
     assert torch.equal(rounding._noise(count, seed, device), torch.cat(parts))
 
 
+def test_the_pieces_of_a_processor_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(2505)
+    whole = rounded(weight, torch.bfloat16, "stochastic", seed=5)
+    monkeypatch.setattr(rounding, "CPU_PIECE", 1000)  # two pieces and a half
+    assert torch.equal(rounded(weight, torch.bfloat16, "stochastic", seed=5), whole)
+
+
 def test_without_a_check_no_number_is_read() -> None:
     weight = torch.tensor([1.0, 1.003, -2.5, float("inf"), float("nan")])
     checked = rounded(weight, torch.bfloat16, "stochastic", seed=5)
