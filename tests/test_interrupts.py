@@ -203,7 +203,7 @@ raise AttributeError("partially initialized module")
 def test_an_import_that_fails_after_an_interrupt_is_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bool
 ) -> None:
-    interrupt = "os.kill(os.getpid(), signal.SIGINT)" if sent else "pass"
+    interrupt = "signal.raise_signal(signal.SIGINT)" if sent else "pass"
     (tmp_path / f"fragile_{sent}.py").write_text(PACKAGE.replace("INTERRUPT", interrupt))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("spotcli.interrupts._interrupted", False)

@@ -208,7 +208,7 @@ def test_a_slow_pattern_gets_a_text_that_it_is_slow_on(pattern: str, clock: Call
 
 
 LITERAL_PARTS = {
-    "_COMMA.pattern", "FORMULA.pattern", "''.join(_RAISED)", "''.join(_LOWERED)",
+    "_COMMA.pattern", "COMMAND.pattern", "FORMULA.pattern", "WORD.pattern", "''.join(_RAISED)", "''.join(_LOWERED)",
 }  # fmt: skip
 """Texts of ours that are put into patterns, besides constants."""
 CONSTANT = r"_?[A-Z][A-Z_]*"

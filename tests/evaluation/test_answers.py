@@ -111,6 +111,33 @@ def test_an_endpoint_without_a_key_is_refused_before_anything_is_written(
     assert not list(tmp_path.glob("scores/*.jsonl"))
 
 
+def test_the_time_of_answers_outlives_the_process_that_was_killed_while_it_wrote_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def killed(output: outputs.Output, rows: Any) -> None:
+        raise KilledError
+
+    problems(tmp_path)
+    with FakeProvider() as provider:
+        settings = recipe(engine="api", base_url=provider.base_url)
+        with monkeypatch.context() as patch:
+            patch.setattr(outputs.Output, "append", killed)
+            with pytest.raises(KilledError):
+                evaluate(settings, model="openai/m", folder=tmp_path)
+        summary = evaluate(settings, model="openai/m", folder=tmp_path)
+        meta = json.loads(next(tmp_path.glob("scores/*.meta.json")).read_text())
+        requests = len(provider.requests)
+        evaluate(settings, model="openai/m", folder=tmp_path)
+        assert len(provider.requests) == requests
+    assert meta["failures"] == {}
+    assert meta["complete"]
+    assert meta["seconds"]["mine.jsonl"] > 0
+    assert summary.models[0].scores["mine.jsonl"].seconds == meta["seconds"]["mine.jsonl"]
+
+
 def test_vllm_answers_for_a_model_and_for_an_adapter(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

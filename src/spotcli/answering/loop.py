@@ -81,7 +81,15 @@ class Answering(Generic[R]):
             rows += graded
         self._answered.add_rows(rows)
 
-    def answer(self, policy: Policy, requests: Iterable[tuple[Problem, Request]], work: Work, *, label: str) -> None:
+    def answer(
+        self,
+        policy: Policy,
+        requests: Iterable[tuple[Problem, Request]],
+        work: Work,
+        *,
+        label: str,
+        note: Callable[[Work], None] | None = None,
+    ) -> None:
         """Have a policy answer what is missing, until it is done or stopped.
 
         Args:
@@ -89,6 +97,7 @@ class Answering(Generic[R]):
             requests: all requests, answered ones too.
             work: counts what is done.
             label: names the work in the progress line.
+            note: called before rows are written, with these rows counted.
 
         Raises:
             UserError: no request can succeed.
@@ -128,20 +137,28 @@ class Answering(Generic[R]):
             bar = display.add_task(label, total=work.wanted, note="")
             for group in groups:
                 for items in (group[start : start + AT_ONCE] for start in range(0, len(group), AT_ONCE)):
-                    self._write(grading, items, work)
+                    self._write(grading, items, work, note)
                     if self._output.disturbed:
                         policy.stop()  # the command fails in the end, so it asks nothing more
                     display.update(bar, advance=len(items), note=work.note(self._answered.verdicts))
 
-    def _write(self, grading: _StoppableGrading[R], items: Sequence[Item], work: Work) -> None:
+    def _write(
+        self,
+        grading: _StoppableGrading[R],
+        items: Sequence[Item],
+        work: Work,
+        note: Callable[[Work], None] | None,
+    ) -> None:
         """Grade answers and append their rows; after a stop, the answers may stay in the journal alone."""
         kept = [item for item in items if isinstance(item, KeptAnswer)]
         rows = grading.rows(kept) if kept else []
+        work.add([item if isinstance(item, Failure) else item.answer for item in items], graded=rows is not None)
+        if note:
+            note(work)
         if rows:
             self._output.append(rows)
             self._journal.graded(kept)
             self._answered.count_new(rows)
-        work.add([item if isinstance(item, Failure) else item.answer for item in items], graded=rows is not None)
 
 
 def _read_ahead(groups: Iterator[list[Item]], policy: Policy) -> Generator[list[Item]]:

@@ -183,7 +183,7 @@ def _whole_or_announced(text: str) -> FoundAnswer | None:
 
 _TAGS = "think|thinking|thought|thoughts|reasoning|scratchpad|analysis"
 _OPEN_OR_CLOSE = re.compile(rf"</?(?:{_TAGS})>", re.IGNORECASE)
-_OPEN_OR_CLOSE_OR_TRIANGLES = re.compile(rf"{_OPEN_OR_CLOSE.pattern}|◁/?think▷", re.IGNORECASE)
+_OPEN_OR_CLOSE_OR_TRIANGLES = re.compile(rf"</?(?:{_TAGS})>|◁/?think▷", re.IGNORECASE)
 
 
 def _thinking_marks(text: str) -> Iterator[re.Match[str]]:

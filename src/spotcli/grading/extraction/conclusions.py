@@ -259,8 +259,9 @@ def _of_equation(content: str, doubt: str, unit: str = "") -> FoundAnswer | None
     return FoundAnswer(last + unit, doubt=doubt, result=result and result + unit)
 
 
-_RELATION = re.compile(r"\\(?:approx|equiv|Rightarrow|implies|simeq)(?![a-z])")
-_EQUATION_MARK = re.compile(rf"[{{(\[]|[}})\]]|{_RELATION.pattern}|(?<![<>!])=|\\.")
+_RELATIONS = r"\\(?:approx|equiv|Rightarrow|implies|simeq)(?![a-z])"
+_RELATION = re.compile(_RELATIONS)
+_EQUATION_MARK = re.compile(rf"[{{(\[]|[}})\]]|{_RELATIONS}|(?<![<>!])=|\\.")
 
 
 def _top_level_sides(text: str) -> list[str]:
