@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,13 +100,18 @@ def test_the_commands_of_inspect_show_what_the_page_shows(
         first, *filters = text.split(" | ")
         monkeypatch.setattr(sys, "argv", shlex.split(first))
         capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
+        interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(SystemExit) as end:
+                main()
+        finally:
+            signal.signal(signal.SIGINT, interrupt)  # a command that fails ignores it until the process ends
         assert end.value.code == expected.code, text
         printed = capsys.readouterr()
         lines = (printed.out or printed.err).splitlines(keepends=True)
         return "".join(lines[-int(filters[0].removeprefix("tail -n ")) :] if filters else lines)
 
+    monkeypatch.setattr("spotcli.interrupts.end_with", lambda code: None)  # this process goes on
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     write_answers(tmp_path / "answers.jsonl")
