@@ -261,7 +261,7 @@ def test_a_hub_that_cannot_be_reached_and_a_missing_token(tmp_path: Path, monkey
     monkeypatch.setenv("HF_TOKEN", "")
     done = push("--yes")
     assert done.returncode == 2
-    assert "uploading requires a token" in done.stderr
+    assert "uploading requires an access token" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_rectify_refuses_before_it_asks_an_oracle_what_could_not_be_uploaded(
         assert reason in done.stderr
     with monkeypatch.context() as changed:
         changed.setenv("HF_TOKEN", "")
-        assert "uploading requires a token" in run(*RECTIFY, "--yes").stderr
+        assert "uploading requires an access token" in run(*RECTIFY, "--yes").stderr
     write_rows(tmp_path / "samples.jsonl", [samples, samples | {"id": "b", "source": "gpqa_diamond.csv#4"}])
     done = run(*RECTIFY, "--yes")
     assert done.returncode == 2, done.stderr

@@ -98,7 +98,7 @@ def _carry(weight_N: Tensor, noise_N: Tensor, result_N: Tensor) -> None:
     import torch
 
     bits_N = weight_N.view(torch.int32)
-    size = CPU_PIECE if weight_N.device.type == "cpu" else max(len(bits_N), 1)
+    size = CPU_PIECE if weight_N.device.type == "cpu" else len(bits_N)
     sums_N = torch.empty(min(size, len(bits_N)), dtype=torch.int32, device=weight_N.device)
     for start in range(0, len(bits_N), size):
         part = slice(start, start + size)

@@ -97,7 +97,7 @@ class PricedModel:
         cost = self.price_of(prompt_tokens, max_tokens)
         if cost is None or self._price is None or self._settings.price_in is not None:
             return cost
-        # Some models charge more for a token of their reasoning.
+        # Some models charge more for reasoning tokens.
         reasoning = _price_in(self._listed, "output_cost_per_reasoning_token") or 0.0
         return cost + max_tokens * max(0.0, reasoning - self._price[1])
 

@@ -35,15 +35,17 @@ def check_name(name: str, *, option: str = "--to") -> None:
 
 
 def check_token() -> None:
-    """Check that there is a token of the hub.
+    """Check that an access token of the Hugging Face hub is set.
 
     Raises:
-        UserError: there is none.
+        UserError: none is set.
     """
     from huggingface_hub import get_token
 
     if not get_token():
-        raise UserError("uploading requires a token of the hub", where="HF_TOKEN", cure="run `hf auth login`")
+        raise UserError(
+            "uploading requires an access token of the Hugging Face hub", where="HF_TOKEN", cure="run `hf auth login`"
+        )
 
 
 def upload(name: str, files: Mapping[str, bytes], *, public: bool, message: str) -> str:
