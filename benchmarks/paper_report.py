@@ -15,6 +15,7 @@ from paper_plan import (
     MORE_MIXED,
     OWN,
     PAIRS_ONLY,
+    SLOWER,
     STRONG,
     SWEEP,
     WEAK,
@@ -35,6 +36,7 @@ TITLES = {
 
 TABLES = (
     ("The strong policy, corrections and own right answers", (BASELINE, *CHALLENGERS, *MORE_MIXED)),
+    ("The strong policy, the same rows at a third of the learning rate", SLOWER),
     ("The strong policy, other rows", (BASELINE, replace(BASELINE, setting=OWN, epochs=2), *PAIRS_ONLY)),
     ("The untrained policy", WEAK),
     ("Longer answers", LONG_ANSWERS),

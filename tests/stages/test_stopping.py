@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -53,16 +53,24 @@ class Server:
             threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
+        # A client may send its next request on the same connection, and an unanswered one would be waited for.
+        with suppress(OSError):  # the client was killed
+            while self._has_request(connection):
+                self.requests += 1
+                time.sleep(self._delay)
+                if self._answer is not None:
+                    connection.sendall(self._answer)
+
+    @staticmethod
+    def _has_request(connection: socket.socket) -> bool:
+        """Read one request; False at the end of the connection."""
         data = b""
         while b"\r\n\r\n" not in data or not data.endswith(b"}"):
             part = connection.recv(1 << 16)
             if not part:
-                return
+                return False
             data += part
-        self.requests += 1
-        time.sleep(self._delay)
-        if self._answer is not None:
-            connection.sendall(self._answer)
+        return True
 
     def close(self) -> None:
         for item in [self._listener, *self._connections]:
