@@ -92,7 +92,10 @@ def test_two_processes_train_like_one(
         None,
         3 if whole else None,
     ]
-    assert ("generation checks are off" in capsys.readouterr().err) is not whole
+    messages = shown(capsys)
+    assert ("generation checks are off" in messages) is not whole
+    # Once for each run: the output of the two processes is in a log, so the command shows it.
+    assert messages.count("saved in float32, without rounding: the file has 100% of the update") == 2
     # A process that is killed while it compiles leaves a lock for which later runs would wait.
     assert not (tmp_path / "compiled").exists()
     # The sources of the values are the user's, not the files of the launch.
@@ -169,6 +172,11 @@ def test_error_of_the_first_failed_process_is_raised(
     # Before the first step, the launching process shows what the main process does.
     shown = capsys.readouterr().err.partition("2 processes, plain data parallel")[2].splitlines()
     assert shown[1:] == [f"loading {tiny_model}", "computing the reference of 8 pairs", "training"]
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was shown since the last call, in one line."""
+    return " ".join(capsys.readouterr().err.split())
 
 
 def ranks_of(parent: int) -> list[int]:
@@ -254,6 +262,69 @@ def test_untied_output_layer_is_saved(tiny_model: Path, tmp_path: Path, kind: st
     assert apart(tmp_path / "one", tmp_path / "two") < 2e-6
     head = LlamaForCausalLM.from_pretrained(tmp_path / "two").lm_head.weight
     assert not torch.equal(head, LlamaForCausalLM.from_pretrained(untied).lm_head.weight)
+
+
+SURVIVALS: dict[str, dict[str, Any]] = {
+    "fsdp": {"rounding": "nearest"},
+    "fsdp-compiled": {"rounding": "stochastic", "compile_norms": True},
+    "fsdp-offload": {"rounding": "nearest", "offload": "all"},
+    "fsdp-untied-sft": {"rounding": "nearest", "objective": "sft"},
+}
+
+
+def bfloat16_model(tiny_model: Path, folder: Path, *, tied: bool = True) -> Path:
+    """A model of the same size with bfloat16 weights, with a separate output layer if not ``tied``."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    shutil.copytree(tiny_model, folder)
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    model.config.tie_word_embeddings = tied
+    torch.manual_seed(0)
+    LlamaForCausalLM(model.config).bfloat16().save_pretrained(folder)
+    return folder
+
+
+@slow
+@pytest.mark.parametrize("kind", SURVIVALS)
+def test_what_survives_saving_is_measured_like_in_one_process(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    model = bfloat16_model(tiny_model, tmp_path / "model", tied="untied" not in kind)
+    write(tmp_path, [pair(number) for number in range(17)])
+    # AdamW moves a weight by at most 6e-5 in six steps; half the spacing of bfloat16 numbers around 0.02 is 6e-5.
+    section = {"learning_rate": 1e-5, **SURVIVALS[kind]}
+    alone = {name: value for name, value in section.items() if name not in ("offload", "compile_norms")}
+    one = train(recipe(model, output="one", **alone), folder=tmp_path).saved
+    capsys.readouterr()
+    two = train(recipe(model, output="two", processes=2, fsdp=True, **section), folder=tmp_path).saved
+    assert one is not None
+    assert two is not None
+    assert one.margin is not None
+    assert one.margin_change is not None
+    assert abs(one.margin_change) > 0.01
+    assert two.margin_change == pytest.approx(one.margin_change, rel=1e-3)
+    assert two.margin == pytest.approx(one.margin, abs=1e-3)
+    assert two.update == pytest.approx(one.update, abs=1e-3)
+    assert (two.pairs, two.dtype, two.rounding) == (16, "bfloat16", section["rounding"])
+    assert f"the file has {two.update:.0%} of the update and {two.margin:.0%} of" in shown(capsys)
+
+
+@slow
+def test_fsdp_ends_if_the_weights_exceed_the_format_of_the_file(tiny_model: Path, tmp_path: Path) -> None:
+    """The other process waits for the saved weights."""
+    from transformers import LlamaForCausalLM
+
+    large = tmp_path / "large"
+    shutil.copytree(tiny_model, large)
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    model.model.layers[0].mlp.down_proj.weight.data[0, 0] = 1e6
+    model.save_pretrained(large)
+    write(tmp_path, [pair(number) for number in range(8)])
+    section = {"objective": "sft", "learning_rate": 1e-9, "num_train_epochs": 1, "save_dtype": "float16"}
+    with pytest.raises(SpotError, match=r"exceeds the largest torch\.float16") as error:
+        train(recipe(large, processes=2, fsdp=True, **section), folder=tmp_path)
+    assert error.value.cure == "set train.save_dtype to bfloat16 or float32"
 
 
 @slow

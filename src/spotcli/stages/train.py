@@ -44,6 +44,7 @@ from spotcli.training.run_folder import RunFolder, RunMeta, step_of
 from spotcli.training.similarity import check_similarity, similarity_quantiles, write_similarity
 from spotcli.training.starting_model import inspect_model
 from spotcli.training.summary import TrainSummary
+from spotcli.training.survival import show_survival
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -231,6 +232,9 @@ def _launch(plan: TrainPlan, run: RunFolder, summary: TrainSummary, started: flo
             raise _interrupted(plan, run) from None
     complete = run.finished(plan.identity)
     if complete is not None:
+        if complete.saved is not None:  # the output of the processes is in a log, which is not shown
+            rate = float(keys.argument(section, "learning_rate"))
+            show_survival(complete.saved, rate, zero=plan.sharding.startswith("zero"))
         return replace(complete, seconds=round(time.monotonic() - started, 1))
     if section.node:
         return summary  # machine 0 saves the model, perhaps to a folder that this machine cannot see

@@ -42,40 +42,52 @@ class Saver:
     nearest: frozenset[str]
     """Weights that training computed with as the nearest numbers, and that are saved so."""
     loss: SavingLoss | None
-    """None where nothing is measured: adapters are saved as they were trained, and one process saves."""
+    """None where nothing is measured: adapters are saved as they were trained, and one process saves.
+
+    Under FSDP every process measures, because all must take part in each forward pass.
+    """
 
     @classmethod
     def of(cls, plan: TrainPlan, model: Any, saved: SavedConfig) -> Saver:
         """Before training: scores the starting policy, which ``core.forward.logps.install`` has prepared."""
-        measures = plan.ranks.is_main and plan.section.lora is None
+        measures = plan.section.lora is None and (plan.ranks.is_main or plan.sharding == "fsdp")
         nearest = nearest_weights(model, plan)
         return cls(plan, saved, nearest, SavingLoss.of(plan, model, nearest) if measures else None)
 
     def save(self, trainer: Trainer) -> Survival | None:
         """Save the trained model, and show what survived rounding. Every process must call this.
 
+        Returns:
+            What survived, in the process that saves; None in the others, and where nothing is measured.
+
         Raises:
             SpotError: a weight is too large for the format.
         """
-        from transformers.utils import logging
-
         plan, model = self.plan, cast("Any", trainer.model)
         if self.loss is not None:
             self.loss.score_trained(model)
         # Under ZeRO-3 and FSDP every process must take part in gathering the weights.
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if plan.divided else None
-        if not plan.ranks.is_main:
+        if plan.ranks.is_main:
+            self._write(trainer, state)
+        else:
             deque(_masters(model, plan), maxlen=0)
-            return None
+        return self._survival(trainer, state)
+
+    def _write(self, trainer: Trainer, state: dict[str, Tensor] | None) -> None:
+        """Round the weights and write the files."""
+        from transformers.utils import logging
+
+        plan, model = self.plan, cast("Any", trainer.model)
         bare = bare_model(model)
         bare.set_attn_implementation(self.saved.attention)
         bare.config.use_cache = self.saved.use_cache
         if bare is model:
             self._round(model, state, trainer.state.global_step)
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        model.save_pretrained(plan.output, state_dict=state)
+        # transformers removes what it has written from the dictionary.
+        model.save_pretrained(plan.output, state_dict=None if state is None else dict(state))
         models.load_tokenizer(plan.model).save_pretrained(plan.output)
-        return self._survival(trainer)
 
     def _round(self, model: Any, state: dict[str, Tensor] | None, step: int) -> None:
         """Round the gathered weights, or those of the model, in place."""
@@ -104,18 +116,50 @@ class Saver:
             self.loss.add(name, weight, rounded, master)
         return rounded
 
-    def _survival(self, trainer: Trainer) -> Survival | None:
+    def _survival(self, trainer: Trainer, state: dict[str, Tensor] | None) -> Survival | None:
+        """Score the weights of the file, and show what survived.
+
+        Args:
+            trainer: its model has the weights of the file, or those of training where ``state`` is not None.
+            state: the weights of the file where no process has whole weights, in the process that saves.
+        """
         if self.loss is None:
             return None
-        model = cast("Any", trainer.model)
-        if self.plan.share:
+        plan, model = self.plan, cast("Any", trainer.model)
+        zero = plan.sharding.startswith("zero")
+        if plan.share:
             from spotcli.core.forward import shared_attention
 
             model.set_attn_implementation(shared_attention.NAME)
-        survival = self.loss.result(model, self.saved.dtype)
+        if plan.sharding == "fsdp":
+            _put_back(model, state or {})
+        elif not zero:
+            model.float()
+        self.loss.score_saved(model)
+        if not plan.ranks.is_main:
+            return None
+        survival = self.loss.result(self.saved.dtype)
         if survival is not None:
-            show_survival(survival, trainer.args.learning_rate, zero=self.plan.sharding.startswith("zero"))
+            show_survival(survival, trainer.args.learning_rate, zero=zero)
         return survival
+
+
+def _put_back(model: Any, state: dict[str, Tensor]) -> None:
+    """Replace FSDP's float32 shards by the weights of the file. Every process must call this.
+
+    Whole weights are on each device one at a time. Loading the file beside the shards would need 4 bytes per weight of
+    one device.
+
+    Args:
+        model: divided by FSDP2.
+        state: the weights of the file, in the main process.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    # The file has tied weights once.
+    tied = {name: state[source] for name, source in model.all_tied_weights_keys.items() if source in state}
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, state | tied, options=options)
 
 
 def _masters(model: Any, plan: TrainPlan) -> Iterator[tuple[str, Any]]:

@@ -2,8 +2,9 @@
 
 The trained weights are float32 numbers, and the file has a format with fewer bits. The same pairs are scored with the
 starting weights, with the trained ones and with those of the file, all with float32 products, so that only the
-rounding of the weights differs. Under DeepSpeed the weights are bfloat16 during training too, and nothing is rounded
-when they are saved.
+rounding of the weights differs. Under FSDP all processes score the same pairs, because each forward pass gathers the
+weights from all of them. Under DeepSpeed the weights are bfloat16 during training too, and nothing is rounded when they
+are saved.
 """
 
 from __future__ import annotations
@@ -36,15 +37,21 @@ SMALLEST_CHANGE = 1e-3
 
 @dataclass
 class SavingLoss:
-    """Measures what saving loses. It is created before training and used by the process that saves."""
+    """Measures what saving loses. It is created before training, in the process that saves.
+
+    Under FSDP every process has one and scores with it; weights are added in the process that saves.
+    """
 
     plan: TrainPlan
     start: WeightFiles
     nearest: frozenset[str]
     """``nearest_weights`` of the run."""
+    device: Any
+    """Where the forward passes run; under FSDP with offloading the weights are elsewhere."""
     starting_margin: float | None
-    """None where the margin is not measured, because no process has the whole float32 weights."""
+    """None where the margin is not measured: under DeepSpeed, saving rounds nothing."""
     trained_margin: float | None = None
+    saved_margin: float | None = None
     rounded: UpdateSums = field(default_factory=UpdateSums)
     seen: UpdateSums = field(default_factory=UpdateSums)
 
@@ -57,14 +64,21 @@ class SavingLoss:
             model: the starting policy, prepared by ``core.forward.logps.install``.
             nearest: ``nearest_weights`` of the run.
         """
-        whole = not plan.divided and not plan.sharding.startswith("zero")
-        files = WeightFiles(models.resolve(plan.model))
-        return cls(plan, files, nearest, _margin(model, plan) if whole else None)
+        files, device = WeightFiles(models.resolve(plan.model)), next(model.parameters()).device
+        loss = cls(plan, files, nearest, device, starting_margin=None)
+        if not plan.sharding.startswith("zero"):
+            loss.starting_margin = loss._margin(model)
+        return loss
 
     def score_trained(self, model: Any) -> None:
-        """Score the trained weights before they are rounded."""
+        """Score the trained weights before they are rounded. Under FSDP every process must call this."""
         if self.starting_margin is not None:
-            self.trained_margin = _margin(model, self.plan)
+            self.trained_margin = self._margin(model)
+
+    def score_saved(self, model: Any) -> None:
+        """Score the weights of the file, as float32 numbers. Under FSDP every process must call this."""
+        if self.starting_margin is not None:
+            self.saved_margin = self._margin(model)
 
     def add(self, name: str, trained: Tensor, saved: Tensor, master: Tensor | None = None) -> None:
         """Add one weight.
@@ -87,20 +101,20 @@ class SavingLoss:
         else:
             self.seen += update_sums(start, trained, trained)
 
-    def result(self, model: Any, dtype: Any) -> Survival | None:
+    def result(self, dtype: Any) -> Survival | None:
         """What survived; None if no weight could be compared.
 
         Args:
-            model: the model with the saved weights.
-            dtype: their torch dtype.
+            dtype: the torch dtype of the saved weights.
         """
         if not self.rounded.weights:
             return None
         share = change = None
-        if self.starting_margin is not None and self.trained_margin is not None:
-            change = self.trained_margin - self.starting_margin
+        start, trained, saved = self.starting_margin, self.trained_margin, self.saved_margin
+        if start is not None and trained is not None and saved is not None:
+            change = trained - start
             if abs(change) >= SMALLEST_CHANGE:
-                share = (_margin(model.float(), self.plan) - self.starting_margin) / change
+                share = (saved - start) / change
         name = str(dtype).removeprefix("torch.")
         exact = self.plan.sharding.startswith("zero") or name == self.plan.precision.weights
         return Survival(
@@ -116,8 +130,13 @@ class SavingLoss:
             pairs=len(_sample(self.plan)) if share is not None else 0,
         )
 
+    def _margin(self, model: Any) -> float:
+        """The mean margin of the sample of the run's pairs."""
+        plan = self.plan
+        return mean_margin(model, _sample(plan), share=plan.share, rejected=plan.objective.rejected, device=self.device)
 
-def mean_margin(model: Any, pairs: Sequence[EncodedPair], *, share: bool, rejected: bool) -> float:
+
+def mean_margin(model: Any, pairs: Sequence[EncodedPair], *, share: bool, rejected: bool, device: Any = None) -> float:
     """The mean of log pi(y+ | x) - log pi(y- | x), in nats. The products have the precision of the model's weights.
 
     Args:
@@ -125,12 +144,13 @@ def mean_margin(model: Any, pairs: Sequence[EncodedPair], *, share: bool, reject
         pairs: one forward pass each.
         share: whether common prefixes are computed once.
         rejected: False leaves log pi(y- | x) out, for objectives that do not use it.
+        device: of the forward passes; by default that of the weights.
     """
     import torch
 
     from spotcli.core.forward.packing import pack
 
-    device = next(model.parameters()).device
+    device = device or next(model.parameters()).device
     model.eval()
     total = 0.0
     with torch.no_grad():
@@ -147,11 +167,6 @@ def _sample(plan: TrainPlan) -> list[EncodedPair]:
     if plan.unpaired:
         pairs = [pair for pair in pairs if pair.rejected_ids] or pairs
     return random.Random(plan.recipe.seed).sample(pairs, min(SAMPLE, len(pairs)))
-
-
-def _margin(model: Any, plan: TrainPlan) -> float:
-    """The mean margin of the sample of a run's pairs."""
-    return mean_margin(model, _sample(plan), share=plan.share, rejected=plan.objective.rejected)
 
 
 def show_survival(survival: Survival, learning_rate: float, *, zero: bool = False) -> None:
