@@ -303,9 +303,11 @@ def test_what_survives_saving_is_measured_like_in_one_process(
     assert one.margin is not None
     assert one.margin_change is not None
     assert abs(one.margin_change) > 0.01
-    assert two.margin_change == pytest.approx(one.margin_change, rel=1e-3)
-    assert two.margin == pytest.approx(one.margin, abs=1e-3)
-    assert two.update == pytest.approx(one.update, abs=1e-3)
+    # Two processes add the same gradients in another order. One unit of float32 at the 30 nats of a log-probability is
+    # 2e-6, or 5e-5 of a change of 0.04 nats; compiled norms add a few units. A share differs by less than ten of them.
+    assert two.margin_change == pytest.approx(one.margin_change, rel=5e-4)
+    assert two.margin == pytest.approx(one.margin, abs=5e-4)
+    assert two.update == pytest.approx(one.update, abs=1e-4)
     assert (two.pairs, two.dtype, two.rounding) == (16, "bfloat16", section["rounding"])
     assert f"the file has {two.update:.0%} of the update and {two.margin:.0%} of" in shown(capsys)
 

@@ -135,6 +135,31 @@ def test_weights_that_training_saw_rounded_to_nearest_are_saved_so(products: dic
     assert all(str(weight.dtype) == "torch.bfloat16" for weight in trained.values())
 
 
+def test_only_weights_are_rounded_when_the_file_is_scored(
+    low_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotary frequencies are not in the file: whoever loads it computes them in float32."""
+    import torch
+
+    from spotcli.training import survival
+
+    buffers = []
+    mean_margin = survival.mean_margin
+
+    def score(model: Any, *args: Any, **kwargs: Any) -> float:
+        buffers.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+        return mean_margin(model, *args, **kwargs)
+
+    monkeypatch.setattr(survival, "mean_margin", score)
+    write(tmp_path, [pair(number) for number in range(8)])
+    train(recipe(low_model, learning_rate=RATE, num_train_epochs=1), folder=tmp_path)
+    start, trained, saved = buffers
+    assert any("inv_freq" in name for name in start)
+    for name, buffer in start.items():
+        assert torch.equal(buffer, trained[name]), name
+        assert torch.equal(buffer, saved[name]), name
+
+
 def test_what_training_did_not_see_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     survival = Survival("bfloat16", "none", update=1.0, cosine=1.0, moved=0.1, moved_in_training=0.9, seen=0.2)
     show_survival(survival, 1e-6, zero=True)

@@ -98,7 +98,11 @@ class Saver:
             elif name in state:
                 state[name] = self._rounded(name, state[name], master, step)
         if state is None:
-            model.to(self.saved.dtype)  # buffers
+            in_file = model.state_dict().keys()
+            for name, buffer in model.named_buffers():
+                # The others, such as rotary frequencies, are computed in float32 by every program that loads the file.
+                if name in in_file and buffer.is_floating_point():
+                    buffer.data = buffer.to(self.saved.dtype)
         else:
             for name in model.all_tied_weights_keys:
                 state.pop(name, None)
