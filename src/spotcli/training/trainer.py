@@ -145,6 +145,19 @@ class PairTrainer(Trainer):
         self._grad_norm: float | None = None
         self._started = time.monotonic()
 
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.plan.sharding == "fsdp" and not self.is_fsdp_enabled and torch.distributed.is_initialized():
+            # accelerate divides weights on GPUs only; on CPUs it would train with DDP without a message.
+            from accelerate.state import PartialState
+            from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+            state = self.accelerator.state
+            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            # Each new state object takes the type from the second one.
+            state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            self.is_fsdp_enabled = True
+
     # --- data ---------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> Any:
