@@ -230,6 +230,8 @@ def test_two_killed_processes_resume_to_the_same_weights(tiny_model: Path, tmp_p
     while not (killed / "checkpoint-20" / "spot-state.json").exists() and time.monotonic() < deadline:
         assert spot.poll() is None
         time.sleep(0.02)
+    # On CPUs accelerate would train with DDP instead of FSDP2.
+    assert (killed / "checkpoint-20" / "pytorch_model_fsdp_0").exists() is (kind == "fsdp")
     for rank in ranks_of(spot.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(rank, signal.SIGKILL)

@@ -153,7 +153,7 @@ class PairTrainer(Trainer):
             from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
             state = self.accelerator.state
-            state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(cpu_offload=False)  # the weights are there already
             # Each new state object takes the type from the second one.
             state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
             self.is_fsdp_enabled = True
