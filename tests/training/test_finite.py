@@ -22,7 +22,7 @@ from tests.stages.test_train import metrics, pair, recipe, write
 from tests.training.models_for_tests import save_model
 
 # A learning rate that makes weights of 1e30 at the first step.
-DIVERGES: dict[str, Any] = {"learning_rate": 1e30, "warmup_steps": 0, "batch_size": 4, "num_train_epochs": 1}
+DIVERGES: dict[str, Any] = {"learning_rate": 1e18, "warmup_steps": 0, "batch_size": 4, "num_train_epochs": 1}
 
 
 def constant(text: str) -> Any:

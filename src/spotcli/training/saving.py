@@ -148,7 +148,7 @@ class Saver:
         return survival
 
 
-def _put_back(model: Any, state: dict[str, Tensor]) -> None:
+def _put_back(model: Any, state: dict[str, Any]) -> None:
     """Replace FSDP's float32 shards by the weights of the file. Every process must call this.
 
     Whole weights are on each device one at a time. Loading the file beside the shards would need 4 bytes per weight of
