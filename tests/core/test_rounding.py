@@ -84,6 +84,14 @@ def test_without_a_check_no_number_is_read() -> None:
     assert empty.shape == (5,)  # reading a number of the meta device is an error
 
 
+@pytest.mark.parametrize("how", ["nearest", "stochastic"])
+def test_a_given_tensor_is_written(how: rounding.Rounding) -> None:
+    weight = torch.tensor([1.003, -2.5, float("inf"), float("nan"), torch.finfo(torch.bfloat16).max])
+    out = torch.zeros(5, dtype=torch.bfloat16)
+    assert rounded(weight, torch.bfloat16, how, seed=5, out=out) is out
+    assert torch.equal(out.view(torch.int16), rounded(weight, torch.bfloat16, how, seed=5).view(torch.int16))
+
+
 def test_what_is_left_of_an_update() -> None:
     """Four weights of 1; two move by a quarter of a spacing, one by a whole one, one stays."""
     start = torch.ones(4)

@@ -42,7 +42,15 @@ def weight_seed(seed: int, name: str, step: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|{name}|{step}".encode()).digest()[:7], "big")
 
 
-def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int, *, check: bool = True) -> Tensor:
+def rounded(
+    weight: Tensor,
+    dtype: torch.dtype,
+    rounding: Rounding,
+    seed: int,
+    *,
+    check: bool = True,
+    out: Tensor | None = None,
+) -> Tensor:
     """The weight in another format.
 
     Args:
@@ -52,6 +60,7 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int, *
         seed: of the random choices of stochastic rounding.
         check: look for weights that are too large, which reads all of them first. Without the check they become
             infinite, and a NaN may become a number.
+        out: written and returned where the format changes; of the weight's shape, contiguous, in ``dtype``.
 
     Raises:
         OverflowError: a finite weight is too large for the format.
@@ -66,9 +75,9 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int, *
         # Half a spacing above the largest number, rounding to nearest gives infinity.
         if limits.max * (1 + limits.eps / 4) < largest < float("inf"):
             raise OverflowError(f"{largest:.4g} exceeds the largest {dtype} {limits.max:.4g}")
+    result = torch.empty(weight.shape, dtype=dtype, device=weight.device) if out is None else out
     if rounding == "nearest":
-        return weight.to(dtype)
-    result = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+        return result.copy_(weight.detach())
     flat_N, result_N = weight.detach().reshape(-1), result.view(-1)
     carries = dtype == torch.bfloat16 and weight.dtype == torch.float32
     blocks = 1 if weight.device.type == "cpu" else GPU_BLOCKS
@@ -81,7 +90,7 @@ def rounded(weight: Tensor, dtype: torch.dtype, rounding: Rounding, seed: int, *
             result_N[part] = _neighbours(flat_N[part], dtype, noise_N)
     if carries and not largest < _LARGE:  # as it is for a NaN
         # The largest numbers must not become infinite, and a NaN no number.
-        return torch.where(torch.isfinite(result), result, weight.to(dtype))
+        return torch.where(torch.isfinite(result), result, weight.to(dtype), out=result)
     return result
 
 

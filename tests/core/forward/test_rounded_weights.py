@@ -70,12 +70,16 @@ def test_a_weight_is_rounded_once_per_step(model: Model) -> None:
 
     def operand(step: int) -> torch.Tensor:
         weights.step = step
-        return weights.operand("layer.weight", model.layer.weight, torch.bfloat16).detach()
+        copy = weights.operand("layer.weight", model.layer.weight, torch.bfloat16).detach()
+        places.add(copy.data_ptr())
+        return copy.clone()
 
+    places: set[int] = set()
     first = operand(1)
     assert torch.equal(first, operand(1))
     assert not torch.equal(first, operand(2))
     assert torch.equal(first, operand(1))  # a resumed run rounds as the interrupted one did
+    assert len(places) == 1  # fresh memory would have to be mapped in every step
 
 
 def test_gradients_are_those_of_autocast(model: Model) -> None:

@@ -53,8 +53,11 @@ class RoundedWeights:
             rounding: Rounding = "stochastic" if self.step else "nearest"
             # A generation check runs in inference mode, whose tensors cannot be used by the training step that follows.
             with torch.inference_mode(False), torch.no_grad():
+                # Written over the copy of the step before: fresh memory would have to be mapped in every step.
+                fits = copy is not None and copy.dtype == dtype and copy.device == weight.device
+                seed = weight_seed(self.seed, name, self.step)
                 # Training itself stops at weights that are not finite.
-                copy = rounded(weight, dtype, rounding, weight_seed(self.seed, name, self.step), check=False)
+                copy = rounded(weight, dtype, rounding, seed, check=False, out=copy if fits else None)
             if self.keep:
                 self._copies[name] = self.step, copy
         operand: Tensor = _Straight.apply(weight, copy)  # type: ignore[no-untyped-call]

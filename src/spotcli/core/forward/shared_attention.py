@@ -161,20 +161,21 @@ def pair_attention(  # noqa: PLR0913  # transformers calls it with these argumen
 
 def _pieces(query: Tensor, key: Tensor, value: Tensor, sizes: list[int], attend: Callable[..., Tensor]) -> Tensor:
     """Call the kernel for the common start, then for P with A and for B of each pair."""
-    pieces = [torch.split(tensor, sizes, 2) for tensor in (query, key, value)]
+    keys, values = (torch.split(tensor, sizes, 2) for tensor in (key, value))
     masks = iter(_masks(tuple(sizes), query.device, query.dtype))
+    calls = [([0], []), *_calls(sizes)] if sizes[0] else [*_calls(sizes)]
+    # The queries of a call are neighbours in the row, and need not be joined.
+    queries = torch.split(query, [sum(sizes[index] for index in asking) for asking, _ in calls], 2)
     outputs = []
-    if sizes[0]:
-        query_C, key_C, value_C = (parts[0] for parts in pieces)
-        outputs.append(attend(query_C, key_C, value_C, is_causal=True))
-    for asking, before in _calls(sizes):
-        query_Q = torch.cat([pieces[0][index] for index in asking], 2)
-        key_S, value_S = (torch.cat([parts[index] for index in before + asking], 2) for parts in pieces[1:])
-        if before:
-            outputs.append(attend(query_Q, key_S, value_S, attn_mask=next(masks)))
-        else:
-            outputs.append(attend(query_Q, key_S, value_S, is_causal=True))
+    for query_Q, (asking, before) in zip(queries, calls, strict=True):
+        key_S, value_S = (_joined([parts[index] for index in before + asking]) for parts in (keys, values))
+        mask = next(masks) if before else None
+        outputs.append(attend(query_Q, key_S, value_S, attn_mask=mask, is_causal=mask is None))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
 
 
 def _calls(sizes: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
