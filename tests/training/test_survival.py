@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from spotcli.errors import SpotError
 from spotcli.policies.weight_files import WeightFiles
 from spotcli.stages.train import TrainSummary, train
 from spotcli.training.summary import Survival
-from spotcli.training.survival import show_survival
+from spotcli.training.survival import SavingLoss, show_survival
 from tests.stages.test_train import pair, recipe, weights, write
 
 RATE = 1e-5
@@ -168,6 +170,27 @@ def test_what_training_did_not_see_is_a_warning(capsys: pytest.CaptureFixture[st
     assert "set train.fsdp, or train.zero to 0" in warning
     show_survival(survival, 1e-6)
     assert "set train.rounding to stochastic, or train.dtype to float32" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("weights", "saved", "rounding"),
+    [
+        ("bfloat16", torch.bfloat16, "none"),
+        ("bfloat16", torch.float32, "none"),
+        ("float32", torch.bfloat16, "stochastic"),
+        ("float32", torch.float32, "none"),
+    ],
+)
+def test_how_the_weights_of_deepspeed_are_rounded(weights: str, saved: torch.dtype, rounding: str) -> None:
+    plan: Any = SimpleNamespace(
+        sharding="zero2", precision=SimpleNamespace(weights=weights), section=SimpleNamespace(rounding="stochastic")
+    )
+    files: Any = {"w": torch.zeros(2)}
+    loss = SavingLoss(plan, files, frozenset(), torch.device("cpu"), starting_margin=None)
+    loss.add("w", torch.ones(2), torch.ones(2))
+    survival = loss.result(saved)
+    assert survival is not None
+    assert survival.rounding == rounding
 
 
 def test_saved_files_of_one_seed_are_equal(

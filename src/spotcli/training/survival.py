@@ -49,7 +49,7 @@ class SavingLoss:
     device: Any
     """Where the forward passes run; under FSDP with offloading the weights are elsewhere."""
     starting_margin: float | None
-    """None where the margin is not measured: under DeepSpeed, saving rounds nothing."""
+    """None where the margin is not measured: DeepSpeed's bfloat16 weights are saved as they are."""
     trained_margin: float | None = None
     saved_margin: float | None = None
     rounded: UpdateSums = field(default_factory=UpdateSums)
@@ -116,7 +116,7 @@ class SavingLoss:
             if abs(change) >= SMALLEST_CHANGE:
                 share = (saved - start) / change
         name = str(dtype).removeprefix("torch.")
-        exact = self.plan.sharding.startswith("zero") or name == self.plan.precision.weights
+        exact = name in (self.plan.precision.weights, "float32")
         return Survival(
             dtype=name,
             rounding="none" if exact else self.plan.section.rounding,
