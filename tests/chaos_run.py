@@ -267,7 +267,9 @@ def first_difference(one: Any, other: Any, path: str = "") -> str:
         for index, (left, right) in enumerate(zip(one, other, strict=True)):
             if left != right:
                 return first_difference(left, right, f"{path}[{index}]")
-    return f"{path}: {str(one)[:100]!r} and {str(other)[:100]!r}"
+    left, right = str(one), str(other)
+    start = max(0, next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), 0) - 40)
+    return f"{path}: {left[start : start + 120]!r} and {right[start : start + 120]!r}"
 
 
 # The runs

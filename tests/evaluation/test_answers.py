@@ -17,6 +17,7 @@ import pytest
 from spotcli import jsonl, outputs
 from spotcli.cli import app
 from spotcli.errors import SettingsChanged, Unfinished, UserError
+from spotcli.evaluation.graded_scores import ScoreGrading
 from spotcli.policies.vllm import adapter_parameters
 from spotcli.recipe import Recipe
 from spotcli.recipe_yaml import load
@@ -111,22 +112,24 @@ def test_an_endpoint_without_a_key_is_refused_before_anything_is_written(
     assert not list(tmp_path.glob("scores/*.jsonl"))
 
 
-def test_the_time_of_answers_outlives_the_process_that_was_killed_while_it_wrote_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", [(outputs.Output, "append"), (ScoreGrading, "__call__")])
+def test_the_time_of_answers_outlives_processes_that_are_killed_while_they_grade_and_write_them(
+    place: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class KilledError(BaseException):
         pass
 
-    def killed(output: outputs.Output, rows: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise KilledError
 
     problems(tmp_path)
     with FakeProvider() as provider:
         settings = recipe(engine="api", base_url=provider.base_url)
-        with monkeypatch.context() as patch:
-            patch.setattr(outputs.Output, "append", killed)
-            with pytest.raises(KilledError):
-                evaluate(settings, model="openai/m", folder=tmp_path)
+        for _ in range(2):  # the second one does not ask
+            with monkeypatch.context() as patch:
+                patch.setattr(*place, killed)
+                with pytest.raises(KilledError):
+                    evaluate(settings, model="openai/m", folder=tmp_path)
         summary = evaluate(settings, model="openai/m", folder=tmp_path)
         meta = json.loads(next(tmp_path.glob("scores/*.meta.json")).read_text())
         requests = len(provider.requests)

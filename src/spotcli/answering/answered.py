@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,33 +79,23 @@ class Work:
     """By reason."""
     failed_groups: Counter[str] = field(default_factory=Counter)
     """The same by ``Request.group``."""
-    group_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Time of the answers by ``Request.group``."""
     only_reasoning: int = 0
     """Answers without a response, whose text is all in ``reasoning``."""
     ungraded: int = 0
     """Answers that a stop left ungraded; they are counted as remaining."""
     started: float = field(default_factory=work_time)
-    _last: float = field(default_factory=work_time)
-    """When the last answers were added."""
 
     @property
     def remaining(self) -> int:
         """Missing answers that were neither answered nor failed."""
         return self.wanted - self.answers - self.failures.total()
 
-    def begin(self) -> None:
-        """The engine is loaded: the time of the answers begins."""
-        self._last = work_time()
-
     def add(self, items: Sequence[Answer | Failure], *, graded: bool = True) -> None:
         """Add answers and failures that arrived together."""
-        now = work_time()
         for item in items:
-            group = item.request.group
             if isinstance(item, Failure):
                 self.failures[item.reason] += 1
-                self.failed_groups[group] += 1
+                self.failed_groups[item.request.group] += 1
             elif not graded:
                 self.ungraded += 1
             else:
@@ -114,8 +104,6 @@ class Work:
             self.tokens += item.tokens
             if item.cost is not None:
                 self.cost = (self.cost or 0.0) + item.cost
-            self.group_seconds[group] += (now - self._last) / len(items)
-        self._last = now
 
     def note(self, verdicts: Counter[str]) -> str:
         """The end of the progress line."""

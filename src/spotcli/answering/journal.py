@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -32,6 +33,8 @@ class KeptAnswer:
 
     problem: Problem
     answer: Answer
+    seconds: float | None = None
+    """Its part of the time in which the answers that arrived with it were made."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -52,6 +55,8 @@ class AnswerJournal(AbstractContextManager["AnswerJournal"]):
 
     def __init__(self, path: Path, *, keeps_graded: bool, keeps_tokens: bool) -> None:
         self.path = path
+        self.seconds: dict[str, float] = defaultdict(float)
+        """Time of all answers in the journal by ``Request.group``, once ``read`` has ended."""
         self._keeps_graded = keeps_graded
         self._left_out = () if keeps_tokens else ("token_ids",)
         self._file: Appender | None = None
@@ -65,6 +70,8 @@ class AnswerJournal(AbstractContextManager["AnswerJournal"]):
             return
         with self._lock:
             self._opened().append(map(self._row, answers))
+            for answer in answers:
+                self._count_time(answer)
             if not self._keeps_graded:
                 self._ungraded.update((answer.key, answer) for answer in answers)
 
@@ -90,12 +97,19 @@ class AnswerJournal(AbstractContextManager["AnswerJournal"]):
         keys = set()
         for where, _, row in jsonl.placed(self._opened().location):
             answer = _read(row, where)
-            if answer.key in keys or done(answer.answer.request):
+            if answer.key in keys:
                 continue
             keys.add(answer.key)
+            self._count_time(answer)
+            if done(answer.answer.request):
+                continue
             if not self._keeps_graded:
                 self._ungraded[answer.key] = answer
             yield answer
+
+    def _count_time(self, kept: KeptAnswer) -> None:
+        if kept.seconds is not None:
+            self.seconds[kept.answer.request.group] += kept.seconds
 
     def _opened(self) -> Appender:
         if self._file is None:
@@ -110,6 +124,7 @@ class AnswerJournal(AbstractContextManager["AnswerJournal"]):
             "trial": request.trial,
             "seed": request.seed,
             **{name: None if name in self._left_out else getattr(kept.answer, name) for name in _FIELDS},
+            **({} if kept.seconds is None else {"seconds": round(kept.seconds, 6)}),
         }
 
     def _remove_graded(self) -> None:
@@ -141,7 +156,8 @@ def _read(row: dict[str, Any], where: str) -> KeptAnswer:
         problem, task = Problem.model_validate(row["problem"]), row.get("task", "")
         key = (task, problem.id, row["trial"]) if task else (problem.id, row["trial"])
         request = Request(key, problem.messages, row["seed"], row["trial"], problem.tools, group=task)
-        return KeptAnswer(problem, Answer(request, **{name: row[name] for name in _FIELDS}))
+        answer = Answer(request, **{name: row[name] for name in _FIELDS})
+        return KeptAnswer(problem, answer, row.get("seconds"))
     except (KeyError, TypeError, ValueError):
         cure = "remove that line: its answer is requested again then"
         raise DataError("invalid ungraded answer", where=where, cure=cure) from None

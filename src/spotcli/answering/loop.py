@@ -23,6 +23,7 @@ from spotcli.outputs import Output
 from spotcli.policies import Failure, Policy, Request
 from spotcli.policies.answer_queue import AnswerQueue
 from spotcli.records import Problem, Sample, Score
+from spotcli.work_time import work_time
 
 R = TypeVar("R", bound=Sample | Score)
 Item = KeptAnswer | Failure
@@ -88,7 +89,6 @@ class Answering(Generic[R]):
         work: Work,
         *,
         label: str,
-        note: Callable[[Work], None] | None = None,
     ) -> None:
         """Have a policy answer what is missing, until it is done or stopped.
 
@@ -97,7 +97,6 @@ class Answering(Generic[R]):
             requests: all requests, answered ones too.
             work: counts what is done.
             label: names the work in the progress line.
-            note: called before rows are written, with these rows counted.
 
         Raises:
             UserError: no request can succeed.
@@ -118,11 +117,16 @@ class Answering(Generic[R]):
             return False
 
         def received() -> Generator[list[Item]]:
+            waiting_since = work_time()
             for group in policy.answers(asked(), work.wanted, done):
+                seconds = (work_time() - waiting_since) / max(len(group), 1)
                 items = [(problems.pop(item.request.key), item) for item in group]
-                kept = [item if isinstance(item, Failure) else KeptAnswer(problem, item) for problem, item in items]
+                kept = [
+                    item if isinstance(item, Failure) else KeptAnswer(problem, item, seconds) for problem, item in items
+                ]
                 self._journal.add([item for item in kept if isinstance(item, KeptAnswer)])
                 yield kept
+                waiting_since = work_time()
 
         def stop() -> None:
             policy.stop()
@@ -131,30 +135,21 @@ class Answering(Generic[R]):
         def notice() -> str:
             return "stopping: finished answers are saved (Ctrl-C again drops those in flight)"
 
-        work.begin()
         source = _read_ahead(received(), policy) if policy.background else received()
         with progress("answers") as display, interruptible(stop, notice=notice), closing(source) as groups:
             bar = display.add_task(label, total=work.wanted, note="")
             for group in groups:
                 for items in (group[start : start + AT_ONCE] for start in range(0, len(group), AT_ONCE)):
-                    self._write(grading, items, work, note)
+                    self._write(grading, items, work)
                     if self._output.disturbed:
                         policy.stop()  # the command fails in the end, so it asks nothing more
                     display.update(bar, advance=len(items), note=work.note(self._answered.verdicts))
 
-    def _write(
-        self,
-        grading: _StoppableGrading[R],
-        items: Sequence[Item],
-        work: Work,
-        note: Callable[[Work], None] | None,
-    ) -> None:
+    def _write(self, grading: _StoppableGrading[R], items: Sequence[Item], work: Work) -> None:
         """Grade answers and append their rows; after a stop, the answers may stay in the journal alone."""
         kept = [item for item in items if isinstance(item, KeptAnswer)]
         rows = grading.rows(kept) if kept else []
         work.add([item if isinstance(item, Failure) else item.answer for item in items], graded=rows is not None)
-        if note:
-            note(work)
         if rows:
             self._output.append(rows)
             self._journal.graded(kept)

@@ -27,7 +27,6 @@ from spotcli.policies.fingerprint import SCORES, fingerprint
 from spotcli.policies.models import resolve
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Score, plain_prompt
-from spotcli.work_time import work_time
 
 
 class ModelEvaluation:
@@ -73,20 +72,20 @@ class ModelEvaluation:
             answering = Answering(output, journal, answered, self._grading())
             answering.grade_kept(self._asked)
             work = Work(sum(not answered.has(request) for _, request in self._requests()))
-            seconds = AnswerSeconds(output)
             if work.wanted:
                 if len(answered):
                     say(f"{output.path}: resuming with {len(answered)} answers, {work.wanted} remain")
-                self._load_and_answer(output, answering, work, seconds)
+                self._load_and_answer(output, answering, work)
             rows = wanted_rows(jsonl.read(output.path, Score), self._asked)
             # Also where nothing was missing: the process that answered may have been killed before it noted this.
-            output.note(seconds=seconds.by_task(work), failures=dict(work.failures))
+            seconds = output.meta.notes.get("seconds", {}) | journal.seconds
+            output.note(seconds=seconds, failures=dict(work.failures))
             counts: Counter[str] = Counter(row.verdict for row in rows)
             output.finish(counts, complete=not work.failures and not work.remaining)
             if work.remaining:
                 where = str(output.path)
                 raise stopped(where, answers=len(rows), remaining=work.remaining, ungraded=work.ungraded)
-        return ModelRows(self.model, str(output.path), rows, work.failed_groups, work.failures, seconds.by_task(work))
+        return ModelRows(self.model, str(output.path), rows, work.failed_groups, work.failures, seconds)
 
     def _requests(self) -> Iterator[tuple[Problem, Request]]:
         for asked in self._asked.values():
@@ -163,15 +162,13 @@ class ModelEvaluation:
         settings = RowSettings.of(self.model, self.engine.name, sampling, keeps_tokens=self._settings.keep_tokens)
         return ScoreGrading({name: asked.task for name, asked in self._asked.items()}, settings)
 
-    def _load_and_answer(
-        self, output: outputs.Output, answering: Answering[Score], work: Work, seconds: AnswerSeconds
-    ) -> None:
+    def _load_and_answer(self, output: outputs.Output, answering: Answering[Score], work: Work) -> None:
         """Load the policy and have it answer what is missing."""
         self.engine.check()
         policy = self.engine.load(log=output.path)
         try:
             self._note_engine(output, policy, first=True)
-            answering.answer(policy, self._requests(), work, label=Path(self.model).name, note=seconds.note)
+            answering.answer(policy, self._requests(), work, label=Path(self.model).name)
             # Some facts are known only once the engine has started.
             self._note_engine(output, policy, first=False)
         finally:
@@ -183,35 +180,6 @@ class ModelEvaluation:
         if first:
             report_facts(self.engine.sampling, facts)
         output.note(engine=self.engine.entry(facts), complete=False)
-
-
-NOTED_EVERY = 5.0
-"""Seconds between two notes of the time; what a killed process took since the last one is not counted."""
-
-
-class AnswerSeconds:
-    """The time of a model's answers by task, over all processes that answered; kept in the meta file.
-
-    Args:
-        output: the model's file.
-    """
-
-    def __init__(self, output: outputs.Output) -> None:
-        self._output = output
-        self._before: dict[str, float] = dict(output.meta.notes.get("seconds", {}))
-        self._noted = float("-inf")
-
-    def by_task(self, work: Work) -> dict[str, float]:
-        """The seconds of earlier processes and of this one."""
-        new = work.group_seconds
-        return self._before | {task: self._before.get(task, 0.0) + time for task, time in new.items()}
-
-    def note(self, work: Work) -> None:
-        """Write the seconds to the meta file from time to time, and before the last rows."""
-        now = work_time()
-        if work.remaining <= 0 or now - self._noted >= NOTED_EVERY:
-            self._noted = now
-            self._output.note(seconds=self.by_task(work))
 
 
 def expect_answer(item: Answer | Failure) -> Answer:
