@@ -28,7 +28,10 @@ NOT_RUN = (
     (r"spot init$", "asks questions on a terminal; tests/templates answers them"),
     (r"spot inspect .*--sample", "opens the application on a terminal; tests/inspection/app does it"),
     (r"inspect view", "opens the viewer of Inspect, another package"),
-    (r"spot (push|rectify .*--push-to-hub) (?!.*--dry-run)", "uploads to the hub; tests/publishing does it with a local server"),
+    (
+        r"spot (push|rectify .*--push-to-hub) (?!.*--dry-run)",
+        "uploads to the hub; tests/publishing does it with a local server",
+    ),
     (r"spot eval linius/", "reads nine sets of the hub; tests/evaluation reads them from files"),
     (r"spot [a-z]+ .*\bhf:", "reads a set of the hub"),
 )
