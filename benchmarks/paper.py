@@ -1,6 +1,6 @@
 """The paper's claim at small scale: the gain of each objective, and its cost.
 
-    nox -s paper                                        about two hours on one core; run it again to continue
+    nox -s paper                                        two and a half hours on one core; run it again to continue
     nox -s paper -- --more                              also what completes the picture: three times as long
     python benchmarks/paper.py run --folder paper       the same without nox
     python benchmarks/paper.py report --folder paper    the tables of the runs so far, and a figure next to the results
