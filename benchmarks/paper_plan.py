@@ -159,9 +159,10 @@ def plan(*, more: bool) -> Iterator[list[Run]]:
     """
     yield [Run("none", setting=STRONG), BASELINE, *CHALLENGERS]
     yield list(FASTER)
-    for runs in ((Run("none", setting=STRONG), BASELINE, *CHALLENGERS), (Run("none"), *WEAK)):
-        for seed in SEEDS[1:] if runs[0].setting else SEEDS:
-            yield [replace(run, seed=seed) for run in runs]
+    for seed in SEEDS[1:]:
+        yield [replace(run, seed=seed) for run in (Run("none", setting=STRONG), BASELINE, *CHALLENGERS)]
+    for seed in SEEDS:
+        yield [replace(run, seed=seed) for run in (Run("none"), *WEAK)]
     if not more:
         return
     for setting in (MORE_MIXED, [replace(BASELINE, setting=OWN, epochs=2)]):
