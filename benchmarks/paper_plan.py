@@ -165,10 +165,10 @@ def plan(*, more: bool) -> Iterator[list[Run]]:
         yield [replace(run, seed=seed) for run in (Run("none"), *WEAK)]
     if not more:
         return
-    for setting in (MORE_MIXED, [replace(BASELINE, setting=OWN, epochs=2)]):
-        yield [seeded for run in setting for seeded in run.seeds()]
-    yield list(PAIRS_ONLY)
     yield [Run("none", setting=WORDY), *LONG_ANSWERS]
+    yield list(PAIRS_ONLY)
+    for setting in ([replace(BASELINE, setting=OWN, epochs=2)], MORE_MIXED):
+        yield [seeded for run in setting for seeded in run.seeds()]
     yield [run for run in SWEEP if run not in WEAK]
 
 

@@ -20,8 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spotcli.core.forward.logps import CHUNK, head_logits
+from spotcli.core.forward.logps import head_logits
 from spotcli.errors import UserError
+
+CHUNK = 256
+"""Positions whose logits are in memory at once."""
 
 
 @dataclass(frozen=True)

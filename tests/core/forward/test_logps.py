@@ -112,6 +112,25 @@ def test_under_autocast_logits_are_in_float32() -> None:
     assert (gradient - expected).norm() < 3 * 2**-9 * expected.norm()
 
 
+@pytest.mark.parametrize("onednn", [True, False])
+def test_logits_in_float32_are_exact_with_and_without_onednn(monkeypatch: pytest.MonkeyPatch, onednn: bool) -> None:
+    if not onednn:
+        monkeypatch.setattr(logps, "_onednn_product", lambda: None)
+    hidden_CH, head_VH = torch.randn(5, 64), torch.randn(300, 64)
+    with torch.no_grad():
+        logits_CV = logps.head_logits(hidden_CH, head_VH, torch.ones(300), torch.float32)
+    expected_CV = hidden_CH.double() @ head_VH.double().T + 1
+    # A sum of 64 products of numbers around 1 has rounding errors of about 8 * 2 ** -24; bfloat16 would have 0.02.
+    assert (logits_CV - expected_CV).abs().max() < 1e-5
+
+
+def test_onednn_is_not_used_where_a_gradient_is_computed() -> None:
+    head_VH = torch.randn(9, 4, requires_grad=True)
+    logits_CV = logps.head_logits(torch.ones(2, 4), head_VH, None, torch.float32)
+    (gradient_VH,) = torch.autograd.grad(logits_CV.sum(), head_VH)
+    assert torch.equal(gradient_VH, torch.full((9, 4), 2.0))  # two rows of ones
+
+
 def test_bfloat16_weights_give_float32_numbers() -> None:
     hidden_NH, weight_VH = torch.randn(6, 64).bfloat16(), torch.randn(40, 64).bfloat16().requires_grad_()
     result = logps.token_logps(hidden_NH, weight_VH, torch.arange(6))
