@@ -155,7 +155,7 @@ def rectify(
 
     settings = load_recipe(recipe, overrides, given)
     action = Action.of(dry_run=dry_run, replay=replay, export=export, import_=import_)
-    upload = uploads.upload_of(push_to_hub, asks=action.kind == "ask", yes=yes)
+    upload = uploads.upload_of(push_to_hub, asks=action.kind == "ask", dry_run=action.kind == "dry run", yes=yes)
     with standard_input(settings.rectify.samples) as (file, _):
         settings.rectify.samples = file
         if upload:

@@ -58,7 +58,7 @@ class PairUpload:
         from spotcli.publishing.hub import check_name, check_token
         from spotcli.publishing.selection import select_samples
 
-        if not self.yes:
+        if not self.yes and not self.target.dry_run:
             _check_terminal()
         check_name(self.target.name, option=PUSH_TO_HUB)
         check_token()
@@ -66,7 +66,7 @@ class PairUpload:
             work(lambda: select_samples(samples))
 
     def push(self, data: Path, summary: dict[str, Any] | None) -> None:
-        """Upload the pairs, and print the summary.
+        """Upload the pairs, except in a dry run, and print the summary.
 
         Args:
             summary: of the run, for JSON output; None if it is printed.
@@ -76,7 +76,10 @@ class PairUpload:
         """
         dataset = None
         try:
-            dataset = push(data, self.target, yes=self.yes, as_json=summary is not None).as_dict()
+            if self.target.dry_run:
+                say(f"{self.target.name}: a dry run uploads nothing; the name, the token and the samples were checked")
+            else:
+                dataset = push(data, self.target, yes=self.yes, as_json=summary is not None).as_dict()
         except SpotError:
             command = shlex.join(["spot", "push", str(data), "--to", self.target.name])
             say(f"{data}: the pairs are complete; upload them with `{command}`")
@@ -84,27 +87,29 @@ class PairUpload:
         finally:
             if summary is not None:
                 show_summary("Pairs", summary | {"dataset": dataset}, True)
-        if summary is None:
+        if summary is None and dataset is not None:
             show_summary("Dataset", dataset, False)
 
 
-def upload_of(name: str | None, *, asks: bool, yes: bool) -> PairUpload | None:
+def upload_of(name: str | None, *, asks: bool, dry_run: bool, yes: bool) -> PairUpload | None:
     """The upload that ``--push-to-hub`` asks for; None without it.
 
     Args:
         asks: whether the run asks the oracles, and so can complete the pairs.
+        dry_run: only check what the upload needs.
+        yes: do not ask before the upload.
 
     Raises:
-        UserError: it does not.
+        UserError: the run neither asks the oracles nor is a dry run.
     """
     from spotcli.publishing.push import Target
 
     if name is None:
         return None
-    if not asks:
+    if not asks and not dry_run:
         cure = "remove it, and run `spot push` when the pairs are complete"
         raise UserError("only a run that asks the oracles uploads its pairs", where=PUSH_TO_HUB, cure=cure)
-    return PairUpload(Target(name), yes)
+    return PairUpload(Target(name, dry_run=dry_run), yes)
 
 
 def _confirmed(question: str) -> bool:

@@ -348,11 +348,22 @@ def test_rectify_refuses_before_it_asks_an_oracle_what_could_not_be_uploaded(
         assert reason in done.stderr
     with monkeypatch.context() as changed:
         changed.setenv("HF_TOKEN", "")
-        assert "uploading requires an access token" in run(*RECTIFY, "--yes").stderr
+        for option in ("--yes", "--dry-run"):
+            assert "uploading requires an access token" in run(*RECTIFY, option).stderr
     write_rows(tmp_path / "samples.jsonl", [samples, samples | {"id": "b", "source": "gpqa_diamond.csv#4"}])
     done = run(*RECTIFY, "--yes")
     assert done.returncode == 2, done.stderr
     assert "rows that must not be published: 1 of a gated benchmark (gpqa) (first: id 'b')" in done.stderr
+    assert not list(tmp_path.glob("data*"))
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("samples")
+def test_a_dry_run_of_rectify_checks_the_upload_and_asks_nothing(hub: Hub, tmp_path: Path) -> None:
+    done = run(*RECTIFY, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "org/pairs: a dry run uploads nothing; the name, the token and the samples were checked" in done.stderr
+    assert json.loads(done.stdout)["dataset"] is None
     assert not list(tmp_path.glob("data*"))
     assert hub.requests == []
 
