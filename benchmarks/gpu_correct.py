@@ -13,8 +13,10 @@ Tolerances:
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -207,6 +209,64 @@ def output_layer(machine: Machine) -> dict[str, Any]:
         results[f"{name}_peak_gib"] = peak
         del logits_NV, truth_N
     return results
+
+
+def drift(machine: Machine) -> dict[str, Any]:
+    """The drift between two models of 8B, as ``spot eval`` measures it: one model in memory at a time.
+
+    The divergence at the first positions is compared with the one of whole float64 logits.
+
+    Raises:
+        Wrong: a number is outside its tolerance.
+    """
+    import torch
+
+    from spotcli.core.drift import Head, hidden_kl
+
+    answers, tokens, compared = (2, 20, 20) if machine.tiny else (8, 512, 64)
+    torch.manual_seed(1)
+    ids_NL = torch.randint(3, machine.shape("8B")["vocab_size"], (answers, tokens), device=machine.device)
+    machine.clear()
+    model, head, states_NLH = _last_states(machine, ids_NL, noise=0.0)
+    # As on the disk of a run.
+    base_weight_VH, base_NLH = head.weight_VH.cpu(), states_NLH.cpu()
+    del model, head, states_NLH
+    gc.collect()
+    model, head, states_NLH = _last_states(machine, ids_NL, noise=0.2)
+    with torch.inference_mode():
+        base, base_NLH = Head(base_weight_VH.to(machine.device)), base_NLH.to(machine.device)
+        machine.wait()
+        started = time.perf_counter()
+        kl_NL = torch.stack([
+            hidden_kl((base, base_LH), (head, own_LH)) for base_LH, own_LH in zip(base_NLH, states_NLH, strict=True)
+        ])  # fmt: skip
+        machine.wait()
+        seconds, peak = time.perf_counter() - started, machine.peak_gib()
+        del model
+        logs = [
+            (states_LH[:compared].double() @ side.weight_VH.double().t()).log_softmax(-1)
+            for side, states_LH in ((base, base_NLH[0]), (head, states_NLH[0]))
+        ]
+        truth_C = (logs[0].exp() * (logs[0] - logs[1])).sum(-1)
+        error = float((kl_NL[0, :compared] - truth_C).norm() / truth_C.norm())
+    expect(error <= 1e-3, f"drift: relative error {error:.1e}, expected at most 1e-3")
+    return {"nats_per_token": float(kl_NL.mean()), "error": error, "seconds": seconds, "peak_gib": peak}
+
+
+def _last_states(machine: Machine, ids_NL: Any, noise: float) -> tuple[Any, Any, Any]:
+    """A random model whose weights have some noise, its head, and its last hidden states [N, L, H]."""
+    import torch
+
+    from spotcli.core.drift import head_of
+
+    config = gpu_models.save_config(machine.scratch / "drift", "qwen3", machine.shape("8B"))
+    model = gpu_models.random_model(machine, config, "bfloat16").eval()
+    with torch.inference_mode():
+        if noise:
+            for weight in model.parameters():
+                weight += noise * weight.std() * torch.randn_like(weight)
+        states = [model.base_model(ids_L[None], use_cache=False).last_hidden_state[0] for ids_L in ids_NL]
+        return model, head_of(model), torch.stack(states)
 
 
 # --- whole runs of the train stage ------------------------------------------------------------------------------------

@@ -115,6 +115,10 @@ def output_layer(machine: Machine) -> Iterator[dict[str, Any]]:
     yield {"name": "chunked output layer", **gpu_correct.output_layer(machine)}
 
 
+def drift(machine: Machine) -> Iterator[dict[str, Any]]:
+    yield {"name": "drift of a model of 8B", **gpu_correct.drift(machine)}
+
+
 def whole_runs(machine: Machine) -> Iterator[dict[str, Any]]:
     """`spot train` with all weights, LoRA, and float32; on a tiny run LoRA only."""
     runs: dict[str, dict[str, Any]] = {"LoRA": {"lora": LORA}, "all weights": {}, "float32": {"dtype": "float32"}}
@@ -231,6 +235,7 @@ PARTS = (
     Part("TRL, late", 50, lambda machine: trl(machine, LATE), ("trl", "datasets")),
     Part("whole runs", 45, whole_runs),
     Part("output layer", 10, output_layer),
+    Part("drift", 20, drift),
     Part("options, 8B LoRA", 60, partial(options, shape="8B LoRA", names=tuple(OPTIONS)[:4])),
     Part("options, 1.7B", 45, partial(options, shape="1.7B", names=("as recommended", *tuple(OPTIONS)[4:]))),
     Part("attention", 10, attention),

@@ -177,7 +177,7 @@ def _checks(rows: Sequence[Row]) -> list[str]:
             for row in compared
         ]
     for row in rows:
-        if row.get("part") in ("whole runs", "QLoRA", "output layer") and "name" in row:
+        if row.get("part") in ("whole runs", "QLoRA", "output layer", "drift") and "name" in row:
             values = ", ".join(f"{key} {_number(value)}" for key, value in row.items() if key not in ("part", "name"))
             lines += ["", f"{row['name']}: {values}"]
     return lines
