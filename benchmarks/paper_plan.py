@@ -127,11 +127,15 @@ MORE_MIXED = (
     replace(BASELINE, objective="dft"),
 )
 
-PAIRS_ONLY = tuple(
-    Run(objective, rate, beta, setting=STRONG)
-    for objective, rate, beta in (
-        ("sft", 1e-5, 0.0), ("spot-bce", 1e-5, 1.0), ("spot-focal", 1e-5, 1.0), ("dpo", 1e-5, 1.0), ("dpop", 1e-5, 1.0)
-    )
+PAIRS_ONLY = (
+    *(
+        Run(objective, 1e-5, beta, setting=STRONG)
+        for objective, beta in (
+            ("sft", 0.0), ("spot-bce", 1.0), ("spot-focal", 1.0), ("dpo", 1.0), ("dpop", 1.0), ("reward-sft", 0.1),
+            ("spot-bco", 1.0),
+        )
+    ),
+    Run("sft", 1e-5, epochs=4, setting=STRONG),
 )  # fmt: skip
 """The strong policy on its corrections only, twice as many epochs for about as many steps."""
 
