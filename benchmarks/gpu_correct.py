@@ -13,7 +13,6 @@ Tolerances:
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import time
@@ -226,12 +225,11 @@ def drift(machine: Machine) -> dict[str, Any]:
     answers, tokens, compared = (2, 20, 20) if machine.tiny else (8, 512, 64)
     torch.manual_seed(1)
     ids_NL = torch.randint(3, machine.shape("8B")["vocab_size"], (answers, tokens), device=machine.device)
-    machine.clear()
     model, head, states_NLH = _last_states(machine, ids_NL, noise=0.0)
     # As on the disk of a run.
     base_weight_VH, base_NLH = head.weight_VH.cpu(), states_NLH.cpu()
     del model, head, states_NLH
-    gc.collect()
+    machine.clear()
     model, head, states_NLH = _last_states(machine, ids_NL, noise=0.2)
     with torch.inference_mode():
         base, base_NLH = Head(base_weight_VH.to(machine.device)), base_NLH.to(machine.device)
@@ -265,6 +263,7 @@ def _last_states(machine: Machine, ids_NL: Any, noise: float) -> tuple[Any, Any,
         if noise:
             for weight in model.parameters():
                 weight += noise * weight.std() * torch.randn_like(weight)
+        machine.clear()  # the noise does not belong to the peak
         states = [model.base_model(ids_L[None], use_cache=False).last_hidden_state[0] for ids_L in ids_NL]
         return model, head_of(model), torch.stack(states)
 

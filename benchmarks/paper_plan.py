@@ -137,7 +137,7 @@ PAIRS_ONLY = (
     ),
     Run("sft", 1e-5, epochs=4, setting=STRONG),
 )  # fmt: skip
-"""The strong policy on its corrections only, twice as many epochs for about as many steps."""
+"""The strong policy on its corrections only, twice as many epochs for about as many steps; SFT also for four."""
 
 SWEEP = tuple(
     Run(objective, rate, beta)
