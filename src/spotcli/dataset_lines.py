@@ -311,6 +311,8 @@ def _missing_file_cure(path: Path) -> str:
     commands = {"samples.jsonl": "spot sample", "data.jsonl": "spot rectify"}
     if path.name in commands:
         return f"create it with `{commands[path.name]}`, or pass another file"
+    if path.is_symlink():
+        return f"the link points to {path.readlink()}, which does not exist"
     near = close_name(path)
     return f"did you mean '{near}'?" if near else "check the path"
 

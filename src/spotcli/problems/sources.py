@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -23,6 +24,7 @@ from spotcli.dataset_lines import DAMAGED, damaged, decompressed, foreign, sniff
 from spotcli.errors import DataError, UserError
 from spotcli.grading.find_answer import find_reference
 from spotcli.problems.chat_rows import CHATS, as_problem_row
+from spotcli.problems.choices import refuse_unseen_choices
 from spotcli.problems.conflicts import Repeat, Repeats, prompt_key
 from spotcli.problems.seen import Seen
 from spotcli.records import Problem, UngradedSample, is_placeholder, key_hash, text_content
@@ -31,6 +33,12 @@ BUILTINS = ("builtin:arithmetic",)
 
 BATCH = 1024
 """Rows in memory at once."""
+ARROW_STREAM = b"\xff\xff\xff\xff"
+"""First bytes of an Arrow stream, as which ``datasets`` saves its files."""
+QUESTIONS = {"prompt", "question", "problem"}
+"""Names of the field with the prompt."""
+KNOWN = QUESTIONS | {"answer", "ground_truth", "final_answer", "solution", "response"}
+"""Fields that are known in upper and lower case."""
 ANSWER_LENGTH = 60
 """Maximum characters of a ``solution`` that is the reference answer itself; a longer one has to announce its answer."""
 
@@ -69,7 +77,7 @@ def iter_problems(
 
         yield from arithmetic.take(seed, "train", limit or 600)
         return
-    rows = set_rows(name, folder)
+    rows = set_rows(name, folder, quiet=quiet)
     source = name if name.startswith("hf:") else Path(name).name
     renamed: dict[str, str] = {}
     prompts, ids, references = Seen(), Seen(), Seen()
@@ -109,18 +117,19 @@ def iter_problems(
         say(f"{name}: {unanswered} problems have no reference answer; their answers will be undecided")
 
 
-def set_rows(name: str, folder: Path) -> Rows:
+def set_rows(name: str, folder: Path, *, quiet: bool = False) -> Rows:
     """The rows of a problem set as they are published.
 
     Args:
         name: a path relative to ``folder``, or ``hf:NAME[:config][:split]``.
         folder: for relative paths.
+        quiet: do not report which of several splits is read.
 
     Raises:
         UserError: the set is not found or cannot be read.
         HubError: a data set of the hub cannot be loaded.
     """
-    return _hub(name, folder) if name.startswith("hf:") else file_rows(folder / name)
+    return _hub(name, folder, quiet=quiet) if name.startswith("hf:") else file_rows(folder / name)
 
 
 def iter_answers(path: Path, *, quiet: bool = False) -> Iterator[UngradedSample]:
@@ -166,10 +175,12 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
     """
     # Data frames write NaN, the only value that differs from itself, for a missing value.
     row = {name: value for name, value in row.items() if value == value}
+    _lower_case(row, renamed)
     if row.get("id", "") is None:
         del row["id"]
     if isinstance(row.get("id"), int | float):
         row["id"] = as_text(row["id"])
+    is_number = isinstance(row.get("answer"), int | float)
     row = as_problem_row(row, "solution" if model is Problem else "response", where, renamed)
     if isinstance(row.get("response"), list):
         row["response"] = _joined(row["response"], where)
@@ -190,31 +201,43 @@ def _record(row: dict[str, Any], model: type[P], where: str, renamed: dict[str, 
             if source in Problem.aliases:
                 del row[source]
             break
+    if not QUESTIONS & {*row}:
+        names = ", ".join(name[:40] for name in [*row][:12] if name != "source")
+        raise DataError(
+            "the field 'prompt' is missing",
+            where=where,
+            cure=f"{model.kind} require prompt, question or problem; this row has {names or 'no fields'}",
+        )
+    if model is Problem:
+        refuse_unseen_choices(row, where, is_number=is_number)
     return jsonl.as_record(row, model, where=where, renamed=renamed)
+
+
+def _lower_case(row: dict[str, Any], renamed: dict[str, str]) -> None:
+    """Rename known fields that are written in another case, such as ``Question`` and ``Answer``, in place."""
+    for field in [*row]:
+        name = field.lower()
+        if name in KNOWN and name not in row:
+            row[name] = row.pop(field)
+            renamed[field] = name
 
 
 def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     """Candidates for the reference answer with their source, the most likely one first; None where it is missing.
 
     Raises:
-        DataError: the answer is the index of a choice.
+        DataError: the final answers are a list as text that cannot be read.
     """
     answer = row.get("answer")
     if isinstance(answer, str) and "####" in answer:
         row.setdefault("solution", answer)
         yield "answer after ####", answer.rpartition("####")[2].strip()
         answer = row["answer"] = None  # a worked solution whose answer is a placeholder
-    if isinstance(row.get("choices"), list) and isinstance(answer, int):
-        raise DataError(
-            "expected the letter of a choice in 'answer', got its index",
-            where=where,
-            cure='write the choices into the prompt and the letter into "answer", and add "grader": "choice"',
-        )
     yield "answer", answer
     yield "ground_truth", row.get("ground_truth")
     reward = row.get("reward_model")
     yield "reward_model.ground_truth", reward.get("ground_truth") if isinstance(reward, dict) else None
-    final = row.get("final_answer")
+    final = _listed(row.get("final_answer"), where)
     yield "final_answer", ", ".join(map(str, final)) if isinstance(final, list) and final else final or None
     solution = row.get("solution")
     if isinstance(solution, str) and solution.strip():
@@ -226,6 +249,24 @@ def _references(row: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
         else:
             # `solution` is an alias of `answer`, so the whole text would become the answer.
             row["answer"] = None
+
+
+def _listed(value: Any, where: str) -> Any:
+    """The list in a cell of a table, which contains it as JSON; any other value unchanged.
+
+    Raises:
+        DataError: a list in the notation of Python or numpy, in which a program wrote the cell.
+    """
+    if not isinstance(value, str) or not value.strip().startswith(("['", '["')):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise DataError(
+            f"expected a list as JSON in 'final_answer', got {value[:40]!r}",
+            where=where,
+            cure='write it as JSON, such as ["2"], or use a JSONL or Parquet file, which keep lists',
+        ) from None
 
 
 def _joined(parts: list[Any], where: str) -> Any:
@@ -287,12 +328,12 @@ def file_rows(path: Path) -> Rows:
     start = sniff(path) if path.is_file() else b""
     if start.startswith(b"PAR1"):
         return _parquet(path)
-    if start.startswith(b"ARROW1"):
+    if start.startswith((b"ARROW1", ARROW_STREAM)):
         return _arrow(path)
     is_text = not start.lstrip().startswith((b"{", b"[")) and not utf16_or_32(start) and not foreign(start)
     if ending in (".csv", ".tsv") and is_text:
         header = start.splitlines()[0] if start else b""
-        separated = b";" if b";" in header and b"," not in header else b","
+        separated = next((mark for mark in (b",", b";", b"\t") if mark in header), b",")
         return _csv(path, delimiter="\t" if ending == ".tsv" else separated.decode())
     if ending == ".parquet" and is_text and b"\0" in start:
         return _parquet(path)  # names what is wrong with it
@@ -303,9 +344,14 @@ def _arrow(path: Path) -> Rows:
     import pyarrow
 
     try:
-        with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_file(file) as reader:
-            batches = (reader.get_batch(index).to_pylist() for index in range(reader.num_record_batches))
-            yield from _placed(path, chain.from_iterable(batches))
+        with pyarrow.memory_map(str(path)) as file:
+            if file.read(len(ARROW_STREAM)) == ARROW_STREAM:
+                file.seek(0)
+                batches = iter(pyarrow.ipc.open_stream(file))
+            else:
+                reader = pyarrow.ipc.open_file(file)
+                batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
+            yield from _placed(path, chain.from_iterable(batch.to_pylist() for batch in batches))
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -334,22 +380,51 @@ def _csv(path: Path, delimiter: str) -> Rows:
     csv.field_size_limit(1 << 30)
     with path.open("rb") as file:
         text = io.TextIOWrapper(decompressed(file), encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, strict=True, delimiter=delimiter)
+        reader = csv.reader(text, strict=True, delimiter=delimiter, skipinitialspace=True)
         try:
-            header = next(reader, [])
-            for number, cells in enumerate(filter(None, reader), 1):
+            header = _header(reader, path)
+            # Spreadsheets write rows of empty cells.
+            for number, cells in enumerate((cells for cells in reader if any(map(str.strip, cells))), 1):
                 if len(cells) != len(header):
                     raise csv.Error(f"expected {len(header)} cells as in the header, got {len(cells)}")
                 row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
                 yield f"{path}: row {number}", number, row
-        except (csv.Error, UnicodeDecodeError) as error:
+        except csv.Error as error:
             raise DataError(
-                f"invalid CSV: {error}",
-                where=f"{path}:{reader.line_num}",
-                cure="fix or remove the line; the file must be UTF-8",
+                f"invalid CSV: {error}", where=f"{path}:{reader.line_num}", cure="fix or remove the line"
             ) from None
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error) from None
         except DAMAGED as error:
             raise damaged(path, error) from None
+
+
+def _header(reader: Iterator[list[str]], path: Path) -> list[str]:
+    """The names of the columns.
+
+    Raises:
+        DataError: a column occurs twice, so one of its values would be lost.
+    """
+    header = [name.strip() for name in next(reader, [])]
+    for name in header:
+        if name and header.count(name) > 1:
+            raise DataError(f"duplicate column '{name}'", where=f"{path}:1", cure="remove or rename one of the columns")
+    return header
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    """The error for a table in another encoding, with the first line that is not UTF-8."""
+    where = str(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            for number, line in enumerate(decompressed(file), 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as in_line:
+                    where, error = f"{path}:{number}", in_line
+                    break
+    cure = "save the table as UTF-8, or convert it: iconv -f ENCODING -t UTF-8"
+    return DataError(f"invalid CSV: {error}", where=where, cure=cure)
 
 
 def _placed(source: Path | str, rows: Iterable[dict[str, Any]]) -> Rows:
@@ -377,26 +452,34 @@ def _as_json(row: dict[str, Any], where: str) -> dict[str, Any]:
     return plain
 
 
-def _hub(name: str, folder: Path) -> Rows:
+def _hub(name: str, folder: Path, *, quiet: bool) -> Rows:
     """Rows of a data set of the hub or of a folder, through the local cache: a second reading needs no network.
 
     Raises:
         HubError: the data set cannot be loaded.
-        UserError: it has several splits and none is chosen.
+        UserError: it has several splits and none is chosen, or a file of the folder is a git-lfs pointer.
     """
     import datasets
 
-    path, config, split = [*name.removeprefix("hf:").split(":"), "", ""][:3]
-    if (folder / path).is_dir():
+    whole = name.removeprefix("hf:")
+    path, config, split = [*([whole] if (folder / whole).is_dir() else whole.split(":")), "", ""][:3]
+    is_folder = (folder / path).is_dir()
+    if is_folder:
         path = str((folder / path).absolute())
     try:
-        loaded = datasets.load_dataset(path, config or None, split=split or None)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        if (Path(path) / "state.json").is_file() and not split:
+            loaded = datasets.load_from_disk(path)
+        else:
+            loaded = datasets.load_dataset(path, config or None, split=split or None)
+    except Exception as error:  # any: each reader of a file format has errors of its own
+        if is_folder:
+            _refuse_pointers(Path(path))
         raise HubError(
-            f"failed to load the data set: {reason}",
+            f"failed to load the data set: {_reason(error)}",
             where=name,
-            cure="use hf:NAME, hf:NAME:CONFIG, hf:NAME:CONFIG:SPLIT or hf:NAME::SPLIT; offline, use a local file",
+            cure="check the files in the folder, and the name: hf:FOLDER[:CONFIG][:SPLIT]; a single file has no hf:"
+            if is_folder
+            else "use hf:NAME, hf:NAME:CONFIG, hf:NAME:CONFIG:SPLIT or hf:NAME::SPLIT; offline, use a local file",
         ) from None
     if isinstance(loaded, dict):
         chosen = "train" if "train" in loaded else next(iter(loaded))
@@ -406,9 +489,35 @@ def _hub(name: str, folder: Path) -> Rows:
                 where=name,
                 cure=f"use hf:{path}:{config}:{chosen} or another split",
             )
+        if len(loaded) > 1 and not quiet:
+            say(f"{name}: reading the split {chosen} of {', '.join(loaded)}; hf:{path}:{config}:SPLIT reads another")
         loaded = loaded[chosen]
     batches = (
         [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         for batch in loaded.iter(BATCH)
     )
     return _placed(name, chain.from_iterable(batches))
+
+
+def _reason(error: Exception) -> str:
+    """Why a data set cannot be loaded; the library hides the error of its reader behind one of its own."""
+    import datasets
+
+    if isinstance(error, StopIteration):
+        return "a file has no rows"
+    if isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__:
+        return " ".join(str(error.__cause__).split()) or type(error.__cause__).__name__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """Refuse a folder that was cloned without the content of its files.
+
+    Raises:
+        UserError: a file is a git-lfs pointer.
+    """
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            kind, cure = foreign(file.read(40)) or ("", "")
+        if "git-lfs" in kind:
+            raise UserError(f"expected a data file, got {kind}", where=str(path), cure=cure)

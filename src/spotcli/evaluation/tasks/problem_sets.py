@@ -46,7 +46,7 @@ def is_problem_set(name: str, folder: Path) -> bool:
         name.startswith("hf:")
         or name.lower().endswith((*PROBLEM_FILES, *TASK_FILES))
         or "/" in name
-        or (folder / name).is_file()
+        or (bool(name) and (folder / name).exists())
     )
 
 
