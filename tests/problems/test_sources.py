@@ -250,6 +250,124 @@ def test_an_unreachable_data_set_is_one_message_with_the_cure(cached: Path, monk
     assert "cure: use hf:NAME" in message
 
 
+DAMAGED: dict[str, dict[str, bytes]] = {
+    "a file of no rows": {"test.jsonl": b""},
+    "a card that is not YAML": {"test.jsonl": b'{"prompt": "a", "answer": "1"}\n', "README.md": b"---\na: [b\n---\n"},
+    "half a file": {"test.jsonl.gz": b"\x1f\x8b\x08half"},
+    "no archive": {"set.zip": b"PK\x03\x04half"},
+    "a script": {"set.py": b"import datasets\n"},
+    "two kinds of rows": {"a.jsonl": b'{"prompt": "a"}\n', "b.jsonl": b'{"text": 5}\n'},
+    "another encoding": {"test.csv": "prompt,answer\ngro\u00df,2\n".encode("latin-1")},
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_folder_is_one_message_with_the_reason(cached: Path, kind: str) -> None:
+    (cached / "set").mkdir()
+    for name, content in DAMAGED[kind].items():
+        (cached / "set" / name).write_bytes(content)
+    message = refused(cached, "hf:set")
+    assert message.startswith("hf:set: failed to load the data set: ")
+    assert "An error occurred while generating the dataset" not in message
+    assert "cure: check the files in the folder" in message
+
+
+def test_a_folder_without_the_content_of_its_files_names_one(cached: Path) -> None:
+    (cached / "set").mkdir()
+    (cached / "set" / "test.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    message = refused(cached, "hf:set")
+    assert message.startswith(f"{cached / 'set' / 'test.parquet'}: expected a data file, got a git-lfs pointer")
+    assert "git lfs pull" in message
+
+
+def test_a_saved_data_set_and_its_files_are_read(cached: Path) -> None:
+    rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "2"}]
+    datasets.Dataset.from_list(rows).save_to_disk(cached / "09:30" / "set")
+    (file,) = (cached / "09:30" / "set").glob("*.arrow")
+    for name in ("hf:09:30/set", str(file)):
+        assert [(problem.prompt, problem.answer) for problem in read(cached, name)] == [("a", "1"), ("b", "2")]
+
+
+def test_the_split_is_named_if_there_are_several(cached: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cached / "set").mkdir()
+    for split in ("train", "test"):
+        write_rows(cached / "set" / f"{split}.jsonl", [{"prompt": split, "answer": "1"}])
+    assert read(cached, "hf:set")[0].prompt == "train"
+    assert "hf:set: reading the split train of train, test; " in capsys.readouterr().err
+    assert read(cached, "hf:set::test")[0].prompt == "test"
+    assert "reading the split" not in capsys.readouterr().err
+
+
+# Tables of spreadsheets and data frames
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Question,Answer\n1 + 1?,2\n2, 4\n",
+        b"PROMPT;Answer\n1 + 1?;2\n2;4\n",
+        b"prompt\tanswer\n1 + 1?\t2\n2\t4\n",
+        b'"prompt", "answer"\n"1 + 1?", "2"\n"2", "4"\n',
+        b"\xef\xbb\xbfprompt;answer;;\r\n1 + 1?;2;;\r\n;;;\r\n2;4;;\r\n;;;\r\n",
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.csv").write_bytes(content)
+    assert [(problem.prompt, problem.answer) for problem in read(tmp_path, "p.csv")] == [("1 + 1?", "2"), ("2", "4")]
+
+
+def test_columns_in_another_case_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_parquet(tmp_path / "p.parquet", [{"ID": "2024-I-1", "Problem": "a", "Solution": "so 2", "Answer": 2}])
+    (problem,) = read(tmp_path, "p.parquet")
+    assert (problem.prompt, problem.answer) == ("a", "2")
+    assert "'Answer' as 'answer'" in capsys.readouterr().err
+    # Only a name that is not taken.
+    write_rows(tmp_path / "p.jsonl", [{"prompt": "a", "answer": "1", "Answer": "2"}])
+    assert read(tmp_path, "p.jsonl")[0].answer == "1"
+
+
+def test_a_list_in_a_cell_is_read_or_refused(tmp_path: Path) -> None:
+    r"""A data frame writes ['$\\frac12$'], where the backslash is doubled and numpy omits the commas."""
+    (tmp_path / "p.csv").write_text('question,final_answer\na,"[""$\\\\frac12$"", ""3""]"\nb,7\n')
+    assert [problem.answer for problem in read(tmp_path, "p.csv")] == [r"$\frac12$, 3", "7"]
+    (tmp_path / "p.csv").write_text("question,final_answer\na,\"['2' '3']\"\n")
+    message = refused(tmp_path, "p.csv")
+    assert "p.csv: row 1: expected a list as JSON in 'final_answer', got \"['2' '3']\"" in message
+
+
+MEANT = "the prompt does not contain the choices"
+INDEX = "expected the letter of a choice in 'answer', got its index"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"options": ["Sun", "Moon"], "answer": "A", "answer_index": 0}, MEANT),
+        ({"choices": {"text": ["Sun", "Moon"], "label": ["A", "B"]}, "answer": "(B)"}, MEANT),
+        ({"options": {"A": "Sun", "B": "Moon"}, "answer": "B"}, MEANT),
+        ({"options": [{"key": "A", "value": "Sun"}, {"key": "B", "value": "Moon"}], "answer": "B"}, MEANT),
+        ({"A": "Sun", "B": "Moon", "C": "Mars", "Answer": "C"}, MEANT),
+        ({"options": "['Sun' 'Moon']", "answer": "A"}, MEANT),
+        ({"options": ["Sun", "Moon"], "answer": 1}, INDEX),
+        ({"options": ["1", "2"], "answer": 1.0}, INDEX),
+        ({"choices": "['Sun', 'Moon']", "answer": "1"}, INDEX),
+        # The answer is no choice's letter, or the prompt has the choices.
+        ({"options": ["Sun", "Moon"], "answer": "Sun"}, None),
+        ({"options": ["Sun", "Moon"], "answer": "x"}, None),
+        ({"choices": ["3", "4"], "answer": "4"}, None),
+        ({"prompt": "Which?\nA. Sun\nB. Moon", "options": ["the Sun", "the Moon"], "answer": "A"}, None),
+        ({"prompt": "Which: sun, or moon?", "choices": ["Sun", "Moon"], "answer": "A"}, None),
+        ({"prompt": [{"role": "user", "content": "Which? (A) 1 (B) 2"}], "options": ["x", "y"], "answer": "A"}, None),
+    ],
+)
+def test_a_question_without_its_choices_is_refused(tmp_path: Path, row: dict[str, Any], message: str | None) -> None:
+    write_rows(tmp_path / "p.jsonl", [{"prompt": "Which is a star?", **row}])
+    if message:
+        assert message in refused(tmp_path, "p.jsonl")
+    else:
+        assert len(read(tmp_path, "p.jsonl")) == 1
+
+
 # Invalid rows
 
 
@@ -304,7 +422,10 @@ def test_an_invalid_parquet_row_is_reported_with_its_number(tmp_path: Path) -> N
         ("p.csv", b"prompt,answer\na,1,2\n", "p.csv:2: invalid CSV: expected 2 cells as in the header, got 3"),
         ("p.csv", b'prompt,answer\na,"1\n', "p.csv:2: invalid CSV: unexpected end of data"),
         ("p.csv", b"prompt,answer\n\xff,1\n", "invalid CSV: 'utf-8' codec can't decode byte 0xff"),
+        ("p.csv", b"prompt,answer\na,1\n\xff,1\n", "p.csv:3: invalid CSV: 'utf-8' codec can't decode byte 0xff"),
+        ("p.csv", b"prompt,answer,answer\na,1,2\n", "p.csv:1: duplicate column 'answer'"),
         ("p.csv", b"text,answer\na,1\n", "p.csv: row 1: the field 'prompt' is missing"),
+        ("p.csv", b"text,answer\na,1\n", "this row has text, answer"),
         ("p.csv", b"", "p.csv: the problem set is empty"),
         ("p.jsonl", b"\n", "p.jsonl: the problem set is empty"),
         ("p.parquet", b"PAR1 or not", "p.parquet: failed to read the Parquet file"),
@@ -318,6 +439,11 @@ def test_an_invalid_file_is_named(tmp_path: Path, name: str, content: bytes, mes
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.csv", "nowhere.parquet"])
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     assert refused(tmp_path, name).startswith(f"{tmp_path / name}: file not found\n  cure:")
+
+
+def test_a_link_to_nothing_names_its_target(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").symlink_to(tmp_path / "moved.jsonl")
+    assert f"cure: the link points to {tmp_path / 'moved.jsonl'}, which does not exist" in refused(tmp_path, "p.jsonl")
 
 
 def test_an_unknown_built_in_set_lists_the_available_ones(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ _CHOICE_LENGTH = 1000
 
 def grade_choice(response: str, reference: str) -> Grade:
     """Grade a choice letter. ``reference``: the letter, with or without parentheses and text: ``(C) Cecile``."""
-    gold = _choice_letter(reference)
+    gold = reference_letter(reference)
     if gold is None:
         return Grade("undecided", "the reference is not a choice letter")
     try:
@@ -116,6 +116,12 @@ def grade_choice(response: str, reference: str) -> Grade:
     elif letter != gold and answer.doubt:
         return Grade("undecided", answer.doubt, letter)
     return Grade("right" if letter == gold else "wrong", "", letter)
+
+
+def reference_letter(reference: str) -> str | None:
+    """The letter of a reference of ``choice``, in upper case; None if it is no choice letter."""
+    bare = reference.strip()
+    return _choice_letter(bare.upper() if len(bare) == 1 else reference)
 
 
 def _choice_letter(text: str) -> str | None:

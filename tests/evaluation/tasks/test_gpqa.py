@@ -71,6 +71,12 @@ def test_answers_are_graded_by_letter(folder: Path) -> None:
     assert [grade.verdict for grade in grades] == ["right", "wrong", "undecided"]
 
 
+def test_a_choice_may_be_the_number_zero(tmp_path: Path) -> None:
+    rows = [{**row, "Incorrect Answer 2": 0} for row in published_rows.gpqa(198)]
+    write_rows(tmp_path / "gpqa.jsonl", rows)
+    assert "0" in (load(tmp_path).problems[0].model_extra or {})["choices"]
+
+
 def test_missing_columns_and_rows_are_named(tmp_path: Path) -> None:
     rows = published_rows.gpqa(198)
     path = write_rows(tmp_path / "gpqa.jsonl", [{**row, "Incorrect Answer 2": None} for row in rows])

@@ -18,6 +18,7 @@ from pyarrow import parquet
 from spotcli import plugins
 from spotcli.errors import RecipeError, UserError
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_task, load_tasks
+from spotcli.grading.answers import Completion, grade_answers
 from spotcli.recipe_yaml import load as load_recipe
 from spotcli.stages.evaluate import evaluate
 from tests.conftest import write_rows
@@ -71,6 +72,38 @@ def test_the_recipe_sets_the_grader_and_rows_keep_their_own(tmp_path: Path) -> N
         (None, "a?\n\nThink."),
         ("math", "1?\n\nThink."),
     ]
+
+
+def test_settings_are_found_by_any_spelling_of_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(tmp_path / "mine.jsonl", [{"prompt": "a?", "answer": "B"}])
+    for task in ("mine.jsonl", "./mine.jsonl", f"{tmp_path}/mine.jsonl"):
+        for named in ("mine.jsonl", "./mine.jsonl", f"{tmp_path}/mine.jsonl"):
+            recipe = load_recipe(None, [f"eval.task_settings={{{named}: {{trials: 3}}}}"])
+            assert load_tasks([task], TaskContext.of(recipe, tmp_path))[task].task.trials == 3
+    assert "does not exist" not in capsys.readouterr().err
+    recipe = load_recipe(None, ["eval.task_settings={mien.jsonl: {trials: 3}}"])
+    assert load_tasks(["mine.jsonl"], TaskContext.of(recipe, tmp_path))["mine.jsonl"].task.trials == 1
+    text = " ".join(capsys.readouterr().err.split())
+    assert "eval.task_settings: the file mien.jsonl does not exist; did you mean 'mine.jsonl'?" in text
+
+
+def test_references_that_are_no_choice_letters_are_found_before_any_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "mine.jsonl", [{"prompt": "a?", "answer": "the Sun"}, {"prompt": "b?", "answer": "2"}])
+    message = refused("mine.jsonl", tmp_path, grader="choice")
+    assert message.startswith("mine.jsonl#1: the reference answer 'the Sun' is not a choice letter\n  cure:")
+    write_rows(tmp_path / "mine.jsonl", [{"prompt": "a?", "answer": "the Sun"}, {"prompt": "b?", "answer": "b"}])
+    (_, problem) = load("mine.jsonl", tmp_path, grader="choice").problems
+    assert "answers to 1 problem of this kind will be undecided" in " ".join(capsys.readouterr().err.split())
+    completions = [Completion(problem, text, "stop") for text in ("The answer is (B).", "The answer is (A).")]
+    assert [grade.verdict for grade in grade_answers(completions, "choice")] == ["right", "wrong"]
+
+
+def test_a_folder_is_named_with_the_way_to_read_it(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for name in ("set", "set/"):
+        assert "expected a file of problems, got a folder\n  cure: use hf:" in refused(name, tmp_path)
 
 
 def test_invalid_sets_are_refused_before_any_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,11 +307,16 @@ def test_the_overlap_with_the_training_file_is_reported(
         (["--task", "amc23", "--data-dir", "."], "amc23: the problem set is missing: no file amc23.jsonl in ."),
         (["--task", "empty.jsonl"], "empty.jsonl: the problem set is empty"),
         (["--task", "aime2024x"], "unknown task 'aime2024x'"),
+        (["--task", "hf:cloned"], "hf:cloned: failed to load the data set: while parsing a flow sequence"),
+        (["--task", "mmlu.jsonl"], "mmlu.jsonl:1: the answer is the letter of a choice, and the prompt does not"),
     ],
 )
 def test_the_command_refuses_invalid_data_in_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
     write_rows(tmp_path / "aime24.jsonl", [{"problem": f"{n}?", "answer": n} for n in range(2)])
     write_rows(tmp_path / "empty.jsonl", [])
+    write_rows(tmp_path / "mmlu.jsonl", [{"question": "Which is a star?", "options": ["Sun", "Moon"], "answer": "A"}])
+    (tmp_path / "cloned").mkdir()
+    (tmp_path / "cloned" / "README.md").write_text("---\nlicense: [mit\n---\n")
     # The model is not found either, so the data are checked before a model is loaded.
     command = [sys.executable, "-m", "spotcli", "eval", "./nowhere", *arguments]
     env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -10,16 +10,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from os.path import abspath
 from statistics import fmean
 
 from spotcli import plugins
+from spotcli.console import counted, warn
+from spotcli.dataset_lines import close_name
 from spotcli.errors import UserError
 from spotcli.evaluation.tasks.builtin import ALIASES, BUILTIN, plain_name
 from spotcli.evaluation.tasks.problem_sets import is_problem_set, task_of_set, with_settings
 from spotcli.evaluation.tasks.published import SetNotFound, refuse_missing
 from spotcli.evaluation.tasks.task import MAIN, Group, LoadedTask, Task, TaskContext
 from spotcli.grading.answers import Completion, grade_answers, graded_fields
-from spotcli.grading.kinds import grader_of
+from spotcli.grading.kinds import grader_of, reference_letter
 from spotcli.recipe import TaskSettings, suggest
 from spotcli.records import Message, Problem, Score
 
@@ -77,16 +80,31 @@ def load_tasks(names: Iterable[str], context: TaskContext) -> dict[str, LoadedTa
         UserError: a task is unknown, its problems are missing or not the published ones, or a grader is unknown.
         DataError: an invalid row.
     """
-    settings = {load_task(name, context).name: given for name, given in context.settings.items()}
+    settings = {_place(load_task(name, context).name, context): given for name, given in context.settings.items()}
     loaded: dict[str, LoadedTask] = {}
     missing: list[SetNotFound] = []
     for task in (load_task(name, context) for name in names):
         try:
-            loaded[task.name] = _load(task, settings.get(task.name), context)
+            loaded[task.name] = _load(task, settings.get(_place(task.name, context)), context)
         except SetNotFound as error:
             missing.append(error)
     refuse_missing(missing)
+    _warn_of_unused(context.settings, context)
     return loaded
+
+
+def _place(name: str, context: TaskContext) -> str:
+    """A name that is the same for every spelling of a path, such as ``mine.jsonl`` and ``./mine.jsonl``."""
+    return name if name in BUILTIN or name.startswith("hf:") else abspath(context.folder / name)
+
+
+def _warn_of_unused(names: Iterable[str], context: TaskContext) -> None:
+    """Warn of settings for files that do not exist: probably a misspelled task."""
+    for name in names:
+        path = context.folder / name
+        if is_problem_set(name, context.folder) and not name.startswith("hf:") and not path.exists():
+            near = close_name(path)
+            warn(f"eval.task_settings: the file {name} does not exist" + (f"; did you mean '{near}'?" if near else ""))
 
 
 def _load(task: Task, settings: TaskSettings | None, context: TaskContext) -> LoadedTask:
@@ -104,9 +122,30 @@ def _load(task: Task, settings: TaskSettings | None, context: TaskContext) -> Lo
         )
     for grader in {problem.grader for problem in problems}:
         grader_of(grader, task.grader)
+    _check_letters(task, problems)
     if task.constant_response is not None:
         task = replace(task, chance=_chance(task, problems, task.constant_response))
     return LoadedTask(task, [_instructed(problem, task.instruction) for problem in problems])
+
+
+def _check_letters(task: Task, problems: list[Problem]) -> None:
+    """Check that the references of multiple-choice questions are letters: answers to others stay undecided.
+
+    Raises:
+        UserError: no reference is a letter.
+    """
+    asked = [problem for problem in problems if (problem.grader or task.grader) == "choice" and problem.reference]
+    unread = [problem for problem in asked if not any(map(reference_letter, problem.references))]
+    if not unread:
+        return
+    text = f"the reference answer {unread[0].references[0][:40]!r} is not a choice letter"
+    if len(unread) == len(asked):
+        raise UserError(
+            text,
+            where=unread[0].source or task.name,
+            cure="write the letter of the right choice, or use another grader",
+        )
+    warn(f"{task.name}: {text}; answers to {counted(len(unread), 'problem')} of this kind will be undecided")
 
 
 def _chance(task: Task, problems: list[Problem], response: str) -> Mapping[str, float]:

@@ -44,7 +44,7 @@ def as_problem(row: dict[str, Any], /, *, seed: int, where: str, source: str) ->
         DataError: a column is missing or empty.
     """
     for column in (QUESTION, *CHOICES):
-        if not str(row.get(column) or "").strip():
+        if row.get(column) is None or not str(row[column]).strip():
             raise column_error(SET, (QUESTION, *CHOICES), f"the column '{column}' is missing or empty", where)
     question = str(row[QUESTION]).strip()
     # The order is independent of the order of the rows.
