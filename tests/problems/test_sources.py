@@ -355,6 +355,7 @@ INDEX = "expected the letter of a choice in 'answer', got its index"
         ({"options": ["Sun", "Moon"], "answer": "Sun"}, None),
         ({"options": ["Sun", "Moon"], "answer": "x"}, None),
         ({"choices": ["3", "4"], "answer": "4"}, None),
+        ({"options": ["10", "20"], "answer": 20}, None),
         ({"prompt": "Which?\nA. Sun\nB. Moon", "options": ["the Sun", "the Moon"], "answer": "A"}, None),
         ({"prompt": "Which: sun, or moon?", "choices": ["Sun", "Moon"], "answer": "A"}, None),
         ({"prompt": [{"role": "user", "content": "Which? (A) 1 (B) 2"}], "options": ["x", "y"], "answer": "A"}, None),

@@ -29,7 +29,7 @@ def refuse_unseen_choices(row: dict[str, Any], where: str, *, is_number: bool) -
     if len(choices) < 2 or (answer in choices and not is_number):
         return
     letter = _LETTER.fullmatch(answer)
-    if is_number or (len(answer) < 3 and answer.isdecimal() and int(answer) <= len(choices)):
+    if len(answer) < 3 and answer.isdecimal() and int(answer) <= len(choices):
         problem = "expected the letter of a choice in 'answer', got its index"
     elif letter and letter[1].upper() in ascii_uppercase[: len(choices)] and not _shows(_text(row), choices):
         problem = "the answer is the letter of a choice, and the prompt does not contain the choices"
