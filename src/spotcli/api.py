@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from spotcli import decisions, interrupts, jsonl, recipe_yaml
 from spotcli.console import printing
 from spotcli.errors import DataError, UserError, storage_errors_with_cures
-from spotcli.problems.sources import file_rows, iter_problems
+from spotcli.problems.set_rows import file_rows
+from spotcli.problems.sources import iter_problems
 from spotcli.recipe import Recipe
 from spotcli.recipe import section as recipe_keys_of
 from spotcli.records import Pair, Problem, Row, Sample, Score, UngradedSample, kind_of

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from spotcli.evaluation import tasks
 from spotcli.evaluation.tasks import LoadedTask, TaskContext
-from spotcli.problems.sources import file_rows, iter_problems
+from spotcli.problems.set_rows import file_rows
+from spotcli.problems.sources import iter_problems
 from spotcli.recipe import Recipe
 from spotcli.records import Pair, Problem
 

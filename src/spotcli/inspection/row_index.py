@@ -21,7 +21,7 @@ from typing import IO, Any, Self
 from spotcli import dataset_lines, files, jsonl
 from spotcli.dataset_lines import DECOMPRESSORS
 from spotcli.errors import DataError, UserError
-from spotcli.problems.sources import file_rows
+from spotcli.problems.set_rows import file_rows
 
 HEAD = 1 << 16
 """Bytes at the beginning and at the end of a file that its index is checked against, beside its size and time."""

@@ -17,7 +17,7 @@ from typing import Any
 from spotcli import jsonl, outputs
 from spotcli.errors import RecipeError, UserError
 from spotcli.problems.seen import Seen
-from spotcli.problems.sources import BATCH
+from spotcli.problems.set_rows import BATCH
 from spotcli.records import key_hash
 from spotcli.sampling.pass_rates import PassRate, write_pass_rates
 

@@ -14,7 +14,7 @@ from spotcli.errors import DataError, RecipeError, UserError
 from spotcli.policies import models
 from spotcli.policies.chat_template import EndOfTurn
 from spotcli.policies.pair_encoder import CONTRASTING, PAIRS_ONLY, pair_encoder, pair_prompter
-from spotcli.problems.sources import file_rows
+from spotcli.problems.set_rows import file_rows
 from spotcli.recipe import Recipe, TrainSection
 from spotcli.records import Pair
 from spotcli.training.rows import INVALID, TABLES, InvalidRows, read_pairs

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from spotcli import jsonl
 from spotcli.errors import DataError
 from spotcli.preference_rows import with_pair_fields
-from spotcli.problems.sources import file_rows
+from spotcli.problems.set_rows import file_rows
 from spotcli.records import EVALUATION, Pair
 
 P = TypeVar("P", bound=Pair)

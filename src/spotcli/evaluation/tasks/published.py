@@ -16,7 +16,8 @@ from spotcli.console import say
 from spotcli.errors import DataError, UserError
 from spotcli.evaluation.tasks.task import TaskContext
 from spotcli.problems.conflicts import Repeats, prompt_key
-from spotcli.problems.sources import HubError, iter_problems, set_rows
+from spotcli.problems.set_rows import HubError, set_rows
+from spotcli.problems.sources import iter_problems
 from spotcli.records import Problem
 
 ENDINGS = (".jsonl", ".parquet", ".csv", ".json", ".tsv", ".arrow")
