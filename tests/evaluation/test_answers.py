@@ -264,6 +264,21 @@ def test_the_message_about_failed_requests_names_the_model_whose_requests_failed
     assert caught.value.where == str(tmp_path / "scores" / "openai-tuned.jsonl")
 
 
+def test_failed_requests_are_shown_whenever_their_score_is(tmp_path: Path) -> None:
+    problems(tmp_path)
+    with FakeProvider(replies() | {"row-2": [{"status": 400, "body": "no"}, {"text": "\\boxed{2}"}]}) as provider:
+        settings = recipe(base_url=provider.base_url, retries=0)
+        evaluate(settings, model="openai/m", folder=tmp_path)
+        sentence = "Failed answers of openai/m are left out: 1 in mine.jsonl."
+        rescored = evaluate(recipe(), model="openai/m", folder=tmp_path, rescore=True)
+        assert sentence in rescored.verdict
+        rescored.raise_if_unfinished()  # nothing was asked
+        also = evaluate(recipe(), model="openai/m", also=["scores/openai-m.jsonl"], folder=tmp_path, rescore=True)
+        assert [model.failed["mine.jsonl"] for model in also.models] == [1, 1]
+        assert evaluate(settings, model="openai/m", folder=tmp_path).scores["mine.jsonl"].failed == 0
+    assert sentence not in evaluate(recipe(), model="openai/m", folder=tmp_path, rescore=True).verdict
+
+
 # Saved answers
 
 
