@@ -179,6 +179,8 @@ class PublishedComparison:
     inside: bool | None
     """Whether the published score, within its rounding, is inside the 95 % interval of this evaluation."""
     note: str | None = None
+    printed: str = ""
+    """The published score in percent as it was printed: ``41`` may have been rounded from 40.5."""
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _published(rows: Sequence[PublishedComparison]) -> Table:
         if row.mean is not None and row.low is not None and row.high is not None:
             here, interval = _percent(row.mean), f"{_percent(row.low)}…{_percent(row.high)}"
             inside = "inside" if row.inside else "outside"
-        table.add_row(row.role, row.name, _percent(row.published), here, interval, inside)
+        table.add_row(row.role, row.name, row.printed or _percent(row.published), here, interval, inside)
     notes = [f"{row.name}, {row.role}: {row.note}" for row in rows if row.note]
     table.caption = "\n".join(["inside: the published score is inside the interval of this evaluation", *notes])
     return table
