@@ -232,6 +232,53 @@ def test_failed_requests_are_asked_again(tmp_path: Path) -> None:
     assert len(scores(tmp_path, "openai-m")) == 4
 
 
+def test_a_log_has_the_answers_of_the_score_whatever_failed_or_is_left_out(tmp_path: Path) -> None:
+    problems(tmp_path)
+    script = replies() | {"row-1": [{"status": 400, "body": "no"}] * 2 + [{"text": "\\boxed{1}"}]}
+    with FakeProvider(script) as provider:
+        settings = {"base_url": provider.base_url, "retries": 0, "concurrency": 1, "inspect_log": True}
+        first = evaluate(recipe(trials=3, **settings), model="openai/m", folder=tmp_path)
+        # Row 1 has its third answer only: 3 + 1 + 3 + 3 answers of 4 problems.
+        assert first.scores["mine.jsonl"].answers == 10
+        [path] = (tmp_path / "scores" / "inspect-logs").iterdir()
+        log = json.loads(path.read_bytes())
+        assert sorted(sample["epoch"] for sample in log["samples"] if sample["id"] == "p1") == [3]
+        assert (len(log["samples"]), log["results"]["completed_samples"]) == (10, 10)
+        assert log["eval"]["config"]["epochs"] == 3
+        # Fewer problems and trials than the file has.
+        evaluate(recipe(trials=1, limit=1, **settings), model="openai/m", folder=tmp_path)
+    [path] = (tmp_path / "scores" / "inspect-logs").iterdir()
+    log = json.loads(path.read_bytes())
+    assert [(sample["id"], sample["epoch"]) for sample in log["samples"]] == [("p0", 1)]
+
+
+def test_the_message_about_failed_requests_names_the_model_whose_requests_failed(tmp_path: Path) -> None:
+    problems(tmp_path)
+    with FakeProvider(replies()) as provider:
+        evaluate(recipe(base_url=provider.base_url, retries=0), model="openai/base", folder=tmp_path)
+    with FakeProvider(replies() | {"row-2": [{"status": 400, "body": "no"}]}) as provider:
+        settings = recipe(base_url=provider.base_url, retries=0)
+        summary = evaluate(settings, model="openai/tuned", against="openai/base", folder=tmp_path)
+    with pytest.raises(Unfinished) as caught:
+        summary.raise_if_unfinished()
+    assert caught.value.where == str(tmp_path / "scores" / "openai-tuned.jsonl")
+
+
+def test_failed_requests_are_shown_whenever_their_score_is(tmp_path: Path) -> None:
+    problems(tmp_path)
+    with FakeProvider(replies() | {"row-2": [{"status": 400, "body": "no"}, {"text": "\\boxed{2}"}]}) as provider:
+        settings = recipe(base_url=provider.base_url, retries=0)
+        evaluate(settings, model="openai/m", folder=tmp_path)
+        sentence = "Failed answers of openai/m are left out: 1 in mine.jsonl."
+        rescored = evaluate(recipe(), model="openai/m", folder=tmp_path, rescore=True)
+        assert sentence in rescored.verdict
+        rescored.raise_if_unfinished()  # nothing was asked
+        also = evaluate(recipe(), model="openai/m", also=["scores/openai-m.jsonl"], folder=tmp_path, rescore=True)
+        assert [model.failed["mine.jsonl"] for model in also.models] == [1, 1]
+        assert evaluate(settings, model="openai/m", folder=tmp_path).scores["mine.jsonl"].failed == 0
+    assert sentence not in evaluate(recipe(), model="openai/m", folder=tmp_path, rescore=True).verdict
+
+
 # Saved answers
 
 

@@ -31,7 +31,7 @@ def logs(folder: Path, verdicts: dict[str, str], **more: Any) -> list[dict[str, 
     rows = ModelRows("Qwen/Qwen3-8B", str(path), list(read(path, Score)))
     task = more.get("task", "arithmetic")
     summary = summarise([rows], {task: TaskFacts()}, compared=False, trained=[task], margin=0.02)
-    return [json.loads(log.read_bytes()) for log in write_logs(folder / "logs", summary)]
+    return [json.loads(log.read_bytes()) for log in write_logs(folder / "logs", summary, [rows])]
 
 
 def test_a_log_has_the_answers_and_the_score(tmp_path: Path) -> None:
@@ -79,11 +79,12 @@ def test_odd_names_and_text_stay_inside_the_folder(tmp_path: Path) -> None:
 
 def test_one_log_for_each_model_and_task_which_is_replaced(tmp_path: Path) -> None:
     summary = example(tmp_path)
-    first = write_logs(tmp_path / "logs", summary)
+    answers = [ModelRows(model.model, model.path, list(read(Path(model.path), Score))) for model in summary.models]
+    first = write_logs(tmp_path / "logs", summary, answers)
     assert len(first) == 9  # three models, three tasks
     # A file that was started over has another time in its name, and the earlier log is removed.
     for model in summary.models:
         Path(model.path).with_suffix(".meta.json").write_text(json.dumps(META))
-    second = write_logs(tmp_path / "logs", summary)
+    second = write_logs(tmp_path / "logs", summary, answers)
     assert sorted((tmp_path / "logs").iterdir()) == sorted(second)
     assert not set(first) & set(second)

@@ -92,3 +92,14 @@ def test_an_unknown_table_is_refused() -> None:
     with pytest.raises(RecipeError, match="unknown table of scores 'qwen3-8b-spott'") as caught:
         published_table("qwen3-8b-spott")
     assert caught.value.cure == "did you mean 'qwen3-8b-spot'?"
+
+
+def test_a_published_score_keeps_its_decimals() -> None:
+    # 41 can be any number from 40.5 to 41.5, so it is inside an interval from 41.3; 14.7 has one decimal.
+    [base, _] = [
+        row for row in compare_published(TABLES["qwen3-1.7b-spot"], [model(amc23=0.433)] * 2) if row.name == "amc23"
+    ]
+    assert (base.printed, base.inside) == ("41", True)
+    assert base.low == pytest.approx(0.413)
+    rows = by_row(compare_published(TABLES["qwen3-1.7b-spot"], [model(aime24=0.13)]))
+    assert rows["aime24", "tuned"].printed == "14.7"

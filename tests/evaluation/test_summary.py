@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from spotcli.errors import RecipeError
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.scores import TaskFacts
 from spotcli.evaluation.summary import compare_models, summarise, summarise_model, trained_tasks
 from spotcli.records import json_text
@@ -24,7 +25,7 @@ def test_one_model_on_one_task() -> None:
     score = summarise_model(answers, {"math": TaskFacts("OOD")}, []).scores["math"]
     assert (score.estimate.mean, score.pass_at_k, score.maj_at_k) == (near(0.3), near(0.4), near(0.3))
     assert (score.right, score.wrong, score.undecided, score.truncated, score.failed) == (3, 3, 4, 3, 3)
-    assert (score.answers, score.trials, score.tokens, score.seconds) == (10, 2, 100, 2.5)
+    assert (score.answers, score.k, score.tokens, score.seconds) == (10, "2", 100, 2.5)
     assert (score.group, score.trained) == ("OOD", False)
 
 
@@ -196,3 +197,56 @@ def test_earlier_results_are_in_the_table_and_not_in_the_comparison() -> None:
     alone = summarise([model("one", tasks)], {"a": TaskFacts()}, compared=False, trained=["a"], margin=0.02)
     assert (alone.model, alone.against, alone.comparisons, alone.pooled) == ("one", None, {}, None)
     assert alone.as_dict()["before"] is None
+
+
+def test_a_task_is_gained_only_if_its_interval_agrees() -> None:
+    # Six problems, each with one more right answer among 16: the sign-flip test has p = 2 / 2^6 = 0.031, but the
+    # interval is 6.25 -+ 2.571 * sqrt(0.5 / 30) = 6.25 -+ 33.2 points.
+    before, after = ["w" * 16] * 6, ["r" + "w" * 15] * 6
+    item = compared({"arithmetic": before}, {"arithmetic": after}).comparisons["arithmetic"]
+    assert item.p_holm == near(0.03125)
+    assert (item.comparison.low, item.comparison.high) == (near(-0.2694, abs=1e-4), near(0.3944, abs=1e-4))
+    assert (item.significant, item.result) == (False, "no gain shown")
+    # Ten of ten problems: Bonett and Price, mean 10 / 12, variance 1 - (10 / 12)^2; both agree.
+    assert compared({"arithmetic": ["w"] * 10}, {"arithmetic": ["r"] * 10}).comparisons["arithmetic"].result == "gained"
+
+
+def test_all_tasks_together_have_no_verdict_if_one_is_lost() -> None:
+    before = {"arithmetic": ["r"], "lost": ["r"] * 100, "won": ["w"] * 300}
+    after = {"arithmetic": ["r"], "lost": ["w"] * 12 + ["r"] * 88, "won": ["r"] * 300}
+    pooled = compared(before, after).pooled
+    assert pooled is not None
+    assert (pooled.retention.verdict, pooled.verdict) == ("kept", None)
+    one = compared({"arithmetic": ["r"], "lost": ["r"] * 100}, {"arithmetic": ["r"], "lost": ["w"] * 50 + ["r"] * 50})
+    assert one.pooled is not None
+    assert one.pooled.verdict == "lost"
+
+
+def test_problems_of_two_tasks_stay_two_problems() -> None:
+    # The task "a" has the problem "b:p0", and the task "a:b" has the problem "p0".
+    base, tuned = (
+        ModelRows(name, f"{name}.jsonl", [*rows("a", ["r"], id="b:p0"), *rows("a:b", ["r"])])
+        for name in ("base", "tuned")
+    )
+    _, pooled = compare_models(base, tuned, ["a", "a:b"], trained=[], margin=0.02)
+    assert pooled is not None
+    assert pooled.problems == 2
+
+
+def test_k_is_written_with_a_decimal_if_answers_are_missing() -> None:
+    # Three of 20 problems have three answers instead of four: 77 / 20 = 3.85, and pass@k is pass@3.
+    score = summarise_model(model("m", {"math": ["rrrr"] * 17 + ["rrr-"] * 3}), {"math": TaskFacts()}, []).scores[
+        "math"
+    ]
+    assert (score.k, score.pass_k) == ("3.9", 3)
+
+
+def test_averages_before_and_after_are_of_the_compared_answers() -> None:
+    # Half of b has no second answer of the tuned model. On the trials of both, b has 1, ..., 1 before and 1 after,
+    # and is (20 * 1 + 20 * 0.5) / 40 = 0.75 before; all answers before are 0.5.
+    before = {"a": ["rr"] * 10, "b": ["rw"] * 40}
+    after = {"a": ["rr"] * 10, "b": ["r-"] * 20 + ["rw"] * 20}
+    summary = compared(before, after, trained=["a"])
+    assert summary.compared_averages("overall") == (near((1 + 0.75) / 2), near((1 + 0.75) / 2))
+    assert summary.models[0].averages["overall"].mean == near(0.75)
+    assert summary.average_changes["overall"].mean == near(0)

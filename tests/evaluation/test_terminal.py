@@ -153,3 +153,35 @@ def test_a_plan_of_enough_problems_and_plans_without_retention() -> None:
     values = EvalPlan(["a", "b"], True, [trained, enough], 0.02).as_dict()
     assert (values["requests"], values["tasks"][1]["requests"]) == (12020, 6000)
     assert values["tasks"][1]["excludable"] < 0.02
+
+
+def test_numbers_are_whole_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    task = "a-name-of-30-characters-" * 2
+    show(compared({task: ["w"] * 20, "far": ["r"] * 600}, {task: ["r"] * 20, "far": ["r"] * 600}, trained=[task]))
+    lines = capsys.readouterr().out.splitlines()
+    # 20 of 20: mean 20 / 22, variance 1 - (20 / 22)^2; 90.91 -+ 1.96 * 100 * sqrt(0.17355 / 22) = 90.91 -+ 17.41.
+    gained = next(line.split() for line in lines if "+100.0 " in line)
+    assert gained[1:] == ["0.0", "100.0", "+100.0", "+73.5…+100.0", "<1e-4", "trained"]
+    assert any("95 % interval" in line and "retention" in line for line in lines)
+
+
+def test_models_with_other_numbers_of_answers_are_below_their_own_heading(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows_of = {"base": ["rrrr"] * 20, "tuned": ["rrrr"] * 19 + ["rr--"], "earlier": ["rw"] * 20}
+    models = [model(name, {"math": problems}) for name, problems in rows_of.items()]
+    show(summarise(models, {"math": TaskFacts()}, compared=True, trained=["math"], margin=0.02))
+    answers = capsys.readouterr().out.partition("Answers, in %")[2].partition("Verdicts")[0]
+    assert [line.split()[:2] for line in answers.splitlines()[3:9]] == [
+        ["math,", "20×4"],
+        ["base", "100.0"],
+        ["math,", "20×3.9"],
+        ["tuned", "100.0"],
+        ["math,", "20×2"],
+        ["earlier", "50.0"],
+    ]
+    assert "tuned in math: pass@2" in answers
+    assert "earlier in math: pass" not in answers

@@ -155,3 +155,22 @@ def test_models_without_common_answers_are_not_compared() -> None:
     summary = compared({"arithmetic": ["-r"]}, {"arithmetic": ["r-"]})
     assert summary.verdict == ["Gains and retention were not measured: no trial has an answer of both models."]
     assert set(summary.main_results().values()) == {None}
+
+
+def test_a_task_without_an_answer_of_one_model_is_named() -> None:
+    summary = compared({"arithmetic": ["r"], "far": ["r"]}, {"arithmetic": ["r"]}, failed={"far": 1})
+    assert summary.verdict[1:] == [
+        "Retention was not measured.",
+        "Nothing is compared in far: no trial has an answer of both models.",
+        "Failed answers of tuned are left out: 1 in far.",
+    ]
+    # A trained task that is not compared is named too; retention is measured in the other one.
+    trained = compared({"arithmetic": ["r"], "far": ["r"]}, {"far": ["r"]}).verdict
+    assert trained[-1] == "Nothing is compared in arithmetic: no trial has an answer of both models."
+    assert trained[0].startswith("No loss shown in far")
+
+
+@pytest.mark.parametrize(("margin", "shown"), [(0.02, "2.0"), (0.0125, "1.25"), (0.0004, "0.04")])
+def test_the_margin_is_shown_as_it_was_set(margin: float, shown: str) -> None:
+    verdict = compared({"arithmetic": ["r"], "far": ["r"]}, {"arithmetic": ["r"], "far": ["r"]}, margin=margin).verdict
+    assert any(sentence.startswith(f"Cannot tell within {shown} points;") for sentence in verdict)

@@ -19,7 +19,7 @@ from spotcli.answering.journal import AnswerJournal
 from spotcli.answering.loop import Answering
 from spotcli.console import say
 from spotcli.errors import SettingsChanged, UserError
-from spotcli.evaluation.asked_tasks import AskedTask, ModelRows, wanted_rows
+from spotcli.evaluation.asked_tasks import AskedTask, ModelRows, recorded_failures, wanted_rows
 from spotcli.evaluation.graded_scores import ScoreGrading
 from spotcli.evaluation.tasks import LoadedTask
 from spotcli.policies import Answer, Failure, Policy, Request
@@ -79,7 +79,8 @@ class ModelEvaluation:
             rows = wanted_rows(jsonl.read(output.path, Score), self._asked)
             # Also where nothing was missing: the process that answered may have been killed before it noted this.
             seconds = output.meta.notes.get("seconds", {}) | journal.seconds
-            output.note(seconds=seconds, failures=dict(work.failures))
+            failed = recorded_failures(output.meta.notes) | dict.fromkeys(self._asked, 0) | work.failed_groups
+            output.note(seconds=seconds, failures=dict(work.failures), failed=failed)
             counts: Counter[str] = Counter(row.verdict for row in rows)
             output.finish(counts, complete=not work.failures and not work.remaining)
             if work.remaining:

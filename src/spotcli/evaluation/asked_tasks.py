@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spotcli import jsonl, outputs
 from spotcli.answering.answered import failed
@@ -72,6 +73,11 @@ def wanted_rows(rows: Iterable[Score], asked: Mapping[str, AskedTask]) -> list[S
     return [row for row in rows if row.task in asked and asked[row.task].has(row)]
 
 
+def recorded_failures(meta: Mapping[str, Any]) -> dict[str, int]:
+    """Task -> requests without an answer in the latest run that asked the task, as the meta file has them."""
+    return dict(meta.get("failed") or {})
+
+
 def saved_rows(recipe: Recipe, tasks: Mapping[str, LoadedTask], path: Path) -> ModelRows:
     """The answers to the tasks in a file of scores of an earlier evaluation.
 
@@ -79,8 +85,10 @@ def saved_rows(recipe: Recipe, tasks: Mapping[str, LoadedTask], path: Path) -> M
         DataError: an invalid row.
     """
     asked = {name: AskedTask(recipe, loaded) for name, loaded in tasks.items()}
-    model = outputs.read_meta(path).get("settings", {}).get("model", path.stem)
-    return ModelRows(model, str(path), wanted_rows(jsonl.read(path, Score), asked))
+    meta = outputs.read_meta(path)
+    model = meta.get("settings", {}).get("model", path.stem)
+    failures = {task: count for task, count in recorded_failures(meta).items() if task in asked}
+    return ModelRows(model, str(path), wanted_rows(jsonl.read(path, Score), asked), failures)
 
 
 def check_answered(answered: ModelRows, tasks: Mapping[str, LoadedTask]) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from spotcli import files
 from spotcli.console import one_line
 from spotcli.core.stats import Average
-from spotcli.evaluation.page.differences import LEVEL
 from spotcli.evaluation.page.numbers import nats, p_value, percent, point_range, points
-from spotcli.evaluation.scores import EvalSummary, TaskComparison
+from spotcli.evaluation.scores import EvalSummary, TaskComparison, trials_per_problem
 
 BEGIN, END = "<!-- spot eval: begin -->", "<!-- spot eval: end -->"
 CARD, TRAINING = "README.md", "spot-train.json"
@@ -79,11 +78,7 @@ def _comparisons(summary: EvalSummary) -> list[str]:
 
 def _comparison(item: TaskComparison) -> str:
     comparison = item.comparison
-    result: str = item.retention.verdict
-    if item.trained:
-        gain = "gained" if comparison.difference > 0 else "lost"
-        result = gain if item.p_holm < LEVEL else "no gain shown"
-    name = f"{_text(item.task)}, avg@{comparison.trials // comparison.problems} of {comparison.problems}"
+    name = f"{_text(item.task)}, avg@{trials_per_problem(comparison)} of {comparison.problems}"
     cells = [
         f"{name} (trained)" if item.trained else name,
         percent(comparison.before),
@@ -91,14 +86,14 @@ def _comparison(item: TaskComparison) -> str:
         points(comparison.difference),
         point_range(comparison.low, comparison.high),
         p_value(item.p_holm).replace("<", "&lt;"),
-        result,
+        item.result,
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _average_change(summary: EvalSummary, group: str) -> str:
     change = summary.average_changes[group]
-    before, after = (percent(model.averages[group].mean) for model in summary.models[:2])
+    before, after = map(percent, summary.compared_averages(group))
     cells = [_average(group, change), before, after, points(change.mean), point_range(change.low, change.high)]
     return f"| {' | '.join(cells)} | | |"
 
@@ -107,7 +102,7 @@ def _scores(summary: EvalSummary) -> list[str]:
     lines = ["| task | % right | 95 % interval |", "|---|--:|---|"]
     for score in summary.scores.values():
         estimate = score.estimate
-        name = f"{_text(score.task)}, avg@{score.trials} of {estimate.problems}"
+        name = f"{_text(score.task)}, avg@{score.k} of {estimate.problems}"
         lines.append(f"| {name} | {percent(estimate.mean)} | {percent(estimate.low)}–{percent(estimate.high)} |")
     for group, average in summary.averages.items():
         if len(average.tasks) > 1:
@@ -134,8 +129,9 @@ def _overlap(summary: EvalSummary) -> str:
 
 
 def _sampling(summary: EvalSummary) -> str:
-    counts = [(score.undecided, score.truncated, score.failed) for score in summary.scores.values()]
-    undecided, truncated, failed = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
+    undecided = sum(score.undecided for score in summary.scores.values())
+    truncated = sum(score.truncated for score in summary.scores.values())
+    failed = sum(summary.models[1 if summary.against else 0].failed.values())
     return (
         f"Undecided answers count as not right: {undecided}, of which {truncated} are truncated. Failed answers are in "
         f"no score: {failed}. Measured by `spot eval` {_text(summary.versions.get('spotcli', ''))}".rstrip()

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 from spotcli import files, jsonl, outputs
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.scores import EvalSummary, ModelScores, TaskScore
 from spotcli.records import Score
 
@@ -31,15 +31,16 @@ _ROLES = {"system": "system", "developer": "system", "assistant": "assistant"}
 """Roles of messages in inspect; a message of any other role is shown as one of the user."""
 
 
-def write_logs(folder: Path, summary: EvalSummary) -> list[Path]:
+def write_logs(folder: Path, summary: EvalSummary, models: Sequence[ModelRows]) -> list[Path]:
     """Write the logs of all models of an evaluation and return their paths; earlier logs of the same are replaced.
 
-    Raises:
-        UserError: a file of scores does not exist any more.
-        DataError: a row of it is invalid.
+    Args:
+        folder: of the logs.
+        summary: of the evaluation.
+        models: the answers of its models, in its order.
     """
     paths = []
-    for model in summary.models:
+    for model, answers in zip(summary.models, models, strict=True):
         meta = outputs.read_meta(Path(model.path))
         for score in model.scores.values():
             path = folder / _name(model, score, meta)
@@ -48,7 +49,8 @@ def write_logs(folder: Path, summary: EvalSummary) -> list[Path]:
             for earlier in folder.iterdir():
                 if earlier != path and earlier.name.endswith(ending):
                     earlier.unlink(missing_ok=True)
-            files.replace(path, _log(model, score, meta, summary))
+            rows = [row for row in answers.rows if row.task == score.task]
+            files.replace(path, _log(model, score, rows, meta, summary))
             paths.append(path)
     return paths
 
@@ -74,12 +76,15 @@ def _time(meta: Mapping[str, Any], name: str) -> str:
     return time.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def _log(model: ModelScores, score: TaskScore, meta: Mapping[str, Any], summary: EvalSummary) -> Iterator[bytes]:
-    """The file in parts; rows are read one by one."""
+def _log(
+    model: ModelScores, score: TaskScore, rows: Sequence[Score], meta: Mapping[str, Any], summary: EvalSummary
+) -> Iterator[bytes]:
+    """The file in parts."""
+    epochs = max(row.trial for row in rows) + 1
     header = {
         "version": 2,
         "status": "success",
-        "eval": _spec(model, score, meta, summary),
+        "eval": _spec(model, score, meta, summary, epochs=epochs),
         "plan": {"name": "plan", "steps": [], "config": _sampling(meta)},
         "results": _results(score),
         "stats": {
@@ -89,9 +94,6 @@ def _log(model: ModelScores, score: TaskScore, meta: Mapping[str, Any], summary:
         },
     }
     yield _json(header)[:-1] + b', "samples": ['
-    # A file can have more trials, from an evaluation with a larger k.
-    trials = ceil(score.estimate.trials / score.estimate.problems)
-    rows = (row for row in jsonl.read(Path(model.path), Score) if row.task == score.task and row.trial < trials)
     for index, row in enumerate(rows):
         yield (b",\n" if index else b"\n") + _json(_sample(row, model.model))
     yield b"\n]}\n"
@@ -102,7 +104,9 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return jsonl.encode([value]).rstrip(b"\n")
 
 
-def _spec(model: ModelScores, score: TaskScore, meta: Mapping[str, Any], summary: EvalSummary) -> dict[str, Any]:
+def _spec(
+    model: ModelScores, score: TaskScore, meta: Mapping[str, Any], summary: EvalSummary, *, epochs: int
+) -> dict[str, Any]:
     sampling = _sampling(meta)
     return {
         "eval_id": _id("eval", model.model, score.task),
@@ -118,7 +122,7 @@ def _spec(model: ModelScores, score: TaskScore, meta: Mapping[str, Any], summary
         "model_generate_config": sampling,
         "model_args": {},
         "dataset": {"name": score.task, "samples": score.estimate.problems, "shuffled": False},
-        "config": {"epochs": score.trials, "epochs_reducer": ["mean"]},
+        "config": {"epochs": epochs, "epochs_reducer": ["mean"]},
         "scorers": [{"name": "spot", "metrics": [{"name": "accuracy"}, {"name": "stderr"}]}],
         "packages": dict(summary.versions),
     }

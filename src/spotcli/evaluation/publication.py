@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from spotcli import files, outputs
 from spotcli.console import say
 from spotcli.evaluation.answers import scores_path
+from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.card_section import CARD, update_card
 from spotcli.evaluation.inspect_log import FOLDER, write_logs
 from spotcli.evaluation.page import LATEST, REPORT, write_report
@@ -26,12 +28,13 @@ def describe(recipe: Recipe, summary: EvalSummary, folder: Path) -> EvalSummary:
     return replace(summary, settings=settings, versions=outputs.versions(), page=str(page))
 
 
-def publish(recipe: Recipe, summary: EvalSummary, folder: Path) -> None:
+def publish(recipe: Recipe, summary: EvalSummary, models: Sequence[ModelRows], folder: Path) -> None:
     """Write the page, the section of the model's card, and with ``eval.inspect_log`` the logs.
 
     Args:
         recipe: the whole recipe.
         summary: as ``describe`` returns it.
+        models: the answers of its models, in its order.
         folder: for relative paths.
 
     Raises:
@@ -46,5 +49,5 @@ def publish(recipe: Recipe, summary: EvalSummary, folder: Path) -> None:
     if update_card(checkpoint, summary):
         say(f"{checkpoint / CARD}: section about this evaluation written")
     if recipe.eval.inspect_log:
-        write_logs(scores / FOLDER, summary)
+        write_logs(scores / FOLDER, summary, models)
         say(f"{scores / FOLDER}: logs written; open them with `inspect view --log-dir {scores / FOLDER}`")

@@ -126,12 +126,12 @@ def _compare(name: str, role: Role, model: str, printed: str, own: ModelScores) 
     if len(scores) < len(tasks):
         missing = ", ".join(task for task in tasks if task not in own.scores)
         notes.append(f"not evaluated: {missing}")
-        return PublishedComparison(name, role, model, published, None, None, None, None, "; ".join(notes))
+        return PublishedComparison(name, role, model, published, None, None, None, None, "; ".join(notes), printed)
     average = average_score({score.task: score.estimate for score in scores})
     rounding = 0.5 * 10.0 ** -(len(printed.partition(".")[2]) + 2)
     mean, low, high = average.mean, average.low, average.high
     inside = low - rounding <= published <= high + rounding
-    return PublishedComparison(name, role, model, published, mean, low, high, inside, "; ".join(notes) or None)
+    return PublishedComparison(name, role, model, published, mean, low, high, inside, "; ".join(notes) or None, printed)
 
 
 def _notes(tasks: Sequence[str], printed: str, own: ModelScores) -> Iterator[str]:

@@ -15,7 +15,7 @@ from spotcli.answering.loop import AT_ONCE
 from spotcli.console import progress, warn
 from spotcli.errors import UserError
 from spotcli.evaluation.answers import scores_path
-from spotcli.evaluation.asked_tasks import AskedTask, ModelRows, wanted_rows
+from spotcli.evaluation.asked_tasks import AskedTask, ModelRows, recorded_failures, wanted_rows
 from spotcli.evaluation.graded_scores import ScoreGrading, grade_again
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_task, load_tasks
 from spotcli.evaluation.tasks.problem_sets import with_settings
@@ -68,7 +68,9 @@ def rescored_rows(recipe: Recipe, tasks: Mapping[str, LoadedTask], model: str, *
         output.replace(graded)
         wanted = wanted_rows(graded, asked)
         output.finish(Counter(row.verdict for row in wanted), complete=output.meta.complete)
-    return ModelRows(model, str(path), wanted, seconds=output.meta.notes.get("seconds", {}))
+    notes = output.meta.notes
+    failures = {task: count for task, count in recorded_failures(notes).items() if task in asked}
+    return ModelRows(model, str(path), wanted, failures, seconds=notes.get("seconds", {}))
 
 
 def _missing_rows(asked: Mapping[str, AskedTask], answers: list[KeptAnswer], meta: outputs.Meta) -> list[Score]:

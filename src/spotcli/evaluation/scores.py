@@ -7,19 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from spotcli.answering.answered import failed
 from spotcli.core.stats import Average, Comparison, Estimate, Retention
+from spotcli.core.stats.retention import RetentionVerdict
 from spotcli.records import Problem
 
 if TYPE_CHECKING:
     from spotcli.evaluation.drift import Drift
 
+LEVEL = 0.05
+"""A difference is significant if its p-value, corrected for the number of tasks, is below this, and if its interval
+does not contain 0."""
 IN_DOMAIN = "in-domain"
 """The group of the tasks that are trained unless ``eval.trained`` names others."""
 OVERALL = "overall"
 """The average over all tasks."""
+
+
+def trials_per_problem(counts: Estimate | Comparison) -> str:
+    """``4``, or with a decimal if not all problems have as many answers."""
+    trials = counts.trials / counts.problems
+    return f"{trials:.0f}" if trials == round(trials) else f"{trials:.1f}"
+
+
+def margin_points(margin: float) -> str:
+    """A margin in points as it was set: ``2.0``, but ``0.25`` and not ``0.2``."""
+    rounded = f"{100 * margin:.1f}"
+    return rounded if abs(float(rounded) - 100 * margin) < 1e-9 else f"{100 * margin:g}"
 
 
 @dataclass(frozen=True)
@@ -61,11 +78,13 @@ class TaskScore:
     """Further numbers of the task, such as IFEval's four."""
     chance: dict[str, float]
     """What a constant answer would score, by metric."""
+    pass_k: int = 1
+    """k of pass@k: the answers to the problem that has the fewest."""
 
     @property
-    def trials(self) -> int:
-        """Answers per problem: k."""
-        return self.estimate.trials // self.estimate.problems
+    def k(self) -> str:
+        """Answers per problem."""
+        return trials_per_problem(self.estimate)
 
     @property
     def answers(self) -> int:
@@ -83,6 +102,11 @@ class ModelScores:
     averages: dict[str, Average]
     """Mean over the tasks of each group, and ``overall``: the mean over all tasks. A model without a score in one of
     the tasks has no average of them."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """Requests without an answer by task, also of tasks without a score."""
+
+
+Result = Literal["gained", "no gain shown", "lost", "kept", "cannot tell"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +119,10 @@ class TaskComparison:
     p_holm: float
     """The p-value corrected for the number of tasks."""
     retention: Retention
+    result: Result
+    """Of a trained task ``gained``, ``lost`` or ``no gain shown``, else the verdict of ``retention``."""
+    trials: int
+    """Only the first trials of a problem are compared, this many at most."""
     unpaired: int
     """Answers of either model that are left out because the other model has no answer for the same trial."""
     won: list[str]
@@ -104,6 +132,16 @@ class TaskComparison:
     """Problems that both models answer equally well, with at least one right answer each."""
     neither: int
     """Problems without a right answer of either model."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is a difference."""
+        return is_significant(self.comparison, self.p_holm)
+
+
+def is_significant(comparison: Comparison, p_holm: float) -> bool:
+    """Whether there is a difference, by its corrected p-value and by its interval."""
+    return p_holm < LEVEL and not comparison.low <= 0 <= comparison.high
 
 
 @dataclass(frozen=True)
@@ -117,6 +155,8 @@ class PooledRetention:
     low: float
     high: float
     retention: Retention
+    verdict: RetentionVerdict | None
+    """That of ``retention``; None if one of several tasks is lost, because a gain in another one hides the loss."""
 
 
 Role = Literal["base", "tuned"]
@@ -139,6 +179,8 @@ class PublishedComparison:
     inside: bool | None
     """Whether the published score, within its rounding, is inside the 95 % interval of this evaluation."""
     note: str | None = None
+    printed: str = ""
+    """The published score in percent as it was printed: ``41`` may have been rounded from 40.5."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +212,8 @@ class EvalSummary:
     """Published scores beside these ones (``eval.published``)."""
     failures: dict[str, int] = field(default_factory=dict)
     """Requests of all models without an answer, by reason."""
+    not_compared: dict[str, bool] = field(default_factory=dict)
+    """Tasks of which no trial has an answer of both models, and whether they were trained."""
 
     def raise_if_unfinished(self) -> None:
         """Raise where answers are missing.
@@ -179,7 +223,8 @@ class EvalSummary:
         """
         if self.failures:
             answers = sum(score.answers for model in self.models for score in model.scores.values())
-            raise failed(self.models[0].path, answers=answers, failures=self.failures)
+            where = ", ".join(model.path for model in self.models if any(model.failed.values()))
+            raise failed(where or self.models[0].path, answers=answers, failures=self.failures)
 
     @property
     def scores(self) -> dict[str, TaskScore]:
@@ -190,6 +235,11 @@ class EvalSummary:
     def averages(self) -> dict[str, Average]:
         """The evaluated model's averages by group."""
         return self.models[1 if self.against else 0].averages
+
+    def compared_averages(self, group: str) -> tuple[float, float]:
+        """The averages before and after of a group in ``average_changes``, on the trials that both models have."""
+        parts = [self.comparisons[task].comparison for task in self.average_changes[group].tasks]
+        return fmean(part.before for part in parts), fmean(part.after for part in parts)
 
     @property
     def base(self) -> dict[str, TaskScore]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from spotcli.core.stats import (
     Average,
+    Comparison,
     Estimate,
     Outcomes,
     average_change,
@@ -31,9 +32,11 @@ from spotcli.evaluation.scores import (
     EvalSummary,
     ModelScores,
     PooledRetention,
+    Result,
     TaskComparison,
     TaskFacts,
     TaskScore,
+    is_significant,
 )
 from spotcli.evaluation.tasks.builtin import plain_name
 from spotcli.evaluation.verdict import sentences
@@ -54,7 +57,7 @@ def summarise_model(rows: ModelRows, tasks: Mapping[str, TaskFacts], trained: It
         for group, names in _groups(tasks).items()
         if all(name in scores for name in names)
     }
-    return ModelScores(rows.model, rows.path, scores, averages)
+    return ModelScores(rows.model, rows.path, scores, averages, dict(rows.failed))
 
 
 def _groups(tasks: Mapping[str, TaskFacts]) -> dict[str, list[str]]:
@@ -97,6 +100,7 @@ def _task_score(model: ModelRows, task: str, facts: TaskFacts, *, trained: bool)
         seconds=model.seconds.get(task),
         metrics=_metrics(answers, facts),
         chance=dict(facts.chance),
+        pass_k=min(map(len, results.values())),
     )
 
 
@@ -165,19 +169,33 @@ def compare_models(
         changes = {id: sum(after[id]) - sum(before[id]) for id in before}
         equal = [id for id, change in changes.items() if not change]
         both = sum(any(before[id]) for id in equal)
+        retention = retained(before, after, margin=margin)
         results[task] = TaskComparison(
             task=task,
             trained=task in trained,
             comparison=comparisons[task],
             p_holm=corrected[task],
-            retention=retained(before, after, margin=margin),
+            retention=retention,
+            result=_gain(comparisons[task], corrected[task]) if task in trained else retention.verdict,
+            trials=pair.trials,
             unpaired=pair.unpaired,
             won=[id for id, change in changes.items() if change > 0],
             lost=[id for id, change in changes.items() if change < 0],
             both=both,
             neither=len(equal) - both,
         )
-    return results, _pooled({task: pair for task, pair in pairs.items() if task not in trained}, margin)
+    lost = any(item.result == "lost" for item in results.values() if not item.trained)
+    pooled = _pooled({task: pair for task, pair in pairs.items() if task not in trained}, margin)
+    if pooled and lost and len(pooled.tasks) > 1:
+        pooled = replace(pooled, verdict=None)
+    return results, pooled
+
+
+def _gain(comparison: Comparison, p_holm: float) -> Result:
+    """The result on a trained task."""
+    if not is_significant(comparison, p_holm):
+        return "no gain shown"
+    return "gained" if comparison.difference > 0 else "lost"
 
 
 class PairedOutcomes(NamedTuple):
@@ -187,6 +205,8 @@ class PairedOutcomes(NamedTuple):
     after: Outcomes
     unpaired: int
     """Answers without a counterpart."""
+    trials: int
+    """The last common trial, counted from 1; 0 without one."""
 
 
 def paired_outcomes(before: Sequence[Score], after: Sequence[Score], task: str) -> PairedOutcomes:
@@ -194,14 +214,14 @@ def paired_outcomes(before: Sequence[Score], after: Sequence[Score], task: str) 
     keys = [{row.key for row in rows if row.task == task} for rows in (before, after)]
     common = keys[0] & keys[1]
     first, second = (outcomes((row for row in rows if row.key in common), task) for rows in (before, after))
-    return PairedOutcomes(first, second, len(keys[0] ^ keys[1]))
+    return PairedOutcomes(first, second, len(keys[0] ^ keys[1]), max((trial + 1 for *_, trial in common), default=0))
 
 
 def _pooled(pairs: Mapping[str, PairedOutcomes], margin: float) -> PooledRetention | None:
     if not pairs:
         return None
     before, after = (
-        {f"{task}:{id}": trials for task, outcomes in sides for id, trials in outcomes.items()}
+        {f"{task}\n{id}": trials for task, outcomes in sides for id, trials in outcomes.items()}
         for sides in (
             [(task, pair.before) for task, pair in pairs.items()],
             [(task, pair.after) for task, pair in pairs.items()],
@@ -210,7 +230,8 @@ def _pooled(pairs: Mapping[str, PairedOutcomes], margin: float) -> PooledRetenti
     changes = paired_changes(before, after)
     single = sum(map(len, before.values())) == len(changes)
     low, high, _ = paired_interval(changes, single=single)
-    return PooledRetention(list(pairs), len(changes), fmean(changes), low, high, retained(before, after, margin=margin))
+    retention = retained(before, after, margin=margin)
+    return PooledRetention(list(pairs), len(changes), fmean(changes), low, high, retention, retention.verdict)
 
 
 def trained_tasks(tasks: Mapping[str, TaskFacts], named: Sequence[str] = ()) -> list[str]:
@@ -265,5 +286,6 @@ def summarise(
         files=[model.path for model in models],
         average_changes=_average_changes(scores[:2], tasks, comparisons) if compared else {},
         pooled=pooled,
+        not_compared={task: task in trained for task in tasks if task not in comparisons} if compared else {},
     )
     return replace(summary, verdict=sentences(summary))

@@ -12,7 +12,14 @@ from spotcli.console import one_line, out
 from spotcli.core.stats import Average, Retention
 from spotcli.evaluation.drift import CHANGE, Drift, WorstPrompt
 from spotcli.evaluation.dry_run import EvalPlan
-from spotcli.evaluation.scores import OVERALL, EvalSummary, ModelScores, PublishedComparison, TaskScore
+from spotcli.evaluation.scores import (
+    OVERALL,
+    EvalSummary,
+    ModelScores,
+    PublishedComparison,
+    TaskScore,
+    trials_per_problem,
+)
 from spotcli.tables import new_table
 
 if TYPE_CHECKING:
@@ -22,6 +29,8 @@ MODELS = 4
 """Models side by side in one table."""
 CHANGED = 3
 """Most changed answers that are listed, of each kind."""
+WIDTH = 80
+"""Characters that the tables need at most."""
 NAME = 17
 """Characters of a model's name in a table; longer names keep their end."""
 
@@ -43,6 +52,8 @@ def show(summary: EvalSummary) -> None:
 def show_tables(summary: EvalSummary) -> None:
     """Print the tables."""
     console = out()
+    # A narrow terminal wraps the lines: a number that is cut would be read as another number.
+    console.width = max(console.width, WIDTH)
     for table in _tables(summary):
         console.print()
         console.print(table)
@@ -89,7 +100,7 @@ def _side_by_side(models: Sequence[ModelScores]) -> Iterator[Sequence[ModelScore
 
 
 def _gains(summary: EvalSummary) -> Table:
-    table = _table("Gains and retention", "task", "before", "after", "difference", "95 % interval", "p", "retention")
+    table = _table("Gains and retention", "task", "before", "after", "diff.", "95 % interval", "p", "retention")
     for name, item in summary.comparisons.items():
         comparison = item.comparison
         table.add_row(
@@ -104,15 +115,12 @@ def _gains(summary: EvalSummary) -> Table:
     pooled = summary.pooled
     if pooled and len(pooled.tasks) > 1:
         interval = f"{_points(pooled.low)}…{_points(pooled.high)}"
-        # A gain in one task must not cover up the loss in another one.
-        lost = any(item.retention.verdict == "lost" and not item.trained for item in summary.comparisons.values())
-        verdict = "" if lost else pooled.retention.verdict
-        table.add_row("all untrained", "", "", _points(pooled.difference), interval, "", verdict)
+        table.add_row("all untrained", "", "", _points(pooled.difference), interval, "", pooled.verdict or "")
     changes = {group: change for group, change in summary.average_changes.items() if len(change.tasks) > 1}
     if changes:
         table.add_section()
     for group, change in changes.items():
-        means = (_percent(model.averages[group].mean) for model in summary.models[:2])
+        means = map(_percent, summary.compared_averages(group))
         interval = f"{_points(change.low)}…{_points(change.high)}"
         table.add_row(_average_name(group, change), *means, _points(change.mean), interval, "", "")
     table.caption = "% and points; p: paired test, corrected for the number of tasks (Holm)"
@@ -126,7 +134,7 @@ def _problems(summary: EvalSummary) -> Table:
         comparison, retention = item.comparison, item.retention
         table.add_row(
             one_line(name),
-            f"{_trials(comparison.trials, comparison.problems)} of {comparison.problems}",
+            f"{trials_per_problem(comparison)} of {comparison.problems}",
             *map(str, (len(item.won), len(item.lost), item.both, item.neither)),
             *_losses(retention),
         )
@@ -177,7 +185,7 @@ def _published(rows: Sequence[PublishedComparison]) -> Table:
         if row.mean is not None and row.low is not None and row.high is not None:
             here, interval = _percent(row.mean), f"{_percent(row.low)}…{_percent(row.high)}"
             inside = "inside" if row.inside else "outside"
-        table.add_row(row.role, row.name, _percent(row.published), here, interval, inside)
+        table.add_row(row.role, row.name, row.printed or _percent(row.published), here, interval, inside)
     notes = [f"{row.name}, {row.role}: {row.note}" for row in rows if row.note]
     table.caption = "\n".join(["inside: the published score is inside the interval of this evaluation", *notes])
     return table
@@ -237,6 +245,14 @@ def _answers(models: Sequence[ModelScores]) -> Table:
             _percent(score.failed / max(score.answers + score.failed, 1)),
         )
     _add_averages(models, table)
+    fewer = [
+        f"{_name(model)} in {one_line(task)}: pass@{score.pass_k}"
+        for model in models
+        for task, score in model.scores.items()
+        if score.k != str(score.pass_k)
+    ]
+    if fewer:
+        table.caption = "\n".join(["pass@k is of the fewest answers to a problem:", *fewer])
     return table
 
 
@@ -271,13 +287,15 @@ def _verdicts(models: Sequence[ModelScores]) -> Table:
 
 
 def _by_task(models: Sequence[ModelScores], table: Table) -> Iterator[tuple[str, TaskScore]]:
-    """The scores of each task by the name of the model; a row with the task's name is added before them."""
+    """The scores of each task by the name of the model, after a row with the task's name and the number of answers."""
     for task in dict.fromkeys(task for model in models for task in model.scores):
-        scores = [(model, model.scores[task]) for model in models if task in model.scores]
-        estimate = scores[0][1].estimate
-        size = f"{estimate.problems}×{_trials(estimate.trials, estimate.problems)}"
-        table.add_row(f"{one_line(task)}, {size}")
-        yield from ((f"  {_name(model)}", score) for model, score in scores)
+        by_size: dict[str, list[tuple[str, TaskScore]]] = {}
+        for model in models:
+            if score := model.scores.get(task):
+                by_size.setdefault(f"{score.estimate.problems}×{score.k}", []).append((f"  {_name(model)}", score))
+        for size, scores in by_size.items():
+            table.add_row(f"{one_line(task)}, {size}")
+            yield from scores
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -304,11 +322,6 @@ def _name(model: ModelScores) -> str:
     """The last part of a model's name: ``Qwen3-8B`` for ``Qwen/Qwen3-8B``."""
     name = one_line(Path(model.model).name or model.model)
     return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
-
-
-def _trials(answers: int, problems: int) -> str:
-    trials = answers / problems
-    return f"{trials:.0f}" if trials == round(trials) else f"{trials:.1f}"
 
 
 def _percent(share: float) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from spotcli.core.stats import problems_needed
-from spotcli.evaluation.scores import EvalSummary, ModelScores, PooledRetention, TaskComparison, TaskScore
+from spotcli.evaluation.scores import (
+    EvalSummary,
+    ModelScores,
+    PooledRetention,
+    TaskComparison,
+    TaskScore,
+    margin_points,
+)
 
-LEVEL = 0.05
-"""A difference is significant if its p-value, corrected for the number of tasks, is below this, and if its interval
-does not contain 0."""
 NOTED = 0.02
 """Shares of truncated or undecided answers above this are noted."""
 
@@ -25,7 +29,10 @@ def sentences(summary: EvalSummary) -> list[str]:
         verdict = ["Gains and retention were not measured: no trial has an answer of both models."]
     else:
         comparisons = list(summary.comparisons.values())
-        verdict = [*_gains(comparisons), *_retention(comparisons, summary.pooled)]
+        verdict = [*_gains(comparisons), *_retention(comparisons, summary.pooled, summary.not_compared)]
+        if summary.not_compared:
+            tasks = _listed(list(summary.not_compared))
+            verdict.append(f"Nothing is compared in {tasks}: no trial has an answer of both models.")
     evaluated = summary.models[: 2 if summary.against else 1]
     return [*verdict, *_limits(evaluated, summary.comparisons.values()), *_overlaps(summary.overlaps, scores)]
 
@@ -39,12 +46,10 @@ def _score(score: TaskScore) -> str:
 def _gains(comparisons: Sequence[TaskComparison]) -> list[str]:
     """What changed in the trained tasks, and significant gains in the others."""
     trained = [item for item in comparisons if item.trained]
-    gained = [item for item in trained if _significant(item) and item.comparison.difference > 0]
-    lost = [item for item in trained if _significant(item) and item.comparison.difference < 0]
-    unclear = [item for item in trained if not _significant(item)]
-    further = [
-        item for item in comparisons if not item.trained and _significant(item) and item.comparison.difference > 0
-    ]
+    gained = [item for item in trained if item.significant and item.comparison.difference > 0]
+    lost = [item for item in trained if item.significant and item.comparison.difference < 0]
+    unclear = [item for item in trained if not item.significant]
+    further = [item for item in comparisons if not item.trained and item.significant and item.comparison.difference > 0]
     result = []
     if gained:
         result.append(f"Gained {_changes(gained)}.")
@@ -57,15 +62,19 @@ def _gains(comparisons: Sequence[TaskComparison]) -> list[str]:
     return result
 
 
-def _retention(comparisons: Sequence[TaskComparison], pooled: PooledRetention | None) -> list[str]:
+def _retention(
+    comparisons: Sequence[TaskComparison], pooled: PooledRetention | None, not_compared: Mapping[str, bool]
+) -> list[str]:
     """What happened to the tasks that were not trained."""
+    if pooled is None and not all(not_compared.values()):
+        return ["Retention was not measured."]
     if pooled is None:
         return ["Retention was not measured: it requires a task that was not trained (--task, eval.trained)."]
     untrained = [item for item in comparisons if not item.trained]
     lost = [item for item in untrained if item.retention.verdict == "lost"]
     kept = [item.task for item in untrained if item.retention.verdict == "kept"]
     unknown = [item for item in untrained if item.retention.verdict == "cannot tell"]
-    margin = f"{100 * pooled.retention.margin:.1f} points"
+    margin = f"{margin_points(pooled.retention.margin)} points"
     result = [f"{_loss(item)}." for item in lost] or [_no_loss(untrained, pooled)]
     if kept:
         result.append(f"Kept within {margin}: {_listed(kept)}.")
@@ -99,8 +108,8 @@ def _no_loss(untrained: Sequence[TaskComparison], pooled: PooledRetention) -> st
 def _loss(item: TaskComparison) -> str:
     text = f"Lost {_changes([item])}"
     if item.retention.bound > -item.retention.margin:
-        text += f", less than the margin of {100 * item.retention.margin:.1f} points"
-    if not _significant(item):
+        text += f", less than the margin of {margin_points(item.retention.margin)} points"
+    if not item.significant:
         text += f"; not significant after correction for the number of tasks (p = {item.p_holm:.2g})"
     return text
 
@@ -116,7 +125,7 @@ def _limits(models: Sequence[ModelScores], comparisons: Iterable[TaskComparison]
             parts = [f"{100 * share:.0f} % in {task}" for share, task in shares if share > NOTED]
             if parts:
                 result.append(f"Answers of {model.model} that are {reason} count as not right: {_listed(parts)}.")
-        failed = [f"{score.failed:,} in {score.task}" for score in scores if score.failed]
+        failed = [f"{count:,} in {task}" for task, count in model.failed.items() if count]
         if failed:
             result.append(f"Failed answers of {model.model} are left out: {_listed(failed)}.")
         result += [_by_chance(model.model, score, metric) for score in scores for metric in _below_chance(score)]
@@ -150,10 +159,6 @@ def _overlaps(overlaps: dict[str, int], scores: Sequence[TaskScore]) -> list[str
         for task, count in overlaps.items()
         if count and task in problems
     ]
-
-
-def _significant(item: TaskComparison) -> bool:
-    return item.p_holm < LEVEL and not item.comparison.low <= 0 <= item.comparison.high
 
 
 def _changes(items: Iterable[TaskComparison]) -> str:

@@ -78,9 +78,10 @@ def evaluate(  # noqa: PLR0913  # the models, and how the run starts
     models = _models(start, [*filter(None, (against, model)), *also])
     files.make_parent(path)
     with Lock(path):
-        summary = describe(recipe, _evaluate(start, models, model, against, also), folder)
+        summary, rows = _evaluate(start, models, model, against, also)
+        summary = describe(recipe, summary, folder)
         jsonl.write_json(path, summary.as_dict())
-        publish(recipe, summary, folder)
+        publish(recipe, summary, rows, folder)
     return summary
 
 
@@ -132,16 +133,19 @@ def _models(start: _Start, names: Sequence[str]) -> _Models:
     return models
 
 
-def _evaluate(start: _Start, models: _Models, model: str, against: str | None, also: Sequence[str]) -> EvalSummary:
-    """Answer the tasks, compare the models and measure drift."""
+def _evaluate(
+    start: _Start, models: _Models, model: str, against: str | None, also: Sequence[str]
+) -> tuple[EvalSummary, list[ModelRows]]:
+    """Answer the tasks, compare the models and measure drift; return the answers of each model too."""
     started = time.monotonic()
     settings = start.recipe.eval
     facts, trained = start.facts, start.trained
     pair = [name for name in (against, model) if name]
     rows = _rows(start, models, [*pair, *also])
     drift = _drift(start, models, pair, rows[against], trained) if against and settings.drift else None
+    answered = [rows[name] for name in [*pair, *(name for name in rows if name not in pair)]]
     summary = summarise(
-        [rows[name] for name in [*pair, *(name for name in rows if name not in pair)]],
+        answered,
         facts,
         compared=against is not None,
         trained=trained,
@@ -150,9 +154,8 @@ def _evaluate(start: _Start, models: _Models, model: str, against: str | None, a
     )
     published = compare_published(start.published, [*summary.models[: len(pair)]]) if start.published else []
     failures = sum((Counter(part.failures) for part in rows.values()), Counter[str]())
-    return replace(
-        summary, drift=drift, published=published, failures=dict(failures), seconds=time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    return replace(summary, drift=drift, published=published, failures=dict(failures), seconds=seconds), answered
 
 
 def _rows(start: _Start, models: _Models, names: Sequence[str]) -> dict[str, ModelRows]:

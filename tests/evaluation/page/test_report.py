@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from spotcli.evaluation.page import flips, write_report
+from spotcli.evaluation.card_section import section
+from spotcli.evaluation.page import _figures, flips, write_report
 from spotcli.evaluation.page.differences import difference_plot, drift_plot
 from spotcli.evaluation.page.numbers import point_range
 from spotcli.evaluation.page.plots import drift_axis, point_axis
@@ -22,6 +23,7 @@ from spotcli.evaluation.scores import EvalSummary, TaskFacts
 from spotcli.evaluation.summary import summarise
 from tests.browser import CHROMIUM, opened
 from tests.evaluation.page.example_evaluation import SMALL, TASKS, example, rows, write_rows
+from tests.evaluation.scored import compared
 from tests.inspection.example_pairs import ATTACKS
 from tests.page_outline import Outline, check_harmless
 
@@ -268,3 +270,38 @@ def test_in_a_browser_tables_sort_by_click_and_by_keyboard(tmp_path: Path) -> No
             assert shown.logged == []
 
     asyncio.run(sorts())
+
+
+def test_the_page_and_the_card_have_the_verdict_of_the_terminal(tmp_path: Path) -> None:
+    # "math": p = 2 / 2^6, but the interval contains 0. "far" loses 12 of 100 problems, which the 300 problems that
+    # "near" wins would hide.
+    before = {"math": ["w" * 16] * 6, "far": ["r" * 16] * 100, "near": ["w" * 16] * 300}
+    after = {"math": ["r" + "w" * 15] * 6, "far": ["w" * 16] * 12 + ["r" * 16] * 88, "near": ["r" * 16] * 300}
+    summary = compared(before, after, trained=["math"])
+    assert summary.verdict[0].startswith("No gain shown in math")
+    plot = difference_plot(summary)
+    assert plot is not None
+    assert [(line.result, line.kind) for line in plot.lines] == [
+        ("no gain shown", "open"),
+        ("lost", "bad"),
+        ("kept", "good"),
+        ("", "open"),
+    ]
+    assert [(figure.title, figure.kind) for figure in _figures(summary)[:2]] == [("Gain", "open"), ("Retention", "bad")]
+    assert _figures(summary)[1].text == "lost"
+    lines = [line for line in section(summary).splitlines() if line.startswith("| math")]
+    assert lines[0].endswith("| no gain shown |")
+
+
+def test_flips_are_shown_where_the_first_trials_failed(tmp_path: Path) -> None:
+    # Both models have four trials; the first two of the tuned model failed, and its mean is 2 answers per problem.
+    tuned = [line | {"trial": line["trial"] + 2} for line in rows("tuned", {"aime24": ("other", 9, 2, 0.1, 0.9)}, 4)]
+    base = rows("base", {"aime24": ("other", 9, 4, 0.1, 0.9)}, 3)
+    models = [
+        write_rows(tmp_path / "scores" / f"{name}.jsonl", lines) for name, lines in (("base", base), ("tuned", tuned))
+    ]
+    summary = summarise(models, {"aime24": TaskFacts()}, compared=True, trained=["aime24"], margin=0.02)
+    shown = flips.flip_section(summary)
+    assert shown is not None
+    assert len(shown.won) == len(summary.comparisons["aime24"].won) > 0
+    assert (shown.won_left, shown.lost_left) == (0, 0)

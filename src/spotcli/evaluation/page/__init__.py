@@ -14,7 +14,7 @@ from spotcli.evaluation.page import numbers
 from spotcli.evaluation.page.differences import difference_plot, drift_plot
 from spotcli.evaluation.page.flips import flip_section
 from spotcli.evaluation.page.score_table import NUMBERS, metric_lines, number_lines, paper_table
-from spotcli.evaluation.scores import EvalSummary
+from spotcli.evaluation.scores import EvalSummary, margin_points
 from spotcli.html_pages import Figure
 
 REPORT = ".report.html"
@@ -84,7 +84,7 @@ def _gain(summary: EvalSummary) -> Figure | None:
         note = f"right in {scores[0].task}, {numbers.percent_range(estimate.low, estimate.high)}"
         return Figure("Score", f"{numbers.percent(estimate.mean)} %", note)
     comparison = main.comparison
-    kind = "open" if main.p_holm >= 0.05 else "good" if comparison.difference > 0 else "bad"
+    kind = "open" if not main.significant else "good" if comparison.difference > 0 else "bad"
     interval = numbers.point_range(comparison.low, comparison.high)
     title = "Gain" if main.trained else "Difference"
     return Figure(title, numbers.points(comparison.difference), f"points in {main.task}, {interval}", kind)
@@ -95,12 +95,16 @@ def _kept(summary: EvalSummary) -> Figure | None:
     if pooled is None:
         return None
     retention = pooled.retention
-    kind = {"kept": "good", "lost": "bad"}.get(retention.verdict, "open")
+    if pooled.verdict is None:
+        lost = [item.task for item in summary.comparisons.values() if item.result == "lost" and not item.trained]
+        note = f"in {', '.join(lost)}; {numbers.counted(len(pooled.tasks), 'task')} not trained on"
+        return Figure("Retention", "lost", note, "bad")
+    kind = {"kept": "good", "lost": "bad"}.get(pooled.verdict, "open")
     note = (
         f"{numbers.counted(pooled.problems, 'problem')} not trained on: losses above "
-        f"{numbers.percent(retention.largest_loss)} points excluded, margin {numbers.percent(retention.margin)}"
+        f"{numbers.percent(retention.largest_loss)} points excluded, margin {margin_points(retention.margin)}"
     )
-    return Figure("Retention", retention.verdict, note, kind)
+    return Figure("Retention", pooled.verdict, note, kind)
 
 
 def _drift(summary: EvalSummary) -> Figure | None:
@@ -119,9 +123,8 @@ def _changed(summary: EvalSummary) -> Figure | None:
 
 def _ungraded(summary: EvalSummary) -> Figure:
     scores = list(summary.scores.values())
-    truncated, undecided, failed = (
-        sum(getattr(score, kind) for score in scores) for kind in ("truncated", "undecided", "failed")
-    )
+    truncated, undecided = (sum(getattr(score, kind) for score in scores) for kind in ("truncated", "undecided"))
+    failed = sum(summary.models[1 if summary.against else 0].failed.values())
     answers = numbers.counted(sum(score.answers for score in scores), "answer")
     note = f"of {answers}; {truncated:,} truncated, {failed:,} failed"
     return Figure("Undecided", f"{undecided:,}", note)

@@ -10,13 +10,13 @@ from typing import Any
 from spotcli import jsonl
 from spotcli.core.stats import Retention
 from spotcli.errors import SpotError
-from spotcli.evaluation.page.numbers import nats, p_value, percent, point_range, points
+from spotcli.evaluation.page.numbers import MINUS, nats, p_value, percent, point_range, points
 from spotcli.evaluation.page.plots import Axis, LogAxis, drift_axis, point_axis
 from spotcli.evaluation.page.score_table import short_names
-from spotcli.evaluation.scores import EvalSummary, TaskComparison
+from spotcli.evaluation.scores import EvalSummary, TaskComparison, margin_points, trials_per_problem
 
-LEVEL = 0.05
-"""A corrected p-value below this is significant."""
+KINDS = {"gained": "good", "kept": "good", "lost": "bad"}
+"""Style of a result; ``open`` for all others."""
 OTHERS = 30
 """Earlier evaluations in the plot of drift against gain, at most."""
 
@@ -35,7 +35,7 @@ class Difference:
     interval: str
     p: str
     result: str
-    """``gained``, ``kept``, ``lost``, ``cannot tell`` or ``no gain shown``."""
+    """That of ``TaskComparison``; empty where a loss in one of several tasks must not be hidden."""
     detail: str
     kind: str
     """Style of the mark: ``good``, ``bad`` or ``open``."""
@@ -91,7 +91,6 @@ def difference_plot(summary: EvalSummary) -> DifferencePlot | None:
     axis = point_axis([*ends, -100 * margin])
     lines = [_line(item, axis) for item in comparisons]
     if pooled and len(pooled.tasks) > 1:
-        result, kind, detail = _retention(pooled.retention)
         lines.append(
             Difference(
                 task="all that were not trained",
@@ -102,45 +101,37 @@ def difference_plot(summary: EvalSummary) -> DifferencePlot | None:
                 text=points(pooled.difference),
                 interval=point_range(pooled.low, pooled.high),
                 p="",
-                result=result,
-                detail=detail,
-                kind=kind,
+                result=pooled.verdict or "",
+                detail=_excluded(pooled.retention),
+                kind=KINDS.get(pooled.verdict or "", "open"),
                 value=pooled.difference,
                 pooled=True,
             )
         )
-    return DifferencePlot(axis, axis.place(0), axis.place(-100 * margin), points(-margin), lines)
+    return DifferencePlot(axis, axis.place(0), axis.place(-100 * margin), f"{MINUS}{margin_points(margin)}", lines)
 
 
 def _line(item: TaskComparison, axis: Axis) -> Difference:
     comparison = item.comparison
-    if item.trained:
-        result, kind, detail = "no gain shown", "open", ""
-        if item.p_holm < LEVEL:
-            result, kind = ("gained", "good") if comparison.difference > 0 else ("lost", "bad")
-    else:
-        result, kind, detail = _retention(item.retention)
     trained = "trained, " if item.trained else ""
     return Difference(
         task=item.task,
-        note=f"{trained}avg@{comparison.trials // comparison.problems} of {comparison.problems:,}",
+        note=f"{trained}avg@{trials_per_problem(comparison)} of {comparison.problems:,}",
         low=axis.place(100 * comparison.low),
         at=axis.place(100 * comparison.difference),
         high=axis.place(100 * comparison.high),
         text=points(comparison.difference),
         interval=point_range(comparison.low, comparison.high),
         p=p_value(item.p_holm),
-        result=result,
-        detail=detail,
-        kind=kind,
+        result=item.result,
+        detail="" if item.trained else _excluded(item.retention),
+        kind=KINDS.get(item.result, "open"),
         value=comparison.difference,
     )
 
 
-def _retention(retention: Retention) -> tuple[str, str, str]:
-    """Result, style and what is excluded."""
-    kind = {"kept": "good", "lost": "bad"}.get(retention.verdict, "open")
-    return retention.verdict, kind, f"losses above {percent(retention.largest_loss)} excluded"
+def _excluded(retention: Retention) -> str:
+    return f"losses above {percent(retention.largest_loss)} excluded"
 
 
 def drift_plot(summary: EvalSummary, folder: Path) -> DriftPlot | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,8 +119,7 @@ def _read(summary: EvalSummary, wanted: set[tuple[str, str]]) -> dict[tuple[str,
         return {}
     base, tuned = (Path(model.path) for model in summary.models[:2])
     # A file can have more trials, from an evaluation with a larger k.
-    compared = {task: item.comparison for task, item in summary.comparisons.items()}
-    trials = {task: ceil(comparison.trials / comparison.problems) for task, comparison in compared.items()}
+    trials = {task: item.trials for task, item in summary.comparisons.items()}
 
     def is_compared(row: Score) -> bool:
         return (row.task, row.id) in wanted and row.trial < trials[row.task]

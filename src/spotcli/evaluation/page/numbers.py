@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,11 @@ def short_time(seconds: float | None) -> str:
 def counted(number: int, noun: str) -> str:
     """A count with its noun: ``1 problem``, ``1,200 problems``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def argument(text: str) -> str:
+    """Text from outside as an argument of a command that can be pasted into a shell."""
+    return one_line(shlex.quote(text))
 
 
 def line(text: str) -> str:

@@ -107,7 +107,7 @@ def paper_table(summary: EvalSummary) -> PaperTable:
             model=model.model,
             name=short[model.model],
             role=roles[index] if index < len(roles) else "",
-            cells=[_cell(model, name, best[name]) for name in names],
+            cells=[_cell(model, name, best[name], column.note) for name, column in zip(names, columns, strict=True)],
         )
         for index, model in enumerate(summary.models)
     ]
@@ -161,7 +161,7 @@ def _columns(scores: dict[str, TaskScore]) -> tuple[list[tuple[str, int]], list[
     for group in dict.fromkeys(score.group for score in scores.values()):
         tasks = [score for score in scores.values() if score.group == group]
         for score in tasks:
-            columns.append(Column(score.task, f"avg@{score.trials} of {score.estimate.problems:,}"))
+            columns.append(Column(score.task, score_size(score)))
             names.append(score.task)
         averaged = group != "other" and len(tasks) > 1
         if averaged:
@@ -198,11 +198,20 @@ def _best(shares: Sequence[float | None]) -> float | None:
     return max(known) if len(set(known)) > 1 else None
 
 
-def _cell(model: ModelScores, name: str, best: float | None) -> Cell:
+def score_size(score: TaskScore) -> str:
+    """How many answers a score is the mean of: ``avg@5 of 1,200``."""
+    return f"avg@{score.k} of {score.estimate.problems:,}"
+
+
+def _cell(model: ModelScores, name: str, best: float | None, size: str) -> Cell:
     value = _value(model, name)
     if value is None:
         return Cell(NONE)
-    return Cell(percent(value.mean), percent_range(value.low, value.high), value.mean, value.mean == best)
+    note = percent_range(value.low, value.high)
+    score = model.scores.get(name)
+    if score and score_size(score) != size:
+        note = f"{note}, {score_size(score)}"
+    return Cell(percent(value.mean), note, value.mean, value.mean == best)
 
 
 def _difference(summary: EvalSummary, name: str) -> Cell:
@@ -225,7 +234,7 @@ def _numbers(score: TaskScore) -> list[Cell]:
     per_answer = score.tokens / answers if answers and score.tokens else None
     return [
         Cell(percent(estimate.mean), percent_range(estimate.low, estimate.high), estimate.mean),
-        Cell(percent(score.pass_at_k), value=score.pass_at_k),
+        Cell(percent(score.pass_at_k), "" if score.k == f"{score.pass_k}" else f"k {score.pass_k}", score.pass_at_k),
         Cell(percent(score.maj_at_k), value=score.maj_at_k),
         *(Cell(f"{count:,}", note, count) for count, note in zip(counts, [*share, ""], strict=True)),
         Cell(f"{per_answer:,.0f}" if per_answer else NONE, "per answer" if per_answer else "", per_answer),
