@@ -34,7 +34,7 @@ REPLY = {
 
 
 class Server:
-    """Reads whole requests; answers each with ``answer`` after ``delay`` seconds, the first ``quick`` at once, or never."""
+    """Reads whole requests; answers the first ``quick`` at once and others after ``delay`` seconds, or none."""
 
     def __init__(self, answer: bytes | None, delay: float = 0.0, quick: int = 0) -> None:
         self.requests = 0
