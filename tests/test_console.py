@@ -87,6 +87,22 @@ def test_progress_is_written_as_lines_where_there_is_no_terminal(
     assert lines[0].endswith("1.1/s, 0:01:21 remaining; right 9")
 
 
+def test_answers_that_arrive_together_have_the_rate_of_the_time_since_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("spotcli.console.work_time", lambda: clock[0])
+    with progress("answers") as display:
+        task = display.add_task("sample", total=400, completed=100, note="")
+        for minute in (1, 2):
+            for _ in range(60):
+                clock[0] = 60.0 * minute
+                display.update(task, advance=1)
+            # 60 answers per minute, without those of an earlier start.
+            assert display.tasks[0].speed == 1.0
+        assert display.tasks[0].time_remaining == 180.0
+
+
 def test_slow_progress_is_written_every_minute(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

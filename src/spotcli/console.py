@@ -238,6 +238,8 @@ LINE_PAUSE = 2.0
 
 ECHO = 4
 """Characters at the end of a progress line that are left to what the terminal echoes: ^C, twice."""
+RATE_PERIOD = 3600.0
+"""Seconds over which the rate is a mean: many answers take minutes, and arrive together."""
 WIDE = 100
 """Columns of a terminal on which a progress line shows everything."""
 
@@ -292,6 +294,12 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
             table.width = console.width - ECHO
             return table
 
+        def add_task(self, description: str, *args: Any, **fields: Any) -> TaskID:
+            number = super().add_task(description, *args, **fields)
+            # Else rich measures the rate from the first advance on, and replies that arrive together would have any.
+            super().advance(number, 0)
+            return number
+
     def whole() -> Column:
         return Column(no_wrap=True)
 
@@ -312,6 +320,7 @@ def progress(unit: str, *, lines: bool = True) -> Iterator[Progress]:
         console=console,
         disable=not _is_live(console) or _verbosity == "quiet" or console.quiet,
         get_time=work_time,
+        speed_estimate_period=RATE_PERIOD,
     ) as display:
         _displaying = console
         try:

@@ -145,7 +145,7 @@ def test_vllm_answers_for_a_model_and_for_an_adapter(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(FAKE_VLLM))
-    problems(tmp_path, grader="choice")
+    problems(tmp_path, grader="choice", answer="A")
     adapter = write_adapter(tmp_path / "adapter", tiny_model, rank=12)
     settings = recipe(engine="vllm", trials=2)
     summary = evaluate(settings, model=str(adapter), against=str(tiny_model), also=[], folder=tmp_path)
@@ -382,7 +382,115 @@ def test_fresh_sets_the_saved_answers_aside(tmp_path: Path) -> None:
     assert (tmp_path / "scores" / "openai-m.old-1.answers.jsonl").exists()
 
 
+# Saved answers of other settings and models
+
+
+def test_other_parameters_of_the_endpoint_are_refused_and_another_key_is_not(tmp_path: Path) -> None:
+    problems(tmp_path)
+    with FakeProvider(replies()) as provider:
+
+        def run(effort: str, key: str, **more: Any) -> None:
+            params = {"reasoning_effort": effort, "extra_headers": {"X-Key": key}}
+            evaluate(recipe(base_url=provider.base_url, params=params, **more), model="hosted_vllm/m", folder=tmp_path)
+
+        run("low", "key-1")
+        run("low", "key-2")
+        with pytest.raises(SettingsChanged, match=r'params was {"reasoning_effort": "low"}, now .*"high"'):
+            run("high", "key-2", trials=2)
+        assert len(provider.requests) == 4
+
+
+def test_another_token_limit_of_a_task_is_refused(tmp_path: Path) -> None:
+    problems(tmp_path)
+    with FakeProvider(replies()) as provider:
+
+        def run(limit: int, limit_of_all: int = 100) -> None:
+            task = {"mine.jsonl": {"max_new_tokens": limit}}
+            settings = recipe(base_url=provider.base_url, task_settings=task, max_new_tokens=limit_of_all)
+            evaluate(settings, model="openai/m", folder=tmp_path)
+
+        run(50)
+        run(50)
+        with pytest.raises(SettingsChanged, match=r"to mine\.jsonl .* another limit of tokens: it was 50, now 60"):
+            run(60)
+        assert len(provider.requests) == 4
+    assert {request["body"]["max_tokens"] for request in provider.requests} == {50}
+
+
+def test_a_folder_is_the_same_model_however_it_is_written(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems(tmp_path)
+    shutil.copytree(tiny_model, tmp_path / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    before = evaluate(recipe(), model="checkpoint")
+    monkeypatch.setattr("spotcli.answering.engine.load_policy", None)  # no model is loaded again
+    for name in ("checkpoint/", "./checkpoint"):
+        after = evaluate(recipe(), model=name)
+        assert (after.model, after.scores["mine.jsonl"].answers) == (before.model, 4)
+
+
+def test_an_adapter_on_another_base_model_is_another_model(tiny_model: Path, tmp_path: Path) -> None:
+    problems(tmp_path)
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    adapter = str(write_adapter(tmp_path / "adapter", base, rank=4))
+    evaluate(recipe(), model=adapter, folder=tmp_path)
+    (path,) = graded_files(tmp_path)
+    recorded = outputs.read_meta(path)
+    evaluate(recipe(), model=adapter, folder=tmp_path)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"rope_theta": 500.0}))
+    with pytest.raises(SettingsChanged, match="fingerprint was"):
+        evaluate(recipe(trials=2), model=adapter, folder=tmp_path)
+    # Earlier versions recorded the adapter alone.
+    recorded["settings"]["fingerprint"] = recorded["settings"]["fingerprint"].partition("+")[0]
+    outputs.meta_path(path).write_text(json.dumps(recorded))
+    evaluate(recipe(), model=adapter, folder=tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["adapter", "base"])
+def test_complete_answers_outlive_the_weights_and_are_not_mixed_with_others(
+    missing: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    problems(tmp_path)
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    adapter = str(write_adapter(tmp_path / "adapter", base, rank=4))
+    before = evaluate(recipe(), model=adapter, folder=tmp_path)
+    (tmp_path / missing).rename(tmp_path / "moved")
+    after = evaluate(recipe(), model=adapter, folder=tmp_path)
+    assert after.scores["mine.jsonl"].estimate == before.scores["mine.jsonl"].estimate
+    with FakeProvider(replies()) as provider:
+        settings = recipe(trials=2, base_url=provider.base_url)
+        with pytest.raises(UserError, match="folder of the model is missing, and 4 answers"):
+            evaluate(settings, model=adapter, folder=tmp_path)
+        assert provider.requests == []
+    (tmp_path / "moved").rename(tmp_path / missing)
+    assert evaluate(recipe(trials=2), model=adapter, folder=tmp_path).scores["mine.jsonl"].answers == 8
+
+
 # Several models
+
+
+def test_models_whose_names_are_not_ascii_have_files_of_their_own(tiny_model: Path, tmp_path: Path) -> None:
+    problems(tmp_path)
+    for name in ("模型", "модель"):
+        shutil.copytree(tiny_model, tmp_path / name)
+    evaluate(recipe(), model="模型", against="модель", folder=tmp_path)
+    assert {path.name for path in graded_files(tmp_path)} == {"模型.jsonl", "модель.jsonl"}
+
+
+def test_two_models_with_one_file_of_scores_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    problems(tmp_path)
+    with FakeProvider(replies()) as provider:
+        settings = recipe(base_url=provider.base_url)
+        with pytest.raises(UserError, match="'openai/m-1' and 'openai/m_1' have the same file of scores") as caught:
+            evaluate(settings, model="openai/m_1", against="openai/m-1", folder=tmp_path)
+        assert provider.requests == []
+        # The cure works.
+        evaluate(recipe(base_url=provider.base_url, output="base"), model="openai/m-1", folder=tmp_path)
+        summary = evaluate(settings, model="openai/m_1", against="base/openai-m-1.jsonl", folder=tmp_path)
+    assert "-o" in str(caught.value.cure)
+    assert summary.comparisons["mine.jsonl"].comparison.problems == 4
 
 
 def test_further_models_and_files_of_scores_are_in_the_summary(tiny_model: Path, tmp_path: Path) -> None:

@@ -243,6 +243,33 @@ ODD_BODIES: list[Any] = [
 ]
 
 
+TOO_LONG: list[tuple[int, Body]] = [  # as TGI, SGLang, vLLM, llama.cpp and LM Studio reject a long prompt
+    (422, {"error": "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000"}),
+    (400, {"message": "Input length (5000 tokens) exceeds the maximum allowed length (4090 tokens).", "code": 400}),
+    (400, {"error": {"message": "However, the model's context length is only 4096 tokens.", "code": 400}}),
+    (400, {"error": {"message": "request (5000 tokens) exceeds the available context size (4096 tokens)"}}),
+    (400, {"error": "The model is loaded with context length of only 4096 tokens, which is not enough."}),
+]
+
+
+@pytest.mark.parametrize("name", ["openai", "vllm"])
+def test_a_prompt_that_does_not_fit_is_declined_by_every_server(name: str) -> None:
+    for status, body in TOO_LONG:
+        with WireServer(name, "good") as server:
+            server.reply_with(lambda outcome, text, error=(status, body): error)  # type: ignore[misc]  # a default binds the value
+            reply = ask(server.format.model, server.base_url)
+        assert (reply.finish_reason, reply.reason) == ("declined", "too long for the model")
+
+
+def test_the_message_of_an_error_is_the_providers_and_no_trace() -> None:
+    text = {"status": 400, "body": {"error": "`top_p` must be > 0.0"}}
+    parts = {"text": "", "message": {"content": [{"type": "text", "text": "4"}]}}
+    for step, message in ((text, "`top_p` must be > 0.0"), (parts, "Invalid response object")):
+        with FakeProvider(default=step) as provider, pytest.raises(RequestFailed) as caught:
+            ask("openai/mine", provider.base_url)
+        assert str(caught.value) == message
+
+
 @pytest.mark.parametrize("status", [400, 404, 500])
 @pytest.mark.parametrize("name", ["openai", "vllm", "gemini"])
 def test_no_body_of_an_error_escapes(name: str, status: int) -> None:

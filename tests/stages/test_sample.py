@@ -77,6 +77,18 @@ def test_changed_settings_are_refused_by_name_and_fresh_keeps_the_old_file(tiny_
     assert (tmp_path / "samples.old-1.jsonl").read_bytes() == first
 
 
+def test_other_parameters_of_the_endpoint_are_refused_and_a_folder_has_one_name(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "problems.jsonl", problems(2))
+    sample(recipe(tiny_model, params={"reasoning_effort": "low"}), folder=tmp_path)
+    with pytest.raises(SettingsChanged, match="params was"):
+        sample(recipe(tiny_model, params={"reasoning_effort": "high"}), folder=tmp_path)
+    slash = load(None, None, {"model": f"{tiny_model}/"})
+    again = recipe(tiny_model, params={"reasoning_effort": "low"}).model_copy(update={"model": slash.model})
+    assert sample(again, folder=tmp_path).new_answers == 0
+
+
 def test_after_kills_the_file_is_the_same(tiny_model: Path, tmp_path: Path) -> None:
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     for folder in (calm, rough):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,11 +34,11 @@ REPLY = {
 
 
 class Server:
-    """Reads whole requests; answers each with ``answer`` after ``delay`` seconds, or never."""
+    """Reads whole requests; answers the first ``quick`` at once and others after ``delay`` seconds, or none."""
 
-    def __init__(self, answer: bytes | None, delay: float = 0.0) -> None:
+    def __init__(self, answer: bytes | None, delay: float = 0.0, quick: int = 0) -> None:
         self.requests = 0
-        self._answer, self._delay = answer, delay
+        self._answer, self._delay, self._quick = answer, delay, quick
         self._connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -57,7 +58,7 @@ class Server:
         with suppress(OSError):  # the client was killed
             while self._has_request(connection):
                 self.requests += 1
-                time.sleep(self._delay)
+                time.sleep(self._delay if self.requests > self._quick else 0.0)
                 if self._answer is not None:
                     connection.sendall(self._answer)
 
@@ -78,8 +79,8 @@ class Server:
 
 
 @contextmanager
-def serving(answer: bytes | None, delay: float = 0.0) -> Iterator[Server]:
-    server = Server(answer, delay)
+def serving(answer: bytes | None, delay: float = 0.0, quick: int = 0) -> Iterator[Server]:
+    server = Server(answer, delay, quick)
     try:
         yield server
     finally:
@@ -162,6 +163,29 @@ def test_a_signal_ends_a_command_whose_endpoint_does_not_answer(
     assert sum("! stopping:" in line for line in lines) == 1, errors
     assert f"{ROWS} remain" in errors or f"{ROWS} of {ROWS} wrong answers remain" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("stage", ["sample", "rectify"])
+def test_a_command_that_waits_for_replies_says_so_and_a_second_signal_ends_it(stage: str, tmp_path: Path) -> None:
+    body = json.dumps(REPLY).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    # The endpoint has answered once, so its next reply is waited for.
+    with serving(head.encode() + body, delay=60.0, quick=1) as server:
+        process = start(tmp_path, stage, server.port, "-s", f"{stage}.concurrency=1")
+        try:
+            wait_for(server, 2, process)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            time.sleep(3)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert time.monotonic() - started <= 2 * MOST_SECONDS
+    assert process.returncode == 3, errors
+    assert re.search(r"! stopping: waiting for .* in flight \(Ctrl-C again drops ", errors), errors
 
 
 @pytest.mark.parametrize("stage", ["sample", "rectify"])

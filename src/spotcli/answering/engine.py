@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from spotcli.policies.by_name import check_endpoint, check_engine, load_policy
 from spotcli.policies.engine_choice import EngineChoice, choose_engine
 from spotcli.policies.models import resolve
 from spotcli.recipe import EngineSection
+from spotcli.redaction import public_value
 
 
 class Engine:
@@ -76,6 +78,11 @@ class Engine:
         """The ``engine`` entry of the meta file."""
         choice = {"name": self.name, "why": self._choice.reason}
         return choice | {"requested": self.sampling.as_dict(), **facts.as_dict()}
+
+
+def recorded_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """``params`` as settings that answers depend on, without those with a secret: another key changes no answer."""
+    return {name: value for name, value in params.items() if public_value(value, name) == value}
 
 
 def report_facts(sampling: Sampling, facts: EngineFacts) -> None:

@@ -133,7 +133,9 @@ class Answering(Generic[R]):
             grading.stop()
 
         def notice() -> str:
-            return "stopping: finished answers are saved (Ctrl-C again drops those in flight)"
+            # Only an endpoint finishes them: they may be paid for.
+            in_flight = "waiting for the answers in flight" if policy.engine == "api" else "finished answers are saved"
+            return f"stopping: {in_flight} (Ctrl-C again drops what is in flight)"
 
         source = _read_ahead(received(), policy) if policy.background else received()
         with progress("answers") as display, interruptible(stop, notice=notice), closing(source) as groups:

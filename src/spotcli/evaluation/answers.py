@@ -8,23 +8,24 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from spotcli import jsonl, outputs
 from spotcli.answering.answered import Answered, Work, stopped
-from spotcli.answering.engine import Engine, report_facts
+from spotcli.answering.engine import Engine, recorded_parameters, report_facts
 from spotcli.answering.graded import RowSettings, grader_field
 from spotcli.answering.journal import AnswerJournal
 from spotcli.answering.loop import Answering
-from spotcli.console import say
+from spotcli.console import counted, say
 from spotcli.errors import SettingsChanged, UserError
 from spotcli.evaluation.asked_tasks import AskedTask, ModelRows, recorded_failures, wanted_rows
 from spotcli.evaluation.graded_scores import ScoreGrading
 from spotcli.evaluation.tasks import LoadedTask
 from spotcli.policies import Answer, Failure, Policy, Request
 from spotcli.policies.fingerprint import SCORES, fingerprint
-from spotcli.policies.models import resolve
+from spotcli.policies.models import base_of, resolve
 from spotcli.recipe import Recipe
 from spotcli.records import Problem, Score, plain_prompt
 
@@ -48,6 +49,8 @@ class ModelEvaluation:
         self._location = _local_folder(model, folder)
         is_local = self._location is not None or model.startswith("builtin:")
         self.engine = Engine(self._settings, self._location or model, is_local=is_local)
+        self._has_no_weights = False
+        """The saved answers are of weights in a folder, and these weights are missing now."""
 
     def check(self, *, fresh: bool) -> None:
         """Check that the model can be asked, unless it has answered all tasks of an earlier evaluation.
@@ -63,16 +66,18 @@ class ModelEvaluation:
         """Answer and grade what the model's file does not have yet.
 
         Raises:
-            UserError: no request can succeed, or another process evaluates the model.
+            UserError: no request can succeed, the weights are missing, or another process evaluates the model.
             SettingsChanged: the file was made with other settings, weights or problems.
             Unfinished: the run was stopped, or many requests in a row failed.
         """
         answered = Answered(lambda row: (row["task"], row["id"], row.get("trial", 0)))
         with self._open(answered, fresh=fresh) as output, self._journal(output) as journal:
+            self._note_limits(output)
             answering = Answering(output, journal, answered, self._grading())
             answering.grade_kept(self._asked)
             work = Work(sum(not answered.has(request) for _, request in self._requests()))
             if work.wanted:
+                self._require_weights(work.wanted)
                 if len(answered):
                     say(f"{output.path}: resuming with {len(answered)} answers, {work.wanted} remain")
                 self._load_and_answer(output, answering, work)
@@ -99,6 +104,7 @@ class ModelEvaluation:
             "system": settings.system,
             "keep_tokens": settings.keep_tokens or None,
             "send_seed": None if settings.send_seed else False,
+            "params": recorded_parameters(settings.params) or None,
         }
 
         def scan(row: dict[str, Any]) -> None:
@@ -110,7 +116,7 @@ class ModelEvaluation:
             command="spot eval",
             settings={
                 "model": self.model,
-                "fingerprint": self._fingerprint(),
+                "fingerprint": self._fingerprint(fresh=fresh),
                 "seed": self._recipe.seed,
                 "temperature": settings.temperature,
                 "top_p": settings.top_p,
@@ -125,10 +131,53 @@ class ModelEvaluation:
         answered.sort()
         return output
 
-    def _fingerprint(self) -> str | None:
-        """Of a model in a folder; a hub model is identified by its name."""
+    def _fingerprint(self, *, fresh: bool) -> str | None:
+        """Of a model in a folder; a hub model is identified by its name.
+
+        If the folder, or the base model of its adapter, is missing, it is that of the saved answers: they are complete,
+        or the run ends before it asks for more.
+        """
+        recorded = None if fresh else outputs.read_meta(self.path).get("settings", {}).get("fingerprint")
         location = self._location or (resolve(self.model) if self.model.startswith("builtin:") else None)
-        return fingerprint(location, SCORES) if location and Path(location).is_dir() else None
+        weights = None
+        if location and Path(location).is_dir():
+            with suppress(*((UserError,) if recorded else ())):
+                # Of a model at an endpoint, the folder may have anything.
+                weights = fingerprint(location, SCORES) if self.engine.name == "api" else weights_of(location)
+        self._has_no_weights = bool(recorded) and weights is None
+        # Earlier versions recorded the adapter alone.
+        return recorded if weights is None or recorded == weights.partition("+")[0] else weights
+
+    def _require_weights(self, wanted: int) -> None:
+        """Refuse to add answers to those of a model that is missing now: another one may have its name.
+
+        Raises:
+            UserError: the weights are missing.
+        """
+        if self._has_no_weights:
+            raise UserError(
+                f"the folder of the model is missing, and {counted(wanted, 'answer')} to its tasks too",
+                where=self.model,
+                cure="put the folder (and the base model of an adapter) back, or write to another folder with -o",
+            )
+
+    def _note_limits(self, output: outputs.Output) -> None:
+        """Record the token limits of the tasks; refuse saved answers with other limits.
+
+        Raises:
+            SettingsChanged: the limit of a task has changed.
+        """
+        recorded = output.meta.notes.get("limits", {})
+        limits = {name: asked.limit for name, asked in self._asked.items()}
+        for name, limit in limits.items():
+            if recorded.get(name, limit) != limit:
+                raise SettingsChanged(
+                    f"the saved answers to {name} were made with another limit of tokens: it was {recorded[name]}, now "
+                    f"{limit}",
+                    where=str(output.path),
+                    cure=outputs.CURE,
+                )
+        output.note(limits=recorded | limits)
 
     def _refuse_other_problem(self, row: Mapping[str, Any]) -> None:
         """Refuse an answer to another problem than the task has under this id, and a verdict by another reference.
@@ -198,6 +247,19 @@ def expect_answer(item: Answer | Failure) -> Answer:
     return item
 
 
+def weights_of(model: str) -> str:
+    """Fingerprint of a model's weights; of an adapter, with those of its base model.
+
+    Args:
+        model: a folder or a hub id.
+
+    Raises:
+        UserError: the base model of an adapter is missing.
+    """
+    base = base_of(model)
+    return fingerprint(model, SCORES) + (f"+{fingerprint(resolve(base), SCORES)}" if base else "")
+
+
 def model_path(model: str, folder: Path) -> str:
     """A model's folder relative to ``folder`` if it exists, else what ``models.resolve`` returns."""
     return str(folder / model) if (folder / model).is_dir() else resolve(model)
@@ -217,4 +279,4 @@ def scores_path(recipe: Recipe, model: str, folder: Path) -> Path:
 
 def slug(model: str) -> str:
     """A model's name as a file name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-.") or "model"
+    return re.sub(r"[^\w.]+|_+", "-", model).strip("-.") or "model"

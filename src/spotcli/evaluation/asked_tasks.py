@@ -43,6 +43,8 @@ class AskedTask:
         }
         """By id."""
         self.trials = settings.trials or self.task.trials
+        self.limit = min(settings.max_new_tokens or self.task.max_new_tokens, self.task.max_new_tokens)
+        """Tokens of an answer at most."""
         self._seed = recipe.seed
 
     def requests(self) -> Iterator[tuple[Problem, Request]]:

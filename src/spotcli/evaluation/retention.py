@@ -20,15 +20,14 @@ from spotcli.appender import Appender
 from spotcli.console import progress, warn
 from spotcli.core.stats.per_token import mean_per_token
 from spotcli.errors import UserError
-from spotcli.evaluation.answers import expect_answer, model_path, scores_path
+from spotcli.evaluation.answers import expect_answer, model_path, scores_path, weights_of
 from spotcli.evaluation.asked_tasks import ModelRows
 from spotcli.evaluation.drift import CHANGE, Drift, PassageKind, WorstPrompt
 from spotcli.evaluation.hidden_states import HiddenStates, answer_states, checked_head, free_memory, number_format
 from spotcli.evaluation.passages import SAMPLING, Passage, passages
 from spotcli.locks import Lock
 from spotcli.outputs import set_aside
-from spotcli.policies.fingerprint import SCORES, fingerprint
-from spotcli.policies.models import Dtype, base_of, load_tokenizer, resolve
+from spotcli.policies.models import Dtype, load_tokenizer
 from spotcli.policies.prompter import Thinking
 from spotcli.policies.transformers import TransformersPolicy
 from spotcli.recipe import Recipe
@@ -86,8 +85,8 @@ class _Measurement:
         return cls(
             base=base,
             model=model,
-            base_weights=_weights(base),
-            weights=_weights(model),
+            base_weights=weights_of(base),
+            weights=weights_of(model),
             dtype=number_format(settings.drift_dtype),
             template_kwargs=settings.chat_template_kwargs,
             thinking=settings.thinking,
@@ -175,12 +174,6 @@ def saved_drift(recipe: Recipe, model: str, base: ModelRows, trained: Collection
 
 def _journal_path(recipe: Recipe, model: str, folder: Path) -> Path:
     return scores_path(recipe, model, folder).with_suffix(".drift.jsonl")
-
-
-def _weights(model: str) -> str:
-    """Fingerprint of a model's weights; of an adapter, with those of its base model."""
-    base = base_of(model)
-    return fingerprint(model, SCORES) + (f"+{fingerprint(resolve(base), SCORES)}" if base else "")
 
 
 def _same_tokens(base: str, model: str) -> bool:

@@ -71,6 +71,17 @@ def resolve(name: str) -> str:
     return _on_hub(name)
 
 
+def plain_name(name: str, folder: Path = Path()) -> str:
+    """A model's name, so that a folder has the same one however it is written: ``./checkpoint/`` is ``checkpoint``.
+
+    Args:
+        name: a folder, or any other name, which stays as it is.
+        folder: for relative paths.
+    """
+    is_folder = (folder / name).is_dir() or Path(name).expanduser().is_dir()
+    return str(Path(name)) if is_folder else name
+
+
 def _similar_folder(path: Path) -> str | None:
     """A cure that names a folder with a similar name, if there is one."""
     try:

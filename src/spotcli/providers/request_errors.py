@@ -24,13 +24,15 @@ _NOT_READABLE = re.compile(r"Error converting to valid response block")
 """litellm's words for a successful response that it could not read, reported as a rejected request."""
 _TOO_LONG = re.compile(
     r"context[_ ](?:length|window|size)|(?:prompt|input) is too long|input token count|maximum prompt length"
-    r"|range of input length|`inputs` (?:tokens \+|must have less than)",
+    r"|range of input length|`inputs` (?:tokens \+|must have less than)|input length \(\d{1,12} tokens\) exceeds",
     re.IGNORECASE,
 )
 
 PROMPT_TOO_LONG = "too long for the model"
 """The reason of a request whose prompt does not fit into the model's context."""
 
+_REJECTED = {400, 403, 413, 422}
+"""HTTP states of a request that the provider rejects for what it contains."""
 _BROKEN_CONNECTION = {"OSError", "ClientError", "TransportError"}
 """Exceptions of a connection that broke; by name, since litellm uses httpx or aiohttp."""
 _NO_CONNECTION = {"ConnectionRefusedError", "ClientConnectorError", "ConnectError", "gaierror"}
@@ -42,6 +44,8 @@ _PREFIX = re.compile(
     r"(?:litellm\.)?(?:Timeout(?: Error)?|\w+(?:Error|Exception)\b(?: [\w ]{1,40})?)(?::| -)\s+", re.ASCII
 )
 """What litellm writes before the provider's message, once or more."""
+_ONLY_STATUS = re.compile(r"Error code: \d{3}")
+"""What OpenAI's package says of an error whose body is not an object with a message."""
 _LONGEST_BODY = 20_000
 """Characters of an error's text that are searched; a page of HTML can be megabytes."""
 _LONGEST_MESSAGE = 500
@@ -61,7 +65,7 @@ def read_error(error: Exception, litellm: Any, settings: RequestSettings, *, rep
         UserError: no request can succeed.
     """
     failure = describe(error, litellm)
-    rejected = failure.status in (400, 403)
+    rejected = failure.status in _REJECTED
     if isinstance(error, litellm.ContextWindowExceededError) or (rejected and _TOO_LONG.search(failure.details)):
         return Reply(finish_reason="declined", reason=PROMPT_TOO_LONG)
     if isinstance(error, litellm.ContentPolicyViolationError) or (rejected and _FILTERED.search(failure.details)):
@@ -124,10 +128,15 @@ def _temporary(failure: Failure, litellm: Any, *, plain: bool) -> RequestFailed:
 def _message(error: Exception) -> str:
     """The provider's own message in one line, without keys."""
     text = str(error)[:_LONGEST_BODY].strip()
+    # litellm adds the trace of an error of its own.
+    text = text.partition("Traceback (most recent call last):")[0].strip() or text
     while (prefix := _PREFIX.match(text)) and prefix.end() < len(text):
         text = text[prefix.end() :]
     lines = [" ".join(line.split()) for line in _unwrapped(text).splitlines()]
     line = next((line for line in lines if any(map(str.isalnum, line))), type(error).__name__)
+    body = getattr(error, "body", None)
+    if _ONLY_STATUS.fullmatch(line) and isinstance(body, str) and body.strip():
+        line = " ".join(body[:_LONGEST_BODY].split())
     return redact(line[: 2 * _LONGEST_MESSAGE])[:_LONGEST_MESSAGE]
 
 

@@ -33,6 +33,7 @@ from spotcli.evaluation.summary import summarise, trained_tasks
 from spotcli.evaluation.tasks import LoadedTask, TaskContext, load_task, load_tasks
 from spotcli.evaluation.terminal import show, show_plan, show_tables
 from spotcli.locks import Lock, check_free
+from spotcli.policies.models import plain_name
 from spotcli.recipe import Recipe
 
 __all__ = ["EvalPlan", "EvalSummary", "check_tasks", "evaluate", "plan", "show", "show_plan", "show_tables"]
@@ -67,6 +68,8 @@ def evaluate(  # noqa: PLR0913  # the models, and how the run starts
     """
     if fresh and rescore:
         raise UserError("--fresh and --rescore are mutually exclusive", where="--rescore", cure="remove one of them")
+    model, *also = (plain_name(name, folder) for name in (model, *also))
+    against = against and plain_name(against, folder)
     context, table = _context(recipe, folder), published_table(recipe.eval.published)
     tasks = load_saved_tasks(recipe.eval.tasks, context) if rescore else load_tasks(recipe.eval.tasks, context)
     facts = {name: _facts(loaded) for name, loaded in tasks.items()}
@@ -120,13 +123,21 @@ def _models(start: _Start, names: Sequence[str]) -> _Models:
     """The models that are not files of scores, checked before anything is written.
 
     Raises:
-        UserError: one of them is not found, or cannot be asked.
+        UserError: one of them is not found, or cannot be asked; or two of them have one file of scores.
     """
     models = {
         name: ModelEvaluation(start.recipe, start.tasks, name, folder=start.folder)
         for name in dict.fromkeys(names)
         if not (start.folder / name).is_file()
     }
+    paths: dict[Path, str] = {}
+    for name, evaluation in models.items():
+        if (other := paths.setdefault(evaluation.path, name)) != name:
+            raise UserError(
+                f"the models '{other}' and '{name}' have the same file of scores",
+                where=str(evaluation.path),
+                cure="evaluate one of them first, into another folder (-o), and name the file of its scores here",
+            )
     if not start.rescore:
         for evaluation in models.values():
             evaluation.check(fresh=start.fresh)

@@ -18,7 +18,7 @@ from typing import Any
 
 from spotcli import files, outputs
 from spotcli.answering.answered import Answered, Work
-from spotcli.answering.engine import Engine, report_facts
+from spotcli.answering.engine import Engine, recorded_parameters, report_facts
 from spotcli.answering.graded import RowSettings, graded_answers
 from spotcli.answering.journal import AnswerJournal, KeptAnswer
 from spotcli.answering.loop import Answering
@@ -28,6 +28,7 @@ from spotcli.evaluation.held_out import Evaluations
 from spotcli.grading.kinds import grader_of
 from spotcli.locks import check_free
 from spotcli.policies import Policy, Sampling
+from spotcli.policies.models import plain_name
 from spotcli.recipe import Recipe
 from spotcli.records import Sample
 from spotcli.sampling import shards
@@ -165,11 +166,12 @@ def _settings(recipe: Recipe, sampling: Sampling, shard: Shard | None, held_out:
         "instruction": settings.instruction,
         "keep_tokens": settings.keep_tokens or None,
         "send_seed": None if settings.send_seed else False,
+        "params": recorded_parameters(settings.params) or None,
         "shard": str(shard) if shard else None,
         "decontaminate": held_out or None,
     }
     return {
-        "model": recipe.model,
+        "model": recipe.model and plain_name(recipe.model),
         "problems": settings.problems,
         "seed": recipe.seed,
         "grader": recipe.grader,

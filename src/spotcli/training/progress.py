@@ -81,8 +81,8 @@ class Report:
     ) -> None:
         self.display, self.metrics = display, metrics
         total = round((summary.rows_per_epoch or summary.pairs) * summary.epochs)
-        self.bar = display.add_task(summary.objective, total=total, note="")
-        display.advance(self.bar, min(total, resumed_from * summary.batch_size))
+        resumed = min(total, resumed_from * summary.batch_size)
+        self.bar = display.add_task(summary.objective, total=total, completed=resumed, note="")
         earlier = metrics.rows() if metrics is not None else []
         self.final = self._numbers(earlier[-1]) if earlier else {}
         self.best = max((_share_right(row) for row in earlier if "check_right" in row), default=0.0)
