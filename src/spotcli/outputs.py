@@ -60,6 +60,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 _META_TYPES: dict[str, type] = {
     **dict.fromkeys(("settings", "inputs", "versions", "counts", "asked", "counted", "engine", "filters"), dict),
+    **dict.fromkeys(("limits", "failed"), dict),
     "command": str,
     "started": str,
     "finished": str,
@@ -176,13 +177,8 @@ class Output(Appender):
         files.check_writable(path)
         if fresh:
             _set_aside_locked(path)
-        # JSON turns tuples into lists and keys into strings, as in the file that is compared.
-        wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
-        # A meta file whose dataset was removed is ignored, unless its journal of answers is there.
-        kept = any(_has_content(path.with_suffix(ending)) for ending in (UNGRADED, ANSWERS))
-        before = read_meta(path) if path.exists() or kept else {}
-        if before and not before.get("complete") and not _has_content(path) and not kept:
-            before = {}  # a start that failed before the first row leaves the settings free
+        wanted = _as_recorded(settings, inputs)
+        before = _earlier_start(path)
         _refuse_other_settings(path, before, wanted)
         super().__init__(path)
         self.done: set[Hashable] = set()
@@ -229,6 +225,36 @@ class Output(Appender):
         self.meta.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self._write_meta()
         self.raise_if_disturbed()
+
+
+def check_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check that an output can be resumed with these settings, before the work that comes first.
+
+    Returns:
+        The meta file of the earlier start; empty if the settings are free.
+
+    Raises:
+        SettingsChanged: the file exists and was made with other settings, which the message names.
+    """
+    before = _earlier_start(path)
+    _refuse_other_settings(path, before, _as_recorded(settings, None))
+    return before
+
+
+def _as_recorded(settings: Mapping[str, Any], inputs: Mapping[str, str] | None) -> dict[str, Any]:
+    """JSON turns tuples into lists and keys into strings, as in the file that is compared."""
+    recorded: dict[str, Any] = json.loads(json.dumps({"settings": settings, "inputs": inputs or {}}))
+    return recorded
+
+
+def _earlier_start(path: Path) -> dict[str, Any]:
+    """The meta file of an earlier start; empty if the settings are free."""
+    # A meta file whose dataset was removed is ignored, unless its journal of answers is there.
+    kept = any(_has_content(path.with_suffix(ending)) for ending in (UNGRADED, ANSWERS))
+    before = read_meta(path) if path.exists() or kept else {}
+    if before and not before.get("complete") and not _has_content(path) and not kept:
+        return {}  # a start that failed before the first row leaves the settings free
+    return before
 
 
 def _has_content(path: Path) -> bool:

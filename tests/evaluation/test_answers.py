@@ -417,6 +417,19 @@ def test_another_token_limit_of_a_task_is_refused(tmp_path: Path) -> None:
     assert {request["body"]["max_tokens"] for request in provider.requests} == {50}
 
 
+def test_other_settings_of_the_second_model_are_refused_before_the_first_one_is_asked(tmp_path: Path) -> None:
+    problems(tmp_path)
+    with FakeProvider(replies()) as provider:
+        task = {"mine.jsonl": {"max_new_tokens": 50}}
+        settings = {"base_url": provider.base_url, "task_settings": task, "max_new_tokens": 100}
+        evaluate(recipe(**settings), model="openai/tuned", folder=tmp_path)
+        limit = {"task_settings": {"mine.jsonl": {"max_new_tokens": 60}}}
+        for change, message in (({"temperature": 0.1}, "temperature was"), (limit, "another limit of tokens")):
+            with pytest.raises(SettingsChanged, match=message):
+                evaluate(recipe(**settings | change), model="openai/tuned", against="openai/base", folder=tmp_path)
+        assert len(provider.requests) == 4
+
+
 def test_a_folder_is_the_same_model_however_it_is_written(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,8 +470,9 @@ def test_complete_answers_outlive_the_weights_and_are_not_mixed_with_others(
     adapter = str(write_adapter(tmp_path / "adapter", base, rank=4))
     before = evaluate(recipe(), model=adapter, folder=tmp_path)
     (tmp_path / missing).rename(tmp_path / "moved")
-    after = evaluate(recipe(), model=adapter, folder=tmp_path)
+    after = evaluate(recipe(drift=True), model=adapter, against=str(tiny_model), folder=tmp_path)
     assert after.scores["mine.jsonl"].estimate == before.scores["mine.jsonl"].estimate
+    assert after.drift is None
     with FakeProvider(replies()) as provider:
         settings = recipe(trials=2, base_url=provider.base_url)
         with pytest.raises(UserError, match="folder of the model is missing, and 4 answers"):

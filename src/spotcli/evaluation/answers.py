@@ -49,7 +49,7 @@ class ModelEvaluation:
         self._location = _local_folder(model, folder)
         is_local = self._location is not None or model.startswith("builtin:")
         self.engine = Engine(self._settings, self._location or model, is_local=is_local)
-        self._has_no_weights = False
+        self.has_no_weights = False
         """The saved answers are of weights in a folder, and these weights are missing now."""
 
     def check(self, *, fresh: bool) -> None:
@@ -57,7 +57,10 @@ class ModelEvaluation:
 
         Raises:
             UserError: the model is not found, a package of its engine is missing, or an endpoint cannot be asked.
+            SettingsChanged: the saved answers were made with other settings or weights.
         """
+        if not fresh and outputs.read_meta(self.path):
+            self._refuse_other_limits(outputs.check_settings(self.path, self._recorded(fresh=False)))
         if fresh or not (self.path.exists() and outputs.read_meta(self.path).get("complete")):
             self.engine.check()
             self.engine.check_endpoint()
@@ -72,7 +75,9 @@ class ModelEvaluation:
         """
         answered = Answered(lambda row: (row["task"], row["id"], row.get("trial", 0)))
         with self._open(answered, fresh=fresh) as output, self._journal(output) as journal:
-            self._note_limits(output)
+            self._refuse_other_limits(output.meta.notes)
+            limits = {name: asked.limit for name, asked in self._asked.items()}
+            output.note(limits=output.meta.notes.get("limits", {}) | limits)
             answering = Answering(output, journal, answered, self._grading())
             answering.grade_kept(self._asked)
             work = Work(sum(not answered.has(request) for _, request in self._requests()))
@@ -97,7 +102,8 @@ class ModelEvaluation:
         for asked in self._asked.values():
             yield from asked.requests()
 
-    def _open(self, answered: Answered, *, fresh: bool) -> outputs.Output:
+    def _recorded(self, *, fresh: bool) -> dict[str, Any]:
+        """What the answers depend on."""
         settings = self._settings
         optional = {
             "thinking": settings.thinking if settings.thinking != "auto" else None,
@@ -106,7 +112,19 @@ class ModelEvaluation:
             "send_seed": None if settings.send_seed else False,
             "params": recorded_parameters(settings.params) or None,
         }
+        return {
+            "model": self.model,
+            "fingerprint": self._fingerprint(fresh=fresh),
+            "seed": self._recipe.seed,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+            "max_new_tokens": settings.max_new_tokens,
+            "chat_template_kwargs": settings.chat_template_kwargs,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
 
+    def _open(self, answered: Answered, *, fresh: bool) -> outputs.Output:
         def scan(row: dict[str, Any]) -> None:
             answered.read(row)
             self._refuse_other_problem(row)
@@ -114,17 +132,7 @@ class ModelEvaluation:
         output = outputs.Output(
             self.path,
             command="spot eval",
-            settings={
-                "model": self.model,
-                "fingerprint": self._fingerprint(fresh=fresh),
-                "seed": self._recipe.seed,
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "top_k": settings.top_k,
-                "max_new_tokens": settings.max_new_tokens,
-                "chat_template_kwargs": settings.chat_template_kwargs,
-                **{name: value for name, value in optional.items() if value is not None},
-            },
+            settings=self._recorded(fresh=fresh),
             scan=scan,
             fresh=fresh,
         )
@@ -144,7 +152,7 @@ class ModelEvaluation:
             with suppress(*((UserError,) if recorded else ())):
                 # Of a model at an endpoint, the folder may have anything.
                 weights = fingerprint(location, SCORES) if self.engine.name == "api" else weights_of(location)
-        self._has_no_weights = bool(recorded) and weights is None
+        self.has_no_weights = bool(recorded) and weights is None
         # Earlier versions recorded the adapter alone.
         return recorded if weights is None or recorded == weights.partition("+")[0] else weights
 
@@ -154,30 +162,28 @@ class ModelEvaluation:
         Raises:
             UserError: the weights are missing.
         """
-        if self._has_no_weights:
+        if self.has_no_weights:
             raise UserError(
                 f"the folder of the model is missing, and {counted(wanted, 'answer')} to its tasks too",
                 where=self.model,
                 cure="put the folder (and the base model of an adapter) back, or write to another folder with -o",
             )
 
-    def _note_limits(self, output: outputs.Output) -> None:
-        """Record the token limits of the tasks; refuse saved answers with other limits.
+    def _refuse_other_limits(self, meta: Mapping[str, Any]) -> None:
+        """Refuse saved answers with other token limits.
 
         Raises:
             SettingsChanged: the limit of a task has changed.
         """
-        recorded = output.meta.notes.get("limits", {})
-        limits = {name: asked.limit for name, asked in self._asked.items()}
-        for name, limit in limits.items():
-            if recorded.get(name, limit) != limit:
+        recorded = meta.get("limits", {})
+        for name, asked in self._asked.items():
+            if recorded.get(name, asked.limit) != asked.limit:
                 raise SettingsChanged(
                     f"the saved answers to {name} were made with another limit of tokens: it was {recorded[name]}, now "
-                    f"{limit}",
-                    where=str(output.path),
+                    f"{asked.limit}",
+                    where=str(self.path),
                     cure=outputs.CURE,
                 )
-        output.note(limits=recorded | limits)
 
     def _refuse_other_problem(self, row: Mapping[str, Any]) -> None:
         """Refuse an answer to another problem than the task has under this id, and a verdict by another reference.

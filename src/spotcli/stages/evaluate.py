@@ -213,6 +213,9 @@ def _drift(
             who = "an endpoint" if engine == "api" else f"the engine {engine}"
             say(f"drift is not measured: it requires the weights of {name}, and {who} answers for this model")
             return None
+        if models[name].has_no_weights:
+            say(f"drift is not measured: it requires the weights of both models, and those of {name} are missing")
+            return None
     model = pair[-1]
     if start.rescore:
         return saved_drift(start.recipe, model, base, trained, folder=start.folder)
