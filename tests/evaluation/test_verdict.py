@@ -146,6 +146,15 @@ def test_what_limits_the_numbers() -> None:
     ]
 
 
+def test_a_score_that_is_one_of_its_metrics_is_named_once() -> None:
+    """Connect Four's score is the share of boards on which both players' moves are right."""
+    verdict = one_model([*task(10, 100)], TaskFacts("OOD", {"score": 0.2, "opponent": 0.43, "both": 0.2}))
+    assert verdict[3:] == [
+        f"checkpoint scores 10.0 % in board ({metric}); the same answer to every problem would score {level} %."
+        for metric, level in (("opponent", "43.0"), ("both", "20.0"))
+    ]
+
+
 def test_answers_that_are_not_compared() -> None:
     summary = compared({"arithmetic": ["rr", "rr"]}, {"arithmetic": ["r-", "rr"]})
     assert summary.verdict[-1] == "Answers without a counterpart of the other model are not compared: 1 in arithmetic."

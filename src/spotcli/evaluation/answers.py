@@ -238,6 +238,22 @@ class ModelEvaluation:
         output.note(engine=self.engine.entry(facts), complete=False)
 
 
+def refuse_shared_files(models: Mapping[str, ModelEvaluation]) -> None:
+    """Refuse models whose names give one file of scores, such as ``m-1`` and ``m_1``.
+
+    Raises:
+        UserError: two of them have one.
+    """
+    paths: dict[Path, str] = {}
+    for name, evaluation in models.items():
+        if (other := paths.setdefault(evaluation.path, name)) != name:
+            raise UserError(
+                f"the models '{other}' and '{name}' have the same file of scores",
+                where=str(evaluation.path),
+                cure="evaluate one of them first, into another folder (-o), and name the file of its scores here",
+            )
+
+
 def expect_answer(item: Answer | Failure) -> Answer:
     """The answer to a prompt that every model can answer.
 

@@ -14,6 +14,7 @@ from spotcli.evaluation.scores import (
     TaskScore,
     margin_points,
 )
+from spotcli.evaluation.tasks.task import MAIN
 
 NOTED = 0.02
 """Shares of truncated or undecided answers above this are noted."""
@@ -136,8 +137,11 @@ def _limits(models: Sequence[ModelScores], comparisons: Iterable[TaskComparison]
 
 
 def _below_chance(score: TaskScore) -> list[str]:
-    """The metrics in which a model is not better than a constant answer."""
-    return [metric for metric, level in score.chance.items() if _value(score, metric) <= level]
+    """The metrics in which a model is not better than a constant answer; the score itself if no metric is its name."""
+    below = {metric: (_value(score, metric), level) for metric, level in score.chance.items()}
+    below = {metric: (value, level) for metric, (value, level) in below.items() if value <= level}
+    main = below.pop(MAIN, None)
+    return [*below] if main is None or main in below.values() else [MAIN, *below]
 
 
 def _by_chance(model: str, score: TaskScore, metric: str) -> str:

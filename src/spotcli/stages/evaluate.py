@@ -20,7 +20,7 @@ from pathlib import Path
 from spotcli import files, jsonl
 from spotcli.console import say, warn
 from spotcli.errors import RecipeError, UserError, require
-from spotcli.evaluation.answers import ModelEvaluation, scores_path
+from spotcli.evaluation.answers import ModelEvaluation, refuse_shared_files, scores_path
 from spotcli.evaluation.asked_tasks import ModelRows, check_answered, saved_rows
 from spotcli.evaluation.dry_run import EvalPlan, PlannedTask
 from spotcli.evaluation.held_out import overlaps
@@ -130,14 +130,7 @@ def _models(start: _Start, names: Sequence[str]) -> _Models:
         for name in dict.fromkeys(names)
         if not (start.folder / name).is_file()
     }
-    paths: dict[Path, str] = {}
-    for name, evaluation in models.items():
-        if (other := paths.setdefault(evaluation.path, name)) != name:
-            raise UserError(
-                f"the models '{other}' and '{name}' have the same file of scores",
-                where=str(evaluation.path),
-                cure="evaluate one of them first, into another folder (-o), and name the file of its scores here",
-            )
+    refuse_shared_files(models)
     if not start.rescore:
         for evaluation in models.values():
             evaluation.check(fresh=start.fresh)
