@@ -185,3 +185,10 @@ def test_models_with_other_numbers_of_answers_are_below_their_own_heading(
     ]
     assert "tuned in math: pass@2" in answers
     assert "earlier in math: pass" not in answers
+
+
+def test_the_number_of_answers_is_whole_beside_a_long_name(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = [model("m", {"olympiadbench": ["r"] * 675})]
+    show(summarise(answers, {"olympiadbench": TaskFacts()}, compared=False, trained=[], margin=0.02))
+    # 19 characters: 11 of the name, its dots, and 7 of the numbers.
+    assert capsys.readouterr().out.count("olympiadben…, 675×1 ") == 2

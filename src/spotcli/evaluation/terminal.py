@@ -31,6 +31,8 @@ CHANGED = 3
 """Most changed answers that are listed, of each kind."""
 WIDTH = 80
 """Characters that the tables need at most."""
+FIRST = 19
+"""Characters of the first column of a table at most."""
 NAME = 17
 """Characters of a model's name in a table; longer names keep their end."""
 
@@ -294,8 +296,14 @@ def _by_task(models: Sequence[ModelScores], table: Table) -> Iterator[tuple[str,
             if score := model.scores.get(task):
                 by_size.setdefault(f"{score.estimate.problems}×{score.k}", []).append((f"  {_name(model)}", score))
         for size, scores in by_size.items():
-            table.add_row(f"{one_line(task)}, {size}")
+            table.add_row(_task_of_size(task, size))
             yield from scores
+
+
+def _task_of_size(task: str, size: str) -> str:
+    """``math500, 500×5``, where a long name loses its end and the numbers stay whole."""
+    name, room = one_line(task), FIRST - len(f", {size}")
+    return f"{name if len(name) <= room else name[: max(room - 1, 0)] + '…'}, {size}"
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -307,7 +315,7 @@ def _table(title: str, *columns: str) -> Table:
     table.caption_justify = "left"
     for column in table.columns:
         column.no_wrap = True
-    table.columns[0].max_width = 19
+    table.columns[0].max_width = FIRST
     return table
 
 
