@@ -293,6 +293,16 @@ def test_the_page_and_the_card_have_the_verdict_of_the_terminal(tmp_path: Path) 
     assert lines[0].endswith("| no gain shown |")
 
 
+def test_the_gain_in_several_trained_tasks_is_their_mean() -> None:
+    before, after = {"aime24": ["r"] * 20, "math": ["w"] * 20}, {"aime24": ["r"] * 20, "math": ["r"] * 20}
+    gain = _figures(compared(before, after, trained=["aime24", "math"]))[0]
+    # (0 + 100) / 2 points
+    assert (gain.title, gain.text, gain.kind) == ("Gain", "+50.0", "good")
+    assert gain.note.startswith("points, mean of 2 trained tasks, ")
+    gain = _figures(compared(before, after, trained=["math"]))[0]
+    assert (gain.text, gain.note.partition(",")[0]) == ("+100.0", "points in math")
+
+
 def test_flips_are_shown_where_the_first_trials_failed(tmp_path: Path) -> None:
     # Both models have four trials; the first two of the tuned model failed, and its mean is 2 answers per problem.
     tuned = [line | {"trial": line["trial"] + 2} for line in rows("tuned", {"aime24": ("other", 9, 2, 0.1, 0.9)}, 4)]

@@ -83,6 +83,12 @@ def _gain(summary: EvalSummary) -> Figure | None:
         estimate = scores[0].estimate
         note = f"right in {scores[0].task}, {numbers.percent_range(estimate.low, estimate.high)}"
         return Figure("Score", f"{numbers.percent(estimate.mean)} %", note)
+    trained = {name for name, item in summary.comparisons.items() if item.trained}
+    for change in summary.average_changes.values():
+        if len(trained) > 1 and {*change.tasks} == trained:
+            kind = "open" if change.low <= 0 <= change.high else "good" if change.mean > 0 else "bad"
+            note = f"points, mean of {len(trained)} trained tasks, {numbers.point_range(change.low, change.high)}"
+            return Figure("Gain", numbers.points(change.mean), note, kind)
     comparison = main.comparison
     kind = "open" if not main.significant else "good" if comparison.difference > 0 else "bad"
     interval = numbers.point_range(comparison.low, comparison.high)
