@@ -216,6 +216,8 @@ def test_rerun_of_a_complete_run_does_nothing(trained: tuple[Path, TrainSummary]
     folder, summary = trained
     before = {path: path.stat().st_mtime_ns for path in (folder / "checkpoint").iterdir()}
     assert train(recipe(tiny_model, max_length=200), folder=folder) == summary
+    same = recipe(tiny_model, max_length=200).model_copy(update={"model": f"{tiny_model}/"})
+    assert train(same, folder=folder) == summary
     assert {path: path.stat().st_mtime_ns for path in (folder / "checkpoint").iterdir()} == before
 
 

@@ -165,8 +165,10 @@ class TrainPlan:
         shaping |= {"seed": self.recipe.seed, "processes": section.ranks, "batch_size": layout.step}
         shaping["sharding"] = self.sharding
         inputs = {
-            "data": jsonl.digest(self.data_file), "model": self.recipe.model, "model weights": self.weights_digest,
-        }  # fmt: skip
+            "data": jsonl.digest(self.data_file),
+            "model": models.plain_name(self.model),
+            "model weights": self.weights_digest,
+        }
         if review := self.data.reviewed.digest:
             inputs["review"] = review
         # Values are compared with those of a JSON file, where tuples are lists.
