@@ -59,7 +59,7 @@ class ModelEvaluation:
             UserError: the model is not found, a package of its engine is missing, or an endpoint cannot be asked.
             SettingsChanged: the saved answers were made with other settings or weights.
         """
-        if not fresh and outputs.read_meta(self.path):
+        if not fresh and self.path.parent.is_dir() and outputs.read_meta(self.path):
             self._refuse_other_limits(outputs.check_settings(self.path, self._recorded(fresh=False)))
         if fresh or not (self.path.exists() and outputs.read_meta(self.path).get("complete")):
             self.engine.check()

@@ -9,7 +9,7 @@ from typing import Any
 from spotcli.errors import DataError
 
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
-_LABELS = [re.compile(rf"(?<![A-Za-z]){letter} ?[.):\]]") for letter in "AB"]
+_LABELS = [re.compile(r"(?<![A-Za-z])A ?[.):\]]"), re.compile(r"(?<![A-Za-z])B ?[.):\]]")]
 """Labels of the first two choices in a prompt: ``A.``, ``(A)``, ``A:``."""
 
 
