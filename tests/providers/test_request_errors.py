@@ -253,12 +253,12 @@ TOO_LONG: list[tuple[int, Body]] = [  # as TGI, SGLang, vLLM, llama.cpp and LM S
 
 
 @pytest.mark.parametrize("name", ["openai", "vllm"])
-def test_a_prompt_that_does_not_fit_is_declined_by_every_server(name: str) -> None:
-    for status, body in TOO_LONG:
-        with WireServer(name, "good") as server:
-            server.reply_with(lambda outcome, text, error=(status, body): error)  # type: ignore[misc]  # a default binds the value
-            reply = ask(server.format.model, server.base_url)
-        assert (reply.finish_reason, reply.reason) == ("declined", "too long for the model")
+@pytest.mark.parametrize(("status", "body"), TOO_LONG)
+def test_a_prompt_that_does_not_fit_is_declined_by_every_server(name: str, status: int, body: Body) -> None:
+    with WireServer(name, "good") as server:
+        server.reply_with(lambda outcome, text: (status, body))
+        reply = ask(server.format.model, server.base_url)
+    assert (reply.finish_reason, reply.reason) == ("declined", "too long for the model")
 
 
 def test_the_message_of_an_error_is_the_providers_and_no_trace() -> None:
